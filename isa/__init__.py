@@ -1,0 +1,1 @@
+"""The instruction set: the tensor language, instructions, machines and programs."""

@@ -1,0 +1,1 @@
+"""The plugin contract and everything built on it."""

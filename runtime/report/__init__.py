@@ -1,0 +1,1 @@
+"""Tables and traces that people look at."""

@@ -1,0 +1,1 @@
+"""InfinISA: a simulator of AI accelerators whose instruction set has no end."""
