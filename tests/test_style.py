@@ -1,4 +1,4 @@
-"""What docs/style.md asks for and ruff cannot see."""
+"""What the style asks for and ruff cannot see: lengths and suppressions that give a reason."""
 
 import ast
 import io
