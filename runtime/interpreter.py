@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-
 import numpy as np
 
 from infinisa.isa.evaluate import Range, align, evaluate, saturate
@@ -18,7 +17,6 @@ from infinisa.isa.program import (
     COPIES,
     Issue,
     Opcode,
-    Piece,
     Program,
     Ranges,
     defaults,
@@ -150,10 +148,10 @@ class Executor:
     ) -> list[Array]:
         """Flat copies in, flat copies out; the body sees Python numbers."""
         results = [self.memory.read(operand, ranges, core).copy() for operand in issue.writes]
-        flat = [memoryview(np.ascontiguousarray(a).reshape(-1)) for a in given]
+        flat = [np.ascontiguousarray(a).reshape(-1).data for a in given]
         out = [np.ascontiguousarray(a).reshape(-1) for a in results]
         assert meaning.body is not None
-        returned = meaning.body(*flat, *(memoryview(a) for a in out))
+        returned = meaning.body(*flat, *(a.data for a in out))
         numbers = returned if isinstance(returned, tuple) else (returned,)
         for name, number in zip(issue.sets, numbers, strict=False):
             self.values[name] = int(number)
@@ -201,5 +199,3 @@ def _placed(
     shape = [known[axis].length if axis else 1 for axis in target]
     wide = np.broadcast_to(align(value, axes, named), [known[axis].length for axis in named])
     return np.asarray(wide).reshape(shape)
-
-

@@ -123,9 +123,7 @@ class Memory:
             out[tuple(outer)] = array[tuple(inner)]
         return out
 
-    def write(
-        self, operand: Operand, ranges: Mapping[str, Piece], core: int, value: Array
-    ) -> None:
+    def write(self, operand: Operand, ranges: Mapping[str, Piece], core: int, value: Array) -> None:
         buffer = self.program.buffer[operand.buffer]
         array = self.array(buffer, ranges, core)
         where = region(operand, ranges)
