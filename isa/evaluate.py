@@ -212,7 +212,7 @@ def _reduce(function: str, x: Node, array: Array, over: Sequence[Axis], kind: st
     if function == "argmax":
         if len(dims) != 1:
             raise LanguageError(f"argmax: over one axis, not {' '.join(over)}")
-        return np.argmax(array, axis=dims[0]).astype(np.int32)
+        return np.asarray(np.argmax(array, axis=dims[0]), np.int32)
     array = widened(array, kind)
     if any(array.shape[dim] == 0 for dim in dims):
         shape = [n for dim, n in enumerate(array.shape) if dim not in dims]
@@ -244,12 +244,12 @@ def contract(
     return result
 
 
-def index_of(index: Affine, axes: Sequence[Axis], context: Context, absolute: bool = True) -> Array:
+def index_of(index: Affine, axes: Sequence[Axis], context: Context) -> Array:
     """The values of an index over `axes` (lacking axes get length 1)."""
     total = np.asarray(index.offset).reshape([1] * len(axes))
     for axis, stride in index.terms:
         start, length = context.range(axis)
-        steps = np.arange(start if absolute else 0, (start if absolute else 0) + length)
+        steps = np.arange(start, start + length)
         total = total + stride * align(steps, (axis,), axes)
     total = total // index.divide
     return np.asarray(total % index.modulo if index.modulo else total)
