@@ -75,7 +75,7 @@ def evaluate(
 
     arrays      one for each input, dimensions in the order of the input's axes
     ranges      position and length of axes; those of inputs are read off their arrays (start 0)
-    sizes       whole extents, for `Size`, where an axis is only a piece of one (default: its length)
+    sizes       whole extents, for `Size`, where an axis is a piece of one (default: its length)
     immediates  numbers that replace the defaults
     """
     known = dict(ranges or {})
@@ -113,7 +113,8 @@ def align(array: Array, axes: Sequence[Axis], target: Sequence[Axis]) -> Array:
         return array
     order = [axes.index(axis) for axis in target if axis in axes]
     shape = [array.shape[axes.index(axis)] if axis in axes else 1 for axis in target]
-    return array.transpose(order).reshape(shape)
+    moved: Array = array.transpose(order).reshape(shape)
+    return moved
 
 
 def widened(array: Array, dtype: str) -> Array:
@@ -146,9 +147,9 @@ def _value(node: Node, given: list[Array], context: Context) -> Array:
         case View():
             return _view(node, given[0], context)
         case Gather():
-            return _gather(node, *given)
+            return _gather(node, given[0], given[1])
         case Update():
-            return _update(node, *given, context)
+            return _update(node, given[0], given[1], context)
         case Stack(xs, _):
             kind, target = DTYPES[node.dtype].numpy, node.axes[1:]
             shape = [context.range(axis).length for axis in target]
@@ -239,7 +240,8 @@ def contract(
         left.reshape(*lead, int(np.prod(m)), depth), right.reshape(*lead, depth, int(np.prod(n)))
     )
     have = [*batch, *rows, *columns]
-    return product.reshape(*lead, *m, *n).transpose([have.index(x) for x in target])
+    result: Array = product.reshape(*lead, *m, *n).transpose([have.index(x) for x in target])
+    return result
 
 
 def index_of(index: Affine, axes: Sequence[Axis], context: Context, absolute: bool = True) -> Array:
@@ -250,7 +252,7 @@ def index_of(index: Affine, axes: Sequence[Axis], context: Context, absolute: bo
         steps = np.arange(start if absolute else 0, (start if absolute else 0) + length)
         total = total + stride * align(steps, (axis,), axes)
     total = total // index.divide
-    return total % index.modulo if index.modulo else total
+    return np.asarray(total % index.modulo if index.modulo else total)
 
 
 def _view(node: View, array: Array, context: Context) -> Array:

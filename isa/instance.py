@@ -1,4 +1,4 @@
-"""An instruction over a program's axes: what one opcode of a program means and how long it takes."""
+"""An instruction over a program's axes: what one opcode means and how long it takes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def instance(
     old = refine(instruction.operands, binding)
     known: dict[Node, Node] = dict(zip(old, operands, strict=True))
     values = immediates or {}
-    for leaf in instruction.immediates:
-        known[leaf] = Immediate(leaf.name, values.get(leaf.name, leaf.default))
+    numbers = tuple(
+        Immediate(i.name, values.get(i.name, i.default)) for i in instruction.immediates
+    )
+    known.update(zip(instruction.immediates, numbers, strict=True))
     states = []
     extra = [a for a in union(o.axes for o in operands) if a not in union(o.axes for o in old)]
     for state, output in zip(instruction.states, instruction.outputs, strict=False):
@@ -42,7 +44,7 @@ def instance(
         operands=tuple(operands),
         states=tuple(states),
         outputs=substitute(outputs, known),
-        immediates=tuple(i for i in known.values() if isinstance(i, Immediate)),
+        immediates=numbers,
     )
 
 

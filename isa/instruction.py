@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from .errors import LanguageError
-from .functions import FOLDS, FUNCTIONS
+from .functions import FOLDS, FUNCTIONS, Fold
 from .language import (
     Affine,
     Axis,
@@ -35,6 +35,7 @@ from .language import (
 )
 from .machine import Unit
 from .timing import Number, Timing, ceil_divide
+
 
 @dataclass(frozen=True)
 class State:
@@ -119,7 +120,7 @@ class Instruction:
         return tuple(axis for axis in union(every) if axis not in hidden)
 
     @cached_property
-    def accumulation(self) -> Node | None:
+    def accumulation(self) -> Dot | Reduce | None:
         """The one sum, maximum, minimum, product or contraction whose axes may go in pieces."""
         return _accumulation(self)
 
@@ -128,8 +129,8 @@ class Instruction:
         """Axes that may be taken in pieces because the results accumulate."""
         if any(law.axis for law in self.laws):
             return frozenset(law.axis for law in self.laws)
-        node = self.accumulation
-        return frozenset(node.over) if isinstance(node, Dot | Reduce) else frozenset()
+        fold = self.accumulation
+        return frozenset(() if fold is None else fold.over)
 
     @cached_property
     def whole(self) -> frozenset[Axis]:
@@ -256,43 +257,38 @@ def default_occupancy(
 
 
 def _windows(instruction: Instruction) -> dict[tuple[str, Axis], Affine]:
+    """An operand axis is a window's if every use of the operand reads it by one affine index."""
+    operands = set(instruction.operands)
     seen: dict[tuple[str, Axis], set[Affine | None]] = {}
-    operands = {operand.name: operand for operand in instruction.operands}
-    viewed = {
-        node.x for node in walk(instruction.outputs) if isinstance(node, View | Gather | Update)
-        if isinstance(getattr(node, "x", None), Input)
-    }  # fmt: skip
     for node in walk(instruction.outputs):
+        index = dict(node.index) if isinstance(node, View) else {}
         for child in node.children:
-            if isinstance(child, Input) and child.name in operands and child in viewed:
-                index = dict(node.index) if isinstance(node, View) else {}
+            if isinstance(child, Input) and child in operands:
                 for axis in child.axes:
-                    found = index.get(axis)
-                    simple = found is not None and found.divide == 1 and not found.modulo
-                    seen.setdefault((child.name, axis), set()).add(found if simple else None)
-    result = {}
-    for key, indices in seen.items():
-        (index_,) = indices if len(indices) == 1 else (None,)
-        if index_ is not None and index_.terms:
-            result[key] = index_
-    return result
+                    seen.setdefault((child.name, axis), set()).add(index.get(axis))
+    return {
+        key: index
+        for key, (index, *others) in seen.items()
+        if index is not None and not others and index.terms
+        if index.divide == 1 and not index.modulo
+    }
 
 
-def _accumulation(instruction: Instruction) -> Node | None:
+def combining(fold: Dot | Reduce) -> Fold | None:
+    """How partial results of a contraction or reduction combine; None if they do not."""
+    found = FOLDS["sum" if isinstance(fold, Dot) else fold.function]
+    return found if found.combine else None
+
+
+def _accumulation(instruction: Instruction) -> Dot | Reduce | None:
     """The reduction of a single output under element-wise functions only, or None."""
     if len(instruction.outputs) != 1 or instruction.states:
         return None
     (output,) = instruction.outputs
-    folds = [
-        node
-        for node in walk([output])
-        if isinstance(node, Dot | Scan) or (isinstance(node, Reduce))
-    ]
-    if len(folds) != 1 or not isinstance(folds[0], Dot | Reduce):
+    folds = [node for node in walk([output]) if isinstance(node, Dot | Reduce | Scan)]
+    if len(folds) != 1 or isinstance(folds[0], Scan) or combining(folds[0]) is None:
         return None
     fold = folds[0]
-    if isinstance(fold, Reduce) and FOLDS[fold.function].combine is None:
-        return None
     above = [n for n in walk([output]) if fold in set(walk([n])) and n is not fold]
     if any(not isinstance(node, Map) for node in above):
         return None
@@ -312,10 +308,9 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
     partial result is the result, and nothing finishes it.
     """
     fold = instruction.accumulation
-    if fold is None:
+    how = None if fold is None else combining(fold)
+    if fold is None or how is None or how.combine is None:
         raise LanguageError(f"instruction {instruction.name!r} has no axis that goes in pieces")
-    combine = "add" if isinstance(fold, Dot) else str(FOLDS[fold.function].combine)  # type: ignore[attr-defined]
-    neutral = 0.0 if isinstance(fold, Dot) else FOLDS[fold.function].neutral  # type: ignore[attr-defined]
     state = Input(ACCUMULATOR, fold.axes, fold.dtype)
     used = [leaf for leaf in instruction.operands if leaf in set(walk([fold]))]
     finished = fold is instruction.outputs[0]
@@ -323,8 +318,8 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         instruction,
         name=instruction.name if finished else f"{instruction.name}.step",
         operands=tuple(used),
-        states=(State(state, neutral),),
-        outputs=(Map(combine, (state, fold)),),
+        states=(State(state, how.neutral),),
+        outputs=(Map(how.combine, (state, fold)),),
     )
     if finished:
         return step, None
@@ -367,7 +362,9 @@ def trace(
     function: Callable[..., Any], name: str
 ) -> tuple[tuple[Input, ...], tuple[Immediate, ...], tuple[Node, ...]]:
     """Run a definition on its own operands: (operands, immediates, outputs)."""
-    operands, immediates, arguments = [], [], []
+    operands: list[Input] = []
+    immediates: list[Immediate] = []
+    arguments: list[Node] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.default is not inspect.Parameter.empty:
             leaf = Immediate(parameter.name, parameter.default)
@@ -377,7 +374,7 @@ def trace(
             where = f"instruction {name!r}: operand {parameter.name!r}"
             operand = Input(parameter.name, *parse_axes(_annotation(parameter, where), where))
             operands.append(operand)
-            arguments.append(operand)  # type: ignore[arg-type]
+            arguments.append(operand)
     result = function(*arguments)
     outputs = result if isinstance(result, tuple | list) else (result,)
     for output in outputs:

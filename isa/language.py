@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
@@ -523,7 +525,7 @@ class Scan(Node):
 
     def rebuild(self, children: Sequence[Node]) -> Node:
         first, count = len(self.initial), len(self.initial) + len(self.xs)
-        known = dict(zip(free(self.body), children[count:], strict=True))
+        known: dict[Node, Node] = dict(zip(free(self.body), children[count:], strict=True))
         body = self.body
         if any(old is not new for old, new in known.items()):
             results = substitute((*body.next, *body.emits), known)
@@ -786,77 +788,79 @@ def substitute(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node,
     return tuple(made[root] for root in roots)
 
 
-def refine(roots: Iterable[Node], names: Mapping[Axis, tuple[Axis, ...]]) -> tuple[Node, ...]:
+Names: TypeAlias = Mapping[Axis, tuple[Axis, ...]]
+
+
+def refine(roots: Iterable[Node], names: Names) -> tuple[Node, ...]:
     """The same values with axes renamed, or parted into several (the last varies fastest).
 
     An axis that a position, a view or a gather names can only be renamed.
     """
     roots = tuple(roots)
     made: dict[Node, Node] = {}
-
-    def many(axes: Iterable[Axis]) -> tuple[Axis, ...]:
-        return tuple(new for axis in axes for new in names.get(axis, (axis,)))
-
-    def one(axis: Axis) -> Axis:
-        found = names.get(axis, (axis,))
-        if len(found) != 1:
-            raise LanguageError(f"axis {axis!r} is indexed and cannot be parted into {found}")
-        return found[0]
-
-    def index(pairs: tuple[tuple[Axis, Affine], ...]) -> tuple[tuple[Axis, Affine], ...]:
-        return tuple(
-            (one(axis), Affine(tuple((one(a), s) for a, s in i.terms), i.offset, i.divide, i.modulo))
-            for axis, i in pairs
-        )
-
-    def build(node: Node) -> Node:
-        children = [made[child] for child in node.children]
-        match node:
-            case Input(name, over, type):
-                return Input(name, many(over), type)
-            case Size(axis):
-                first, *rest = (Size(a) for a in many((axis,)))
-                result: Node = first
-                for more in rest:
-                    result = result * more
-                return result
-            case Position(axis):
-                return Position(one(axis))
-            case Reduce(function, _, over):
-                return Reduce(function, children[0], many(over))
-            case Dot(_, _, over):
-                return Dot(children[0], children[1], many(over))
-            case View(_, pairs, fill):
-                return View(children[0], index(pairs), fill)
-            case Gather(_, _, axis):
-                return Gather(children[0], children[1], one(axis))
-            case Update(_, _, pairs):
-                return Update(children[0], children[1], index(pairs))
-            case Stack(_, axis):
-                return Stack(tuple(children), one(axis))
-            case Opaque(_, _, over):
-                return replace(node, arguments=tuple(children), over=many(over))
-            case Scan():
-                return _refined_scan(node, children, names, one)
-        return node.rebuild(children)
-
     for node in walk(roots):
-        made[node] = build(node)
+        made[node] = _refined(node, [made[child] for child in node.children], names)
     return tuple(made[root] for root in roots)
+
+
+def _many(axes: Iterable[Axis], names: Names) -> tuple[Axis, ...]:
+    return tuple(new for axis in axes for new in names.get(axis, (axis,)))
+
+
+def _one(axis: Axis, names: Names) -> Axis:
+    found = names.get(axis, (axis,))
+    if len(found) != 1:
+        raise LanguageError(f"axis {axis!r} is indexed and cannot be parted into {found}")
+    return found[0]
+
+
+def _indices(
+    pairs: tuple[tuple[Axis, Affine], ...], names: Names
+) -> tuple[tuple[Axis, Affine], ...]:
+    return tuple(
+        (_one(axis, names), replace(i, terms=tuple((_one(a, names), s) for a, s in i.terms)))
+        for axis, i in pairs
+    )
+
+
+def _refined(node: Node, children: Sequence[Node], names: Names) -> Node:
+    match node:
+        case Input(name, over, type):
+            return Input(name, _many(over, names), type)
+        case Size(axis):
+            return functools.reduce(operator.mul, map(Size, _many((axis,), names)))
+        case Position(axis):
+            return Position(_one(axis, names))
+        case Reduce(function, _, over):
+            return Reduce(function, children[0], _many(over, names))
+        case Dot(_, _, over):
+            return Dot(children[0], children[1], _many(over, names))
+        case View(_, pairs, fill):
+            return View(children[0], _indices(pairs, names), fill)
+        case Gather(_, _, axis):
+            return Gather(children[0], children[1], _one(axis, names))
+        case Update(_, _, pairs):
+            return Update(children[0], children[1], _indices(pairs, names))
+        case Stack(_, axis):
+            return Stack(tuple(children), _one(axis, names))
+        case Opaque(_, _, over):
+            return replace(node, arguments=tuple(children), over=_many(over, names))
+        case Scan():
+            return _refined_scan(node, children, names)
+    return node.rebuild(children)
 
 
 def _refined_scan(
     node: Scan,
     children: Sequence[Node],
-    names: Mapping[Axis, tuple[Axis, ...]],
-    one: Callable[[Axis], Axis],
+    names: Names,
 ) -> Node:
     body, first = node.body, len(node.initial)
     count = first + len(node.xs)
     leaves = refine((*body.states, *body.slices), names)
     results = refine((*body.next, *body.emits), names)
     renamed = Recurrence(
-        one(body.axis),
+        _one(body.axis, names),
         tuple(leaf for leaf in leaves[: len(body.states)] if isinstance(leaf, Input)),
         tuple(leaf for leaf in leaves[len(body.states) :] if isinstance(leaf, Input)),
         results[: len(body.next)],
@@ -876,7 +880,7 @@ def show(root: Node) -> str:
         for child in node.children:
             uses[child] = uses.get(child, 0) + 1
     names: dict[Node, str] = {}
-    lines = []
+    lines: list[str] = []
     for node in walk([root]):
         shared = uses.get(node, 0) > 1 and node.children
         text = _show(node, names)

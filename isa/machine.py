@@ -121,7 +121,7 @@ OUTERMOST_NEEDS_BANDWIDTH = "must have a bandwidth, being the outermost store"
 
 @dataclass(frozen=True, kw_only=True)
 class Dispatch:
-    """A core fetches `fetch` issues a cycle into a window of `window`, and starts `issue` a cycle."""
+    """A core takes `fetch` issues a cycle into a window of `window`, and starts `issue` a cycle."""
 
     window: int
     fetch: int

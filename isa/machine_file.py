@@ -6,7 +6,7 @@ between tables are `machine.misarranged`, which needs no table to be right.
 
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,7 +17,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import MachineError
 from .machine import (
@@ -38,32 +37,18 @@ from .machine import (
 from .quantity import ENERGY, FREQUENCY, POWER, RATE, SIZE, Quantity
 
 
-def _fault(words: str) -> NoReturn:
-    raise PydanticCustomError("fault", "{words}", {"words": words})
-
-
 def _whole(least: int, most: int | None = None) -> BeforeValidator:
     def check(value: object) -> object:
-        if words := whole_number_fault(value, least, most):
-            _fault(words)
+        if fault := whole_number_fault(value, least, most):
+            raise ValueError(fault)
         return value
 
     return BeforeValidator(check)
 
 
-def _read_by(read: Callable[[object], Any]) -> BeforeValidator:
-    def check(value: object) -> Any:
-        try:
-            return read(value)
-        except ValueError as error:
-            _fault(str(error))
-
-    return BeforeValidator(check)
-
-
 def _check_name(value: object) -> object:
-    if words := name_fault(value):
-        _fault(words)
+    if fault := name_fault(value):
+        raise ValueError(fault)
     return value
 
 
@@ -81,11 +66,11 @@ Positive = Annotated[int, _whole(1)]
 Natural = Annotated[int, _whole(0)]
 Window = Annotated[int, _whole(1, LARGEST_WINDOW)]
 Name = Annotated[str, BeforeValidator(_check_name)]
-Clock = Annotated[int, _read_by(_positive(FREQUENCY))]
-Size = Annotated[int, _read_by(_positive(SIZE))]
-Rate = Annotated[int, _read_by(RATE.read_whole)]
-Picojoules = Annotated[float, _read_by(lambda value: float(ENERGY.read(value)))]
-Watts = Annotated[float, _read_by(lambda value: float(POWER.read(value)))]
+Clock = Annotated[int, BeforeValidator(_positive(FREQUENCY))]
+Size = Annotated[int, BeforeValidator(_positive(SIZE))]
+Rate = Annotated[int, BeforeValidator(RATE.read_whole)]
+Picojoules = Annotated[float, BeforeValidator(ENERGY.read_float)]
+Watts = Annotated[float, BeforeValidator(POWER.read_float)]
 
 
 class Table(BaseModel):
@@ -138,7 +123,7 @@ class MemoryTable(Table):
     @model_validator(mode="after")
     def _check_bandwidth(self) -> "MemoryTable":
         if self.managed == "none" and self.bandwidth == 0:
-            _fault(OUTERMOST_NEEDS_BANDWIDTH)
+            raise ValueError(OUTERMOST_NEEDS_BANDWIDTH)
         return self
 
 
@@ -230,12 +215,12 @@ def _value(table: object, key: str) -> object:
     return table.get(key) if isinstance(table, dict) else None
 
 
-def _sentence(error: ErrorDetails) -> str:
+def _sentence(error: Mapping[str, Any]) -> str:
     """One of pydantic's findings in our words: its path, what must be there, what is."""
     path, value, context = _path(error["loc"]), error["input"], error.get("ctx", {})
     match error["type"]:
-        case "fault":
-            return f"{path} {context['words']}"
+        case "value_error":
+            return f"{path} {context['error']}"
         case "missing":
             return f"{path} is missing"
         case "extra_forbidden":

@@ -303,9 +303,7 @@ def defaults(program: Program, given: Mapping[str, int] | None = None) -> dict[s
         values[name] = value
     for p in program.parameters:
         if not 0 <= values[p.name] <= p.most:
-            raise ProgramError(
-                f"parameter {p.name!r}: must be 0 to {p.most}, not {values[p.name]}"
-            )
+            raise ProgramError(f"parameter {p.name!r}: must be 0 to {p.most}, not {values[p.name]}")
     return values
 
 

@@ -38,6 +38,13 @@ class Quantity:
             raise ValueError(f"must be a whole number of {self.written[0]}, not {text!r}")
         return value.numerator
 
+    def read_float(self, text: object) -> float:
+        """The number of base units as the nearest float."""
+        try:
+            return float(self.read(text))
+        except OverflowError:
+            raise ValueError(f"must be {self.words}, not {text!r}") from None
+
     def write(self, value: int | float) -> str:
         """The shortest text that reads back as `value`: in the largest unit that divides it."""
         divides = [unit for unit in self.written if value and value % self.units[unit] == 0]

@@ -58,6 +58,13 @@ def test_half_a_byte_is_refused() -> None:
     assert str(error.value) == "must be a whole number of B, not '0.5 B'"
 
 
+def test_what_no_float_holds_is_refused() -> None:
+    with pytest.raises(ValueError) as error:
+        ENERGY.read_float("1e999 pJ")
+
+    assert str(error.value) == "must be an energy such as '0.2 pJ', not '1e999 pJ'"
+
+
 def test_small_energies_are_exact() -> None:
     assert ENERGY.read("30 fJ") == Fraction(3, 100)
 
@@ -69,4 +76,4 @@ def test_whole_numbers_survive_writing_and_reading(quantity: Quantity, value: in
 
 @given(st.sampled_from([ENERGY, POWER]), st.floats(0, 1e30))
 def test_floats_survive_writing_and_reading(quantity: Quantity, value: float) -> None:
-    assert float(quantity.read(quantity.write(value))) == value
+    assert quantity.read_float(quantity.write(value)) == value
