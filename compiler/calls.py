@@ -11,7 +11,7 @@ from infinisa.isa.instance import issue_cycles
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Axis
 from infinisa.isa.machine import Unit
-from infinisa.isa.program import Extent, Kind, Opcode, Repeat
+from infinisa.isa.program import Count, Extent, Kind, Opcode, Repeat
 from infinisa.isa.timing import Number
 
 
@@ -121,4 +121,5 @@ class Covered:
     tensors: Mapping[str, Tensor]
     calls: tuple[Call, ...]
     repeat: Repeat | None = None
+    tokens: Count = Count()
     sizes: Mapping[Axis, int] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from infinisa.isa.language import Axis, Input, Node
-from infinisa.isa.program import Extent, Parameter, Repeat
+from infinisa.isa.program import Count, Extent, Parameter, Repeat
 
 Array = NDArray[Any]
 
@@ -55,6 +55,7 @@ class Graph:
     updates  new values of kept tensors: an `Update` of the kept tensor's input
     names    what the source called a node, for messages and reports
     repeat   how often it runs, if not once
+    tokens   how many tokens a turn works on, for throughput; 0 where that means nothing
     """
 
     name: str
@@ -63,6 +64,7 @@ class Graph:
     updates: Mapping[str, Node] = field(default_factory=dict)
     names: Mapping[Node, str] = field(default_factory=dict)
     repeat: Repeat | None = None
+    tokens: Count = Count()
 
     @property
     def roots(self) -> tuple[Node, ...]:

@@ -220,12 +220,16 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Section:
-    """Stages under one set of axes, such as the prefill or one decoding step of a model."""
+    """Stages under one set of axes, such as the prefill or one decoding step of a model.
+
+    tokens  how many tokens a turn works on, for throughput; 0 where that means nothing
+    """
 
     name: str
     extents: tuple[Extent, ...]
     stages: tuple[Stage, ...]
     repeat: Repeat | None = None
+    tokens: Count = Count()
 
     @cached_property
     def axes(self) -> Mapping[Axis, Extent]:
