@@ -1,12 +1,12 @@
 """InfinISA: a simulator of AI accelerators whose instruction set has no end.
 
-An instruction is a small tensor function. `@instruction` makes one; a plugin's
-`infinisa_instructions` hook hands it over; `load`, `compile`, `simulate`, `run` and `compare` use it.
+An instruction is a small tensor function. `@instruction` makes one, a plugin's hook
+`infinisa_instructions` hands it over, and `load`, `compile`, `simulate`, `run`, `compare` use it.
 """
 
-from .isa.errors import InfinisaError
-from .isa.instruction import StepOf, instruction, opaque
-from .isa.language import (
+from infinisa.isa.errors import InfinisaError
+from infinisa.isa.instruction import StepOf, instruction, opaque
+from infinisa.isa.language import (
     absolute,
     argmax,
     cast,
@@ -38,7 +38,7 @@ from .isa.language import (
     view,
     where,
 )
-from .plugins.hookspec import hookimpl
+from infinisa.plugins.hookspec import hookimpl
 
 __version__ = "0.1.0"
 

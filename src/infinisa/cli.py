@@ -10,8 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from infinisa.isa.errors import InfinisaError
+
 from . import __version__, api
-from .isa.errors import InfinisaError
 from .progress import progress
 
 KINDS = ("plugins", "instructions", "operators", "machines", "models", "policies", "backends")
