@@ -1,7 +1,7 @@
 """Finds plugins, holds them to the contract of `hookspec.py` and gathers what they bring.
 
-A plugin that breaks the contract is refused with a PluginError that names plugin, hook and rule. What
-a plugin raises is reported under its name in `Registry.failures`; the others go on.
+A plugin that breaks the contract is refused with a PluginError that names plugin, hook and rule.
+What a plugin raises is reported under its name in `Registry.failures`; the others go on.
 """
 
 from __future__ import annotations
