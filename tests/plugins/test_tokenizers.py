@@ -1,6 +1,6 @@
 """Ids and decoded text equal those of the `tokenizers` library, for vocabularies trained here."""
 
-# ruff: noqa: RUF001 (look-alike characters of many scripts are what is tested)
+
 from __future__ import annotations
 
 import ast

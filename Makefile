@@ -1,0 +1,45 @@
+# Everything runs from .venv, made here with Python 3.11 or newer and pip: `make PYTHON=python3.12`.
+
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+demo: .venv/installed  ## compare simulated and measured throughput of the built-in model
+	$(BIN)/infinisa compare
+
+test: check  ## check, then run all tests
+	$(BIN)/pytest -n $(JOBS)
+
+check: .venv/installed-test  ## style, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/pytest -q tests/test_layers.py tests/test_style.py
+
+bench: .venv/installed-bench  ## measure against peers: one JSON a file of benchmarks/
+	@set -e; for file in benchmarks/[a-z]*.py; do echo "# $$file" >&2; $(BIN)/python "$$file"; done
+
+clean:  ## remove .venv and what tools leave behind
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp says which extras .venv holds, and is older than pyproject.toml when they may be stale.
+# All installs are editable, so that none of them leaves a copy that a later edit does not reach.
+.venv/installed: pyproject.toml | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-%: pyproject.toml | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@ .venv/installed
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "InfinISA needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv

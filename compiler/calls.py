@@ -1,0 +1,125 @@
+"""What cover hands to the tiler: instructions over whole tensors, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.instance import issue_cycles
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Axis
+from infinisa.isa.machine import Unit
+from infinisa.isa.program import Count, Extent, Kind, Opcode, Repeat
+from infinisa.isa.timing import Number
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A whole array.
+
+    shape     bounds: a run-time length may be smaller
+    kind      as of a buffer; "carry" is a state of a scan: it stays on chip while the scan runs
+    absolute  its dimensions count from 0 (inputs, weights, kept tensors); else from the start of
+              the axis's range in this graph (temporaries)
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "f32"
+    kind: Kind | str = "temporary"
+    absolute: bool = False
+    initial: float = 0.0
+    content: str = ""
+
+    @property
+    def bytes(self) -> int:
+        size = DTYPES[self.dtype].size
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+@dataclass(frozen=True)
+class Index:
+    """One dimension of an access: the sum of `stride * axis`, plus `offset`; a window has two."""
+
+    terms: tuple[tuple[Axis, int], ...] = ()
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Access:
+    """Which part of a tensor a call touches; positions outside read as `fill`."""
+
+    tensor: str
+    index: tuple[Index, ...]
+    fill: float | None = None
+
+    @cached_property
+    def axes(self) -> frozenset[Axis]:
+        return frozenset(axis for dimension in self.index for axis, _ in dimension.terms)
+
+    @cached_property
+    def plain(self) -> Mapping[Axis, int]:
+        """The axes that alone, with stride 1, index one dimension: {axis: dimension}."""
+        return {
+            dimension.terms[0][0]: number
+            for number, dimension in enumerate(self.index)
+            if len(dimension.terms) == 1 and dimension.terms[0][1] == 1 and not dimension.offset
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One selected instruction over whole tensors.
+
+    name         unique in its graph; `source` is what the model called the covered nodes
+    opcode       how a program will name it
+    instruction  the instance: over the model's axes (see `isa.instruction.instance`)
+    reads        one for each operand of the instance
+    writes       one for each entry of `opcode.outputs`
+    limits       how much of each axis one issue takes; its keys are all axes of the call
+    reduce       axes that may be taken in pieces because the writes accumulate
+    whole        axes that one issue must see complete
+    scan         the axis whose steps run in order (a recurrence); `reverse`: from its end
+    operations   scalar operations of the whole call, for reports
+    """
+
+    name: str
+    source: str
+    opcode: Opcode
+    instruction: Instruction
+    unit: Unit
+    reads: tuple[Access, ...]
+    writes: tuple[Access, ...]
+    limits: Mapping[Axis, int]
+    reduce: frozenset[Axis] = frozenset()
+    whole: frozenset[Axis] = frozenset()
+    scan: Axis | None = None
+    reverse: bool = False
+    operations: int = 0
+    sets: tuple[str, ...] = ()
+
+    @cached_property
+    def loops(self) -> tuple[Axis, ...]:
+        """The axes that loops may cut."""
+        return tuple(axis for axis in self.limits if axis not in self.whole)
+
+    def cycles(self, lengths: Mapping[Axis, Number]) -> tuple[Number, Number]:
+        """(occupancy, latency) of one issue over these lengths of the call's axes."""
+        return issue_cycles(self.instruction, self.opcode, self.unit, lengths)
+
+
+@dataclass(frozen=True)
+class Covered:
+    """One graph as calls."""
+
+    name: str
+    extents: tuple[Extent, ...]
+    tensors: Mapping[str, Tensor]
+    calls: tuple[Call, ...]
+    repeat: Repeat | None = None
+    tokens: Count = Count()
+    sizes: Mapping[Axis, int] = field(default_factory=dict)

@@ -1,0 +1,90 @@
+"""A model as the compiler sees it: expressions of the tensor language over named axes.
+
+A model is a list of graphs that run one after the other on the same weights and states: for a
+language model, encoding the text, the prefill, one decoding step (repeated), decoding the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from infinisa.isa.language import Axis, Input, Node
+from infinisa.isa.program import Count, Extent, Parameter, Repeat
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant tensor. Its values are read when something needs them, never for timing.
+
+    shape    one number for each axis of its input
+    content  a hash of the values (or of where they come from), the name in the weight store
+    load     yields the array, of this shape and type
+    """
+
+    input: Input
+    shape: tuple[int, ...]
+    content: str
+    load: Callable[[], Array] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tensor that lives from graph to graph and turn to turn, such as a key/value cache.
+
+    Its dimensions count from 0, whatever the range of an axis in a graph: a token at position 70
+    is row 70. Positions never written read as `initial`.
+    """
+
+    input: Input
+    shape: tuple[int, ...]
+    initial: float = 0.0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One part of a model.
+
+    extents  every axis: its length, and its start where that is not 0
+    outputs  results by name
+    updates  new values of kept tensors: an `Update` of the kept tensor's input
+    names    what the source called a node, for messages and reports
+    repeat   how often it runs, if not once
+    tokens   how many tokens a turn works on, for throughput; 0 where that means nothing
+    """
+
+    name: str
+    extents: tuple[Extent, ...]
+    outputs: Mapping[str, Node]
+    updates: Mapping[str, Node] = field(default_factory=dict)
+    names: Mapping[Node, str] = field(default_factory=dict)
+    repeat: Repeat | None = None
+    tokens: Count = Count()
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        return (*self.outputs.values(), *self.updates.values())
+
+    def sizes(self) -> dict[Axis, int]:
+        """The most positions of each axis."""
+        return {extent.axis: extent.most for extent in self.extents}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything that is compiled together.
+
+    inputs   tensors bound at run time: (input, shape), shapes being bounds; they count from 0
+    """
+
+    name: str
+    graphs: tuple[Graph, ...]
+    inputs: Mapping[str, tuple[Input, tuple[int, ...]]] = field(default_factory=dict)
+    weights: Mapping[str, Weight] = field(default_factory=dict)
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    parameters: tuple[Parameter, ...] = ()

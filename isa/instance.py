@@ -1,0 +1,108 @@
+"""An instruction over a program's axes: what one opcode means and how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from .errors import ProgramError
+from .instruction import Instruction, State, default_occupancy, step_of, volume
+from .language import Axis, Immediate, Input, Node, refine, substitute, union
+from .machine import Unit
+from .program import Opcode
+from .timing import Number
+
+Binding = Mapping[Axis, tuple[Axis, ...]]
+
+
+def instance(
+    instruction: Instruction,
+    binding: Binding,
+    operands: Sequence[Input],
+    immediates: Mapping[str, float | int] | None = None,
+) -> Instruction:
+    """The instruction over a model's axes: its axes replaced by those bound to them, its operands
+    by `operands` (which may lack axes, or have more: those are loops outside the instruction)."""
+    outputs = refine(instruction.outputs, binding)
+    old = refine(instruction.operands, binding)
+    known: dict[Node, Node] = dict(zip(old, operands, strict=True))
+    values = immediates or {}
+    numbers = tuple(
+        Immediate(i.name, values.get(i.name, i.default)) for i in instruction.immediates
+    )
+    known.update(zip(instruction.immediates, numbers, strict=True))
+    states = []
+    extra = [a for a in union(o.axes for o in operands) if a not in union(o.axes for o in old)]
+    for state, output in zip(instruction.states, instruction.outputs, strict=False):
+        (leaf,) = refine([state.input], binding)
+        batch = [axis for axis in extra if axis not in leaf.axes and output is not None]
+        grown = Input(state.input.name, (*batch, *leaf.axes), state.input.dtype)
+        known[leaf] = grown
+        states.append(State(grown, state.initial))
+    return replace(
+        instruction,
+        operands=tuple(operands),
+        states=tuple(states),
+        outputs=substitute(outputs, known),
+        immediates=numbers,
+    )
+
+
+def find(name: str, library: Mapping[str, Instruction]) -> Instruction:
+    """The instruction of this name; `x.step` and `x.finish` are the pieces of x."""
+    if name in library:
+        return library[name]
+    base, _, part = name.rpartition(".")
+    if base in library and part in ("step", "finish"):
+        step, finish = step_of(library[base])
+        found = step if part == "step" else finish
+        if found is not None and found.name == name:
+            return found
+    raise ProgramError(f"instruction {name!r}: no loaded plugin defines it")
+
+
+def resolve(
+    opcode: Opcode, types: Sequence[str], library: Mapping[str, Instruction]
+) -> Instruction:
+    """What an opcode means: the instruction over the program's axes, its operands in the types of
+    the buffers they are read from. ProgramError if it is unknown or defined otherwise here."""
+    definition = find(opcode.instruction, library)
+    if definition.meaning != opcode.meaning:
+        raise ProgramError(
+            f"opcode {opcode.name!r}: instruction {opcode.instruction!r} must have meaning "
+            f"{opcode.meaning}, the loaded plugin's is {definition.meaning}"
+        )
+    if not len(definition.operands) == len(opcode.operands) == len(types):
+        raise ProgramError(
+            f"opcode {opcode.name!r}: {opcode.instruction!r} takes {len(definition.operands)} "
+            f"operands, not {len(opcode.operands)}"
+        )
+    operands = [
+        Input(old.name, tuple(axis for axis in axes if axis), kind)
+        for old, axes, kind in zip(definition.operands, opcode.operands, types, strict=True)
+    ]
+    if definition.opaque:
+        return replace(definition, operands=tuple(operands))
+    return instance(definition, dict(opcode.binding), operands, dict(opcode.immediates))
+
+
+def issue_cycles(
+    meaning: Instruction, opcode: Opcode, unit: Unit, lengths: Mapping[Axis, Number]
+) -> tuple[Number, Number]:
+    """(occupancy, latency) in cycles of one issue of an opcode; `meaning` is what `resolve` gave.
+
+    A plugin's timing names the instruction's own axes: the lengths of the axes bound to one are
+    multiplied, and axes outside the instruction repeat the whole.
+    """
+    drain = unit.attributes.get("latency", 0)
+    if meaning.occupancy is None:
+        occupancy = default_occupancy(meaning, unit, lengths) + unit.attributes.get("overhead", 0)
+        return occupancy, occupancy + drain
+    binding = dict(opcode.binding)
+    bound = set(union(binding.values()))
+    values: dict[str, Number] = {**unit.attributes, **dict(opcode.immediates)}
+    values.update((axis, volume(axes, lengths)) for axis, axes in binding.items())
+    repeat = volume([axis for axis in lengths if axis not in bound], lengths)
+    occupancy = meaning.occupancy(values) * repeat
+    latency = occupancy + drain if meaning.latency is None else meaning.latency(values) * repeat
+    return occupancy, latency

@@ -1,0 +1,484 @@
+"""Instructions: a tensor function written once, and what follows from its trace."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from .errors import LanguageError
+from .functions import FOLDS, FUNCTIONS, Fold
+from .language import (
+    Affine,
+    Axis,
+    Dot,
+    Gather,
+    Immediate,
+    Input,
+    Map,
+    Node,
+    Position,
+    Reduce,
+    Scan,
+    Stack,
+    Update,
+    View,
+    show,
+    substitute,
+    union,
+    walk,
+)
+from .machine import Unit
+from .timing import Number, Timing, ceil_divide
+
+
+@dataclass(frozen=True)
+class State:
+    """An operand that an instruction reads and replaces; `initial` is its value at the start."""
+
+    input: Input
+    initial: float
+
+
+@dataclass(frozen=True)
+class StepOf:
+    """The law: folding the instruction over tiles of `axis`, then `finish`, equals `whole`."""
+
+    whole: str
+    axis: Axis
+    finish: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Instruction:
+    """What an instruction computes and where it runs.
+
+    operands    inputs, in the order of the encoding
+    states      inputs it also replaces: output i is the next value of state i
+    outputs     what it computes; empty for an opaque instruction
+    unit        the unit class that runs it
+    tile        how much of an axis one issue takes at most: a number or an attribute of the unit
+    occupancy   cycles until the unit takes the next issue (None: derived from the operations)
+    latency     cycles until the results are visible (None: derived)
+    body        of an opaque instruction: restricted Python over flat arrays
+    results     of an opaque instruction: its results as inputs (names, axes, types)
+    sets        of an opaque instruction: the parameters that it returns
+    """
+
+    name: str
+    unit: str
+    operands: tuple[Input, ...]
+    immediates: tuple[Immediate, ...] = ()
+    states: tuple[State, ...] = ()
+    outputs: tuple[Node, ...] = ()
+    tile: tuple[tuple[Axis, int | str], ...] = ()
+    occupancy: Timing | None = None
+    latency: Timing | None = None
+    laws: tuple[StepOf, ...] = ()
+    body: Callable[..., Any] | None = None
+    results: tuple[Input, ...] = ()
+    sets: tuple[str, ...] = ()
+    documentation: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        operands = ", ".join(show(operand) for operand in self.operands)
+        meaning = ", ".join(show(output) for output in self.outputs) or "opaque"
+        return f"{self.name}({operands}) = {meaning} on {self.unit}"
+
+    @property
+    def opaque(self) -> bool:
+        return self.body is not None
+
+    @cached_property
+    def meaning(self) -> str:
+        """A hash of what it computes: two definitions with one meaning have one hash."""
+        parts = [show(node) for node in (*self.operands, *self.outputs, *self.results)]
+        parts += [f"{state.input} {state.initial!r}" for state in self.states]
+        parts += [self.source] if self.opaque else []
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    # -- axes
+
+    @cached_property
+    def windows(self) -> Mapping[tuple[str, Axis], Affine]:
+        """Operand axes read only through one affine index, such as h = 2*p + r - 1."""
+        return _windows(self)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes that loops may run over: those of operands, windows and results."""
+        hidden = {axis for _, axis in self.windows}
+        views = (index.axes for index in self.windows.values())
+        every = [*(operand.axes for operand in self.operands), *views]
+        every += [output.axes for output in (*self.outputs, *self.results)]
+        return tuple(axis for axis in union(every) if axis not in hidden)
+
+    @cached_property
+    def accumulation(self) -> Dot | Reduce | None:
+        """The one sum, maximum, minimum, product or contraction whose axes may go in pieces."""
+        return _accumulation(self)
+
+    @cached_property
+    def reduced(self) -> frozenset[Axis]:
+        """Axes that may be taken in pieces because the results accumulate."""
+        if any(law.axis for law in self.laws):
+            return frozenset(law.axis for law in self.laws)
+        fold = self.accumulation
+        return frozenset(() if fold is None else fold.over)
+
+    @cached_property
+    def whole(self) -> frozenset[Axis]:
+        """Axes that one issue must see complete."""
+        if self.opaque:
+            return frozenset(self.axes)
+        found: set[Axis] = set()
+        windowed = {axis for index in self.windows.values() for axis in index.axes}
+        for node in walk(self.outputs):
+            match node:
+                case Dot(_, _, over) | Reduce(_, _, over):
+                    found.update(over)
+                case View(x, index, _):
+                    for axis, i in index:
+                        if not (isinstance(x, Input) and (x.name, axis) in self.windows):
+                            found.update((axis, *i.axes))
+                case Gather(_, _, axis) | Stack(_, axis):
+                    found.add(axis)
+                case Update(_, _, at):
+                    found.update(a for axis, i in at for a in (axis, *i.axes))
+                case Scan(body, _, _, _):
+                    found.add(body.axis)
+        hidden = {axis for _, axis in self.windows}
+        return frozenset(found - self.reduced - (windowed - found) - hidden)
+
+    @cached_property
+    def indexed(self) -> frozenset[Axis]:
+        """Axes that stand for exactly one axis of a model, because their index is computed with."""
+        found = set(self.whole if self.opaque else ())
+        for node in walk(self.outputs):
+            match node:
+                case Position(axis) | Gather(_, _, axis) | Stack(_, axis):
+                    found.add(axis)
+                case View(_, index, _) | Update(_, _, index):
+                    found.update(a for axis, i in index for a in (axis, *i.axes))
+                case Scan(body, _, _, _):
+                    found.add(body.axis)
+                case Reduce("argmax", _, over):
+                    found.update(over)
+        return frozenset(found)
+
+    # -- cost
+
+    def limits(self, unit: Unit, sizes: Mapping[Axis, int]) -> dict[Axis, int]:
+        """How much of each axis one issue takes on this unit; axes taken whole get their size."""
+        found = {}
+        for axis, limit in self.tile:
+            number = unit.attributes.get(limit) if isinstance(limit, str) else limit
+            if number is None:
+                raise LanguageError(
+                    f"instruction {self.name!r}: tile limit {limit!r} of axis {axis!r} must be a "
+                    f"number or an attribute of unit {unit.name!r}"
+                )
+            found[axis] = number
+        return {axis: min(found.get(axis, size), size) for axis, size in sizes.items()}
+
+    def operations(self, lengths: Mapping[Axis, Number]) -> Number:
+        """Scalar operations of one issue: two for each multiply and add of a contraction."""
+        products, maps = count_operations(self.outputs, lengths)
+        return 2 * sum(batch * m * k * n for batch, m, k, n in products) + maps
+
+
+def volume(axes: Iterable[Axis], lengths: Mapping[Axis, Number]) -> Number:
+    total: Number = 1
+    for axis in axes:
+        total = total * lengths.get(axis, 1)
+    return total
+
+
+def count_operations(
+    outputs: Iterable[Node], lengths: Mapping[Axis, Number]
+) -> tuple[list[tuple[Number, Number, Number, Number]], Number]:
+    """Contractions as (batch, m, k, n), and the operations of everything else."""
+    products: list[tuple[Number, Number, Number, Number]] = []
+    maps: Number = 0
+    for node in walk(outputs):
+        match node:
+            case Dot(a, b, over):
+                both = [x for x in node.axes if x in a.axes and x in b.axes]
+                rows = [x for x in node.axes if x not in b.axes]
+                columns = [x for x in node.axes if x not in a.axes]
+                sides = (volume(side, lengths) for side in (both, rows, over, columns))
+                batch, m, k, n = sides
+                products.append((batch, m, k, n))
+            case Map(function, _) if node.axes:
+                maps = maps + FUNCTIONS[function].cost * volume(node.axes, lengths)
+            case Reduce(_, x, _):
+                maps = maps + volume(x.axes, lengths)
+            case Scan(body, _, _, output) if output == 0 or node.axes:
+                inner, more = count_operations((*body.next, *body.emits), lengths)
+                steps = lengths.get(body.axis, 1)
+                products += [(batch * steps, m, k, n) for batch, m, k, n in inner]
+                maps = maps + more * steps
+    return products, maps
+
+
+def default_occupancy(
+    instruction: Instruction, unit: Unit, lengths: Mapping[Axis, Number]
+) -> Number:
+    """Cycles from the operations: contractions on the array, the rest on lanes; the slower counts.
+
+    A weight-stationary array streams rows past tiles of weights; an output-stationary one streams
+    the reduced axis past tiles of the result. On units without an array everything is lanes.
+    """
+    products, maps = count_operations(instruction.outputs, lengths)
+    if not maps and not products:  # movement only
+        maps = volume(union(x.axes for x in (*instruction.outputs, *instruction.results)), lengths)
+    rows, columns = unit.attributes.get("rows"), unit.attributes.get("columns")
+    if rows is None or columns is None:
+        work = maps + sum(2 * batch * m * k * n for batch, m, k, n in products)
+        return ceil_divide(work, unit.attributes.get("lanes", 1))
+    total: Number = 0
+    for batch, m, k, n in products:
+        if unit.dataflow == "weight":
+            total = total + batch * ceil_divide(k, rows) * ceil_divide(n, columns) * m
+        elif unit.dataflow == "input":
+            total = total + batch * ceil_divide(k, rows) * ceil_divide(m, columns) * n
+        else:
+            total = total + batch * ceil_divide(m, rows) * ceil_divide(n, columns) * k
+    return total + ceil_divide(maps, rows * columns)
+
+
+# ---------------------------------------------------------------- what the trace says
+
+
+def _windows(instruction: Instruction) -> dict[tuple[str, Axis], Affine]:
+    """An operand axis is a window's if every use of the operand reads it by one affine index."""
+    operands = set(instruction.operands)
+    seen: dict[tuple[str, Axis], set[Affine | None]] = {}
+    for node in walk(instruction.outputs):
+        index = dict(node.index) if isinstance(node, View) else {}
+        for child in node.children:
+            if isinstance(child, Input) and child in operands:
+                for axis in child.axes:
+                    seen.setdefault((child.name, axis), set()).add(index.get(axis))
+    return {
+        key: index
+        for key, (index, *others) in seen.items()
+        if index is not None and not others and index.terms
+        if index.divide == 1 and not index.modulo
+    }
+
+
+def combining(fold: Dot | Reduce) -> Fold | None:
+    """How partial results of a contraction or reduction combine; None if they do not."""
+    found = FOLDS["sum" if isinstance(fold, Dot) else fold.function]
+    return found if found.combine else None
+
+
+def _accumulation(instruction: Instruction) -> Dot | Reduce | None:
+    """The reduction of a single output under element-wise functions only, or None."""
+    if len(instruction.outputs) != 1 or instruction.states:
+        return None
+    (output,) = instruction.outputs
+    folds = [node for node in walk([output]) if isinstance(node, Dot | Reduce | Scan)]
+    if len(folds) != 1 or isinstance(folds[0], Scan) or combining(folds[0]) is None:
+        return None
+    fold = folds[0]
+    above = [n for n in walk([output]) if fold in set(walk([n])) and n is not fold]
+    if any(not isinstance(node, Map) for node in above):
+        return None
+    outside = [n for n in walk([output]) if n not in set(walk([fold]))]
+    if any(set(node.axes) & set(fold.over) for node in outside):
+        return None
+    return fold if set(output.axes) == set(fold.axes) else None
+
+
+ACCUMULATOR = "accumulator"
+
+
+def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
+    """The instruction in pieces: (a step that accumulates, what finishes it or None).
+
+    The step's state is the partial result in the accumulator's type. For a plain contraction the
+    partial result is the result, and nothing finishes it.
+    """
+    fold = instruction.accumulation
+    how = None if fold is None else combining(fold)
+    if fold is None or how is None or how.combine is None:
+        raise LanguageError(f"instruction {instruction.name!r} has no axis that goes in pieces")
+    state = Input(ACCUMULATOR, fold.axes, fold.dtype)
+    used = [leaf for leaf in instruction.operands if leaf in set(walk([fold]))]
+    finished = fold is instruction.outputs[0]
+    step = replace(
+        instruction,
+        name=instruction.name if finished else f"{instruction.name}.step",
+        operands=tuple(used),
+        states=(State(state, how.neutral),),
+        outputs=(Map(how.combine, (state, fold)),),
+    )
+    if finished:
+        return step, None
+    (outer,) = substitute(instruction.outputs, {fold: state})
+    left = [leaf for leaf in instruction.operands if leaf in set(walk([outer]))]
+    finish = replace(
+        instruction,
+        name=f"{instruction.name}.finish",
+        operands=(state, *left),
+        outputs=(outer,),
+        tile=tuple((axis, limit) for axis, limit in instruction.tile if axis in outer.axes),
+        occupancy=None,
+        latency=None,
+    )
+    return step, finish
+
+
+# ---------------------------------------------------------------- tracing
+
+
+def parse_axes(text: str, where: str) -> tuple[tuple[Axis, ...], str]:
+    """Read `m n` or `s: i32`: axes and an element type (f32 if none is given)."""
+    names, _, kind = text.partition(":")
+    axes = tuple(names.split())
+    if bad := [axis for axis in axes if not axis.isidentifier()]:
+        raise LanguageError(f"{where}: axis must be a name, not {bad[0]!r}")
+    return axes, kind.strip() or "f32"
+
+
+def _annotation(parameter: inspect.Parameter, where: str) -> str:
+    text = parameter.annotation
+    if not isinstance(text, str):
+        raise LanguageError(f"{where}: must be annotated with its axes, such as 'm n'")
+    if text[:1] in "'\"":  # the file postponed its annotations
+        text = ast.literal_eval(text)
+    return str(text)
+
+
+def trace(
+    function: Callable[..., Any], name: str
+) -> tuple[tuple[Input, ...], tuple[Immediate, ...], tuple[Node, ...]]:
+    """Run a definition on its own operands: (operands, immediates, outputs)."""
+    operands: list[Input] = []
+    immediates: list[Immediate] = []
+    arguments: list[Node] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.default is not inspect.Parameter.empty:
+            leaf = Immediate(parameter.name, parameter.default)
+            immediates.append(leaf)
+            arguments.append(leaf)
+        else:
+            where = f"instruction {name!r}: operand {parameter.name!r}"
+            operand = Input(parameter.name, *parse_axes(_annotation(parameter, where), where))
+            operands.append(operand)
+            arguments.append(operand)
+    result = function(*arguments)
+    outputs = result if isinstance(result, tuple | list) else (result,)
+    for output in outputs:
+        if not isinstance(output, Node):
+            raise LanguageError(
+                f"instruction {name!r}: must return tensors, not {type(output).__name__}"
+            )
+    return tuple(operands), tuple(immediates), tuple(outputs)
+
+
+def instruction(
+    *,
+    unit: str,
+    tile: Mapping[Axis, int | str] | None = None,
+    cycles: str | None = None,
+    latency: str | None = None,
+    state: Mapping[str, float] | None = None,
+    step_of: StepOf | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[..., Any]], Instruction]:
+    """Make an instruction of a tensor function: operands are annotated with their axes, parameters
+    with defaults are immediates.
+
+    unit     the unit class that runs it, such as "vector" or "matrix"
+    tile     per axis, how much one issue takes: a number or the name of an attribute of the unit
+    cycles   occupancy, such as "m * n / lanes + 12" (default: from the operations)
+    latency  cycles until the result is visible (default: occupancy and the unit's own latency)
+    state    operands that are also results, with their value at the start of an accumulation
+    step_of  the law that makes this a step of another instruction
+    """
+
+    def make(function: Callable[..., Any]) -> Instruction:
+        title = name or function.__name__
+        operands, immediates, outputs = trace(function, title)
+        initial = dict(state or {})
+        if missing := [key for key in initial if key not in {o.name for o in operands}]:
+            raise LanguageError(f"instruction {title!r}: state {missing[0]!r} is not an operand")
+        made = Instruction(
+            name=title,
+            unit=unit,
+            operands=tuple(o for o in operands if o.name not in initial),
+            immediates=immediates,
+            states=tuple(State(o, initial[o.name]) for o in operands if o.name in initial),
+            outputs=outputs,
+            tile=tuple((tile or {}).items()),
+            occupancy=Timing(cycles) if cycles else None,
+            latency=Timing(latency) if latency else None,
+            laws=(step_of,) if step_of else (),
+            documentation=inspect.getdoc(function) or "",
+            source=_source(function),
+        )
+        return made
+
+    return make
+
+
+def opaque(
+    *,
+    unit: str,
+    results: Mapping[str, str],
+    sets: Sequence[str] = (),
+    cycles: str | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[..., Any]], Instruction]:
+    """Make an instruction of a body in restricted Python, for what the language cannot say.
+
+    The body receives a flat array for each annotated operand and then for each result, and returns
+    the parameters it sets (nothing, one integer, or a tuple). It is chosen by its name.
+
+    results  the axes and types of what it writes, such as {"ids": "s: i32"}
+    sets     names of the parameters it returns, such as the number of tokens written
+    """
+
+    def make(function: Callable[..., Any]) -> Instruction:
+        title = name or function.__name__
+        operands = []
+        for parameter in list(inspect.signature(function).parameters.values()):
+            if parameter.name in results:
+                continue
+            where = f"instruction {title!r}: operand {parameter.name!r}"
+            operands.append(
+                Input(parameter.name, *parse_axes(_annotation(parameter, where), where))
+            )
+        made = [
+            Input(key, *parse_axes(text, f"instruction {title!r}: result {key!r}"))
+            for key, text in results.items()
+        ]
+        return Instruction(
+            name=title,
+            unit=unit,
+            operands=tuple(operands),
+            body=function,
+            results=tuple(made),
+            sets=tuple(sets),
+            occupancy=Timing(cycles) if cycles else None,
+            documentation=inspect.getdoc(function) or "",
+            source=_source(function),
+        )
+
+    return make
+
+
+def _source(function: Callable[..., Any]) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):  # typed at a prompt
+        return ""

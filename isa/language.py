@@ -1,0 +1,929 @@
+"""The tensor language: values are functions of named axes, broadcasting is by name.
+
+All node kinds are on this page. Nodes are immutable, interned (equal nodes are one object) and
+printable. `isa/evaluate.py` says what each kind means.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, TypeAlias
+
+from .dtypes import dtype as element_type
+from .dtypes import is_float, promote
+from .errors import LanguageError
+from .functions import FOLDS, FUNCTIONS
+
+Axis: TypeAlias = str
+Value: TypeAlias = "Node | float | int | bool"
+
+
+def union(groups: Iterable[Iterable[Axis]]) -> tuple[Axis, ...]:
+    """Every axis once, in order of first appearance."""
+    return tuple(dict.fromkeys(axis for group in groups for axis in group))
+
+
+@dataclass(frozen=True)
+class Affine:
+    """An index: (sum of stride * axis, plus offset) // divide, then % modulo unless that is 0."""
+
+    terms: tuple[tuple[Axis, int], ...] = ()
+    offset: int = 0
+    divide: int = 1
+    modulo: int = 0
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return tuple(axis for axis, _ in self.terms)
+
+    @property
+    def plain(self) -> Axis | None:
+        """The axis, if this index is just that axis."""
+        if len(self.terms) == 1 and self == Affine(((self.terms[0][0], 1),)):
+            return self.terms[0][0]
+        return None
+
+    def __str__(self) -> str:
+        terms = [axis if stride == 1 else f"{stride}*{axis}" for axis, stride in self.terms]
+        if self.offset or not terms:
+            terms.append(str(self.offset))
+        text = " + ".join(terms).replace("+ -", "- ")
+        if self.divide != 1:
+            text = f"({text}) // {self.divide}"
+        return f"({text}) % {self.modulo}" if self.modulo else text
+
+
+def affine(text: str | int | Affine) -> Affine:
+    """Read an index such as `2*p + r - 1`, `s`, `7`, `n // 64` or `n % 64`."""
+    if isinstance(text, Affine):
+        return text
+    if isinstance(text, int):
+        return Affine(offset=text)
+    try:
+        return _affine(ast.parse(text, mode="eval").body)
+    except (SyntaxError, LanguageError):
+        raise LanguageError(
+            f"index must be a sum of axes with integer strides, not {text!r}"
+        ) from None
+
+
+def _affine(node: ast.expr) -> Affine:
+    match node:
+        case ast.Name(id=name):
+            return Affine(((name, 1),))
+        case ast.Constant(value=int(value)):
+            return Affine(offset=value)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _scaled(_affine(operand), -1)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _added(_affine(left), _affine(right))
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _added(_affine(left), _scaled(_affine(right), -1))
+        case ast.BinOp(left=ast.Constant(value=int(stride)), op=ast.Mult(), right=right):
+            return _scaled(_affine(right), stride)
+        case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(stride))):
+            return _scaled(_affine(left), stride)
+        case ast.BinOp(left=left, op=ast.FloorDiv(), right=ast.Constant(value=int(divide))):
+            inner = _linear(_affine(left))
+            return Affine(inner.terms, inner.offset, divide)
+        case ast.BinOp(left=left, op=ast.Mod(), right=ast.Constant(value=int(modulo))):
+            inner = _affine(left)
+            return Affine(inner.terms, inner.offset, inner.divide, modulo)
+    raise LanguageError("not an index")
+
+
+def _linear(index: Affine) -> Affine:
+    if index.divide != 1 or index.modulo:
+        raise LanguageError("not an index")
+    return index
+
+
+def _scaled(index: Affine, by: int) -> Affine:
+    index = _linear(index)
+    return Affine(tuple((axis, stride * by) for axis, stride in index.terms), index.offset * by)
+
+
+def _added(left: Affine, right: Affine) -> Affine:
+    left, right = _linear(left), _linear(right)
+    strides = dict(left.terms)
+    for axis, stride in right.terms:
+        strides[axis] = strides.get(axis, 0) + stride
+    terms = tuple((axis, stride) for axis, stride in strides.items() if stride)
+    return Affine(terms, left.offset + right.offset)
+
+
+# ---------------------------------------------------------------- nodes
+
+
+class _Interned(type):
+    """Equal nodes are one object, so a shared subexpression is computed and compared once."""
+
+    nodes: ClassVar[dict[tuple[object, ...], Any]] = {}
+
+    def __call__(cls, *arguments: object, **keywords: object) -> Any:
+        made = super().__call__(*arguments, **keywords)
+        key = (cls, *(_key(getattr(made, field.name)) for field in fields(made)))
+        return _Interned.nodes.setdefault(key, made)
+
+
+def _key(value: object) -> object:
+    if isinstance(value, float | int):
+        return type(value), repr(value)  # 0.0, -0.0, 0 and False differ; nan equals itself
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Node(metaclass=_Interned):
+    """A value over named axes. `axes` is their order in memory, `dtype` the element type."""
+
+    axes: ClassVar[tuple[Axis, ...]]
+    dtype: ClassVar[str]
+
+    def _set(self, axes: Iterable[Axis], dtype: str) -> None:
+        object.__setattr__(self, "axes", tuple(axes))
+        object.__setattr__(self, "dtype", dtype)
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return ()
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        """The same kind of node over other children."""
+        return self
+
+    def __str__(self) -> str:
+        return show(self)
+
+    def __bool__(self) -> bool:
+        raise LanguageError("a tensor has no truth value: use where(condition, a, b)")
+
+    def __add__(self, other: Value) -> Node:
+        return apply("add", self, other)
+
+    def __radd__(self, other: Value) -> Node:
+        return apply("add", other, self)
+
+    def __sub__(self, other: Value) -> Node:
+        return apply("subtract", self, other)
+
+    def __rsub__(self, other: Value) -> Node:
+        return apply("subtract", other, self)
+
+    def __mul__(self, other: Value) -> Node:
+        return apply("multiply", self, other)
+
+    def __rmul__(self, other: Value) -> Node:
+        return apply("multiply", other, self)
+
+    def __truediv__(self, other: Value) -> Node:
+        return apply("divide", self, other)
+
+    def __rtruediv__(self, other: Value) -> Node:
+        return apply("divide", other, self)
+
+    def __floordiv__(self, other: Value) -> Node:
+        return apply("floor_divide", self, other)
+
+    def __mod__(self, other: Value) -> Node:
+        return apply("modulo", self, other)
+
+    def __pow__(self, other: Value) -> Node:
+        return apply("power", self, other)
+
+    def __neg__(self) -> Node:
+        return apply("negate", self)
+
+    def __lt__(self, other: Value) -> Node:
+        return apply("less", self, other)
+
+    def __le__(self, other: Value) -> Node:
+        return apply("less_equal", self, other)
+
+    def __gt__(self, other: Value) -> Node:
+        return apply("greater", self, other)
+
+    def __ge__(self, other: Value) -> Node:
+        return apply("greater_equal", self, other)
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Node):
+    """A tensor from outside: a model's input or weight, an instruction's operand."""
+
+    name: str
+    over: tuple[Axis, ...]
+    type: str = "f32"
+
+    def __post_init__(self) -> None:
+        element_type(self.type)
+        if len(set(self.over)) != len(self.over):
+            raise LanguageError(f"input {self.name!r}: axes must differ, not {' '.join(self.over)}")
+        self._set(self.over, self.type)
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Node):
+    """A number. It has no axes and takes the type of what it meets, if it can hold it."""
+
+    value: float | int | bool
+
+    def __post_init__(self) -> None:
+        kinds = {bool: "bool", int: "i32", float: "f32"}
+        self._set((), kinds[type(self.value)])
+
+
+@dataclass(frozen=True, eq=False)
+class Immediate(Node):
+    """A number that an instruction carries in its encoding."""
+
+    name: str
+    default: float | int
+
+    def __post_init__(self) -> None:
+        self._set((), "i32" if isinstance(self.default, int) else "f32")
+
+
+@dataclass(frozen=True, eq=False)
+class Size(Node):
+    """The whole extent of an axis, i32."""
+
+    axis: Axis
+
+    def __post_init__(self) -> None:
+        self._set((), "i32")
+
+
+@dataclass(frozen=True, eq=False)
+class Position(Node):
+    """The index along an axis, i32; it counts from where the axis starts."""
+
+    axis: Axis
+
+    def __post_init__(self) -> None:
+        self._set((self.axis,), "i32")
+
+
+@dataclass(frozen=True, eq=False)
+class Map(Node):
+    """A scalar function over the union of the axes of its arguments."""
+
+    function: str
+    arguments: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        function = FUNCTIONS.get(self.function)
+        if function is None:
+            known = ", ".join(FUNCTIONS)
+            raise LanguageError(f"scalar function must be one of {known}, not {self.function!r}")
+        if len(self.arguments) != function.arity:
+            raise LanguageError(
+                f"{self.function}: takes {function.arity} arguments, not {len(self.arguments)}"
+            )
+        typed = self.arguments[1:] if function.result == "branches" else self.arguments
+        result = "bool" if function.result == "bool" else arithmetic_type(typed)
+        if function.result == "float" and not is_float(result):
+            result = "f32"
+        self._set(union(argument.axes for argument in self.arguments), result)
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return self.arguments
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return Map(self.function, tuple(children))
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce(Node):
+    """A fold over axes: sum, max, min, product, or argmax (one axis; i32; the first of equals)."""
+
+    function: str
+    x: Node
+    over: tuple[Axis, ...]
+
+    def __post_init__(self) -> None:
+        if self.function not in FOLDS:
+            known = ", ".join(FOLDS)
+            raise LanguageError(f"reduction must be one of {known}, not {self.function!r}")
+        if missing := [axis for axis in self.over if axis not in self.x.axes]:
+            raise LanguageError(f"{self.function}: no axis {missing[0]!r} in ({_names(self.x)})")
+        kept = [axis for axis in self.x.axes if axis not in self.over]
+        self._set(kept, "i32" if self.function == "argmax" else promote([self.x.dtype]))
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.x,)
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return Reduce(self.function, children[0], self.over)
+
+
+@dataclass(frozen=True, eq=False)
+class Dot(Node):
+    """A contraction: the sum of a * b over axes that both have."""
+
+    a: Node
+    b: Node
+    over: tuple[Axis, ...]
+
+    def __post_init__(self) -> None:
+        for side in (self.a, self.b):
+            if missing := [axis for axis in self.over if axis not in side.axes]:
+                raise LanguageError(f"dot: no axis {missing[0]!r} in ({_names(side)})")
+        kept = [axis for axis in union([self.a.axes, self.b.axes]) if axis not in self.over]
+        self._set(kept, promote([self.a.dtype, self.b.dtype]))
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.a, self.b)
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return Dot(children[0], children[1], self.over)
+
+
+@dataclass(frozen=True, eq=False)
+class View(Node):
+    """x read at other indices: rename, split, merge, slice, stride, pad, reverse, window.
+
+    `index` gives, for some axes of x, their index as a function of the new axes. Outside x the
+    value is `fill`; without a fill an index outside is the caller's error.
+    """
+
+    x: Node
+    index: tuple[tuple[Axis, Affine], ...]
+    fill: float | int | bool | None = None
+
+    def __post_init__(self) -> None:
+        given = dict(self.index)
+        if missing := [axis for axis in given if axis not in self.x.axes]:
+            raise LanguageError(f"view: no axis {missing[0]!r} in ({_names(self.x)})")
+        kept = {axis for axis in self.x.axes if axis not in given}
+        if clash := [axis for index in given.values() for axis in index.axes if axis in kept]:
+            raise LanguageError(f"view: axis {clash[0]!r} is in ({_names(self.x)}) already")
+        self._set(
+            union(given[axis].axes if axis in given else (axis,) for axis in self.x.axes),
+            self.x.dtype,
+        )
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.x,)
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return View(children[0], self.index, self.fill)
+
+
+@dataclass(frozen=True, eq=False)
+class Gather(Node):
+    """table read along `axis` at an integer `index`; an index outside is clipped to the ends.
+
+    Axes that both have are walked together.
+    """
+
+    table: Node
+    index: Node
+    axis: Axis
+
+    def __post_init__(self) -> None:
+        if self.axis not in self.table.axes:
+            raise LanguageError(f"gather: no axis {self.axis!r} in ({_names(self.table)})")
+        if is_float(self.index.dtype) or self.axis in self.index.axes:
+            raise LanguageError(f"gather: the index must be integers without axis {self.axis!r}")
+        kept = [axis for axis in self.table.axes if axis != self.axis]
+        self._set(union([self.index.axes, kept]), self.table.dtype)
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.table, self.index)
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return Gather(children[0], children[1], self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Update(Node):
+    """x with `value` written where the axes of x have the index that `at` gives them."""
+
+    x: Node
+    value: Node
+    at: tuple[tuple[Axis, Affine], ...]
+
+    def __post_init__(self) -> None:
+        given = dict(self.at)
+        wanted = set(union(given[a].axes if a in given else (a,) for a in self.x.axes))
+        if wanted != set(self.value.axes) or not set(given) <= set(self.x.axes):
+            raise LanguageError(
+                f"update: the value must have axes ({' '.join(sorted(wanted))}), "
+                f"not ({_names(self.value)})"
+            )
+        self._set(self.x.axes, self.x.dtype)
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.x, self.value)
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return Update(children[0], children[1], self.at)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack(Node):
+    """Values side by side along a new axis, which comes first."""
+
+    xs: tuple[Node, ...]
+    axis: Axis
+
+    def __post_init__(self) -> None:
+        axes = union(x.axes for x in self.xs)
+        if not self.xs or self.axis in axes:
+            raise LanguageError(f"stack: axis {self.axis!r} must be new, not one of {axes}")
+        self._set((self.axis, *axes), arithmetic_type(self.xs, widen=False))
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return self.xs
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return Stack(tuple(children), self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Cast(Node):
+    """x rounded (to nearest even) or saturated (integers) to another type."""
+
+    x: Node
+    type: str
+
+    def __post_init__(self) -> None:
+        element_type(self.type)
+        self._set(self.x.axes, self.type)
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.x,)
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return Cast(children[0], self.type)
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The body of a scan: from states and this step's slices to next states and emitted values.
+
+    The body's leaves are `states` and `slices` (inputs without the scanned axis) and values that
+    do not change from step to step.
+    """
+
+    axis: Axis
+    states: tuple[Input, ...]
+    slices: tuple[Input, ...]
+    next: tuple[Node, ...]
+    emits: tuple[Node, ...]
+    reverse: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Scan(Node):
+    """One result of a recurrence: final state `output`, or, after the states, an emitted value
+    collected along the scanned axis, which comes first."""
+
+    body: Recurrence
+    initial: tuple[Node, ...]
+    xs: tuple[Node, ...]
+    output: int
+
+    def __post_init__(self) -> None:
+        body = self.body
+        for given, placeholder in zip(self.xs, body.slices, strict=True):
+            if set(given.axes) != {*placeholder.axes, body.axis}:
+                raise LanguageError(
+                    f"scan: {placeholder.name!r} must have axes "
+                    f"({' '.join((body.axis, *placeholder.axes))}), not ({_names(given)})"
+                )
+        for state, after in zip(body.states, body.next, strict=True):
+            if not set(after.axes) <= set(state.axes):
+                raise LanguageError(
+                    f"scan: state {state.name!r} must keep axes ({_names(state)}), "
+                    f"not become ({_names(after)})"
+                )
+        count = len(body.states)
+        if self.output < count:
+            state = body.states[self.output]
+            self._set(state.axes, state.dtype)
+        else:
+            emitted = body.emits[self.output - count]
+            self._set((body.axis, *emitted.axes), emitted.dtype)
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (*self.initial, *self.xs, *free(self.body))
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        first, count = len(self.initial), len(self.initial) + len(self.xs)
+        known: dict[Node, Node] = dict(zip(free(self.body), children[count:], strict=True))
+        body = self.body
+        if any(old is not new for old, new in known.items()):
+            results = substitute((*body.next, *body.emits), known)
+            cut = len(body.next)
+            body = Recurrence(
+                body.axis, body.states, body.slices, results[:cut], results[cut:], body.reverse
+            )
+        return Scan(body, tuple(children[:first]), tuple(children[first:count]), self.output)
+
+
+@dataclass(frozen=True, eq=False)
+class Opaque(Node):
+    """What the language cannot say: result `output` of an operator known only by its name.
+
+    `sets` names the program parameters that the operator returns, such as a token count.
+    """
+
+    operator: str
+    arguments: tuple[Node, ...]
+    over: tuple[Axis, ...]
+    type: str
+    output: int = 0
+    sets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._set(self.over, self.type)
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return self.arguments
+
+    def rebuild(self, children: Sequence[Node]) -> Node:
+        return replace(self, arguments=tuple(children))
+
+
+def arithmetic_type(nodes: Iterable[Node], widen: bool = True) -> str:
+    """The type that arithmetic on these yields; a number bends to the tensors it meets."""
+    nodes = list(nodes)
+    tensors = [node.dtype for node in nodes if not isinstance(node, Constant | Immediate)]
+    numbers = [node.dtype for node in nodes if isinstance(node, Constant | Immediate)]
+    if not widen and len(set(tensors)) == 1 and not numbers:
+        return tensors[0]
+    if tensors and (is_float(promote(tensors)) or not any(is_float(n) for n in numbers)):
+        kinds = tensors if is_float(promote(tensors)) else [*tensors, *numbers]
+        return promote(kinds)
+    return promote([*tensors, *numbers])
+
+
+# ---------------------------------------------------------------- the user's words
+
+
+def lift(value: Value) -> Node:
+    """A node as it is; a number as a constant."""
+    return value if isinstance(value, Node) else Constant(value)
+
+
+def apply(function: str, *arguments: Value) -> Node:
+    """A scalar function by its name."""
+    return Map(function, tuple(lift(argument) for argument in arguments))
+
+
+def _axes(over: str | Iterable[Axis]) -> tuple[Axis, ...]:
+    return tuple(over.split()) if isinstance(over, str) else tuple(over)
+
+
+def _names(node: Node) -> str:
+    return " ".join(node.axes)
+
+
+def negate(x: Value) -> Node:
+    return apply("negate", x)
+
+
+def absolute(x: Value) -> Node:
+    return apply("absolute", x)
+
+
+def exp(x: Value) -> Node:
+    return apply("exp", x)
+
+
+def log(x: Value) -> Node:
+    return apply("log", x)
+
+
+def sqrt(x: Value) -> Node:
+    return apply("sqrt", x)
+
+
+def rsqrt(x: Value) -> Node:
+    return apply("rsqrt", x)
+
+
+def tanh(x: Value) -> Node:
+    return apply("tanh", x)
+
+
+def erf(x: Value) -> Node:
+    return apply("erf", x)
+
+
+def sigmoid(x: Value) -> Node:
+    return apply("sigmoid", x)
+
+
+def sin(x: Value) -> Node:
+    return apply("sin", x)
+
+
+def cos(x: Value) -> Node:
+    return apply("cos", x)
+
+
+def maximum(a: Value, b: Value) -> Node:
+    return apply("maximum", a, b)
+
+
+def minimum(a: Value, b: Value) -> Node:
+    return apply("minimum", a, b)
+
+
+def relu(x: Value) -> Node:
+    """max(x, 0)"""
+    return maximum(x, 0.0)
+
+
+def equal(a: Value, b: Value) -> Node:
+    return apply("equal", a, b)
+
+
+def where(condition: Value, a: Value, b: Value) -> Node:
+    return apply("where", condition, a, b)
+
+
+def sum(x: Node, over: str | Iterable[Axis]) -> Node:
+    return Reduce("sum", x, _axes(over))
+
+
+def max(x: Node, over: str | Iterable[Axis]) -> Node:
+    return Reduce("max", x, _axes(over))
+
+
+def min(x: Node, over: str | Iterable[Axis]) -> Node:
+    return Reduce("min", x, _axes(over))
+
+
+def argmax(x: Node, over: str) -> Node:
+    return Reduce("argmax", x, _axes(over))
+
+
+def mean(x: Node, over: str | Iterable[Axis]) -> Node:
+    """The sum over the axes divided by their extents."""
+    total = sum(x, over)
+    for axis in _axes(over):
+        total = total / size(axis)
+    return total
+
+
+def dot(a: Node, b: Node, over: str | Iterable[Axis]) -> Node:
+    return Dot(a, b, _axes(over))
+
+
+def size(axis: Axis) -> Node:
+    return Size(axis)
+
+
+def position(axis: Axis) -> Node:
+    return Position(axis)
+
+
+def view(
+    x: Node, index: Mapping[Axis, str | int | Affine], fill: float | int | bool | None = None
+) -> Node:
+    """x at other indices, such as `view(x, {"h": "2*p + r - 1"}, fill=0.0)`."""
+    return View(x, tuple((axis, affine(text)) for axis, text in index.items()), fill)
+
+
+def rename(x: Node, names: Mapping[Axis, Axis]) -> Node:
+    """x with other names for some of its axes."""
+    changed = {old: new for old, new in names.items() if old in x.axes and old != new}
+    return view(x, changed) if changed else x
+
+
+def gather(table: Node, index: Node, axis: Axis) -> Node:
+    return Gather(table, index, axis)
+
+
+def update(x: Node, value: Node, at: Mapping[Axis, str | int | Affine]) -> Node:
+    return Update(x, value, tuple((axis, affine(text)) for axis, text in at.items()))
+
+
+def stack(xs: Sequence[Node], axis: Axis) -> Node:
+    return Stack(tuple(xs), axis)
+
+
+def cast(x: Node, type: str) -> Node:
+    return x if x.dtype == type else Cast(x, type)
+
+
+def scan(
+    step: Callable[..., tuple[Sequence[Node], Sequence[Node]]],
+    initial: Mapping[str, Node],
+    xs: Mapping[str, Node],
+    axis: Axis,
+    reverse: bool = False,
+) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+    """Run `step(**states, **slices) -> (next states, emitted values)` along an axis.
+
+    Returns the final states and the emitted values collected along the axis.
+    """
+    states = tuple(Input(name, node.axes, node.dtype) for name, node in initial.items())
+    slices = tuple(
+        Input(name, tuple(a for a in node.axes if a != axis), node.dtype)
+        for name, node in xs.items()
+    )
+    after, emits = step(**{leaf.name: leaf for leaf in (*states, *slices)})
+    body = Recurrence(axis, states, slices, tuple(after), tuple(emits), reverse)
+    given = tuple(initial.values()), tuple(xs.values())
+    results = [Scan(body, *given, output) for output in range(len(states) + len(body.emits))]
+    return tuple(results[: len(states)]), tuple(results[len(states) :])
+
+
+# ---------------------------------------------------------------- walking and rewriting
+
+
+def walk(roots: Iterable[Node]) -> Iterator[Node]:
+    """Every node once, arguments before their users."""
+    seen: set[Node] = set()
+    stack_ = [(root, False) for root in reversed(list(roots))]
+    while stack_:
+        node, ready = stack_.pop()
+        if ready:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            stack_.append((node, True))
+            stack_.extend((child, False) for child in reversed(node.children))
+
+
+def inputs(roots: Iterable[Node]) -> tuple[Input, ...]:
+    """The inputs that these values depend on."""
+    return tuple(node for node in walk(roots) if isinstance(node, Input))
+
+
+def free(body: Recurrence) -> tuple[Input, ...]:
+    """Inputs of a scan's body that come from outside it."""
+    own = {*body.states, *body.slices}
+    return tuple(leaf for leaf in inputs((*body.next, *body.emits)) if leaf not in own)
+
+
+def substitute(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node, ...]:
+    """The same values with some nodes replaced."""
+    roots = tuple(roots)
+    made: dict[Node, Node] = dict(known)
+    for node in walk(roots):
+        if node not in made:
+            children = [made[child] for child in node.children]
+            same = all(a is b for a, b in zip(children, node.children, strict=True))
+            made[node] = node if same else node.rebuild(children)
+    return tuple(made[root] for root in roots)
+
+
+Names: TypeAlias = Mapping[Axis, tuple[Axis, ...]]
+
+
+def refine(roots: Iterable[Node], names: Names) -> tuple[Node, ...]:
+    """The same values with axes renamed, or parted into several (the last varies fastest).
+
+    An axis that a position, a view or a gather names can only be renamed.
+    """
+    roots = tuple(roots)
+    made: dict[Node, Node] = {}
+    for node in walk(roots):
+        made[node] = _refined(node, [made[child] for child in node.children], names)
+    return tuple(made[root] for root in roots)
+
+
+def _many(axes: Iterable[Axis], names: Names) -> tuple[Axis, ...]:
+    return tuple(new for axis in axes for new in names.get(axis, (axis,)))
+
+
+def _one(axis: Axis, names: Names) -> Axis:
+    found = names.get(axis, (axis,))
+    if len(found) != 1:
+        raise LanguageError(f"axis {axis!r} is indexed and cannot be parted into {found}")
+    return found[0]
+
+
+def _indices(
+    pairs: tuple[tuple[Axis, Affine], ...], names: Names
+) -> tuple[tuple[Axis, Affine], ...]:
+    return tuple(
+        (_one(axis, names), replace(i, terms=tuple((_one(a, names), s) for a, s in i.terms)))
+        for axis, i in pairs
+    )
+
+
+def _refined(node: Node, children: Sequence[Node], names: Names) -> Node:
+    match node:
+        case Input(name, over, type):
+            return Input(name, _many(over, names), type)
+        case Size(axis):
+            return functools.reduce(operator.mul, map(Size, _many((axis,), names)))
+        case Position(axis):
+            return Position(_one(axis, names))
+        case Reduce(function, _, over):
+            return Reduce(function, children[0], _many(over, names))
+        case Dot(_, _, over):
+            return Dot(children[0], children[1], _many(over, names))
+        case View(_, pairs, fill):
+            return View(children[0], _indices(pairs, names), fill)
+        case Gather(_, _, axis):
+            return Gather(children[0], children[1], _one(axis, names))
+        case Update(_, _, pairs):
+            return Update(children[0], children[1], _indices(pairs, names))
+        case Stack(_, axis):
+            return Stack(tuple(children), _one(axis, names))
+        case Opaque(_, _, over):
+            return replace(node, arguments=tuple(children), over=_many(over, names))
+        case Scan():
+            return _refined_scan(node, children, names)
+    return node.rebuild(children)
+
+
+def _refined_scan(
+    node: Scan,
+    children: Sequence[Node],
+    names: Names,
+) -> Node:
+    body, first = node.body, len(node.initial)
+    count = first + len(node.xs)
+    leaves = refine((*body.states, *body.slices), names)
+    results = refine((*body.next, *body.emits), names)
+    renamed = Recurrence(
+        _one(body.axis, names),
+        tuple(leaf for leaf in leaves[: len(body.states)] if isinstance(leaf, Input)),
+        tuple(leaf for leaf in leaves[len(body.states) :] if isinstance(leaf, Input)),
+        results[: len(body.next)],
+        results[len(body.next) :],
+        body.reverse,
+    )
+    return Scan(renamed, tuple(children[:first]), tuple(children[first:count]), node.output)
+
+
+# ---------------------------------------------------------------- printing
+
+
+def show(root: Node) -> str:
+    """An expression on one line; what is used twice is named first."""
+    uses: dict[Node, int] = {}
+    for node in walk([root]):
+        for child in node.children:
+            uses[child] = uses.get(child, 0) + 1
+    names: dict[Node, str] = {}
+    lines: list[str] = []
+    for node in walk([root]):
+        shared = uses.get(node, 0) > 1 and node.children
+        text = _show(node, names)
+        names[node] = f"v{len(lines)}" if shared else text
+        if shared:
+            lines.append(f"v{len(lines)} = {text}")
+    return "; ".join([*lines, names[root]])
+
+
+def _show(node: Node, names: Mapping[Node, str]) -> str:
+    given = ", ".join(names[child] for child in node.children)
+    match node:
+        case Input(name, over, type):
+            return f"{name}[{' '.join(over)}{'' if type == 'f32' else ': ' + type}]"
+        case Constant(value):
+            return repr(value)
+        case Immediate(name, default):
+            return f"#{name}={default!r}"
+        case Size(axis):
+            return f"size({axis})"
+        case Position(axis):
+            return f"position({axis})"
+        case Map(function, _):
+            return f"{function}({given})"
+        case Reduce(function, _, over):
+            return f"{function}({given}, over={' '.join(over)})"
+        case Dot(_, _, over):
+            return f"dot({given}, over={' '.join(over)})"
+        case View(_, index, fill):
+            pairs = ", ".join(f"{axis}={i}" for axis, i in index)
+            return f"view({given}, {pairs}{'' if fill is None else f', fill={fill!r}'})"
+        case Gather(_, _, axis):
+            return f"gather({given}, {axis})"
+        case Update(_, _, at):
+            return f"update({given}, {', '.join(f'{axis}={i}' for axis, i in at)})"
+        case Stack(_, axis):
+            return f"stack({given}, {axis})"
+        case Cast(_, type):
+            return f"cast({given}, {type})"
+        case Scan(body, _, _, output):
+            results = ", ".join(show(result) for result in (*body.next, *body.emits))
+            order = "reverse " if body.reverse else ""
+            return f"scan({order}{body.axis}, ({given}), ({results}), {output})"
+        case Opaque(operator, _, over, type, output):
+            return f"{operator}.{output}({given})[{' '.join(over)}: {type}]"
+    raise AssertionError(builtins.type(node))

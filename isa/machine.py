@@ -1,0 +1,406 @@
+"""Machines as data: units that work, memories that feed them, and how issues are dispatched.
+
+Every number is an integer (energy apart), so that time is exact. A machine is checked when it is
+built: one `MachineError` lists everything that is wrong with the part at hand, in the words that
+the reader of machine files (`machine_file.py`) uses too.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from .errors import MachineError
+from .quantity import ENERGY, FREQUENCY, POWER, RATE, SIZE
+
+Kind = Literal["matrix", "vector", "special", "scalar", "text", "copy"]
+Dataflow = Literal["output", "weight", "input"]
+Managed = Literal["software", "hardware", "none"]
+
+LARGEST_WINDOW = 128
+"""An engine keeps the dependences among a window's issues in one 128-bit word an issue."""
+
+KIND_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "matrix": ("rows", "columns", "depth"),
+    "vector": ("lanes",),
+    "special": ("lanes",),
+    "scalar": (),
+    "text": (),
+    "copy": (),
+}
+"""What a unit of each kind must state, as positive integers."""
+
+COMMON_ATTRIBUTES = ("overhead", "latency")
+"""What a unit of any kind may state, in cycles; zero unless stated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A class of `count` like execution units of one core.
+
+    attributes: for a matrix unit `rows`, `columns` and `depth` (the longest k of one issue); for
+    a vector or special unit `lanes`; for all `overhead` (cycles added to an issue's occupancy)
+    and `latency` (cycles from the end of its occupancy until its result is visible).
+    dataflow: which operand of a matrix unit stays in place; "" for every other kind.
+    """
+
+    name: str
+    kind: Kind
+    count: int = 1
+    attributes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    dataflow: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KIND_ATTRIBUTES:
+            known = ", ".join(KIND_ATTRIBUTES)
+            raise MachineError(f"units.{self.name}.kind must be one of {known}, not {self.kind!r}")
+        needed = KIND_ATTRIBUTES[self.kind]
+        given = dict.fromkeys(COMMON_ATTRIBUTES, 0) | dict(self.attributes)
+        path = f"units.{self.name}"
+        _refuse(
+            _misnamed(path, self.name),
+            _not_whole(path, 1, count=self.count),
+            (f"{path}.{key} is missing" for key in needed if key not in given),
+            _not_whole(path, 1, **{key: given[key] for key in needed if key in given}),
+            _not_whole(path, 0, **{key: given[key] for key in COMMON_ATTRIBUTES}),
+            (f"{path}.{key} is unknown" for key in given if key not in needed + COMMON_ATTRIBUTES),
+            self._wrong_dataflow(),
+        )
+        ordered = {key: given[key] for key in needed + COMMON_ATTRIBUTES}
+        object.__setattr__(self, "attributes", ordered)
+
+    def _wrong_dataflow(self) -> Iterator[str]:
+        if self.kind != "matrix" and self.dataflow:
+            yield f"units.{self.name}.dataflow is for matrix units only"
+        if self.kind == "matrix" and self.dataflow not in ("output", "weight", "input"):
+            must_be = "'output', 'weight' or 'input'"
+            yield f"units.{self.name}.dataflow must be {must_be}, not {self.dataflow!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """A store of `size` bytes that moves at most `bandwidth` bytes a second.
+
+    bandwidth: 0 says that it is never the limit (a scratchpad as wide as its units need).
+    latency: cycles from the request of a byte to its arrival.
+    managed: "software" (the compiler moves tiles into it), "hardware" (a cache: it does not), or
+    "none" (the outermost store, where all tensors live).
+    shared: one for all cores, or one a core.
+    """
+
+    name: str
+    size: int
+    bandwidth: int = 0
+    latency: int = 0
+    managed: Managed
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        path = f"memories.{self.name}"
+        _refuse(
+            _misnamed(path, self.name),
+            _not_whole(path, 1, size=self.size),
+            _not_whole(path, 0, bandwidth=self.bandwidth, latency=self.latency),
+            self._wrong_management(path),
+        )
+
+    def _wrong_management(self, path: str) -> Iterator[str]:
+        if self.managed not in ("software", "hardware", "none"):
+            must_be = "'software', 'hardware' or 'none'"
+            yield f"{path}.managed must be {must_be}, not {self.managed!r}"
+        if self.managed == "none" and self.bandwidth == 0:
+            yield f"{path} {OUTERMOST_NEEDS_BANDWIDTH}"
+
+
+OUTERMOST_NEEDS_BANDWIDTH = "must have a bandwidth, being the outermost store"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatch:
+    """A core takes `fetch` issues a cycle into a window of `window`, and starts `issue` a cycle."""
+
+    window: int
+    fetch: int
+    issue: int
+
+    def __post_init__(self) -> None:
+        _refuse(
+            _not_whole("dispatch", 1, LARGEST_WINDOW, window=self.window),
+            _not_whole("dispatch", 1, fetch=self.fetch, issue=self.issue),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """What work costs, where it is known; what is not stated costs nothing.
+
+    operation: picojoules of one scalar operation, by unit (a multiply-add is two operations).
+    cycle: picojoules of one busy cycle of one unit instance, by unit.
+    byte: picojoules of one byte read or written, by memory.
+    leakage: watts that the whole machine draws whether it works or not.
+    """
+
+    operation: Mapping[str, float] = field(default_factory=dict, hash=False)
+    cycle: Mapping[str, float] = field(default_factory=dict, hash=False)
+    byte: Mapping[str, float] = field(default_factory=dict, hash=False)
+    leakage: float = 0.0
+
+    def __post_init__(self) -> None:
+        stated = {"leakage": self.leakage}
+        for table in ENERGY_TABLES:
+            costs = {name: float(cost) for name, cost in getattr(self, table).items()}
+            object.__setattr__(self, table, costs)
+            stated |= {f"{table}.{name}": cost for name, cost in costs.items()}
+        object.__setattr__(self, "leakage", float(self.leakage))
+        _refuse(
+            f"energy.{path} must be zero or positive, not {cost}"
+            for path, cost in stated.items()
+            if not (cost >= 0 and math.isfinite(cost))
+        )
+
+
+ENERGY_TABLES: Mapping[str, str] = {"operation": "units", "cycle": "units", "byte": "memories"}
+"""What the names in each table of `Energy` stand for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """`cores` like cores at `clock` Hz; `units` and `dispatch` are those of one core.
+
+    memories: from the innermost to the outermost store.
+    barrier: cycles to join all cores.
+    """
+
+    name: str
+    clock: int
+    cores: int = 1
+    dispatch: Dispatch
+    units: tuple[Unit, ...]
+    memories: tuple[Memory, ...]
+    barrier: int = 0
+    energy: Energy = field(default_factory=Energy)
+
+    def __post_init__(self) -> None:
+        _refuse(
+            _misnamed("name", self.name),
+            _not_whole("", 1, clock=self.clock),
+            _not_whole("cores", 1, count=self.cores),
+            _not_whole("cores", 0, barrier=self.barrier),
+            _repeated("units", (unit.name for unit in self.units)),
+            _repeated("memories", (memory.name for memory in self.memories)),
+            misarranged(
+                {unit.name: unit.kind for unit in self.units},
+                {memory.name: memory.managed for memory in self.memories},
+                {table: getattr(self.energy, table) for table in ENERGY_TABLES},
+            ),
+        )
+
+    def unit(self, name: str) -> Unit:
+        """The unit of this name."""
+        for unit in self.units:
+            if unit.name == name:
+                return unit
+        known = ", ".join(unit.name for unit in self.units)
+        raise MachineError(f"machine {self.name!r} has no unit {name!r}; its units are {known}")
+
+    def memory(self, name: str) -> Memory:
+        """The memory of this name."""
+        for memory in self.memories:
+            if memory.name == name:
+                return memory
+        known = ", ".join(memory.name for memory in self.memories)
+        raise MachineError(
+            f"machine {self.name!r} has no memory {name!r}; its memories are {known}"
+        )
+
+    @property
+    def dram(self) -> Memory:
+        """The outermost store, where all tensors live."""
+        return self.memories[-1]
+
+    @property
+    def scratchpad(self) -> Memory:
+        """The innermost store, which the units work on."""
+        return self.memories[0]
+
+    def transfer_cycles(self, size: int) -> int:
+        """The whole number of cycles in which `size` bytes pass between DRAM and the cores."""
+        return -(-size * self.clock // self.dram.bandwidth)
+
+    def seconds(self, cycles: int) -> float:
+        """How long `cycles` take."""
+        return cycles / self.clock
+
+    def peak(self) -> float:
+        """Operations a second of all matrix units, or of the vector units where there are none."""
+        matrix = sum(
+            unit.attributes["rows"] * unit.attributes["columns"] * unit.count
+            for unit in self.units
+            if unit.kind == "matrix"
+        )
+        vector = sum(
+            unit.attributes["lanes"] * unit.count for unit in self.units if unit.kind == "vector"
+        )
+        return 2.0 * (matrix or vector) * self.cores * self.clock
+
+    @property
+    def identity(self) -> str:
+        """A hash that two machines share only if they are equal."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    def text(self) -> str:
+        """The machine as a normalised file: `parse_machine` reads back an equal machine."""
+        return "\n".join(_lines(self))
+
+
+def load_machine(path: str | Path) -> Machine:
+    """The machine that a TOML file describes; one MachineError lists all its mistakes."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"machine file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MachineError(f"machine file {path} cannot be read: it is not UTF-8 text") from error
+    return parse_machine(text, str(path))
+
+
+def parse_machine(text: str, source: str) -> Machine:
+    """The machine that `text` describes; errors name the `source` it came from."""
+    from .machine_file import read  # here, since pydantic takes 0.1 s and only files need it
+
+    return read(text, source)
+
+
+def builtin_machine_files() -> list[Path]:
+    """The machine files that come with InfinISA, by name."""
+    folder = resources.files(__package__).joinpath("machines")
+    return sorted(Path(str(file)) for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def misarranged(
+    units: Mapping[str, object],
+    memories: Mapping[str, object],
+    energy: Mapping[str, Iterable[str]],
+) -> Iterator[str]:
+    """What is wrong between the parts of a machine, given only what they are.
+
+    units: their kinds; memories: how they are managed, innermost first; energy: the names that
+    each table mentions. Plain data, so that a file with other mistakes can be checked as well.
+    """
+    if not units:
+        yield "units must name at least one unit"
+    if len(memories) < 2:
+        yield "memories must name at least two: what the units work on, and the outermost store"
+    *inner, outermost = memories or [""]
+    if memories and memories[outermost] in ("software", "hardware"):
+        yield f"memories.{outermost}.managed must be 'none', being the last and so outermost store"
+    for name in inner:
+        if memories[name] == "none":
+            yield f"memories.{name}.managed can be 'none' only for the last and so outermost store"
+    if "software" in memories.values():
+        for name in ("load", "store"):
+            if units.get(name) != "copy":
+                yield f"units.{name} must be a copy unit, since a memory is managed by software"
+    known = {"units": units, "memories": memories}
+    for table, names in energy.items():
+        part = ENERGY_TABLES[table]
+        for name in names:
+            if name not in known[part]:
+                yield f"energy.{table}.{name} is none of the {part}"
+
+
+def whole_number_fault(value: object, least: int, most: int | None = None) -> str | None:
+    """What to say of a value that is not an integer from `least` (0 or 1) to `most`."""
+    if type(value) is int and value >= least and (most is None or value <= most):
+        return None
+    if most is not None:
+        return f"must be an integer from {least} to {most}, not {value!r}"
+    return (
+        f"must be {'a positive integer' if least else 'zero or a positive integer'}, not {value!r}"
+    )
+
+
+def name_fault(name: object) -> str | None:
+    """What to say of a name that is not one lower-case word."""
+    if isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name):
+        return None
+    return f"must be a name of lower-case letters, digits and _, not {name!r}"
+
+
+def _not_whole(path: str, least: int, most: int | None = None, **values: object) -> Iterator[str]:
+    for key, value in values.items():
+        if fault := whole_number_fault(value, least, most):
+            yield f"{path}.{key} {fault}".lstrip(".")
+
+
+def _misnamed(path: str, name: object) -> Iterator[str]:
+    if fault := name_fault(name):
+        yield f"{path} {fault}"
+
+
+def _repeated(path: str, names: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            yield f"{path}.{name} is there twice"
+        seen.add(name)
+
+
+def _refuse(*checks: Iterable[str]) -> None:
+    """Raise one MachineError with all that the checks found."""
+    if faults := [fault for check in checks for fault in check]:
+        raise MachineError("; ".join(faults))
+
+
+def _lines(machine: Machine) -> Iterator[str]:
+    yield f'name = "{machine.name}"'
+    yield f'clock = "{FREQUENCY.write(machine.clock)}"'
+    yield from _table("cores", count=machine.cores, barrier=machine.barrier)
+    dispatch = machine.dispatch
+    yield from _table(
+        "dispatch", window=dispatch.window, fetch=dispatch.fetch, issue=dispatch.issue
+    )
+    for unit in machine.units:
+        dataflow = {"dataflow": unit.dataflow} if unit.dataflow else {}
+        yield from _table(
+            f"units.{unit.name}", kind=unit.kind, count=unit.count, **unit.attributes, **dataflow
+        )
+    for memory in machine.memories:
+        yield from _table(
+            f"memories.{memory.name}",
+            size=SIZE.write(memory.size),
+            bandwidth=RATE.write(memory.bandwidth),
+            latency=memory.latency,
+            managed=memory.managed,
+            shared=memory.shared,
+        )
+    yield from _energy_lines(machine.energy)
+    yield ""
+
+
+def _energy_lines(energy: Energy) -> Iterator[str]:
+    if energy.leakage:
+        yield from _table("energy", leakage=POWER.write(energy.leakage))
+    for table in ENERGY_TABLES:
+        if costs := getattr(energy, table):
+            yield from _table(
+                f"energy.{table}",
+                **{name: ENERGY.write(costs[name]) for name in sorted(costs)},
+            )
+
+
+def _table(path: str, /, **values: int | str) -> Iterator[str]:
+    yield ""
+    yield f"[{path}]"
+    for key, value in values.items():
+        match value:
+            case bool():
+                yield f"{key} = {str(value).lower()}"
+            case int():
+                yield f"{key} = {value}"
+            case _:
+                yield f'{key} = "{value}"'

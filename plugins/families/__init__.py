@@ -1,0 +1,1 @@
+"""Built-in instructions, one file a family, registered through the hooks that any plugin uses."""

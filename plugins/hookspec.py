@@ -1,0 +1,92 @@
+"""The whole contract of a plugin: functions that it may define, each marked with `@hookimpl`.
+
+A plugin is a module (or any object) with some of these functions. It is found through the entry
+point group `infinisa`, or given as a plain .py file. What InfinISA itself ships comes through the
+same functions. Names must be new: two plugins cannot define one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from infinisa.compiler.graph import Model
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.machine import Machine
+
+PROJECT = "infinisa"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def infinisa_instructions() -> Iterable[Instruction]:
+    """Instructions, made with `@instruction` or `@opaque`.
+
+    The compiler uses one wherever it finds its meaning in a model.
+    """
+    return ()
+
+
+@hookspec
+def infinisa_operators() -> Mapping[str, Callable[..., Any]]:
+    """Operators that a model file may name, such as `com.example::SoftCap`.
+
+    Each is a function from nodes of the language (and keyword attributes) to a node or several.
+    """
+    return {}
+
+
+@hookspec
+def infinisa_machines() -> Iterable[Machine | Path]:
+    """Machines, or the TOML files that describe them."""
+    return ()
+
+
+@hookspec
+def infinisa_models() -> Mapping[str, Callable[..., Model]]:
+    """Models by name: functions that build them, called when one is asked for."""
+    return {}
+
+
+@hookspec
+def infinisa_tokenizers() -> Mapping[str, Callable[..., Any]]:
+    """Tokenizers by the name of their algorithm, such as `WordPiece`.
+
+    Each is a function from the contents of a tokenizer.json to a tokenizer.
+    """
+    return {}
+
+
+@hookspec
+def infinisa_units() -> Mapping[str, Callable[..., Any]]:
+    """Execution units by kind, for the simpy engine: functions that return a simpy process."""
+    return {}
+
+
+@hookspec
+def infinisa_policies() -> Mapping[str, Callable[..., Any]]:
+    """Issue policies by name: which of the ready issues a unit takes next."""
+    return {}
+
+
+@hookspec
+def infinisa_memories() -> Mapping[str, Callable[..., Any]]:
+    """Models of a memory's timing by name."""
+    return {}
+
+
+@hookspec
+def infinisa_backends() -> Mapping[str, Callable[..., Any]]:
+    """Ways to compute a program's values on this computer, by name."""
+    return {}
+
+
+@hookspec
+def infinisa_commands() -> Mapping[str, Callable[[list[str]], int]]:
+    """Verbs of the command line by name: from their arguments to an exit status."""
+    return {}
