@@ -1,1 +1,81 @@
-"""InfinISA: a simulator of AI accelerators whose instruction set has no end."""
+"""InfinISA: a simulator of AI accelerators whose instruction set has no end.
+
+An instruction is a small tensor function. `@instruction` makes one, a plugin's hook
+`infinisa_instructions` hands it over, and `load`, `compile`, `simulate`, `run`, `compare` use it.
+"""
+
+from infinisa.isa.errors import InfinisaError
+from infinisa.isa.instruction import StepOf, instruction, opaque
+from infinisa.isa.language import (
+    absolute,
+    argmax,
+    cast,
+    cos,
+    dot,
+    equal,
+    erf,
+    exp,
+    gather,
+    log,
+    max,
+    maximum,
+    mean,
+    min,
+    minimum,
+    position,
+    relu,
+    rename,
+    rsqrt,
+    scan,
+    sigmoid,
+    sin,
+    size,
+    sqrt,
+    stack,
+    sum,
+    tanh,
+    update,
+    view,
+    where,
+)
+from infinisa.plugins.hookspec import hookimpl
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InfinisaError",
+    "StepOf",
+    "absolute",
+    "argmax",
+    "cast",
+    "cos",
+    "dot",
+    "equal",
+    "erf",
+    "exp",
+    "gather",
+    "hookimpl",
+    "instruction",
+    "log",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "opaque",
+    "position",
+    "relu",
+    "rename",
+    "rsqrt",
+    "scan",
+    "sigmoid",
+    "sin",
+    "size",
+    "sqrt",
+    "stack",
+    "sum",
+    "tanh",
+    "update",
+    "view",
+    "where",
+]

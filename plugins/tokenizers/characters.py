@@ -1,0 +1,131 @@
+"""Characters: UTF-8 in, code points and classes out.
+
+A class table is two-stage: `classes[pages[point >> 7] << 7 | point & 127]`. Page 0 comes first, so
+an ASCII byte is its own index. The sets behind the tables are in `unicode.json`, written by
+`tools/unicode_tables.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from .arrays import U8, U16, Table, frozen
+
+OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
+POINTS = 0x110000
+PAGE = 128
+
+# ---------------------------------------------------------------- kernels
+
+
+def code_point(text: U8, at: int, length: int) -> int:
+    """The character at `at`, as 8 * point + width; an ill-formed sequence reads as U+FFFD."""
+    first = text[at]
+    if first < 0x80:
+        return first << 3 | 1
+    if first < 0xC2 or first > 0xF4:
+        return 0xFFFD << 3 | 1
+    more = 1 if first < 0xE0 else 2 if first < 0xF0 else 3
+    low = 0xA0 if first == 0xE0 else 0x90 if first == 0xF0 else 0x80
+    high = 0x9F if first == 0xED else 0x8F if first == 0xF4 else 0xBF
+    point = first & (0x3F >> more)
+    for k in range(1, more + 1):
+        if at + k >= length or text[at + k] < low or text[at + k] > high:
+            return 0xFFFD << 3 | k
+        point = point << 6 | (text[at + k] & 0x3F)
+        low = 0x80
+        high = 0xBF
+    return point << 3 | (more + 1)
+
+
+def character(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
+    """The character at `at`, as 8 * class + width."""
+    first = text[at]
+    if first < 0x80:
+        return classes[first] << 3 | 1
+    found = code_point(text, at, length)
+    point = found >> 3
+    return classes[pages[point >> 7] << 7 | (point & 127)] << 3 | (found & 7)
+
+
+def run_end(wanted: int, text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
+    """Where the run of characters of class `wanted` from `at` on ends; `at` if there is none."""
+    while at < length:
+        found = character(text, at, length, pages, classes)
+        if found >> 3 != wanted:
+            return at
+        at += found & 7
+    return at
+
+
+# ---------------------------------------------------------------- tables
+
+
+@cache
+def unicode_sets() -> dict[str, str]:
+    """The raw text of every table in `unicode.json`."""
+    data = Path(__file__).with_name("unicode.json").read_text("ascii")
+    return {str(name): str(value) for name, value in json.loads(data).items()}
+
+
+@cache
+def members(name: str) -> Table:
+    """Which code points are in the set of that name: a flag each."""
+    flags = np.zeros(POINTS, np.bool_)
+    for item in unicode_sets()[name].split():
+        first, last = bounds(item)
+        flags[first : last + 1] = True
+    return frozen(flags, np.bool_)
+
+
+def bounds(item: str) -> tuple[int, int]:
+    """`41-5a` or `aa` as the first and the last code point."""
+    first, _, last = item.partition("-")
+    return int(first, 16), int(last or first, 16)
+
+
+@cache
+def changes(name: str) -> dict[int, str]:
+    """What the mapping of that name makes of the code points that it changes."""
+    images: dict[int, str] = {}
+    for item in unicode_sets()[name].split():
+        points, _, target = item.partition(":")
+        first, last = bounds(points)
+        image = "".join(chr(int(part, 16)) for part in target.split("+") if part)
+        for point in range(first, last + 1):
+            shifted = chr(ord(image) + point - first) if len(image) == 1 else image
+            images[point] = shifted
+    return images
+
+
+def two_stage(flat: Table) -> tuple[Table, Table]:
+    """One value a code point, as (pages, values): equal pages are kept once, page 0 first."""
+    seen: dict[bytes, int] = {}
+    pages = [seen.setdefault(page.tobytes(), len(seen)) for page in flat.reshape(-1, PAGE)]
+    values = np.frombuffer(b"".join(seen), flat.dtype)
+    return frozen(pages, np.uint16), frozen(values, flat.dtype.type)
+
+
+@cache
+def piece_classes() -> tuple[Table, Table]:
+    """Letter, number, space, newline and other, for the regular expressions of byte-level BPE."""
+    flat = np.zeros(POINTS, np.uint8)
+    flat[members("letter")] = LETTER
+    flat[members("number")] = NUMBER
+    flat[members("space")] = SPACE
+    flat[[10, 13]] = NEWLINE
+    return two_stage(flat)
+
+
+@cache
+def word_classes(punctuation: bool) -> tuple[Table, Table]:
+    """Space and other; with `punctuation`, what words are made of is LETTER."""
+    flat = np.zeros(POINTS, np.uint8)
+    if punctuation:
+        flat[members("word")] = LETTER
+    flat[members("white_space")] = SPACE
+    return two_stage(flat)

@@ -1,0 +1,124 @@
+"""Finding things in flat tables: numbers to numbers, byte strings to ids, and ids back to text.
+
+A number table is open addressing over 64-bit words, `key << 22 | value`, with -1 for a free slot.
+Keys have at most 40 bits and values 22, so that every product fits 63 bits: Python and machine
+integers then agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from .arrays import I32, I64, U8, Table, frozen
+
+VALUE_BITS = 22
+LIMIT = 1 << 20  # tokens, ranks: two of them make a key
+SCATTER = 0x5BD1E9  # an odd number of 23 bits
+
+# ---------------------------------------------------------------- kernels
+
+
+def find(key: int, slots: I64) -> int:
+    """The value of `key`, or -1."""
+    product = key * 0x5BD1E9
+    at = (product ^ product >> 20) >> 9 & (len(slots) - 1)
+    while slots[at] >= 0:
+        if slots[at] >> 22 == key:
+            return slots[at] & 0x3FFFFF
+        at = (at + 1) & (len(slots) - 1)
+    return -1
+
+
+def find_bytes(text: U8, start: int, stop: int, slots: I32, starts: I32, pool: U8) -> int:
+    """The id whose text is `text[start:stop]`, or -1."""
+    key = stop - start
+    for k in range(start, stop):
+        key = (key * 31 + text[k]) & 0xFFFFFFFFFF
+    product = key * 0x5BD1E9
+    at = (product ^ product >> 20) >> 9 & (len(slots) - 1)
+    while slots[at] >= 0:
+        first = starts[2 * slots[at]]
+        size = starts[2 * slots[at] + 1] - first
+        k = 0
+        if size == stop - start:
+            while k < size and pool[first + k] == text[start + k]:
+                k += 1
+            if k == size:
+                return slots[at]
+        at = (at + 1) & (len(slots) - 1)
+    return -1
+
+
+def decode(ids: I32, count: int, text: U8, starts: I32, pool: U8) -> int:
+    """Write the text of `ids`; how many bytes, -1 if `text` is too small, -2 for an unknown id.
+
+    Every id has two texts in `pool`: 2 * id when it comes first, 2 * id + 1 when it follows another
+    (with a space before it, without its `##`, and so on).
+    """
+    written = 0
+    for k in range(count):
+        if ids[k] < 0 or 2 * ids[k] + 2 >= len(starts):
+            return -2
+        form = 2 * ids[k] + (1 if k > 0 else 0)
+        if written + starts[form + 1] - starts[form] > len(text):
+            return -1
+        for j in range(starts[form], starts[form + 1]):
+            text[written] = pool[j]
+            written += 1
+    return written
+
+
+# ---------------------------------------------------------------- tables
+
+
+def slot_count(items: int) -> int:
+    """A power of two with at least as many free slots as items."""
+    return 1 << max(2, (2 * items).bit_length())
+
+
+def number_table(keys: Iterable[int], values: Iterable[int]) -> Table:
+    """The table that `find` reads. Keys are distinct."""
+    key = np.fromiter(keys, np.int64)
+    value = np.fromiter(values, np.int64)
+    slots = np.full(slot_count(len(key)), -1, np.int64)
+    at = home(key) & (len(slots) - 1)
+    waiting = np.arange(len(key))
+    while len(waiting):  # each round settles one key a free slot; the others move on by one
+        places, first = np.unique(at[waiting], return_index=True)
+        free = slots[places] < 0
+        settled = waiting[first[free]]
+        slots[at[settled]] = key[settled] << VALUE_BITS | value[settled]
+        waiting = np.setdiff1d(waiting, settled, assume_unique=True)
+        at[waiting] = (at[waiting] + 1) & (len(slots) - 1)
+    return frozen(slots, np.int64)
+
+
+def home(key: Table) -> Table:
+    """Where `find` begins to look, before it is masked."""
+    product = key * SCATTER
+    scattered: Table = (product ^ product >> 20) >> 9
+    return scattered
+
+
+def bytes_table(texts: Sequence[tuple[int, bytes]]) -> Table:
+    """The slots that `find_bytes` reads, from ids and their texts."""
+    slots = [-1] * slot_count(len(texts))
+    for token, text in texts:
+        key = len(text)
+        for byte in text:
+            key = (key * 31 + byte) & 0xFFFFFFFFFF
+        product = key * SCATTER
+        at = (product ^ product >> 20) >> 9 & (len(slots) - 1)
+        while slots[at] >= 0:
+            at = (at + 1) & (len(slots) - 1)
+        slots[at] = token
+    return frozen(slots, np.int32)
+
+
+def text_pool(forms: Sequence[tuple[bytes, bytes]]) -> tuple[Table, Table]:
+    """The two texts of every id as (starts, pool)."""
+    texts = [text for pair in forms for text in pair]
+    starts = np.cumsum([0, *map(len, texts)])
+    return frozen(starts, np.int32), frozen(np.frombuffer(b"".join(texts), np.uint8), np.uint8)

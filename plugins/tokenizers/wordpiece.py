@@ -1,0 +1,355 @@
+"""BERT's WordPiece: normalise, split, match greedily.
+
+    text ──cells──► characters of words (lower case, no accents) ──match_word──► ids
+
+Each code point has one cell: an action, and the normalised UTF-8 that stands for it. A word is
+collected in the free rest of `ids` and replaced there by its ids, which are never more than its
+bytes.
+"""
+
+# ruff: noqa: SIM109 (restricted Python has no `in`)
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from infinisa.isa.errors import ModelError
+
+from .arrays import I32, I64, U8, U16, Table, frozen
+from .characters import POINTS, changes, code_point, members, two_stage
+from .lookup import LIMIT, decode, find, number_table, text_pool
+from .tables import Section, frame, names_by_id, unknown_id, vocabulary
+from .tokenizer import AddedToken, Frame, Tokenizer
+
+KEEP, DROP, BREAK, ALONE = range(4)  # part of a word; nothing; a space; a word of its own
+FIRST, CONTINUED = 0, 1  # the roots of the trie: a word's first token, its other tokens
+
+# ---------------------------------------------------------------- kernels
+
+
+def match_word(ids: I32, base: int, size: int, edges: I64, ends: I32, unknown: int) -> int:
+    """Replace the bytes of a word at `base` by the ids of its longest tokens; how many.
+
+    A word whose rest matches nothing is unknown as a whole: one id, or -2 where there is none.
+    """
+    count = 0
+    at = 0
+    while at < size:
+        node = FIRST if at == 0 else CONTINUED
+        stop = at
+        token = -1
+        k = at
+        while k < size:
+            node = find(node << 8 | ids[base + k], edges)
+            if node < 0:
+                break
+            k += 1
+            if ends[node] >= 0:
+                token = ends[node]
+                stop = k
+        if token < 0:
+            ids[base] = unknown
+            return 1 if unknown >= 0 else -2
+        ids[base + count] = token
+        count += 1
+        at = stop
+    return count
+
+
+def append(text: U8, at: int, width: int, cell: int, ids: I32, end: int, replacements: U8) -> int:
+    """Write what a cell makes of the character at `at`, a byte a place; returns the new end."""
+    size = cell >> 2 & 63
+    if size == 0:
+        for k in range(width):
+            ids[end + k] = text[at + k]
+        return end + width
+    for k in range(size):
+        ids[end + k] = replacements[(cell >> 8) + k]
+    return end + size
+
+
+def characters_in(ids: I32, start: int, stop: int) -> int:
+    """How many characters these bytes are: all but continuation bytes count."""
+    count = 0
+    for k in range(start, stop):
+        if ids[k] & 0xC0 != 0x80:
+            count += 1
+    return count
+
+
+def finish(ids: I32, base: int, end: int, edges: I64, ends: I32, settings: I32) -> int:
+    """The word at ids[base:end] becomes ids; returns how many, or -2."""
+    if end == base:
+        return 0
+    if characters_in(ids, base, end) > settings[1]:
+        ids[base] = settings[0]
+        return 1 if settings[0] >= 0 else -2
+    return match_word(ids, base, end - base, edges, ends, settings[0])
+
+
+def encode(
+    text: U8,
+    length: int,
+    ids: I32,
+    pages: U16,
+    cells: I32,
+    replacements: U8,
+    edges: I64,
+    ends: I32,
+    settings: I32,
+) -> int:
+    """The ids of a UTF-8 text; how many.
+
+    `settings` are the unknown id and how many characters the longest word has.
+    """
+    count = 0
+    end = 0
+    at = 0
+    while at < length:
+        found = code_point(text, at, length)
+        point = found >> 3
+        cell = cells[pages[point >> 7] << 7 | (point & 127)]
+        action = cell & 3
+        if action == BREAK or action == ALONE:
+            fresh = finish(ids, count, end, edges, ends, settings)
+            if fresh < 0:
+                return fresh
+            count += fresh
+            end = count
+        if action == KEEP or action == ALONE:
+            if end + (found & 7) + (cell >> 2 & 63) > len(ids):
+                return -1
+            end = append(text, at, found & 7, cell, ids, end, replacements)
+        if action == ALONE:
+            fresh = finish(ids, count, end, edges, ends, settings)
+            if fresh < 0:
+                return fresh
+            count += fresh
+            end = count
+        at += found & 7
+    fresh = finish(ids, count, end, edges, ends, settings)
+    return count + fresh if fresh >= 0 else fresh
+
+
+# ---------------------------------------------------------------- tables: characters
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """The steps of BERT's normaliser, in their order."""
+
+    clean_text: bool = True
+    ideographs: bool = True
+    strip_accents: bool = True
+    lower_case: bool = True
+
+    def image(self, point: int) -> str:
+        """What the last two steps make of a character."""
+        text = chr(point)
+        if self.strip_accents:
+            text = stripped(text)
+        if self.lower_case:
+            text = "".join(changes("lower_case").get(ord(c), c) for c in text)
+        return text
+
+
+def stripped(character: str) -> str:
+    """A character taken apart, without its accents."""
+    if 0xAC00 <= ord(character) <= 0xD7A3:  # Hangul: by arithmetic, the same in every Unicode
+        return unicodedata.normalize("NFD", character)
+    return changes("strip_accents").get(ord(character), character)
+
+
+@lru_cache(maxsize=4)
+def cell_tables(steps: Normaliser) -> tuple[Table, Table, Table]:
+    """(pages, cells, replacements). A cell is action:2, size:6, offset:24; size 0: no change."""
+    flat = actions(steps)
+    pool = bytearray()
+    for point in changing(steps):
+        image = steps.image(point)
+        if flat[point] in (DROP, BREAK) or image == chr(point):
+            continue
+        if image == "":
+            flat[point] = DROP
+            continue
+        data = image.encode()
+        flat[point] = action_of(image, int(flat[point])) | len(data) << 2 | len(pool) << 8
+        pool += data
+    pages, cells = two_stage(flat)
+    return pages, cells, frozen(np.frombuffer(bytes(pool), np.uint8), np.uint8)
+
+
+def actions(steps: Normaliser) -> Table:
+    """What happens to every code point, as it stands."""
+    flat = np.full(POINTS, KEEP, np.int32)
+    flat[members("punctuation")] = ALONE
+    if steps.ideographs:
+        flat[members("ideograph")] = ALONE
+    flat[members("white_space")] = BREAK
+    if steps.clean_text:
+        flat[members("control")] = DROP
+    return flat
+
+
+def action_of(image: str, before: int) -> int:
+    """The action for a changed character: ideographs are set apart before, punctuation after."""
+    if before == ALONE and members("ideograph")[ord(image[0])]:
+        return ALONE
+    return ALONE if members("punctuation")[ord(image[0])] else KEEP
+
+
+def changing(steps: Normaliser) -> Iterable[int]:
+    """The code points that the last two steps may change."""
+    points: set[int] = set()
+    if steps.strip_accents:
+        points.update(changes("strip_accents"))
+        points.update(range(0xAC00, 0xD7A4))
+    if steps.lower_case:
+        points.update(changes("lower_case"))
+    return sorted(points)
+
+
+# ---------------------------------------------------------------- tables: tokens
+
+
+def trie(tokens: Mapping[str, int], prefix: str, file: str) -> tuple[Table, Table]:
+    """(edges, ends): `node << 8 | byte` to the next node; the token that ends at a node, or -1."""
+    edges: dict[int, int] = {}
+    ends = [-1, -1]
+    for name, token in tokens.items():
+        insert(edges, ends, FIRST, name.encode(), token)
+        if name.startswith(prefix):
+            insert(edges, ends, CONTINUED, name[len(prefix) :].encode(), token)
+    if len(ends) > 4 * LIMIT:
+        raise ModelError(
+            f"{file}: model.vocab must have at most {4 * LIMIT} prefixes, not {len(ends)}"
+        )
+    return number_table(edges.keys(), edges.values()), frozen(ends, np.int32)
+
+
+def insert(edges: dict[int, int], ends: list[int], node: int, name: bytes, token: int) -> None:
+    if not name:
+        return
+    for byte in name:
+        following = edges.setdefault(node << 8 | byte, len(ends))
+        if following == len(ends):
+            ends.append(-1)
+        node = following
+    ends[node] = token
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read(top: Section) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json` with a WordPiece model."""
+    top.component("pre_tokenizer", "BertPreTokenizer")
+    decoder = top.component("decoder", "WordPiece")
+    assert decoder is not None
+    model = top.section("model")
+    tokens = vocabulary(model)
+    around = frame(top, tokens)
+    if any(added.normalized for added in around.added):
+        where = next(k for k, added in enumerate(around.added) if added.normalized)
+        raise top.sections("added_tokens")[where].error("normalized", "false")
+    unknown = unknown_id(model, tokens, required=False)
+    return build(
+        tokens,
+        around,
+        steps=normaliser(top),
+        prefix=model.string("continuing_subword_prefix", "##"),
+        unknown=unknown,
+        longest=model.integer("max_input_chars_per_word", 100),
+        joint=decoder.string("prefix", "##"),
+        clean=decoder.flag("cleanup", True),
+        file=top.file,
+    )
+
+
+def normaliser(top: Section) -> Normaliser:
+    part = top.component("normalizer", None, "BertNormalizer")
+    if part is None:
+        return Normaliser(False, False, False, False)
+    lower = part.flag("lowercase", True)
+    return Normaliser(
+        clean_text=part.flag("clean_text", True),
+        ideographs=part.flag("handle_chinese_chars", True),
+        strip_accents=part.flag("strip_accents", lower),
+        lower_case=lower,
+    )
+
+
+def from_lines(lines: list[str], file: str, lower_case: bool) -> Tokenizer:
+    """The tokenizer of BERT's `vocab.txt`: [CLS] and [SEP] around a text, [UNK] in it."""
+    tokens = {name: token for token, name in enumerate(lines)}
+    special = [name for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if name in tokens]
+    around = Frame(
+        added=tuple(AddedToken(name, tokens[name]) for name in special),
+        before=(tokens["[CLS]"],) if "[CLS]" in tokens else (),
+        after=(tokens["[SEP]"],) if "[SEP]" in tokens else (),
+    )
+    steps = Normaliser(strip_accents=lower_case, lower_case=lower_case)
+    return build(tokens, around, steps=steps, unknown=tokens["[UNK]"], file=file)
+
+
+def build(
+    tokens: Mapping[str, int],
+    around: Frame,
+    *,
+    steps: Normaliser,
+    unknown: int,
+    file: str,
+    prefix: str = "##",
+    longest: int = 100,
+    joint: str = "##",
+    clean: bool = True,
+) -> Tokenizer:
+    """Put the tables together."""
+    names = names_by_id(tokens, around.added)
+    pages, cells, replacements = cell_tables(steps)
+    edges, ends = trie(tokens, prefix, file)
+    starts, pool = text_pool([decoded(name, joint, clean) for name in names])
+    tables = {
+        "pages": pages,
+        "cells": cells,
+        "replacements": replacements,
+        "edges": edges,
+        "ends": ends,
+        "settings": frozen([unknown, longest], np.int32),
+        "starts": starts,
+        "pool": pool,
+    }
+    return Tokenizer("wordpiece", len(names), tables, encode, decode, around)
+
+
+CLEAN = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" do not", " don't"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
+
+
+def decoded(name: str, joint: str, clean: bool) -> tuple[bytes, bytes]:
+    """A token's text when it comes first, and when it follows another."""
+    following = name.removeprefix(joint) if name.startswith(joint) else f" {name}"
+    return tidy(name, clean).encode(), tidy(following, clean).encode()
+
+
+def tidy(text: str, clean: bool) -> str:
+    """Without the spaces before punctuation, as BERT's decoder has it."""
+    for untidy, neat in CLEAN if clean else ():
+        text = text.replace(untidy, neat)
+    return text

@@ -1,0 +1,145 @@
+"""Simulated and measured throughput of one model side by side, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from infinisa.isa.program import Program, turns
+
+from .simulator.contract import Report, SectionReport
+from .values import Result
+
+
+@dataclass(frozen=True)
+class Share:
+    """What instructions cover of a model: nodes of its graphs, scalar operations, bytes."""
+
+    nodes: float
+    operations: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a model on one machine.
+
+    seconds    simulated time; measured is the time on this CPU
+    tokens     worked on in that time (runs of the part, where tokens mean nothing)
+    bandwidth  and compute: shares of the machine's peak, 0 to 1
+    """
+
+    section: str
+    machine: str
+    instructions: int
+    cycles: int
+    seconds: float
+    tokens: int
+    measured: float
+    compute: float
+    bandwidth: float
+    bound_by: str
+    coverage: Share
+
+    @property
+    def simulated_rate(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def measured_rate(self) -> float:
+        return self.tokens / self.measured if self.measured else 0.0
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the simulated machine is than this CPU."""
+        return self.measured / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, what the model wrote, and how it was measured."""
+
+    model: str
+    rows: tuple[Row, ...]
+    outputs: Mapping[str, str]
+    settings: Mapping[str, str | int | float]
+
+    def plain(self) -> dict[str, object]:
+        """Numbers and text only, for JSON."""
+        rows = [
+            asdict(row)
+            | {
+                "simulated_rate": row.simulated_rate,
+                "measured_rate": row.measured_rate,
+                "ratio": row.ratio,
+            }
+            for row in self.rows
+        ]
+        return {
+            "model": self.model,
+            "settings": dict(self.settings),
+            "rows": rows,
+            "outputs": dict(self.outputs),
+        }
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A model's program for one machine, its simulation and its coverage by section."""
+
+    program: Program
+    report: Report
+    coverage: Mapping[str, Share]
+
+
+def compare(
+    model: str,
+    simulations: Sequence[Simulated],
+    measurements: Iterable[Result],
+    outputs: Mapping[str, str],
+    settings: Mapping[str, str | int | float],
+) -> Comparison:
+    """One row for each section with work in it and each machine.
+
+    measurements  several runs of the same program on this CPU: the fastest of each section counts
+    """
+    runs = list(measurements)
+    best = {name: min(run.seconds[name] for run in runs) for name in runs[0].seconds}
+    rows = tuple(
+        _row(simulated, part, tokens, best.get(part.name, 0.0))
+        for simulated in simulations
+        for part in simulated.report.sections
+        if (tokens := _tokens(simulated.program, part.name, runs[0].parameters)) is not None
+    )
+    order = list(dict.fromkeys(row.section for row in rows))
+    ordered = sorted(rows, key=lambda row: order.index(row.section))
+    return Comparison(model, tuple(ordered), dict(outputs), dict(settings))
+
+
+def _tokens(program: Program, name: str, parameters: Mapping[str, int]) -> int | None:
+    """Tokens of all turns of a section; None for a section that is not the model's work.
+
+    A program that counts no tokens anywhere is counted in runs.
+    """
+    counted = any(str(section.tokens) != "0" for section in program.sections)
+    (section,) = (section for section in program.sections if section.name == name)
+    values = dict(parameters)
+    total = sum(section.tokens.value(values) if counted else 1 for _ in turns(section, values))
+    return total if total or not counted else None
+
+
+def _row(simulated: Simulated, part: SectionReport, tokens: int, measured: float) -> Row:
+    report = simulated.report
+    return Row(
+        section=part.name,
+        machine=report.machine,
+        instructions=part.instructions,
+        cycles=part.cycles,
+        seconds=part.cycles / report.clock,
+        tokens=tokens,
+        measured=measured,
+        compute=report.share_of_peak_compute(part),
+        bandwidth=report.share_of_peak_bandwidth(part),
+        bound_by=report.bound_by(part),
+        coverage=simulated.coverage[part.name],
+    )

@@ -1,0 +1,120 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..compare import Comparison, Row
+from ..simulator.contract import Report
+
+PREFIXES = (("G", 1e9), ("M", 1e6), ("k", 1e3))
+TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
+
+
+def number(value: float) -> str:
+    """Three digits and a prefix, such as 12.3 k."""
+    for prefix, size in PREFIXES:
+        if abs(value) >= size:
+            return (
+                f"{value / size:.3g} {prefix}"
+                if value < 1000 * size
+                else f"{value / size:.0f} {prefix}"
+            )
+    return f"{value:.3g}" if value != int(value) else str(int(value))
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit, such as 1.25 ms."""
+    for unit, size in TIMES:
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return "0 s" if seconds == 0 else f"{seconds / 1e-9:.3g} ns"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.1f} %"
+
+
+COLUMNS: tuple[tuple[str, str], ...] = (
+    ("part", "left"),
+    ("machine", "left"),
+    ("instructions", "right"),
+    ("cycles", "right"),
+    ("time", "right"),
+    ("tokens/s simulated", "right"),
+    ("tokens/s CPU", "right"),
+    ("simulated / CPU", "right"),
+    ("compute", "right"),
+    ("bandwidth", "right"),
+    ("bound by", "left"),
+    ("coverage\nnodes / FLOPs / bytes", "right"),
+)
+
+
+def comparison(result: Comparison) -> RenderableType:
+    """The table of a comparison, then what the model wrote."""
+    table = Table(box=box.SIMPLE_HEAD, title=result.model, title_justify="left")
+    for heading, side in COLUMNS:
+        table.add_column(heading, justify="right" if side == "right" else "left")
+    last = ""
+    for row in result.rows:
+        if last and row.section != last:
+            table.add_section()
+        table.add_row(*_cells(row, row.section != last))
+        last = row.section
+    settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
+    parts: list[RenderableType] = [table, Text(settings, style="dim")]
+    for name, text in result.outputs.items():
+        parts += [Text(f"\n{name}", style="bold"), Text(text)]
+    return Group(*parts)
+
+
+def _cells(row: Row, first: bool) -> Iterable[str]:
+    covered = row.coverage
+    return (
+        row.section if first else "",
+        row.machine,
+        f"{row.instructions:,}",
+        f"{row.cycles:,}",
+        duration(row.seconds),
+        number(row.simulated_rate),
+        number(row.measured_rate),
+        f"{row.ratio:.3g} x",
+        percent(row.compute),
+        percent(row.bandwidth),
+        row.bound_by,
+        " / ".join(percent(share) for share in (covered.nodes, covered.operations, covered.bytes)),
+    )
+
+
+def simulation(report: Report) -> RenderableType:
+    """A row for each section of a simulated program, then where the units' time went."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{report.program} on {report.machine}")
+    for heading in ("part", "turns", "instructions", "cycles", "time", "compute", "bandwidth"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    table.add_column("bound by")
+    for part in report.sections:
+        table.add_row(
+            part.name,
+            f"{part.turns:,}",
+            f"{part.instructions:,}",
+            f"{part.cycles:,}",
+            duration(part.cycles / report.clock),
+            percent(report.share_of_peak_compute(part)),
+            percent(report.share_of_peak_bandwidth(part)),
+            report.bound_by(part),
+        )
+    return table
+
+
+def plain(content: RenderableType, width: int = 160) -> str:
+    """The same without colours, for files and notebooks."""
+    console = Console(width=width, record=False, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(content)
+    return capture.get()

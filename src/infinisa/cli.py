@@ -1,0 +1,285 @@
+"""The command line: one small function a verb, on top of `infinisa.api`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from infinisa.isa.errors import InfinisaError
+
+from . import __version__, api
+from .progress import progress
+
+KINDS = ("plugins", "instructions", "operators", "machines", "models", "policies", "backends")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it worked, 2 if the user can mend it, 130 if interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], None] = options.run
+        run(options)
+    except InfinisaError as error:
+        print(f"infinisa: {error}", file=sys.stderr)
+        return 2
+    except FileNotFoundError as error:
+        print(f"infinisa: no such file: {error.filename}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("infinisa: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+# ---------------------------------------------------------------- the verbs
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Simulate a model on machines, run it on this CPU, and put both in one table."""
+    from .runtime.report import text
+
+    with progress("compare") as meter:
+        model = _load(options)
+        result = api.compare(
+            model,
+            options.machine or list(api.DEFAULT_MACHINES),
+            prompt=options.prompt,
+            rounds=options.rounds,
+            trace=options.trace,
+            progress=meter,
+        )
+    _print(text.comparison(result))
+    if options.json:
+        _write_json(options.json, result.plain())
+
+
+def compile_(options: argparse.Namespace) -> None:
+    """Compile a model for a machine into a program file, .iasm (text) or .iisa (binary)."""
+    with progress("compile") as meter:
+        model = _load(options)
+        compiled = model.compile(options.machine, print_after=options.print_after, progress=meter)
+    api.write_program(compiled.program, options.output)
+    if options.weights:
+        compiled.write_weights(options.weights)
+    print(f"{options.output}: {compiled.summary()}")
+
+
+def simulate(options: argparse.Namespace) -> None:
+    """Cycles of a model or program on a machine, and where the time went."""
+    from .runtime.report import text
+
+    with progress("simulate") as meter:
+        compiled = _compiled(options, meter)
+        report = compiled.simulate(
+            _settings(options.set),
+            engine=options.engine,
+            policy=options.policy,
+            trace=options.trace,
+            progress=meter,
+        )
+    _print(text.simulation(report))
+    if options.json:
+        _write_json(options.json, report.plain())
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compute a model's or program's values on this CPU."""
+    with progress("run") as meter:
+        options.machine = options.machine or "host"
+        compiled = _compiled(options, meter)
+        result = compiled.run(
+            options.backend,
+            prompt=options.prompt,
+            inputs=options.input,
+            parameters=_settings(options.set),
+            progress=meter,
+        )
+    for line in api.shown_outputs(result):
+        print(line)
+    if options.output:
+        api.write_arrays(options.output, result.outputs)
+
+
+def list_(options: argparse.Namespace) -> None:
+    """What is there: name, where it comes from, what it is."""
+    from .runtime.report import text
+
+    _print(text.listing(api.listing(options.kind, options.plugin)))
+
+
+def disassemble(options: argparse.Namespace) -> None:
+    """A program file as text."""
+    print(api.disassembled(options.program), end="")
+
+
+# ---------------------------------------------------------------- what they share
+
+
+def _load(options: argparse.Namespace) -> api.Loaded:
+    return api.load(
+        options.model,
+        plugins=options.plugin,
+        sizes=_settings(options.size),
+        tokens=options.tokens,
+    )
+
+
+def _compiled(options: argparse.Namespace, meter: api.Progress) -> api.Compiled:
+    """A model compiled for the machine, or a program file as it is."""
+    if options.model and Path(options.model).suffix in api.PROGRAM_SUFFIXES:
+        return api.read_program(
+            options.model, options.machine, plugins=options.plugin, weights=options.weights
+        )
+    return _load(options).compile(options.machine, progress=meter)
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, int]:
+    """Read `name=number` pairs."""
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not value.isdigit():
+            raise InfinisaError(f"a setting must be NAME=NUMBER, not {pair!r}")
+        found[name] = int(value)
+    return found
+
+
+def _print(content: object) -> None:
+    console = Console()
+    wide = Console(width=max(console.width, 150)) if not console.is_terminal else console
+    wide.print(content)
+
+
+def _write_json(path: Path, content: object) -> None:
+    api.write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+# ---------------------------------------------------------------- the options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="infinisa",
+        description="Simulate AI accelerators whose instruction set you extend in Python.",
+        epilog="`infinisa VERB --help` says more. Without a model, the small one shipped is used.",
+    )
+    top.add_argument("--version", action="version", version=f"infinisa {__version__}")
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+    for make in (_compare, _compile, _simulate, _run, _list, _disassemble):
+        make(verbs)
+    return top
+
+
+Verbs = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    about = function.__doc__ or ""
+    made = verbs.add_parser(name, help=about, description=about)
+    made.set_defaults(run=function)
+    made.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="load this plugin file too"
+    )
+    return made
+
+
+def _model(verb: argparse.ArgumentParser, program: bool = False) -> None:
+    what = "an .onnx file, a Hugging Face folder, a registered name"
+    what += ", or a program (.iasm, .iisa)" if program else ""
+    verb.add_argument("model", nargs="?", metavar="MODEL", help=f"{what}; default: python_lm")
+    verb.add_argument(
+        "--tokens", type=_positive, metavar="N", help="tokens to generate (default: 64)"
+    )
+    verb.add_argument(
+        "--size",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="the size of a dimension that an .onnx file leaves open",
+    )
+
+
+def _simulation(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    verb.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write a trace for ui.perfetto.dev"
+    )
+
+
+def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "compare", compare)
+    _model(verb)
+    verb.add_argument(
+        "--machine",
+        action="append",
+        metavar="NAME",
+        help=f"a machine or a .toml file; may repeat (default: {', '.join(api.DEFAULT_MACHINES)})",
+    )
+    verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
+    verb.add_argument(
+        "--rounds", type=_positive, default=3, metavar="N", help="CPU runs; the fastest counts"
+    )
+    _simulation(verb)
+
+
+def _compile(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "compile", compile_)
+    _model(verb)
+    verb.add_argument("--machine", required=True, metavar="NAME")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="PROGRAM")
+    verb.add_argument("--weights", type=Path, metavar="FILE", help="write the weights here too")
+    verb.add_argument(
+        "--print-after", action="append", default=[], metavar="PASS", help="print after this pass"
+    )
+
+
+def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "simulate", simulate)
+    _model(verb, program=True)
+    verb.add_argument("--machine", required=True, metavar="NAME")
+    verb.add_argument("--engine", choices=("auto", "simpy"), default="auto")
+    verb.add_argument("--policy", default="oldest", metavar="NAME")
+    verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
+    verb.set_defaults(weights=None)
+    _simulation(verb)
+
+
+def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "run", run)
+    _model(verb, program=True)
+    verb.add_argument("--machine", metavar="NAME", help="compile for this machine (default: host)")
+    verb.add_argument(
+        "--backend", choices=("reference", "scalar", "vector"), default="vector", help="how to run"
+    )
+    verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
+    verb.add_argument("--input", type=Path, metavar="FILE.npz", help="input arrays by name")
+    verb.add_argument("--output", type=Path, metavar="FILE.npz", help="write output arrays here")
+    verb.add_argument("--weights", type=Path, metavar="FILE", help="the weights of a program")
+    verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
+
+
+def _list(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _verb(verbs, "list", list_).add_argument("kind", choices=KINDS)
+
+
+def _disassemble(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _verb(verbs, "disassemble", disassemble).add_argument("program", type=Path)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
+    return int(text)

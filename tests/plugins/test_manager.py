@@ -1,0 +1,195 @@
+"""Plugins: what is found, what is refused, what is reported."""
+
+import types
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from infinisa.isa.errors import PluginError
+from infinisa.isa.instruction import Instruction, StepOf, instruction
+from infinisa.isa.language import Node, exp
+from infinisa.plugins.hookspec import hookimpl
+from infinisa.plugins.manager import Failure, Origin, Registry, load
+
+DOUBLE = '''
+from infinisa.isa.instruction import instruction
+from infinisa.plugins.hookspec import hookimpl
+
+@instruction(unit="vector")
+def double(x: "m"):
+    """Twice the operand."""
+    return x + x
+
+@hookimpl
+def infinisa_instructions():
+    return [double]
+'''
+
+
+def vector_instruction(name: str, law: StepOf | None = None) -> Instruction:
+    def body(x: Node) -> Node:
+        return exp(x)
+
+    body.__annotations__["x"] = "m"
+    return instruction(unit="vector", name=name, step_of=law)(body)
+
+
+def plugin(**hooks: object) -> types.SimpleNamespace:
+    """An object whose hooks return the given values."""
+
+    def hook(value: object) -> object:
+        @hookimpl
+        def function() -> object:
+            if isinstance(value, Exception):
+                raise value
+            return value
+
+        return function
+
+    return types.SimpleNamespace(**{name: hook(value) for name, value in hooks.items()})
+
+
+def load_only(**plugins: object) -> Registry:
+    return load(plugins=plugins, installed=False)
+
+
+def refusal(**plugins: object) -> str:
+    with pytest.raises(PluginError) as caught:
+        load_only(**plugins)
+    return str(caught.value)
+
+
+def test_what_is_shipped_comes_through_the_hooks() -> None:
+    registry = load(installed=False)
+
+    entry = registry.instructions["matmul"]
+    assert entry.item is registry.library["matmul"]
+    assert entry.origin.plugin == "families.linear"
+    assert entry.origin.distribution == "infinisa"
+    assert set(registry.machines) >= {"tiny", "edge", "datacenter", "tpu_v1"}
+    assert registry.failures == ()
+
+
+def test_a_plain_file_is_a_plugin_and_its_version_is_a_hash_of_its_text(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(DOUBLE)
+
+    registry = load([file], installed=False)
+
+    assert registry.library["double"].documentation == "Twice the operand."
+    assert registry.instructions["double"].origin == Origin("mine", "mine.py", "4c9072b01422")
+
+
+def test_an_installed_plugin_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_isa.py").write_text(DOUBLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = metadata.EntryPoint("my_isa", "my_isa", "infinisa")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point])
+
+    assert load().instructions["double"].origin == Origin("my_isa", "my_isa", "0")
+
+
+def test_a_name_can_be_defined_once() -> None:
+    mine = plugin(infinisa_instructions=[vector_instruction("matmul")])
+
+    assert refusal(mine=mine) == (
+        "plugin 'mine': infinisa_instructions: name 'matmul' must be new, "
+        "plugin 'families.linear' has it already"
+    )
+
+
+def test_a_misspelled_hook_is_refused_with_the_nearest_name() -> None:
+    message = refusal(mine=plugin(infinisa_instruction=[]))
+
+    assert message.startswith("plugin 'mine': infinisa_instruction is no hook: must be one of ")
+    assert message.endswith("; did you mean infinisa_instructions?")
+
+
+def test_a_hook_must_be_marked() -> None:
+    mine = types.SimpleNamespace(infinisa_instructions=list)
+
+    assert refusal(mine=mine) == (
+        "plugin 'mine': infinisa_instructions must be a function marked with @hookimpl"
+    )
+
+
+def test_a_hook_takes_nothing() -> None:
+    @hookimpl
+    def infinisa_models(folder: str) -> dict[str, object]:
+        return {}
+
+    mine = types.SimpleNamespace(infinisa_models=infinisa_models)
+
+    assert refusal(mine=mine) == (
+        "plugin 'mine': infinisa_models must take no arguments, not (folder)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hook", "value", "rule"),
+    [
+        ("infinisa_instructions", 3, "must return instructions, not int"),
+        ("infinisa_instructions", [3], "must return instructions, not int"),
+        (
+            "infinisa_instructions",
+            [vector_instruction("load")],
+            "the name of an instruction must be an identifier other than load and store, "
+            "not 'load'",
+        ),
+        ("infinisa_machines", ["tiny"], "must return machines or paths, not str"),
+        ("infinisa_models", [], "must return functions by name, not list"),
+        ("infinisa_backends", {"fast": 3}, "must return functions by name, not 'fast': 3"),
+    ],
+)
+def test_a_hook_must_return_what_it_is_for(hook: str, value: object, rule: str) -> None:
+    assert refusal(mine=plugin(**{hook: value})) == f"plugin 'mine': {hook} {rule}"
+
+
+def test_a_law_names_instructions_that_exist() -> None:
+    step = vector_instruction("step", StepOf("nothing", "m", "flash_finish"))
+
+    assert refusal(mine=plugin(infinisa_instructions=[step])) == (
+        "plugin 'mine': infinisa_instructions: the law of 'step' names 'nothing', "
+        "which no plugin defines"
+    )
+
+
+def test_a_plugin_that_raises_is_reported_and_the_rest_go_on(tmp_path: Path) -> None:
+    broken = plugin(infinisa_instructions=ValueError("no data"))
+    file = tmp_path / "worse.py"
+    file.write_text("import nothing_of_this_name")
+    good = plugin(infinisa_instructions=[vector_instruction("good")])
+
+    registry = load([file], plugins={"broken": broken, "good": good}, installed=False)
+
+    assert registry.failures == (
+        Failure("worse", "cannot be loaded: ModuleNotFoundError: No module named "
+                "'nothing_of_this_name'"),
+        Failure("broken", "infinisa_instructions raised ValueError: no data"),
+    )  # fmt: skip
+    assert str(registry.failures[1]) == (
+        "plugin 'broken': infinisa_instructions raised ValueError: no data"
+    )
+    assert "good" in registry.instructions
+
+
+def test_two_plugins_cannot_share_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "same.py"
+    file.write_text(DOUBLE)
+
+    with pytest.raises(PluginError) as caught:
+        load([file, file], installed=False)
+
+    assert str(caught.value) == (
+        "plugin 'same' of same.py: same.py has a plugin of this name already"
+    )
+
+
+def test_a_plugin_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(PluginError) as caught:
+        load([tmp_path / "none.py"], installed=False)
+
+    assert str(caught.value) == f"plugin '{tmp_path / 'none.py'}': must be a .py file that exists"
