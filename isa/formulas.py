@@ -152,12 +152,16 @@ def rope_angles(tokens: Axis, pairs: Axis, theta: Value = 10000.0) -> Node:
     return position(tokens) * lift(theta) ** (-position(pairs) / size(pairs))
 
 
-def rotate(x: Node, angles: Node, halves: Axis) -> Node:
+def rotate(x: Node, cosines: Node, sines: Node, halves: Axis) -> Node:
     """x with its pairs turned: axis `halves` (of 2) holds the first and the second of each pair.
 
     The half-rotated form (Llama, GPT-NeoX) splits the head width as (halves, pairs), the
     interleaved form as (pairs, halves).
     """
     first, second = view(x, {halves: 0}), view(x, {halves: 1})
-    c, s = cos(angles), sin(angles)
-    return stack([first * c - second * s, second * c + first * s], halves)
+    return stack([first * cosines - second * sines, second * cosines + first * sines], halves)
+
+
+def rope(x: Node, angles: Node, halves: Axis) -> Node:
+    """x with its pairs turned by angles."""
+    return rotate(x, cos(angles), sin(angles), halves)

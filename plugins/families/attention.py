@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from infinisa.isa import formulas
 from infinisa.isa.formulas import INFINITY, attention_scores
 from infinisa.isa.instruction import Instruction, StepOf, instruction
+from infinisa.isa.language import position
 
 from ..hookspec import hookimpl
 
@@ -73,13 +74,19 @@ def flash_finish(total: "s", weighted: "s e"):
 @instruction(unit="vector")
 def rope(x: "s p i", theta=10000.0):
     """Rotary positions: halves p, pairs i; the angle of pair i is s * theta ** (-i / pairs)."""
-    return formulas.rotate(x, formulas.rope_angles("s", "i", theta), "p")
+    return formulas.rope(x, formulas.rope_angles("s", "i", theta), "p")
 
 
 @instruction(unit="vector")
-def rope_by_table(x: "s p i", angles: "s i"):
-    """Rotary positions by given angles."""
-    return formulas.rotate(x, angles, "p")
+def rope_by_frequency(x: "s p i", frequency: "i"):
+    """Rotary positions with frequencies of one's own: the angle of pair i is s * frequency."""
+    return formulas.rope(x, position("s") * frequency, "p")
+
+
+@instruction(unit="vector")
+def rope_by_table(x: "s p i", cosines: "s i", sines: "s i"):
+    """Rotary positions from tables of cosines and sines."""
+    return formulas.rotate(x, cosines, sines, "p")
 
 
 @hookimpl
@@ -93,5 +100,6 @@ def infinisa_instructions() -> Sequence[Instruction]:
         masked_flash_step,
         flash_finish,
         rope,
+        rope_by_frequency,
         rope_by_table,
     ]
