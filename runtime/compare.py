@@ -138,8 +138,8 @@ def _row(simulated: Simulated, part: SectionReport, tokens: int, measured: float
         seconds=part.cycles / report.clock,
         tokens=tokens,
         measured=measured,
-        compute=report.share_of_peak_compute(part),
-        bandwidth=report.share_of_peak_bandwidth(part),
-        bound_by=report.bound_by(part),
+        compute=part.share_of_peak_compute,
+        bandwidth=part.share_of_peak_bandwidth,
+        bound_by=part.bound_by,
         coverage=simulated.coverage[part.name],
     )

@@ -105,9 +105,9 @@ def simulation(report: Report) -> RenderableType:
             f"{part.instructions:,}",
             f"{part.cycles:,}",
             duration(part.cycles / report.clock),
-            percent(report.share_of_peak_compute(part)),
-            percent(report.share_of_peak_bandwidth(part)),
-            report.bound_by(part),
+            percent(part.share_of_peak_compute),
+            percent(part.share_of_peak_bandwidth),
+            part.bound_by,
         )
     return table
 
