@@ -236,7 +236,7 @@ def default_occupancy(
     the reduced axis past tiles of the result. On units without an array everything is lanes.
     """
     products, maps = count_operations(instruction.outputs, lengths)
-    if not maps and not products:  # movement only
+    if not products and isinstance(maps, int) and not maps:  # movement only
         maps = volume(union(x.axes for x in (*instruction.outputs, *instruction.results)), lengths)
     rows, columns = unit.attributes.get("rows"), unit.attributes.get("columns")
     if rows is None or columns is None:
