@@ -164,7 +164,8 @@ class Buffer:
     """Memory for a tensor or a tile of one.
 
     kind     input, weight, output: bound by name from outside; state: kept between sections and
-             turns, starts as `initial`; temporary: starts as nothing
+             turns, starts as `initial` (on chip: whenever a stage starts in which it is alive);
+             temporary: starts as nothing
     slots    copies that turn with loop `rotor`: slot = turns of that loop so far, modulo slots
     place    buffers of one place are never alive together: hazards are tracked on (place, slot)
     address  in bytes, of slot 0; `pitch` bytes from slot to slot (both belong to the place)
