@@ -1,0 +1,395 @@
+"""The verbs in Python: load, compile, simulate, run, compare. The command line is a thin cover."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinisa.compiler.graph import Model
+from infinisa.compiler.pipeline import Compilation, compile_model
+from infinisa.isa.assembly import parse_text, to_text
+from infinisa.isa.encoding import decode, encode
+from infinisa.isa.errors import InfinisaError, MachineError, ModelError
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.machine import Machine, load_machine
+from infinisa.isa.program import Program
+from infinisa.isa.verify import verify
+from infinisa.plugins.manager import Registry
+from infinisa.plugins.manager import load as load_plugins
+from infinisa.runtime.compare import Comparison, Simulated
+from infinisa.runtime.compare import compare as compare_runs
+from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.simulator import Report
+from infinisa.runtime.simulator import simulate as simulate_program
+from infinisa.runtime.values import Result
+
+Array = NDArray[Any]
+Progress = Callable[..., None]
+
+DEFAULT_MODEL = "python_lm"
+DEFAULT_MACHINES = ("edge", "datacenter", "tpu_v1")
+PROGRAM_SUFFIXES = (".iasm", ".iisa")
+BACKENDS = ("reference", "scalar", "vector")
+TEXT = "text"
+"""The name of a model's text input and output: UTF-8 bytes."""
+
+
+def silent(step: str, done: int = 0, total: int | None = None) -> None:
+    """Progress that nobody wants to see."""
+
+
+# ---------------------------------------------------------------- load
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and the plugins in force."""
+
+    model: Model
+    registry: Registry
+
+    def compile(
+        self,
+        machine: str | Path | Machine,
+        *,
+        print_after: Collection[str] = (),
+        progress: Progress = silent,
+    ) -> Compiled:
+        """The model as a program for a machine, by name, .toml file or value."""
+        target = find_machine(machine, self.registry)
+        progress(f"compiling for {target.name}")
+        done = compile_model(self.model, target, self.registry.library, print_after=print_after)
+        return Compiled(done.program, target, self.registry, self.model, done)
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    plugins: Sequence[str | Path] = (),
+    sizes: Mapping[str, int] | None = None,
+    tokens: int | None = None,
+) -> Loaded:
+    """A model: an .onnx file, a Hugging Face folder, or a registered name (default: the small
+    language model that InfinISA ships).
+
+    plugins  plain .py files to load besides those installed
+    sizes    of dimensions that an .onnx file leaves open
+    tokens   how many tokens a language model generates
+    """
+    registry = load_plugins(plugins)
+    name = str(source or DEFAULT_MODEL)
+    path = Path(name)
+    options: dict[str, Any] = {} if tokens is None else {"tokens": tokens}
+    if name in registry.models:
+        return Loaded(registry.models[name].item(**options), registry)
+    if path.suffix == ".onnx":
+        from infinisa.compiler.readers.onnx import read
+
+        operators = {key: found.item for key, found in registry.operators.items()}
+        return Loaded(read(path, operators, sizes or {}), registry)
+    if path.is_dir():
+        from infinisa.plugins.models import read_model_folder
+
+        return Loaded(read_model_folder(path, **options), registry)
+    known = ", ".join(registry.models)
+    raise ModelError(
+        f"model {name!r}: must be an .onnx file, a Hugging Face folder or one of {known}"
+    )
+
+
+def find_machine(machine: str | Path | Machine, registry: Registry) -> Machine:
+    """A machine by name (`host` is this CPU, probed), by .toml file, or as it is."""
+    if isinstance(machine, Machine):
+        return machine
+    name = str(machine)
+    if name == "host":
+        from infinisa.runtime.host import probe
+
+        return probe()
+    if name in registry.machines:
+        return registry.machines[name].item
+    if name.endswith(".toml"):
+        return load_machine(Path(name))
+    known = ", ".join((*registry.machines, "host"))
+    raise MachineError(f"machine {name!r}: must be a .toml file or one of {known}")
+
+
+# ---------------------------------------------------------------- compiled
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program and what it takes to run it. `compilation` is None for a program from a file."""
+
+    program: Program
+    machine: Machine
+    registry: Registry
+    model: Model | None = None
+    compilation: Compilation | None = None
+    store: Path | None = None
+
+    @property
+    def library(self) -> dict[str, Instruction]:
+        return self.registry.library
+
+    @cached_property
+    def weights(self) -> dict[str, Array]:
+        """All weights by buffer name."""
+        needed = [buffer.name for buffer in self.program.of_kind("weight")]
+        if self.model is not None:
+            return {name: self.model.weights[name].load() for name in needed}
+        return _stored_weights(self.store, needed)
+
+    def simulate(
+        self,
+        parameters: Mapping[str, int] | None = None,
+        *,
+        engine: str = "auto",
+        policy: str = "oldest",
+        trace: Path | None = None,
+        progress: Progress = silent,
+    ) -> Report:
+        """Cycles on the machine; with `trace`, a file for ui.perfetto.dev as well."""
+        report = simulate_program(
+            self.program,
+            self.library,
+            self.machine,
+            parameters,
+            engine=engine,
+            policy=policy,
+            trace=trace is not None,
+            progress=progress,
+        )
+        if trace is not None:
+            from infinisa.runtime.report.perfetto import to_json
+
+            write_whole(trace, to_json(report).encode())
+        return report
+
+    def run(
+        self,
+        backend: str = "vector",
+        *,
+        prompt: str | None = None,
+        inputs: Path | Mapping[str, Array] | None = None,
+        parameters: Mapping[str, int] | None = None,
+        progress: Progress = silent,
+    ) -> Result:
+        """Values on this CPU, by the interpreter ("reference") or as native code."""
+        if backend not in BACKENDS:
+            raise InfinisaError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+        arrays, settings = self._bound(prompt, inputs)
+        settings.update(parameters or {})
+        if backend == "reference":
+            return interpret(self.program, self.library, arrays, settings, cores=self.machine.cores)
+        return self.native(backend).run(arrays, settings)
+
+    def native(self, backend: str) -> Any:
+        """The program as native code."""
+        from infinisa.runtime.jit import compile_program
+
+        return compile_program(self.program, self.library, backend, cores=self.machine.cores)
+
+    def _bound(
+        self, prompt: str | None, inputs: Path | Mapping[str, Array] | None
+    ) -> tuple[dict[str, Array], dict[str, int]]:
+        given = _read_arrays(inputs) if isinstance(inputs, Path) else dict(inputs or {})
+        arrays: dict[str, Array] = dict(self.weights) | given
+        settings: dict[str, int] = {}
+        if TEXT in {buffer.name for buffer in self.program.of_kind("input")} and TEXT not in given:
+            if prompt is None and self.model is not None:
+                prompt = self.model.prompt
+            data = np.frombuffer((prompt or "").encode(), np.uint8)
+            arrays[TEXT] = data
+            settings["bytes"] = len(data)
+        elif prompt is not None:
+            raise ModelError(f"program {self.program.name!r}: takes no text, give it --input")
+        return arrays, settings
+
+    def summary(self) -> str:
+        """One line for people."""
+        size = len(encode(self.program))
+        return f"{len(self.program.opcodes)} opcodes, {size:,} bytes for {self.machine.name}"
+
+    def write_weights(self, path: Path) -> None:
+        """The weights as one safetensors file."""
+        from safetensors.numpy import save
+
+        write_whole(path, save(dict(self.weights)))
+
+
+def _stored_weights(store: Path | None, needed: Sequence[str]) -> dict[str, Array]:
+    if not needed:
+        return {}
+    if store is None:
+        raise ModelError(f"weight {needed[0]!r}: a program holds none, give --weights FILE")
+    from safetensors import safe_open
+
+    with safe_open(store, framework="numpy") as file:  # type: ignore[no-untyped-call]  # no stubs
+        present = set(file.keys())
+        if missing := [name for name in needed if name not in present]:
+            raise ModelError(f"weights {store}: must hold {missing[0]!r}")
+        return {name: file.get_tensor(name) for name in needed}
+
+
+def read_program(
+    path: str | Path,
+    machine: str | Path | Machine,
+    *,
+    plugins: Sequence[str | Path] = (),
+    weights: Path | None = None,
+) -> Compiled:
+    """A program from its text (.iasm) or binary (.iisa) form, verified for a machine."""
+    registry = load_plugins(plugins)
+    target = find_machine(machine, registry)
+    program = _program(Path(path))
+    verify(program, target, registry.library)
+    return Compiled(program, target, registry, store=weights)
+
+
+def _program(path: Path) -> Program:
+    data = path.read_bytes()
+    if path.suffix == ".iisa":
+        return decode(data, str(path))
+    try:
+        return parse_text(data.decode(), str(path))
+    except UnicodeDecodeError:
+        raise InfinisaError(f"program {path}: must be UTF-8 text") from None
+
+
+def write_program(program: Program, path: Path) -> None:
+    """Text for .iasm, binary for .iisa."""
+    if path.suffix not in PROGRAM_SUFFIXES:
+        raise InfinisaError(f"program {path}: the name must end in {' or '.join(PROGRAM_SUFFIXES)}")
+    binary = path.suffix == ".iisa"
+    write_whole(path, encode(program) if binary else to_text(program).encode())
+
+
+def disassembled(path: Path) -> str:
+    """A program file as text."""
+    return to_text(_program(path))
+
+
+# ---------------------------------------------------------------- compare
+
+
+def compare(
+    model: Loaded,
+    machines: Sequence[str | Path | Machine] = DEFAULT_MACHINES,
+    *,
+    prompt: str | None = None,
+    rounds: int = 3,
+    trace: Path | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Simulated and measured throughput side by side.
+
+    The values are computed once by the interpreter as well: what a language model writes must be
+    the same from both.
+    """
+    host = model.compile("host", progress=progress)
+    native = host.native("vector")
+    arrays, settings = host._bound(prompt, None)
+    runs = []
+    for number in range(rounds):
+        progress("running on this CPU", number, rounds)
+        runs.append(native.run(arrays, settings))
+    parameters = {p.name: runs[0].parameters[p.name] for p in host.program.parameters}
+    simulations = []
+    for machine in machines:
+        compiled = model.compile(machine, progress=progress)
+        progress(f"simulating {compiled.machine.name}")
+        report = compiled.simulate(parameters, trace=trace if not simulations else None)
+        assert compiled.compilation is not None  # it was compiled just now
+        simulations.append(Simulated(compiled.program, report, compiled.compilation.coverage))
+    return compare_runs(model.model.name, simulations, runs, texts(runs[0]), {"rounds": rounds})
+
+
+def texts(result: Result) -> dict[str, str]:
+    """Outputs that are text."""
+    return {
+        name: array.tobytes().decode(errors="replace")
+        for name, array in result.outputs.items()
+        if name == TEXT
+    }
+
+
+def shown_outputs(result: Result) -> list[str]:
+    """A line for each output: text as it is, arrays by shape and first values."""
+    lines = []
+    for name, array in result.outputs.items():
+        if name == TEXT:
+            lines.append(array.tobytes().decode(errors="replace"))
+        else:
+            first = np.array2string(array.reshape(-1)[:6], precision=6, separator=" ")
+            lines.append(f"{name} {array.dtype} {list(array.shape)} {first}")
+    return lines
+
+
+# ---------------------------------------------------------------- lists and files
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of `infinisa list`."""
+
+    name: str
+    plugin: str
+    distribution: str
+    version: str
+    about: str
+
+
+def listing(kind: str, plugins: Sequence[str | Path] = ()) -> list[Entry]:
+    """Everything of a kind that the plugins bring."""
+    registry = load_plugins(plugins)
+    if kind == "plugins":
+        return [Entry(o.plugin, o.plugin, o.distribution, o.version, "") for o in registry.plugins]
+    found = getattr(registry, kind)
+    return [
+        Entry(name, e.origin.plugin, e.origin.distribution, e.origin.version, _about(e.item))
+        for name, e in sorted(found.items())
+    ]
+
+
+def _about(item: object) -> str:
+    text = item.documentation if isinstance(item, Instruction) else (item.__doc__ or "")
+    if isinstance(item, Machine):
+        return f"{item.cores} x {item.peak() / item.cores / 1e9:.0f} Gop/s, {item.dram.name}"
+    return text.strip().split("\n")[0]
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, OSError) as error:
+        raise ModelError(f"input {path}: must be an .npz file of plain arrays ({error})") from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """An .npz file, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / "arrays.npz"
+        np.savez(made, allow_pickle=False, **arrays)
+        os.replace(made, path)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write beside, then rename: a file is whole or not there."""
+    handle, name = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
