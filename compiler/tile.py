@@ -66,7 +66,7 @@ def schedule(
     Raises CompileError if the smallest tiles of a call do not fit on the chip.
     """
     search = Search(covered, machine, lengths(covered, parameters))
-    runs = atoms(covered.calls, covered)
+    runs = atoms(covered)
     if fuse:
         runs = greedy(search, runs)
     return [search.placed(run) for run in runs]
@@ -87,8 +87,9 @@ def surroundings(covered: Covered, machine: Machine) -> Surroundings:
     return Surroundings(covered, machine.scratchpad.managed == "software")
 
 
-def atoms(calls: Sequence[Call], covered: Covered) -> list[Run]:
+def atoms(covered: Covered) -> list[Run]:
     """Runs of calls that cannot be parted: those of one scan, and all users of a scan's state."""
+    calls = covered.calls
     ends = list(range(1, len(calls) + 1))  # atom i reaches at least to ends[i]
     for i, (call, after) in enumerate(pairwise(calls)):
         if call.scan and (call.scan, call.reverse) == (after.scan, after.reverse):
