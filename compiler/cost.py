@@ -116,13 +116,13 @@ def in_core(most: int, step: int, cores: int) -> int:
 
 
 def tile_sizes(calls: Sequence[Call], axis: Axis, extent: int) -> list[int]:
-    """Tile sizes worth trying: what a unit takes at once, times 2 or 4, so balanced that the last
-    tile is no sliver. A scan goes step by step."""
+    """Tile sizes worth trying: what a matrix unit takes at once, times 2 or 4, so balanced that the
+    last tile is no sliver. A scan goes step by step."""
     users = [call for call in calls if axis in call.loops]
     if any(call.scan == axis for call in users):
         return [1]
     matrix = [call.limits[axis] for call in users if call.unit.kind == "matrix"]
-    base = min(matrix or [call.limits[axis] for call in users])
+    base = min(matrix or [1])
     found, tile = {extent}, base
     while tile < extent:
         parts = ceil(extent / tile)

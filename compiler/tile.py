@@ -120,7 +120,7 @@ def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
     reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.loops)}
     rest = [axis for axis in axes if axis not in scans]
     outer = [axis for axis in rest if len(calls) == 1 or users[axis] > 1]
-    outer = sorted(outer, key=lambda axis: -users[axis])[:heads]
+    outer = sorted(outer, key=lambda axis: (-users[axis], axis in reduced))[:heads]
     starts: list[tuple[Axis, ...]] = [(axis,) for axis in outer]
     starts += permutations(outer, 2)
     found: dict[tuple[tuple[Axis, ...], ...], tuple[Axis, ...]] = {}
