@@ -21,6 +21,7 @@ from infinisa.isa.program import Parameter
 
 from .calls import Call, Covered
 from .cost import (
+    Cycles,
     Group,
     Sizes,
     Target,
@@ -153,6 +154,7 @@ class Search:
     hopes: dict[Key, float] = field(default_factory=dict)
     shared: dict[tuple[Call, Call, Axis], bool] = field(default_factory=dict)
     least: dict[int, float] = field(default_factory=dict)
+    cycles: Cycles = field(default_factory=Cycles)
 
     def __post_init__(self) -> None:
         self.likeness = Likeness(self.covered.tensors, self.sizes)
@@ -187,7 +189,7 @@ class Search:
             tree = nest(setting.calls, order, self.legal)
             spread = spreadable(tree) if target.cores > 1 else None
             grid = make_grid(tree, setting, order, self.sizes, effort.points, spread, target.cores)
-            group = estimate(grid, target, first, slots)
+            group = estimate(grid, target, self.cycles, first, slots)
             if group and (best is None or (group.time, group.bytes) < (best.time, best.bytes)):
                 best = group
         return best
