@@ -5,7 +5,6 @@ Each takes the instructions to choose from, and those of `OWN`, which no family 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from infinisa.isa.instruction import Instruction
@@ -16,7 +15,7 @@ from infinisa.isa.program import Count, Extent, parameter
 from .calls import Call, Covered, Tensor
 from .handmade import Handmade
 
-Library = Mapping[str, Instruction]
+Library = dict[str, Instruction]
 
 
 def _convolution() -> Instruction:
@@ -232,7 +231,7 @@ def bigru(
 ) -> Covered:
     """GRU layers that read a sequence from both ends; axis v of their results: which end."""
     t = Extent("t", parameter("steps"), steps)
-    sizes = {"t": t, "b": b, "n": n, "k": n, "v": 2, "g": 3}
+    sizes: dict[str, int | Extent] = {"t": t, "b": b, "n": n, "k": n, "v": 2, "g": 3}
     g = Handmade("bigru", machine, library | OWN, sizes)
     g.tensor("y0", "t b v n", "input", dtype)
     for layer in range(1, layers + 1):
