@@ -110,6 +110,7 @@ class Model:
 
     inputs   tensors bound at run time: (input, shape), shapes being bounds; they count from 0
     layouts  how the source numbers the dimensions of inputs and outputs, if it does
+    example  the text that it works on when none is given
     """
 
     name: str
@@ -119,3 +120,4 @@ class Model:
     kept: Mapping[str, Kept] = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    example: str = ""

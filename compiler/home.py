@@ -160,6 +160,8 @@ class Home:
 
 def span(index: Index, lengths: Mapping[Axis, Number]) -> Number:
     """How many positions an index covers."""
+    if len(index.terms) == 1 and index.terms[0][1] == 1:
+        return lengths[index.terms[0][0]]
     extent: Number = 1
     for axis, stride in index.terms:
         extent = extent + stride * (lengths[axis] - 1)

@@ -226,7 +226,9 @@ def _additive_mask(output: Node) -> list[Node]:
     for node in walk([output]):
         match node:
             case Map("where", (condition, x, Constant(low))) if low <= MASKED and x.axes:
-                known[node] = _Raw.add(x, Map("where", (condition, Constant(0.0), Constant(MASKED))))
+                known[node] = _Raw.add(
+                    x, Map("where", (condition, Constant(0.0), Constant(MASKED)))
+                )
     if not known:
         return []
     (changed,) = substitute([output], known)

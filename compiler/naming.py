@@ -166,7 +166,7 @@ class _Weights:
             return node
         if not below:
             number = None if node.axes else _number(evaluate([node], {})[0])
-            return node if number is None else number
+            return number if number is not None and number.dtype == node.dtype else node
         size = prod(self.names.sizes[axis] for axis in node.axes) * DTYPES[node.dtype].size
         if size > below:
             return node

@@ -21,6 +21,7 @@ from infinisa.isa.program import Parameter
 
 from .calls import Call, Covered
 from .cost import (
+    Cycles,
     Group,
     Sizes,
     Target,
@@ -66,7 +67,7 @@ def schedule(
     Raises CompileError if the smallest tiles of a call do not fit on the chip.
     """
     search = Search(covered, machine, lengths(covered, parameters))
-    runs = atoms(covered.calls, covered)
+    runs = atoms(covered)
     if fuse:
         runs = greedy(search, runs)
     return [search.placed(run) for run in runs]
@@ -87,8 +88,9 @@ def surroundings(covered: Covered, machine: Machine) -> Surroundings:
     return Surroundings(covered, machine.scratchpad.managed == "software")
 
 
-def atoms(calls: Sequence[Call], covered: Covered) -> list[Run]:
+def atoms(covered: Covered) -> list[Run]:
     """Runs of calls that cannot be parted: those of one scan, and all users of a scan's state."""
+    calls = covered.calls
     ends = list(range(1, len(calls) + 1))  # atom i reaches at least to ends[i]
     for i, (call, after) in enumerate(pairwise(calls)):
         if call.scan and (call.scan, call.reverse) == (after.scan, after.reverse):
@@ -119,7 +121,7 @@ def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
     reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.loops)}
     rest = [axis for axis in axes if axis not in scans]
     outer = [axis for axis in rest if len(calls) == 1 or users[axis] > 1]
-    outer = sorted(outer, key=lambda axis: -users[axis])[:heads]
+    outer = sorted(outer, key=lambda axis: (-users[axis], axis in reduced))[:heads]
     starts: list[tuple[Axis, ...]] = [(axis,) for axis in outer]
     starts += permutations(outer, 2)
     found: dict[tuple[tuple[Axis, ...], ...], tuple[Axis, ...]] = {}
@@ -152,6 +154,7 @@ class Search:
     hopes: dict[Key, float] = field(default_factory=dict)
     shared: dict[tuple[Call, Call, Axis], bool] = field(default_factory=dict)
     least: dict[int, float] = field(default_factory=dict)
+    cycles: Cycles = field(default_factory=Cycles)
 
     def __post_init__(self) -> None:
         self.likeness = Likeness(self.covered.tensors, self.sizes)
@@ -186,7 +189,7 @@ class Search:
             tree = nest(setting.calls, order, self.legal)
             spread = spreadable(tree) if target.cores > 1 else None
             grid = make_grid(tree, setting, order, self.sizes, effort.points, spread, target.cores)
-            group = estimate(grid, target, first, slots)
+            group = estimate(grid, target, self.cycles, first, slots)
             if group and (best is None or (group.time, group.bytes) < (best.time, best.bytes)):
                 best = group
         return best

@@ -153,6 +153,9 @@ class Instruction:
                     found.update(a for axis, i in at for a in (axis, *i.axes))
                 case Scan(body, _, _, _):
                     found.add(body.axis)
+        if self.states:  # another turn over these would step the states without them again
+            every = union(output.axes for output in self.outputs)
+            found.update(a for a in every if any(a not in o.axes for o in self.outputs))
         hidden = {axis for _, axis in self.windows}
         return frozenset(found - self.reduced - (windowed - found) - hidden)
 

@@ -156,5 +156,6 @@ class Memory:
         for buffer in self.program.of_kind("output"):
             ends = self.written.get(buffer.name, [0] * len(buffer.shape))
             outputs[buffer.name] = self.tensors[buffer.name][tuple(slice(0, n) for n in ends)]
-        kept = {buffer.name: self.tensors[buffer.name] for buffer in self.program.of_kind("state")}
+        states = (buffer for buffer in self.program.of_kind("state") if buffer.outer)
+        kept = {buffer.name: self.tensors[buffer.name] for buffer in states}
         return Result(outputs, kept, dict(parameters), seconds)

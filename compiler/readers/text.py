@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.isa.dtypes import name_of
 from infinisa.isa.language import Input, Node, Opaque, update
 from infinisa.isa.program import Count
 
@@ -71,6 +70,5 @@ def tables(b: Builder, arrays: Mapping[str, Array]) -> list[Input]:
         if title in b.weights:
             found.append(b.weights[title].input)
         else:
-            assert name_of(array.dtype) in ("u8", "i16", "i32", "i64"), name
             found.append(b.weight(title, name, np.ascontiguousarray(array)))
     return found

@@ -6,8 +6,8 @@ are absolute, so a mask by position holds for a tile as for the whole.
 
 from collections.abc import Sequence
 
-from infinisa.compiler.operator import Operator, operator
 from infinisa.compiler import positional
+from infinisa.compiler.operator import Operator, operator
 from infinisa.compiler.positional import Tensor, concat, contract
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError

@@ -212,7 +212,8 @@ def _counted(w: Window, size: int, after: int) -> NDArray[np.float32]:
     """How many taps of each window lie on data, or (after >= 0) on data and padding."""
     at = np.arange(w.count)[:, None] * w.stride + np.arange(w.size) * w.dilation - w.before
     inside = (at >= 0) & (at < size) if after < 0 else at < size + after
-    return np.maximum(inside.sum(1), 1).astype(np.float32)
+    counts: NDArray[np.float32] = np.maximum(inside.sum(1), 1).astype(np.float32)
+    return counts
 
 
 def global_pool(name: str, function: str) -> Operator:

@@ -238,9 +238,10 @@ def one_hot_node(indices: Tensor, depth: Tensor, values: Tensor, axis: int = -1)
 
 @operator("Range", since=11)
 def range_node(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    first, last, step = (x.values("a range").reshape(-1)[0] for x in (start, limit, delta))
-    count = max(0, ceil((last - first) / step))
-    return position(count).cast(start.dtype) * step.item() + first.item()
+    first, last, step = (x.values("a range").reshape(-1)[0].item() for x in (start, limit, delta))
+    places = position(max(0, ceil((last - first) / step))).cast(start.dtype)
+    result: Tensor = places * step + first
+    return result
 
 
 def diagonal(rows: int, columns: int, relation: str, k: int) -> Tensor:

@@ -7,7 +7,7 @@ from infinisa.compiler.positional import Tensor, Window
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction, instruction
-from infinisa.isa.language import Axis, Node, exp, log, max, sum
+from infinisa.isa.language import Axis, Node, exp, lift, log, max, sum
 
 from ..hookspec import hookimpl
 
@@ -97,7 +97,7 @@ def layer_norm_node(
     dims = trailing(x, axis)
 
     def norm(v: Node, weight: Node, shift: Node | None, over: Sequence[Axis]) -> Node:
-        return formulas.layer_norm(v, weight, 0.0 if shift is None else shift, over, epsilon)
+        return formulas.layer_norm(v, weight, lift(0.0) if shift is None else shift, over, epsilon)
 
     results = [x.rows(norm, dims, scale, bias)]
     if outputs > 1:

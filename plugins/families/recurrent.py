@@ -1,4 +1,9 @@
-"""Recurrent layers: one step is a formula, the layer a scan over the steps."""
+"""Cells of recurrent networks, and the layers that run them over the steps of a sequence.
+
+A recurrence is a scan in the language (`isa.formulas`: rnn, lstm, gru): each step is a product of
+the hidden state with the recurrent weights, which is a `matmul`, and one of these cells. So that a
+step depends on the one before stays in the program and shows in its time.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,11 +11,51 @@ from dataclasses import dataclass
 from infinisa.compiler.operator import Operator, operator
 from infinisa.compiler.positional import Tensor, concat, each, full
 from infinisa.compiler.recurrence import scan
+from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
+from infinisa.isa.instruction import Instruction, instruction
 from infinisa.isa.language import Node, apply, maximum, minimum
 
 from ..hookspec import hookimpl
 from .elementwise import elu, hard_sigmoid, softplus
+
+
+@instruction(unit="vector")
+def rnn_cell(inputs: "n", recurrent: "n"):
+    """The next hidden of a simple recurrent network."""
+    return formulas.rnn_cell(inputs, recurrent)
+
+
+@instruction(unit="vector")
+def lstm_cell(entry: "n", exit: "n", forget: "n", candidate: "n", cell: "n"):
+    """The next hidden and the next cell, from the gates' arguments and the cell before."""
+    return formulas.lstm_cell(entry, exit, forget, candidate, cell)
+
+
+@instruction(unit="vector")
+def gru_reset(reset: "n", hidden: "n"):
+    """What the reset gate leaves of the hidden."""
+    return formulas.gru_reset(reset, hidden)
+
+
+@instruction(unit="vector")
+def gru_cell(keep: "n", candidate: "n", hidden: "n"):
+    """The next hidden; the candidate saw the hidden after `gru_reset`."""
+    return formulas.gru_cell(keep, candidate, hidden)
+
+
+@instruction(unit="vector")
+def gru_cell_linear(keep: "n", reset: "n", inputs: "n", recurrent: "n", hidden: "n"):
+    """The next hidden; the reset gate acts behind the recurrent weights."""
+    return formulas.gru_cell_linear(keep, reset, inputs, recurrent, hidden)
+
+
+@hookimpl
+def infinisa_instructions() -> Sequence[Instruction]:
+    return [rnn_cell, lstm_cell, gru_reset, gru_cell, gru_cell_linear]
+
+
+# ---------------------------------------------------------------- operators
 
 Activation = Callable[[Tensor], Tensor]
 Pair = tuple[list[Tensor], list[Tensor]]
@@ -38,6 +83,12 @@ class Layer:
     betas: Sequence[float]
     clip: float | None
     layout: int
+    default: bool
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is a cell of `isa.formulas`: the activations are those of the operator."""
+        return self.default and self.clip is None
 
     def functions(self, number: int, count: int) -> list[Activation]:
         """The activations of one direction. Their numbers stand in a row with no gaps."""
@@ -92,6 +143,7 @@ def layer_of(
         hidden=hidden,
         direction=direction,
         activations=activations or [*defaults] * count,
+        default=not activations or [a.lower() for a in activations] == [*defaults] * count,
         alphas=activation_alpha or (),
         betas=activation_beta or (),
         clip=clip,
@@ -176,7 +228,7 @@ def rnn_node(
 ) -> list[Tensor]:
     """h' = f(W x + R h + b)"""
     layer = layer_of(
-        hidden_size, r, direction, activations, ["Tanh"], activation_alpha, activation_beta,
+        hidden_size, r, direction, activations, ["tanh"], activation_alpha, activation_beta,
         clip, layout,
     )  # fmt: skip
     refuse_lengths(lengths, x, layout)
@@ -188,7 +240,8 @@ def rnn_node(
         given, back = projected(steps, one(w, number), both), one(r, number).transpose([1, 0])
 
         def step(now: Sequence[Tensor], row: Sequence[Tensor]) -> Pair:
-            new = f(row[0] + now[0].matmul(back))
+            product = now[0].matmul(back)
+            new = each(formulas.rnn_cell, [row[0], product]) if layer.usual else f(row[0] + product)
             return [new], [new]
 
         return scan(step, states, [given], backwards)
@@ -217,7 +270,7 @@ def gru_node(
 ) -> list[Tensor]:
     """Gates z, r and candidate n: h' = (1 - z) n + z h"""
     layer = layer_of(
-        hidden_size, r, direction, activations, ["Sigmoid", "Tanh"], activation_alpha,
+        hidden_size, r, direction, activations, ["sigmoid", "tanh"], activation_alpha,
         activation_beta, clip, layout,
     )  # fmt: skip
     refuse_lengths(lengths, x, layout)
@@ -232,13 +285,22 @@ def gru_node(
         def step(now: Sequence[Tensor], row: Sequence[Tensor]) -> Pair:
             h = now[0]
             z, reset, n = gates(row[0], layer.hidden)
-            z = f(z + plus(h.matmul(update_w), extra[0]))
-            reset = f(reset + plus(h.matmul(reset_w), extra[1]))
+            z = z + plus(h.matmul(update_w), extra[0])
+            reset = reset + plus(h.matmul(reset_w), extra[1])
+            left = each(formulas.gru_reset, [reset, h]) if layer.usual else f(reset) * h
             if linear_before_reset:
-                n = g(n + reset * plus(h.matmul(new_w), extra[2]))
+                behind = plus(h.matmul(new_w), extra[2])
+                if layer.usual:
+                    new = each(formulas.gru_cell_linear, [z, reset, n, behind, h])
+                    return [new], [new]
+                n = n + f(reset) * behind
             else:
-                n = g(n + plus((reset * h).matmul(new_w), extra[2]))
-            new = (z * -1.0 + 1.0) * n + z * h
+                n = n + plus(left.matmul(new_w), extra[2])
+            if layer.usual:
+                new = each(formulas.gru_cell, [z, n, h])
+            else:
+                z, n = f(z), g(n)
+                new = (z * -1.0 + 1.0) * n + z * h
             return [new], [new]
 
         return scan(step, states, [given], backwards)
@@ -273,7 +335,7 @@ def lstm_node(
 ) -> list[Tensor]:
     """Gates i, o, f and candidate c: c' = f c + i g(n), h' = o h(c')"""
     layer = layer_of(
-        hidden_size, r, direction, activations, ["Sigmoid", "Tanh", "Tanh"], activation_alpha,
+        hidden_size, r, direction, activations, ["sigmoid", "tanh", "tanh"], activation_alpha,
         activation_beta, clip, layout,
     )  # fmt: skip
     refuse_lengths(lengths, x, layout)
@@ -289,8 +351,15 @@ def lstm_node(
 
         def step(now: Sequence[Tensor], row: Sequence[Tensor]) -> Pair:
             before, old = now
-            i, o, forget, new = gates(row[0] + before.matmul(back), layer.hidden)
-            p, q, s = (None if peep is None else peep for peep in peeps)
+            parts = gates(row[0] + before.matmul(back), layer.hidden)
+            if layer.usual and peepholes is None:
+                result = each(lambda *nodes: formulas.lstm_cell(*nodes)[0], [*parts, old])
+                return [
+                    result,
+                    each(lambda *nodes: formulas.lstm_cell(*nodes)[1], [*parts, old]),
+                ], [result]
+            i, o, forget, new = parts
+            p, q, s = peeps
             i = f(i if p is None else i + p * old)
             forget = f(forget if s is None else forget + s * old)
             cell_ = forget * old + i * g(new)

@@ -217,9 +217,7 @@ def log(f: Function, x: Value) -> Value:
     bits = f.convert("bitcast", scaled, "i32")
     above = f.binary("sub", bits, like(bits, 0x3F3504F3))
     exponent = f.convert("sitofp", f.binary("ashr", above, like(bits, 23)), "float")
-    exponent = f.binary(
-        "fsub", exponent, f.select(tiny, like(x, 23.0), like(x, 0.0))
-    )
+    exponent = f.binary("fsub", exponent, f.select(tiny, like(x, 23.0), like(x, 0.0)))
     kept = f.binary("sub", bits, f.binary("and", above, like(bits, -0x800000)))
     r = f.binary("fsub", f.convert("bitcast", kept, "float"), like(x, 1.0))
     square = f.binary("fmul", r, r)
@@ -275,7 +273,9 @@ def by_lane(f: Function, name: str, x: Value) -> Value:
     for lane in range(x.width):
         one = f.call(name, x.kind, [f.extract(x, lane)])
         found = f.emit(
-            x.kind, x.width, f"insertelement {x.type} {found.text}, {one.type} {one.text}, i64 {lane}"
+            x.kind,
+            x.width,
+            f"insertelement {x.type} {found.text}, {one.type} {one.text}, i64 {lane}",
         )
     return found
 
@@ -453,7 +453,9 @@ def _float_division(f: Function, a: Value, b: Value) -> tuple[Value, Value]:
     a, b = f.match(a, b)
     rest = f.binary("frem", a, b)
     quotient = f.binary("fdiv", f.binary("fsub", a, rest), b)
-    unlike = f.compare("ne", f.compare("olt", b, like(b, 0.0)), f.compare("olt", rest, like(b, 0.0)))
+    unlike = f.compare(
+        "ne", f.compare("olt", b, like(b, 0.0)), f.compare("olt", rest, like(b, 0.0))
+    )
     down = f.select(f.compare("une", rest, like(b, 0.0)), unlike, like(unlike, False))
     rest = f.select(down, f.binary("fadd", rest, b), rest)
     quotient = f.select(down, f.binary("fsub", quotient, like(b, 1.0)), quotient)
@@ -501,9 +503,7 @@ FUNCTIONS: Mapping[str, Emit] = {
     "is_nan": lambda f, x: (
         f.compare("uno", x, x) if x.kind in FLOATS else constant("i1", False, x.width)
     ),
-    "logical_not": lambda f, x: f.binary(
-        "xor", nonzero(f, x), constant("i1", True, x.width)
-    ),
+    "logical_not": lambda f, x: f.binary("xor", nonzero(f, x), constant("i1", True, x.width)),
     "add": arithmetic("fadd contract", "add", "or"),
     "subtract": arithmetic("fsub contract", "sub", "xor"),
     "multiply": arithmetic("fmul contract", "mul", "and"),

@@ -326,9 +326,7 @@ class Function:
     def extract(self, value: Value, lane: int) -> Value:
         if value.width == 1:
             return value
-        return self.emit(
-            value.kind, 1, f"extractelement {value.type} {value.text}, i64 {lane}"
-        )
+        return self.emit(value.kind, 1, f"extractelement {value.type} {value.text}, i64 {lane}")
 
     def halves(self, value: Value) -> tuple[Value, Value]:
         """The lower and the upper lanes."""
@@ -360,9 +358,7 @@ class Function:
         if index == 0:
             return pointer
         kind = "i8" if kind == "i1" else kind
-        return self.emit(
-            "ptr", 1, f"getelementptr {kind}, ptr {pointer.text}, i64 {text(index)}"
-        )
+        return self.emit("ptr", 1, f"getelementptr {kind}, ptr {pointer.text}, i64 {text(index)}")
 
     def load(self, pointer: Value, kind: str, width: int = 1, mask: Value | None = None) -> Value:
         size = BYTES.get(kind, 8)

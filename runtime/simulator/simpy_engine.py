@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import heappop
 from operator import add, attrgetter
 from typing import ClassVar
 
@@ -39,24 +40,47 @@ LONG_LIST = 64
 
 
 class Clock(simpy.Environment):
-    """Time in whole cycles."""
+    """Time in whole cycles; `time` is `now` without the cost of a property."""
 
-    _now: int
+    time: int
 
-    @property
-    def now(self) -> int:
-        return self._now
+    def __init__(self, begin: int) -> None:
+        super().__init__(begin)
+        self.time = begin
+
+    def finish(self) -> None:
+        """Run until nothing is left to happen, as `run` does with more around each event."""
+        queue = self._queue
+        while queue:
+            now, _, _, event = heappop(queue)
+            self._now = self.time = int(now)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]  # simpy's mark of a processed event
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
 
 
 class Wake(simpy.Event):
     """Calls the dispatcher late in the cycle that is `delay` from now."""
 
     def __init__(self, clock: Clock, delay: int, step: Callable[[simpy.Event], None]) -> None:
-        super().__init__(clock)
-        self.callbacks.append(step)
+        self.env = clock
+        self.callbacks = [step]
         self._ok = True
         self._value = None
         clock.schedule(self, LATE, delay)
+
+
+class Inbox(simpy.Event):
+    """What a unit waits for: an issue, which it takes at once, in the order of the dispatcher."""
+
+    def give(self, entry: Entry) -> None:
+        self._ok = True
+        self._value = entry
+        callbacks, self.callbacks = self.callbacks, None  # type: ignore[assignment]  # simpy's mark of a processed event
+        for callback in callbacks:
+            callback(self)
 
 
 class Unit:
@@ -65,11 +89,11 @@ class Unit:
     def __init__(self, core: Core, number: int, name: str, instance: int) -> None:
         self.core = core
         self.number, self.name, self.instance = number, name, instance
-        self.account = Account(core.number, name, instance, core.run.clock.now)
+        self.account = Account(core.number, name, instance, core.run.clock.time)
         self.copies = core.run.view.machine.units[number].kind == "copy"
         self.landed = 0
         self.entry: Entry | None = None
-        self.inbox = core.run.clock.event()
+        self.inbox = Inbox(core.run.clock)
         core.run.clock.process(self.work())
 
     def work(self) -> Steps:
@@ -79,11 +103,11 @@ class Unit:
         while True:
             entry = yield self.inbox
             assert isinstance(entry, Entry)
-            self.inbox = clock.event()
+            self.inbox = Inbox(clock)
             shape = entry.shape
             if entry.transfer:
                 yield channel.transfer(entry.transfer)
-                rest = entry.start + shape.occupancy - clock.now
+                rest = entry.start + shape.occupancy - clock.time
                 if rest > 0:
                     yield clock.timeout(rest)
                 self.land(entry, max(shape.drain, 0) + arrival)
@@ -98,7 +122,7 @@ class Unit:
     def land(self, entry: Entry, delay: int) -> None:
         """The results of `entry` are visible after `delay`, but not before earlier ones."""
         clock = self.core.run.clock
-        now = clock.now
+        now = clock.time
         self.landed = done = max(now + delay, self.landed)
         if done == now:
             self.core.complete(entry)
@@ -108,12 +132,13 @@ class Unit:
     def release(self, entry: Entry) -> None:
         """Be free for the next issue."""
         run, shape = self.core.run, entry.shape
-        entry.free = run.end = now = run.clock.now
+        entry.free = run.end = now = run.clock.time
         self.account.end(now, max(shape.work, entry.transfer), run.dram)
         self.entry = None
         if not self.copies:
             self.core.released(now)
-        self.core.kick()
+        if self.core.ready[self.number]:
+            self.core.kick()
 
 
 @dataclass(slots=True)
@@ -137,7 +162,7 @@ class Core:
         self.window: deque[Entry] = deque()
         self.slots: dict[int, Slot] = {}
         self.ready: list[list[Entry]] = [[] for _ in machine.units]
-        self.account = Account(number, "", 0, run.clock.now)
+        self.account = Account(number, "", 0, run.clock.time)
         self.units = [
             [run.kinds.get(unit.name, Unit)(self, k, unit.name, i) for i in range(unit.count)]
             for k, unit in enumerate(machine.units)
@@ -178,7 +203,7 @@ class Core:
         run = self.run
         issue, ranges = got
         shape, transfer, moved = run.look(issue, ranges, self.number)
-        entry = Entry(self.fetched, shape, transfer, run.clock.now)
+        entry = Entry(self.fetched, shape, transfer, run.clock.time)
         self.fetched += 1
         if run.trace:
             entry.record = issue, dict(ranges), moved
@@ -253,7 +278,7 @@ class Core:
         return False
 
     def begin(self, unit: Unit, entry: Entry) -> None:
-        now = self.run.clock.now
+        now = self.run.clock.time
         names = self.run.names
         holder = names[entry.holder.shape.unit] if entry.holder is not None else ""
         entry.holder = None
@@ -264,7 +289,7 @@ class Core:
             self.working += 1
             if self.working == 1:
                 self.account.start(entry, now, holder)
-        unit.inbox.succeed(entry)
+        unit.inbox.give(entry)
         if entry.after:
             self.freed(entry, entry.after)
             entry.after = []
@@ -284,15 +309,19 @@ class Core:
     def complete(self, entry: Entry) -> None:
         """The results of `entry` are there."""
         entry.finished = True
-        entry.done = self.run.end = self.run.clock.now
+        entry.done = self.run.end = self.run.clock.time
+        news = entry is self.window[0]
         if entry.then:
-            self.freed(entry, entry.then)
+            news |= self.freed(entry, entry.then)
             entry.then = []
-        self.kick()
+        if news:
+            self.kick()
 
-    def freed(self, holder: Entry, waiting: Sequence[Entry]) -> None:
-        """One issue less to wait for; of several that end in a cycle, the youngest was the last."""
-        now = self.run.clock.now
+    def freed(self, holder: Entry, waiting: Sequence[Entry]) -> bool:
+        """One issue less to wait for; of several that end in a cycle, the youngest was the last.
+        Whether something is ready now."""
+        found = False
+        now = self.run.clock.time
         for entry in waiting:
             entry.waits -= 1
             last = entry.holder
@@ -301,6 +330,8 @@ class Core:
             entry.ready = now
             if not entry.waits:
                 insort(self.ready[entry.shape.unit], entry, key=BY_NUMBER)
+                found = True
+        return found
 
 
 class Run:
@@ -325,6 +356,7 @@ class Run:
         self.dram = view.machine.dram.name
         self.names = [unit.name for unit in view.machine.units]
         self.awake: set[int] = set()
+        self.stepped = -1
         self.used: list[Shape] = []
         self.misses: dict[str, Misses] = {}
         self.log: list[tuple[int, Entry]] = []
@@ -335,15 +367,18 @@ class Run:
         self.wake(0)
 
     def wake(self, delay: int) -> None:
-        """Have the dispatcher run late in a cycle."""
-        cycle = self.clock.now + delay
+        """Have the dispatcher run late in a cycle; it runs once in a cycle."""
+        cycle = self.clock.time + delay
+        if cycle == self.stepped:
+            cycle, delay = cycle + 1, delay + 1
         if cycle not in self.awake:
             self.awake.add(cycle)
             Wake(self.clock, delay, self.step)
 
     def step(self, _: simpy.Event) -> None:
         """The dispatcher: all cores that have something to do, in order."""
-        self.awake.discard(self.clock.now)
+        self.stepped = self.clock.time
+        self.awake.discard(self.stepped)
         for core in self.cores:
             if core.due:
                 core.due = False
@@ -369,7 +404,7 @@ class Run:
 
     def run(self) -> StageReport:
         """Simulate to the end. SimulationError if some issue never ends."""
-        self.clock.run()
+        self.clock.finish()
         if any(core.window or not core.over for core in self.cores):
             raise SimulationError(stuck(self.view, self.end, [core.window for core in self.cores]))
         accounts = [core.account for core in self.cores]

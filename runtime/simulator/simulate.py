@@ -17,7 +17,7 @@ from .shapes import Costs, View
 from .simpy_engine import SimpyEngine, Unit
 from .totals import totals
 
-ENGINES: Mapping[str, Callable[..., SimpyEngine]] = {"simpy": SimpyEngine}
+ENGINES: Mapping[str, Callable[..., SimpyEngine]] = {"auto": SimpyEngine, "simpy": SimpyEngine}
 
 
 def simulate(
@@ -36,6 +36,7 @@ def simulate(
 
     parameters  those the caller sets; the others, those that instructions set too, keep their
                 defaults
+    engine      "simpy", or "auto" for the fastest
     policy      "oldest", "longest", "shortest" or a function
     trace       keep every issue with its times; every turn is then simulated
     units       processes that stand in for units of these names
@@ -44,18 +45,13 @@ def simulate(
         raise SimulationError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     choose = named_policy(policy) if isinstance(policy, str) else policy
     values = defaults(program, parameters)
-    runner = Runner(
-        program,
-        machine,
-        Costs(program, library, machine),
-        ENGINES[engine](machine, choose=choose, units=units or {}, trace=trace),
-        trace=trace,
-    )
+    made = ENGINES[engine](machine, choose=choose, units=units or {}, trace=trace)
+    runner = Runner(program, machine, Costs(program, library, machine), made, trace)
     sections = tuple(runner.section(section, values, progress) for section in program.sections)
     return Report(
         **totals(machine, ((section, 1) for section in sections)),
         program=program.name,
-        engine=engine,
+        engine=made.name,
         policy=policy if isinstance(policy, str) else policy.__name__,
         sections=sections,
         events=tuple(runner.events),

@@ -45,7 +45,9 @@ def run(emit: Any, types: Sequence[str], result: str, arrays: Sequence[Array], w
     f.done()
     code = compile_text(module.text, ["run"], optimise=width == 1)
     out = np.zeros(size, DTYPES[result].numpy)
-    held = [np.ascontiguousarray(a.astype(DTYPES[t].numpy)) for a, t in zip(arrays, types, strict=True)]
+    held = [
+        np.ascontiguousarray(a.astype(DTYPES[t].numpy)) for a, t in zip(arrays, types, strict=True)
+    ]
     call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(names))(code.addresses["run"])
     call(*[a.ctypes.data for a in held], out.ctypes.data)
     return out
@@ -79,7 +81,9 @@ def close(found: Array, wanted: Array, relative: float) -> None:
         same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
         error = np.abs(found.astype(np.float64) - wanted) / np.maximum(np.abs(wanted), floor)
     bad = ~(same | (error <= relative))
-    assert not bad.any(), list(zip(np.flatnonzero(bad)[:5], found[bad][:5], wanted[bad][:5], strict=True))
+    assert not bad.any(), list(
+        zip(np.flatnonzero(bad)[:5], found[bad][:5], wanted[bad][:5], strict=True)
+    )
 
 
 FLOAT_ONLY = {"exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "sin", "cos",
@@ -99,7 +103,9 @@ def test_a_function_of_floats_equals_numpy(name: str, dtype: str, width: int) ->
         arrays = [np.where(np.abs(a) > 1, a, 0).astype(a.dtype) for a in arrays]
     result = "bool" if row.result == "bool" else dtype
     with np.errstate(all="ignore"):
-        wide = [a.astype(np.float64) if dtype == "f32" and name in FLOAT_ONLY else a for a in arrays]
+        wide = [
+            a.astype(np.float64) if dtype == "f32" and name in FLOAT_ONLY else a for a in arrays
+        ]
         wanted = np.asarray(row.numpy(*wide)).astype(DTYPES[result].numpy)
 
     found = run(functions.FUNCTIONS[name], types, result, arrays, width)
