@@ -47,13 +47,19 @@ def replay(
     executor = Executor(program, library, memory, dict(values))
     sections = {section.name: section for section in program.sections}
     held: dict[int, list[Array]] = {}
+    begun: tuple[str, int, str] | None = None
     for _, starts, _, i in moments(events):
         event = events[i]
         issue, ranges, core = event.issue, event.ranges, event.core
+        section = sections[event.section]
+        if begun != (event.section, event.turn, event.stage):
+            begun = event.section, event.turn, event.stage
+            (stage,) = (stage for stage in section.stages if stage.name == event.stage)
+            for each in range(machine.cores):
+                memory.start(stage, each)
         if starts:
             held[i] = [memory.read(operand, ranges, core).copy() for operand in issue.reads]
             continue
-        section = sections[event.section]
         turn = {} if section.repeat is None else {section.repeat.counter: event.turn}
         memory.given = held.pop(i)
         computed = executor.compute(issue, ranges, extents(section, values | turn), core)

@@ -6,9 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from infinisa.compiler import layers
+from infinisa.compiler.emit import emit
+from infinisa.compiler.tile import schedule
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, dot
-from infinisa.isa.program import Dimension, Issue, Loop, Operand, Program, Term
+from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
+from infinisa.isa.program import Dimension, Issue, Loop, Operand, Parameter, Program, Term
+from infinisa.plugins.families import attention, elementwise, linear, normalization
 from infinisa.runtime.simulator.simpy_engine import Core
+from infinisa.runtime.values import Array
 from tests.runtime.builder import A, B, Builder, X, machine, made
 from tests.runtime.replay import assert_replays
 
@@ -135,3 +143,58 @@ def test_replay_sees_a_hazard_that_is_ignored(rule: str, monkeypatch: pytest.Mon
             wrong += 1
 
     assert wrong > 5
+
+
+# ---------------------------------------------------------------- compiled layers
+
+FAMILIES = (attention, elementwise, linear, normalization)
+INSTRUCTIONS: dict[str, Instruction] = {
+    made.name: made for family in FAMILIES for made in family.infinisa_instructions()
+} | layers.OWN
+TINY = {file.stem: load_machine(file) for file in builtin_machine_files()}["tiny"]
+
+
+def small(kilobytes: int, cores: int, window: int, bandwidth: int) -> Machine:
+    """The tiny machine with another scratchpad, other bandwidth and more cores."""
+    chip, dram = TINY.memories
+    memories = replace(chip, size=kilobytes << 10), replace(dram, bandwidth=bandwidth)
+    return replace(
+        TINY, memories=memories, cores=cores, dispatch=replace(TINY.dispatch, window=window)
+    )
+
+
+LAYERS = {
+    "gpt2": lambda on: layers.gpt2(on, INSTRUCTIONS, 21, 24, 3, 40),
+    "llama": lambda on: layers.llama(on, INSTRUCTIONS, 19, 24, 2, 36),
+    "llama decoding": lambda on: layers.llama(on, INSTRUCTIONS, 1, 24, 2, 36, 17, 29),
+    "lstm": lambda on: layers.lstm(on, INSTRUCTIONS, 7, 2, 17),
+    "gru": lambda on: layers.bigru(on, INSTRUCTIONS, 5, 2, 11),
+    "resnet": lambda on: layers.resnet(on, INSTRUCTIONS, 7, 5),
+}
+
+
+def arrays_of(program: Program) -> dict[str, Array]:
+    generator = np.random.default_rng(2)
+    return {
+        buffer.name: generator.standard_normal(buffer.shape).astype(DTYPES[buffer.dtype].numpy)
+        for buffer in program.buffers
+        if buffer.outer and buffer.kind in ("input", "weight", "state")
+    }
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_compiled_layer(layer: str, cores: int) -> None:
+    for kilobytes, window, bandwidth in ((64, 16, 4 * 10**9), (8, 32, 10**11), (8, 4, 10**9)):
+        target = small(kilobytes, cores, window, bandwidth)
+        covered = LAYERS[layer](target)
+        parameters = tuple(
+            Parameter(name, extent.most, extent.most)
+            for extent in covered.extents
+            for name, factor in extent.length.terms
+            if factor == 1
+        )
+        groups = schedule(covered, target, parameters=parameters)
+        program = emit("test", target, [(covered, groups)], parameters)
+
+        assert_replays(program, INSTRUCTIONS, target, arrays_of(program))
