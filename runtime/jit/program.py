@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from infinisa.isa.program import (
     core_share,
 )
 
+from .functions import STORED, narrow, register, saturate
 from .ir import Function, Module, Number, Target, Value, constant, number
 from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
 
@@ -242,7 +244,19 @@ class Walker:
                 cell = self.f.emit("ptr", 1, "alloca i64")
                 self.done[loop.range] = cell
                 self.f.store(constant("i64", 0), cell)
+        for name, _, _ in stage.lifetimes:
+            if self.program.buffer[name].kind == "state":
+                self.begin(self.program.buffer[name])
         self.each(stage.body)
+
+    def begin(self, buffer: Buffer) -> None:
+        """A state that lives on chip while a stage runs, such as a scan's, at its start."""
+        f, kind = self.f, STORED[buffer.dtype]
+        first = constant(register(buffer.dtype), buffer.initial)
+        raw = narrow(f, saturate(f, first, DTYPES[buffer.dtype].wide, buffer.dtype), buffer.dtype)
+        base = self.pointer(buffer, [0] * len(buffer.shape))
+        count = math.prod(buffer.shape)
+        f.loop(0, count, 1, lambda i, _: f.store(raw, f.at(base, i, kind)))
 
     def each(self, items: Iterable[Statement]) -> None:
         for item in items:

@@ -240,7 +240,8 @@ class Session:
             ends = self.ends[first : first + len(buffer.shape)]
             whole = self.tensors[buffer.name]
             outputs[buffer.name] = whole[tuple(slice(0, int(n)) for n in ends)]
-        kept = {buffer.name: self.tensors[buffer.name] for buffer in self.program.of_kind("state")}
+        states = (buffer for buffer in self.program.of_kind("state") if buffer.outer)
+        kept = {buffer.name: self.tensors[buffer.name] for buffer in states}
         return Result(outputs, kept, parameters, seconds)
 
 
