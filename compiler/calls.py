@@ -85,6 +85,9 @@ class Call:
     whole        axes that one issue must see complete
     scan         the axis whose steps run in order (a recurrence); `reverse`: from its end
     operations   scalar operations of the whole call, for reports
+    sets         parameters that the instruction returns
+    direct       tensors that it works on in place, outside the chip: a table of which few rows
+                 are read
     """
 
     name: str
@@ -101,6 +104,19 @@ class Call:
     reverse: bool = False
     operations: int = 0
     sets: tuple[str, ...] = ()
+    direct: frozenset[str] = frozenset()
+
+    @cached_property
+    def accesses(self) -> tuple[Access, ...]:
+        return (*self.reads, *self.writes)
+
+    @cached_property
+    def in_place(self) -> frozenset[str]:
+        """Tensors that are not copied to the chip for it. An opaque body wants them whole, and on
+        a text or scalar unit they may be larger than any scratchpad."""
+        if self.instruction.opaque and self.unit.kind in ("text", "scalar"):
+            return frozenset(access.tensor for access in self.accesses)
+        return self.direct
 
     @cached_property
     def loops(self) -> tuple[Axis, ...]:

@@ -80,6 +80,7 @@ class Model:
     """Everything that is compiled together.
 
     inputs   tensors bound at run time: (input, shape), shapes being bounds; they count from 0
+    example  the text that it works on when none is given
     """
 
     name: str
@@ -88,3 +89,4 @@ class Model:
     weights: Mapping[str, Weight] = field(default_factory=dict)
     kept: Mapping[str, Kept] = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
+    example: str = ""

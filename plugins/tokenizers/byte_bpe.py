@@ -34,6 +34,7 @@ from .tokenizer import Tokenizer
 
 WHOLE, GPT2, LLAMA3 = range(3)  # the rules for pieces: none, and two families of regular expression
 NO_RANK = 0x7FFFFFFF
+LONGEST_WHOLE = 64  # bytes of a piece that is looked up before it is merged
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3_PATTERN = (
@@ -428,7 +429,9 @@ def whole_tokens(rows: list[tuple[str, str]], model: Section, tokens: Mapping[st
 
 
 def is_rebuilt(name: str, ranks: Mapping[tuple[str, str], int]) -> bool:
-    """Whether merging makes this token of its bytes."""
+    """Whether merging makes this token of its bytes; not asked of long ones, which are few."""
+    if len(name) > LONGEST_WHOLE:
+        return False
     parts = list(name)
     while len(parts) > 1:
         found = [ranks.get(pair, NO_RANK) for pair in pairwise(parts)]

@@ -1,0 +1,425 @@
+"""What a loop tree costs: predicted time and bytes for all tile sizes at once.
+
+The grid of tile sizes is an open mesh: axis n of the order is dimension n of every array, so what
+depends on two axes is computed for two axes only. Time is the busiest resource, plus a share of
+the others, since overlap is imperfect and equals must be told apart, plus the first tiles' load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.language import Axis
+from infinisa.isa.machine import Machine
+from infinisa.isa.program import core_share
+from infinisa.isa.timing import Number
+
+from .calls import Call
+from .home import Home, Setting, loads, results, volume
+from .nest import Nest
+
+Array = NDArray[Any]
+
+SPILL = 0.3
+"""The share of the other resources' time that does not overlap with the slowest. Without it, ties
+make ten times too many tiny issues; 0.3 to 1 are alike."""
+
+ISSUE = 8
+"""Cycles that an issue should at least be worth: smaller ones leave no slack to the window."""
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Lengths of the axes: at most, and as they are expected to be."""
+
+    most: Mapping[Axis, int]
+    typical: Mapping[Axis, int]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine as the cost sees it.
+
+    capacity   bytes of chip memory that tiles may fill; `strict`: not one more
+    bandwidth  bytes a cycle between DRAM and all cores
+    """
+
+    capacity: int
+    strict: bool
+    bandwidth: float
+    latency: int
+    barrier: int
+    cores: int
+    fetch: int
+
+    @property
+    def fixed(self) -> int:
+        """Cycles of every stage: the first load, the last store, the fence."""
+        return 2 * self.latency + self.barrier
+
+    @staticmethod
+    def of(machine: Machine, fill: float) -> Target:
+        return Target(
+            capacity=int(machine.scratchpad.size * fill),
+            strict=machine.scratchpad.managed == "software",
+            bandwidth=machine.dram.bandwidth / machine.clock,
+            latency=machine.dram.latency,
+            barrier=machine.barrier,
+            cores=machine.cores,
+            fetch=machine.dispatch.fetch,
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Calls of a graph with their schedule: one stage of the program.
+
+    first   the number of the first call in its graph
+    order   the loops that calls have, outermost first; `tile`: their steps
+    level   inside how many loops a tensor from outside is loaded
+    spread  the axis dealt out over cores, in multiples of `step`
+    slots   copies of a buffer opened inside a loop
+    time    predicted cycles; `bytes`: to and from DRAM; `busy`: cycles of each unit
+    """
+
+    first: int
+    calls: tuple[Call, ...]
+    order: tuple[Axis, ...]
+    tile: Mapping[Axis, int]
+    level: Mapping[str, int]
+    spread: Axis | None
+    step: int
+    slots: int
+    time: float
+    bytes: float
+    busy: Mapping[str, float] = field(default_factory=dict)
+
+
+def spread_step(calls: Sequence[Call], axis: Axis) -> int:
+    """The multiples in which an axis is dealt out over cores: whole tiles of the matrix unit."""
+    return min((c.limits[axis] for c in calls if c.unit.kind == "matrix"), default=1)
+
+
+def in_core(most: int, step: int, cores: int) -> int:
+    """The most positions of a spread axis that one core gets."""
+    return min(most, core_share(most, step, cores))
+
+
+def tile_sizes(calls: Sequence[Call], axis: Axis, extent: int) -> list[int]:
+    """Tile sizes worth trying: what a matrix unit takes at once, times 2 or 4, so balanced that the
+    last tile is no sliver. A scan goes step by step."""
+    users = [call for call in calls if axis in call.loops]
+    if any(call.scan == axis for call in users):
+        return [1]
+    matrix = [call.limits[axis] for call in users if call.unit.kind == "matrix"]
+    base = min(matrix or [1])
+    found, tile = {extent}, base
+    while tile < extent:
+        parts = ceil(extent / tile)
+        found.add(min(extent, ceil(ceil(extent / parts) / base) * base))
+        tile *= 2 if extent <= 8 * base else 4
+    return sorted(found)
+
+
+def thinned(choices: list[list[int]], points: int) -> list[list[int]]:
+    """At most so many combinations: the longest lists lose their second smallest sizes."""
+    choices = [list(sizes) for sizes in choices]
+    while prod(map(len, choices)) > points:
+        longest = max(choices, key=len)
+        del longest[1:2]
+    return choices
+
+
+@dataclass
+class Grid:
+    """The tile sizes tried for one loop tree, and what follows from them axis by axis.
+
+    sizes  of one core: the spread axis is cut to a core's share, a multiple of `step`
+    cores  how many cores work
+    """
+
+    tree: Nest
+    setting: Setting
+    order: tuple[Axis, ...]
+    sizes: Sizes
+    choices: list[list[int]]
+    spread: Axis | None = None
+    step: int = 1
+    cores: int = 1
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(map(len, self.choices))
+
+    @cached_property
+    def tile(self) -> dict[Axis, Number]:
+        """The tile sizes of each axis, along its own dimension; a number where there is one."""
+        found: dict[Axis, Number] = {}
+        for number, (axis, sizes) in enumerate(zip(self.order, self.choices, strict=True)):
+            along = [1] * len(self.order)
+            along[number] = -1
+            found[axis] = np.array(sizes).reshape(along) if len(sizes) > 1 else sizes[0]
+        return found
+
+    @cached_property
+    def usual(self) -> dict[Axis, Number]:
+        """The tile sizes cut to the lengths that are expected."""
+        typical = self.sizes.typical
+        return {axis: _minimum(tile, typical[axis]) for axis, tile in self.tile.items()}
+
+    @cached_property
+    def trips(self) -> dict[Axis, Number]:
+        typical = self.sizes.typical
+        return {axis: -(-typical[axis] // tile) for axis, tile in self.tile.items()}
+
+    def at_most(self, axis: Axis, limit: int) -> Number:
+        """The length that one issue takes of the axis' tiles."""
+        least = min(self.choices[self.order.index(axis)][0], self.sizes.typical[axis])
+        return limit if least >= limit else _minimum(self.usual[axis], limit)
+
+    def parts(self, axis: Axis, limit: int) -> Number:
+        """Issues that a tile takes along the axis."""
+        return -(-self.usual[axis] // limit)
+
+    def held(self, home: Home, slots: int) -> Number:
+        """Bytes of chip memory that a home takes."""
+        lengths = {**self.sizes.most, **{axis: self.tile[axis] for axis in self._looped(home)}}
+        size: Number = DTYPES[home.tensor.dtype].size * (slots if home.depth else 1)
+        for extent in home.shape(lengths):
+            size = size * extent
+        return size
+
+    def _looped(self, home: Home) -> tuple[Axis, ...]:
+        return self.tree.paths[home.run[0]][: home.depth]
+
+    def moved(self, home: Home) -> tuple[Number, Number]:
+        """(bytes, copies) that loading or storing a home once a turn of its loops takes."""
+        path = self._looped(home)
+        lengths = {**self.sizes.typical, **{axis: self.usual[axis] for axis in path}}
+        count: Number = 1
+        for axis in path:
+            count = count * self.trips[axis]
+        accesses = [access for _, access in home.stores] + [home.access] * home.load
+        size = sum(volume(access, lengths) for access in accesses)
+        return DTYPES[home.tensor.dtype].size * size * count, count * len(accesses)
+
+
+def make_grid(
+    tree: Nest,
+    setting: Setting,
+    order: tuple[Axis, ...],
+    sizes: Sizes,
+    points: int,
+    spread: Axis | None,
+    cores: int,
+) -> Grid:
+    """The tile sizes worth trying for a tree, at most `points` combinations."""
+    step, used = 1, 1
+    if spread:
+        step = spread_step(tree.calls, spread)
+        share = in_core(sizes.typical[spread], step, cores)
+        used = ceil(sizes.typical[spread] / share)
+        sizes = Sizes(
+            {**sizes.most, spread: in_core(sizes.most[spread], step, cores)},
+            {**sizes.typical, spread: share},
+        )
+    choices = [tile_sizes(tree.calls, axis, sizes.most[axis]) for axis in order]
+    return Grid(tree, setting, order, sizes, thinned(choices, points), spread, step, used)
+
+
+def _minimum(a: Number, b: Number) -> Number:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else np.minimum(a, b)
+
+
+class Cycles:
+    """Occupancies of single issues; those over plain numbers are remembered."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Call, tuple[int, ...]], Number] = {}
+
+    def __call__(self, call: Call, lengths: Mapping[Axis, Number]) -> Number:
+        if any(isinstance(length, np.ndarray) for length in lengths.values()):
+            return call.cycles(lengths)[0]
+        key = call, tuple(lengths.values())
+        if key not in self.known:
+            self.known[key] = call.cycles(lengths)[0]
+        return self.known[key]
+
+
+def work(grid: Grid, cycles: Cycles) -> tuple[dict[str, Number], Number]:
+    """(busy cycles of each unit, issues) of one core."""
+    busy: dict[str, Number] = {}
+    issues: Number = 0
+    for call in grid.setting.calls:
+        count: Number = 1
+        lengths: dict[Axis, Number] = {}
+        for axis, limit in call.limits.items():
+            if axis in call.loops:
+                lengths[axis] = grid.at_most(axis, limit)
+                count = count * grid.trips[axis] * grid.parts(axis, limit)
+            else:
+                lengths[axis] = min(grid.sizes.typical[axis], limit)
+        name = call.unit.name
+        busy[name] = busy.get(name, 0) + count * cycles(call, lengths) / call.unit.count
+        issues = issues + count
+    return busy, issues
+
+
+@dataclass
+class Residence:
+    """Chip bytes during each call, DRAM bytes and copies, as homes are decided."""
+
+    used: Array
+    traffic: Number = 0
+    copies: Number = 0
+    first: Number = 0
+
+
+def settle(grid: Grid, target: Target, slots: int) -> tuple[Residence, dict[str, Number]]:
+    """Where outer tensors are loaded: (what that takes, the level of each at each grid point)."""
+    calls, setting = grid.setting.calls, grid.setting
+    found = Residence(np.zeros((len(calls), *grid.shape)))
+    for home in results(grid.tree, setting, grid.spread):
+        found.used[home.run[0] : home.run[1]] += grid.held(home, slots)
+        if home.stores:
+            size, count = grid.moved(home)
+            found.traffic, found.copies = found.traffic + size, found.copies + count
+    for _, access, write in setting.in_place:
+        found.traffic = found.traffic + _touched(grid, access.tensor, write)
+    plans = {name: _plans(grid, name, slots) for name in setting.loaded}
+    for plan in plans.values():
+        found.used += plan[-1].held
+    level = {}
+    for name in sorted(plans, key=lambda name: setting.tensors[name].bytes):
+        level[name] = _choose(plans[name], found, target.capacity)
+    return found, level
+
+
+def _touched(grid: Grid, name: str, write: bool) -> Number:
+    """Bytes of a tensor that is worked on in place: of a table, no more than what is made of it."""
+    size = grid.setting.tensors[name].bytes
+    if write:
+        return size
+    users = [call for call in grid.setting.calls if name in call.in_place]
+    made = [grid.setting.tensors[a.tensor].bytes for call in users for a in call.writes]
+    return min([size, *([max(made)] if made else [])])
+
+
+@dataclass
+class Plan:
+    """A tensor loaded inside a certain number of loops."""
+
+    grid: Grid
+    homes: list[Home]
+    slots: int
+
+    @cached_property
+    def held(self) -> Array:
+        """Chip bytes during each call."""
+        found = np.zeros((len(self.grid.setting.calls), *self.grid.shape))
+        for home in self.homes:
+            found[home.run[0] : home.run[1]] += self.grid.held(home, self.slots)
+        return found
+
+    @cached_property
+    def moved(self) -> tuple[Number, Number]:
+        """(bytes, copies)"""
+        pairs = [self.grid.moved(home) for home in self.homes]
+        return sum(size for size, _ in pairs), sum(count for _, count in pairs)
+
+
+def _plans(grid: Grid, name: str, slots: int) -> list[Plan]:
+    """For each level of loading the tensor."""
+    deepest = max(len(grid.tree.paths[i]) for i, _ in grid.setting.loaded[name])
+    levels = range(deepest + 1)
+    homes = (loads(grid.tree, grid.setting, name, level, grid.spread) for level in levels)
+    return [Plan(grid, found, slots) for found in homes]
+
+
+def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
+    """From the innermost loop outwards, while it saves traffic and fits. At equal traffic the
+    inner place is better: there the load is double-buffered and small."""
+    held, (moved, copies) = plans[-1].held, plans[-1].moved
+    level: Number = len(plans) - 1
+    for depth in reversed(range(len(plans) - 1)):
+        fewer, count = plans[depth].moved
+        less = np.asarray(fewer < moved)
+        if not less.any():
+            continue
+        after = found.used - held + plans[depth].held
+        better = less & (after.max(0) <= capacity)
+        if not better.any():
+            continue
+        found.used = np.where(better, after, found.used)
+        held = np.where(better, plans[depth].held, held)
+        level = np.where(better, depth, level)
+        moved, copies = np.where(better, fewer, moved), np.where(better, count, copies)
+    found.traffic, found.copies = found.traffic + moved, found.copies + copies
+    found.first = found.first + moved / np.maximum(copies, 1)
+    return level
+
+
+def estimate(
+    grid: Grid, target: Target, cycles: Cycles, first: int, slots: int = 2
+) -> Group | None:
+    """The best tile sizes of this tree, or None if none fits."""
+    busy, issues = work(grid, cycles)
+    found, level = settle(grid, target, slots)
+    total = found.traffic * grid.cores
+    resources = [*busy.values(), total / target.bandwidth]
+    resources.append(ISSUE * (issues + found.copies) / target.fetch)
+    time = combined(resources) + target.fixed
+    time = time + found.first * grid.cores / target.bandwidth
+    over = np.maximum(found.used.max(0) - target.capacity, 0)
+    time = np.where(over > 0, np.inf, time) if target.strict else time + over / target.bandwidth
+    at = np.unravel_index(int(np.argmin(time + 1e-6 * total)), grid.shape)
+    if not np.isfinite(time[at]):
+        return None
+    return Group(
+        first,
+        grid.setting.calls,
+        grid.order,
+        {axis: int(_pick(tile, at)) for axis, tile in grid.tile.items()},
+        {name: int(_pick(depth, at)) for name, depth in level.items()},
+        grid.spread,
+        grid.step,
+        slots,
+        float(time[at]),
+        float(_pick(total, at)),
+        {unit: float(_pick(cycles, at)) for unit, cycles in busy.items()},
+    )
+
+
+def combined(resources: Sequence[Number]) -> Number:
+    """Cycles that resources with these loads take together."""
+    slowest = resources[0]
+    for other in resources[1:]:
+        slowest = np.maximum(slowest, other)
+    return slowest + SPILL * (sum(resources) - slowest)
+
+
+def _pick(value: Number, at: tuple[Any, ...]) -> Number:
+    """The value at a point of the grid; dimensions of length 1 have just one."""
+    if not isinstance(value, np.ndarray) or not value.ndim:
+        return value
+    return value[tuple(min(i, n - 1) for i, n in zip(at, value.shape, strict=True))]
+
+
+def least_bytes(grid: Grid) -> int:
+    """What the smallest tiles of a tree take of the chip, each in one copy."""
+    used = np.zeros((len(grid.setting.calls), *grid.shape))
+    for home in results(grid.tree, grid.setting, grid.spread):
+        used[home.run[0] : home.run[1]] += grid.held(home, 1)
+    for name in grid.setting.loaded:
+        used += _plans(grid, name, 1)[-1].held
+    return int(used.max(0).min())

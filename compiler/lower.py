@@ -1,0 +1,1157 @@
+"""From choices to calls: tensors for values, indices for views, opcodes for instances, an order.
+
+A value has a home, an access to a tensor in terms of its axes. What computes it writes there; a
+view of it is read there at other indices. A value that is wanted somewhere (a result, a part of a
+stack, a kept tensor, a state of a scan) has its home there if nobody is disturbed; else a `move`
+copies it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import count
+
+from infinisa.isa.dtypes import DTYPES, is_float
+from infinisa.isa.errors import CompileError
+from infinisa.isa.instance import instance
+from infinisa.isa.instruction import Instruction, step_of
+from infinisa.isa.language import (
+    Affine,
+    Axis,
+    Cast,
+    Gather,
+    Input,
+    Node,
+    Opaque,
+    Recurrence,
+    Scan,
+    Stack,
+    Update,
+    View,
+    show,
+    substitute,
+    union,
+    walk,
+)
+from infinisa.isa.machine import Unit
+from infinisa.isa.program import Count, Opcode
+
+from .calls import Access, Call, Covered, Index, Tensor
+from .canonical import canonical, is_number
+from .cover import Choosing, Coverage, Share, invariants, shallow, stored, tile_limit, unit_for
+from .graph import Graph, Model
+from .match import Match, number_of
+
+Order = list[tuple[Node, "Match | None"]]
+Select = Callable[[Sequence[Node]], Order]
+Binding = Mapping[Axis, tuple[Axis, ...]]
+
+ISSUE = 64
+"""Elements a lane of a vector unit takes in one issue: enough to hide its fixed cost."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value is: an access in terms of its axes, and the drafts that put it there."""
+
+    access: Access
+    after: frozenset[int] = frozenset()
+
+
+@dataclass
+class Draft:
+    """A call before the order of calls is known: it runs after others; `block`: the scan it is in."""
+
+    call: Call
+    after: set[int]
+    block: int | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """An operand: what is read, over which axes, and which of these are windows on others."""
+
+    place: Place
+    windows: Mapping[Axis, Affine] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call is made of.
+
+    writes    (output, access) pairs
+    pieces    whether reduced axes are taken in pieces
+    whole     axes that one issue must see complete
+    direct    operands that are worked on in place, outside the chip
+    """
+
+    name: str
+    source: str
+    definition: Instruction
+    binding: Binding
+    loops: tuple[Axis, ...]
+    immediates: Mapping[str, float | int]
+    reads: tuple[Read, ...]
+    writes: tuple[tuple[int, Access], ...]
+    reduce: frozenset[Axis] = frozenset()
+    direct: tuple[int, ...] = ()
+    sets: tuple[str, ...] = ()
+
+
+def plain_index(axes: Iterable[Axis]) -> tuple[Index, ...]:
+    return tuple(Index(((axis, 1),)) for axis in axes)
+
+
+class Lowering:
+    """Collects the tensors and calls of one graph."""
+
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        choosing: Choosing,
+        select: Select,
+        names: Mapping[Node, str],
+        layouts: Mapping[Node, tuple[Axis, ...]],
+        opcodes: dict[object, Opcode] | None = None,
+    ) -> None:
+        self.model, self.graph, self.choosing, self.select = model, graph, choosing, select
+        self.names, self.layouts = names, layouts
+        self.opcodes = {} if opcodes is None else opcodes
+        self.extents = {extent.axis: extent for extent in graph.extents}
+        self.tensors: dict[str, Tensor] = {}
+        self.dims: dict[str, tuple[Axis, ...]] = {}
+        self.drafts: list[Draft] = []
+        self.old_readers: dict[str, set[int]] = {}
+        self.taken: Counter[str] = Counter()
+        self.coverage = Coverage()
+        self.blocks = count()
+
+    @property
+    def sizes(self) -> Mapping[Axis, int]:
+        return self.choosing.sizes
+
+    def run(self, roots: Sequence[Node]) -> tuple[Covered, Coverage]:
+        """The graph as calls in an order that respects all of their dependences."""
+        scope = Scope(self)
+        order = self.select(roots)
+        outputs = dict(zip(self.graph.outputs, roots, strict=False))
+        updates = list(roots[len(outputs) :])
+        scope.lower(order, self._results(outputs), updates)
+        covered = Covered(
+            self.graph.name,
+            self.graph.extents,
+            self.tensors,
+            tuple(self.drafts[n].call for n in ordered(self.drafts)),
+            self.graph.repeat,
+            self.graph.tokens,
+            self.graph.sizes(),
+        )
+        return covered, self.coverage
+
+    def _results(self, outputs: Mapping[str, Node]) -> list[tuple[Node, Access]]:
+        found = []
+        for key, node in outputs.items():
+            axes = self.graph.outputs[key].axes
+            name = f"{self.graph.name}/{key}"
+            self.taken[name] += 1
+            self.add(Tensor(name, self.shape(axes), node.dtype, "output"), axes)
+            found.append((node, Access(name, plain_index(axes))))
+        return found
+
+    # -- tensors
+
+    def shape(self, axes: Iterable[Axis]) -> tuple[int, ...]:
+        return tuple(self.sizes[axis] for axis in axes)
+
+    def add(self, tensor: Tensor, axes: tuple[Axis, ...]) -> Tensor:
+        self.tensors[tensor.name], self.dims[tensor.name] = tensor, axes
+        return tensor
+
+    def unique(self, name: str) -> str:
+        self.taken[name] += 1
+        return name if self.taken[name] == 1 else f"{name}.{self.taken[name]}"
+
+    def temporary(
+        self, label: str, axes: tuple[Axis, ...], dtype: str, kind: str = "temporary"
+    ) -> Access:
+        name = self.unique(f"{self.graph.name}/{label}")
+        self.add(Tensor(name, self.shape(axes), dtype, kind), axes)
+        return Access(name, plain_index(axes))
+
+    def outside(self, leaf: Input) -> Access:
+        """The access to a whole input, weight or kept tensor."""
+        if leaf.name not in self.tensors:
+            self.add(self._given(leaf), leaf.axes)
+        return Access(leaf.name, plain_index(leaf.axes))
+
+    def _given(self, leaf: Input) -> Tensor:
+        model, name = self.model, leaf.name
+        if name in model.weights:
+            weight = model.weights[name]
+            return Tensor(
+                name, weight.shape, leaf.dtype, "weight", absolute=True, content=weight.content
+            )
+        if name in model.kept:
+            kept = model.kept[name]
+            return Tensor(name, kept.shape, leaf.dtype, "state", True, kept.initial)
+        if name in model.inputs:
+            return Tensor(name, model.inputs[name][1], leaf.dtype, "input", absolute=True)
+        raise CompileError(
+            f"graph {self.graph.name!r}: input {name!r} must be an input, weight or kept tensor "
+            f"of model {model.name!r}"
+        )
+
+    def number(self, node: Node) -> Access:
+        """A tensor that always holds a number: kept, never written."""
+        value = number_of(node, {}, {})
+        if value is None:
+            raise CompileError(
+                f"graph {self.graph.name!r}: {show(node)} follows from a parameter and cannot be "
+                "an operand of an instruction"
+            )
+        name = f"number {value!r}: {node.dtype}"
+        self.add(Tensor(name, (), node.dtype, "state", True, float(value)), ())
+        return Access(name, ())
+
+    def count_from_zero(self, access: Access) -> None:
+        """See that a temporary that is read along an axis with another start counts from 0."""
+        tensor, axes = self.tensors[access.tensor], self.dims[access.tensor]
+        if tensor.absolute:
+            return
+        starts = [self.start(axis) for axis in axes]
+        for start, index in zip(starts, access.index, strict=True):
+            others = [self.start(axis) for axis, _ in index.terms]
+            if all(other == start for other in others) and (others or start == Count()):
+                continue
+            if any(each != Count() for each in starts):
+                raise CompileError(
+                    f"graph {self.graph.name!r}: tensor {tensor.name!r} starts at position "
+                    f"{start} and cannot be read at positions that do not"
+                )
+            self.tensors[tensor.name] = replace(tensor, absolute=True)
+
+    def start(self, axis: Axis) -> Count:
+        return self.extents[axis].start if axis in self.extents else Count()
+
+    # -- calls
+
+    def draft(
+        self, work: Work, scan: tuple[Axis, bool, int] | None, operations: int, nodes: int
+    ) -> int:
+        """Make a call; the number of its draft."""
+        unit = unit_for(work.definition, self.choosing.machine)
+        assert unit is not None
+        forced: set[Axis] = {scan[0]} if scan else set()
+        reads, operands, results = [], [], []
+        for read in work.reads:
+            access, axes = indexed(read, self.sizes, forced)
+            self.count_from_zero(access)
+            reads.append(access)
+            operands.append(axes)
+        for _, access in work.writes:
+            self.count_from_zero(access)
+            results.append(indexed(Read(Place(access)), self.sizes, forced)[1])
+        types = tuple(self.tensors[access.tensor].dtype for access in reads)
+        meaning = self.meaning(work, operands, types)
+        limits = self.limits(work, unit, forced, results)
+        whole = {a for axis in work.definition.whole for a in work.binding.get(axis, ())}
+        reduced = {a for axis in work.definition.reduced for a in work.binding.get(axis, ())}
+        whole |= reduced - work.reduce
+        opcode = self.opcode(
+            Opcode(
+                work.definition.name,
+                work.definition.name,
+                work.definition.meaning,
+                unit.name,
+                tuple(work.binding.items()),
+                tuple(work.immediates.items()),
+                tuple(operands),
+                tuple(results),
+                tuple(number for number, _ in work.writes),
+                tuple(limits.items()),
+            ),
+            types,
+        )
+        call = Call(
+            self.unique(work.name),
+            work.source,
+            opcode,
+            meaning,
+            unit,
+            tuple(reads),
+            tuple(access for _, access in work.writes),
+            limits,
+            work.reduce,
+            frozenset(whole - forced),
+            scan[0] if scan else None,
+            scan[1] if scan else False,
+            operations,
+            work.sets,
+            frozenset(reads[number].tensor for number in work.direct),
+        )
+        after = {number for read in work.reads for number in read.place.after}
+        self.drafts.append(Draft(call, after, scan[2] if scan else None))
+        self._report(call, nodes)
+        return len(self.drafts) - 1
+
+    def meaning(
+        self, work: Work, operands: Sequence[tuple[Axis, ...]], types: Sequence[str]
+    ) -> Instruction:
+        leaves = [
+            Input(old.name, tuple(axis for axis in axes if axis), kind)
+            for old, axes, kind in zip(work.definition.operands, operands, types, strict=True)
+        ]
+        if work.definition.opaque:
+            return replace(work.definition, operands=tuple(leaves))
+        return instance(work.definition, work.binding, leaves, work.immediates)
+
+    def opcode(self, opcode: Opcode, types: tuple[str, ...]) -> Opcode:
+        """The opcode under a name of its own; equal ones over equal types are one."""
+        key = (opcode, types)
+        if key not in self.opcodes:
+            names = {known.name for known in self.opcodes.values()}
+            name, number = opcode.name, 1
+            while name in names:
+                number += 1
+                name = f"{opcode.name}.{number}"
+            self.opcodes[key] = replace(opcode, name=name)
+        return self.opcodes[key]
+
+    def limits(
+        self, work: Work, unit: Unit, forced: set[Axis], results: Sequence[tuple[Axis, ...]]
+    ) -> dict[Axis, int]:
+        """How much of each axis one issue takes: whole axes all, those with a tile limit that,
+        the rest as much as keeps the unit busy; innermost axes first."""
+        definition, binding = work.definition, work.binding
+        bound = union(binding.get(axis, ()) for axis in definition.axes)
+        order = union([sorted(forced), work.loops, *results, bound])
+        order = tuple(axis for axis in order if axis)
+        found = dict.fromkeys((*forced, *work.loops), 1)
+        for axis in definition.axes:
+            mine = sorted((a for a in binding.get(axis, ()) if a not in found), key=order.index)
+            limit = tile_limit(definition, unit, axis)
+            if axis in definition.whole and axis not in {a for a in definition.reduced}:
+                found.update((a, self.sizes[a]) for a in mine)
+            elif limit is not None:
+                self._fill(found, mine, limit)
+        room = self.block(unit)
+        for limit in found.values():
+            room = max(1, room // limit)
+        reduced = {a for axis in definition.reduced for a in binding.get(axis, ())}
+        left = [axis for axis in order if axis not in found]
+        self._fill(found, sorted(left, key=lambda axis: axis in reduced), room)
+        return {axis: found[axis] for axis in order}
+
+    def _fill(self, found: dict[Axis, int], axes: Sequence[Axis], room: int) -> None:
+        for axis in reversed(axes):
+            found[axis] = max(1, min(room, self.sizes[axis]))
+            room = max(1, room // found[axis])
+
+    def block(self, unit: Unit) -> int:
+        """Elements of one issue."""
+        lanes = unit.attributes.get("lanes")
+        array = unit.attributes.get("rows", 1) * unit.attributes.get("columns", 1)
+        elements = max(lanes * ISSUE if lanes else array, ISSUE)
+        memory = self.choosing.machine.scratchpad
+        return elements if memory.managed == "software" else max(elements, memory.size // 32)
+
+    def _report(self, call: Call, nodes: int) -> None:
+        share = self.coverage.instructions.setdefault(call.opcode.instruction, Share())
+        share.calls += 1
+        share.nodes += nodes
+        share.operations += call.operations
+        for access in call.accesses:
+            axes = access.axes
+            size = DTYPES[self.tensors[access.tensor].dtype].size
+            share.bytes += size * self.choosing.volume(axes)
+        self.coverage.calls.append((call.source, call.name))
+
+    @property
+    def mover(self) -> Instruction:
+        """The instruction that yields its operand."""
+        for instruction in self.choosing.usable():
+            if len(instruction.operands) == 1 and instruction.outputs == instruction.operands:
+                return instruction
+        raise CompileError(
+            f"graph {self.graph.name!r}: a value must change its place, but no instruction of "
+            f"machine {self.choosing.machine.name!r} yields its operand, as 'move' does"
+        )
+
+
+def indexed(
+    read: Read, sizes: Mapping[Axis, int], forced: set[Axis]
+) -> tuple[Access, tuple[Axis, ...]]:
+    """An operand's access and the axis of each of its dimensions.
+
+    A dimension that several axes index, or one with a stride, is walked by its innermost axis; the
+    others go one position an issue and are added to `forced`.
+    """
+    access, found = read.place.access, []
+    times = Counter(axis for index in access.index for axis, _ in index.terms)
+    index_ = []
+    for index in access.index:
+        window = read.windows.get(index.terms[0][0]) if len(index.terms) == 1 else None
+        if window is not None:
+            ((axis, stride),) = index.terms
+            terms = tuple((a, s * stride) for a, s in window.terms)
+            index_.append(Index(terms, index.offset + stride * window.offset))
+            found.append(axis)
+            continue
+        index_.append(index)
+        able = [a for a, s in index.terms if s == 1 and a not in forced and times[a] == 1]
+        best = max(able, key=lambda axis: sizes[axis], default="")
+        found.append(best)
+        forced.update(axis for axis, _ in index.terms if axis != best)
+    return Access(access.tensor, tuple(index_), access.fill), tuple(found)
+
+
+def ordered(drafts: Sequence[Draft]) -> list[int]:
+    """Numbers of drafts, each after those it waits for and else as given; a scan's stay together."""
+    members: dict[int, list[int]] = {}
+    item = {}
+    for number, draft in enumerate(drafts):
+        first = number
+        if draft.block is not None:
+            first = next((n for n in members if drafts[n].block == draft.block), number)
+        item[number] = first
+        members.setdefault(first, []).append(number)
+    waits = {
+        first: {item[a] for n in group for a in drafts[n].after} - {first}
+        for first, group in members.items()
+    }
+    found = []
+    for first in _sorted(waits):
+        inside = set(members[first])
+        found += _sorted({n: drafts[n].after & inside for n in members[first]})
+    return found
+
+
+def _sorted(waits: Mapping[int, Iterable[int]]) -> list[int]:
+    left = {number: set(others) for number, others in waits.items()}
+    users: dict[int, list[int]] = {}
+    for number, others in left.items():
+        for other in others:
+            users.setdefault(other, []).append(number)
+    ready = [number for number, others in left.items() if not others]
+    ready.sort()
+    found = []
+    while ready:
+        number = heappop(ready)
+        found.append(number)
+        for user in users.get(number, ()):
+            left[user].discard(number)
+            if not left[user]:
+                heappush(ready, user)
+    assert len(found) == len(left), "calls wait for each other"
+    return found
+
+
+class Scope:
+    """The values of a graph, or of one step of a scan in it."""
+
+    def __init__(
+        self,
+        lowering: Lowering,
+        outer: Scope | None = None,
+        scan: tuple[Axis, bool, int] | None = None,
+    ) -> None:
+        self.all, self.outer, self.scan = lowering, outer, scan
+        self.homes: dict[Node, Place] = {}
+        self.targets: dict[Node, list[Access]] = {}
+        self.moves: list[tuple[Node, Access, frozenset[int]]] = []
+        self.written: dict[str, set[int]] = {}
+        self.readers: Counter[Node] = Counter()
+        self.order: dict[Node, Match | None] = {}
+        self.done: set[Match] = set()
+
+    def lower(
+        self,
+        order: Order,
+        results: Iterable[tuple[Node, Access]],
+        updates: Iterable[Node] = (),
+        states: Iterable[tuple[Node, Input, Access]] = (),
+    ) -> None:
+        """Make the calls for `order`.
+
+        results  values to be written somewhere
+        updates  `Update`s of kept tensors
+        states   (next value, placeholder, carry) of a scan's states
+        """
+        self.order = dict(order)
+        self._count_readers()
+        for node in updates:
+            self.update(node)
+        for value, leaf, access in states:
+            self.replace_state(value, leaf, access)
+        for node, access in results:
+            self.want(node, access)
+        for node in reversed(self.order):
+            self.store(node)
+        for node, match in order:
+            if match is not None:
+                self.compute(match)
+            elif isinstance(node, Opaque):
+                self.opaque(node)
+            elif isinstance(node, Scan):
+                self.scanned(node)
+        self.finish_moves()
+        self.order_writes()
+
+    def _count_readers(self) -> None:
+        """How often each value is read by calls, through views too."""
+        for match in {m for m in self.order.values() if m is not None}:
+            self.readers.update(set(match.leaves))
+        for node, match in self.order.items():
+            if match is None:
+                demands = node.arguments if isinstance(node, Opaque) else stored(node) or ()
+                self.readers.update(set(demands))
+
+    # -- where values go
+
+    def want(self, node: Node, access: Access) -> None:
+        """See that a value is (also) written to `access`."""
+        match node:
+            case _ if self.order.get(node) is not None or isinstance(node, Opaque | Scan):
+                self.targets.setdefault(node, []).append(access)
+            case Stack(xs, axis) if node not in self.homes:
+                self.homes[node] = Place(access)
+                for number, x in enumerate(xs):
+                    self.want(x, _at(access, axis, number))
+            case Cast(x, _) if node not in self.homes and self.readers[x] == 1 and self.made(x):
+                self.homes[node] = Place(access)
+                self.want(x, access)
+            case View(x, index, None) if (
+                node not in self.homes
+                and self.made(x)
+                and (back := inverted(index, x.axes, self.all.sizes))
+            ):
+                self.homes[node] = Place(_substituted(access, back))
+                self.homes[node] = Place(access)
+                self.want(x, _substituted(access, back))
+            case _:
+                self.moves.append((node, access, frozenset()))
+
+    def made(self, node: Node) -> bool:
+        """Whether a value is written by a call, so that it can be written elsewhere."""
+        if self.order.get(node) is not None or isinstance(node, Opaque | Scan):
+            return True
+        return isinstance(node, Stack) and node not in self.homes
+
+    def store(self, node: Node) -> None:
+        """Give a value that is no computation, and that no index can describe, a tensor."""
+        if self.order[node] is not None or node in self.homes:
+            return
+        match node:
+            case Stack() | Cast():
+                pass
+            case View(_, index, _) if any(i.divide != 1 or i.modulo for _, i in index):
+                pass
+            case _:
+                return
+        if isinstance(node, Cast) and not self.readers[node]:
+            return
+        self.want(node, self.all.temporary(self.label(node), self.layout(node), node.dtype))
+        if node not in self.homes:
+            self.homes[node] = Place(self.moves[-1][1])
+
+    def layout(self, node: Node) -> tuple[Axis, ...]:
+        """The order of a value's axes in memory: as in the model, where it is one of the model's."""
+        found = self.all.layouts.get(node, node.axes)
+        return found if set(found) == set(node.axes) else node.axes
+
+    def label(self, node: Node, otherwise: str = "") -> str:
+        named = self.all.names.get(node)
+        return named or otherwise or type(node).__name__.lower()
+
+    # -- kept tensors and states
+
+    def update(self, node: Node) -> None:
+        """Write the value of an update into the kept tensor."""
+        if not isinstance(node, Update) or not isinstance(node.x, Input):
+            raise CompileError(
+                f"graph {self.all.graph.name!r}: an update must be of a kept tensor, "
+                f"not {show(shallow(node))}"
+            )
+        whole = self.all.outside(node.x)
+        given = {axis: i for axis, i in node.at}
+        if any(i.divide != 1 or i.modulo for i in given.values()):
+            raise CompileError(
+                f"graph {self.all.graph.name!r}: kept tensor {node.x.name!r} must be updated at "
+                f"sums of axes, not at {', '.join(f'{a}={i}' for a, i in node.at)}"
+            )
+        access = _substituted(whole, given)
+        self.replace_state(node.value, node.x, access)
+        self.homes[node] = Place(whole)
+
+    def replace_state(self, value: Node, leaf: Input, access: Access) -> None:
+        """Write the next value of a state where the old one is, after all that read the old."""
+        self.written.setdefault(access.tensor, set())
+        if self.safe(value, leaf, access):
+            self.want(value, access)
+        else:
+            self.moves.append((value, access, frozenset()))
+
+    def safe(self, value: Node, leaf: Input, access: Access) -> bool:
+        """Whether the value can be written in place: nobody reads the old one after it or with it,
+        except element by element."""
+        maker = self.order.get(value)
+        if not self.made(value) and not isinstance(value, Cast | View):
+            return False
+        for node, match in self.order.items():
+            reads = match.leaves if match else stored(node) or ()
+            if isinstance(node, Update) or not any(leaf in _storage(read) for read in reads):
+                continue
+            if match is None and not isinstance(node, Scan):
+                continue
+            if match is not None and match is maker:
+                same = access == self.locate(leaf).access
+                parallel = not (match.instruction.whole or match.instruction.reduced)
+                if not (same and parallel and leaf in match.leaves):
+                    return False
+            elif any(value is below for below in walk([node])):
+                return False
+        return True
+
+    def order_writes(self) -> None:
+        """Whatever replaces a kept tensor or a state waits for all that read the old value."""
+        for name, writers in self.written.items():
+            old = self.all.old_readers.get(name, set())
+            for number in writers:
+                self.all.drafts[number].after.update(old - {number})
+
+    # -- reading
+
+    def locate(self, node: Node) -> Place:
+        """Where a value is, in terms of its axes."""
+        if node in self.homes:
+            place = self.homes[node]
+            if isinstance(node, Stack | Cast | View | Update):
+                return Place(place.access, place.after | self.putters(node))
+            return place
+        if self.order.get(node) is None:
+            match node:
+                case Input():
+                    if self.outer is not None and node not in self.homes:
+                        return self.outer.locate(node)
+                    return Place(self.all.outside(node))
+                case View(x, index, fill):
+                    inside = self.locate(x)
+                    return Place(self.viewed(node, inside.access, index, fill), inside.after)
+                case Cast(x, _):
+                    return self.locate(x)
+                case _ if is_number(node):
+                    return Place(self.all.number(node))
+        raise AssertionError(f"no home: {show(shallow(node))}")
+
+    def putters(self, node: Node) -> frozenset[int]:
+        """The drafts that write a value which is no computation."""
+        found: set[int] = set()
+        for moved, _, after in self.moves:
+            if moved is node:
+                found |= after
+        parts: tuple[Node, ...] = node.children
+        if isinstance(node, Update):
+            parts = (node.value,)
+            for number in self.written.get(node.x.name if isinstance(node.x, Input) else "", ()):
+                found.add(number)
+        for part in parts:
+            moved_part = [after for moved, _, after in self.moves if moved is part]
+            for after in moved_part:
+                found |= after
+            if self.order.get(part) is not None or part in self.homes:
+                found |= self.locate(part).after
+        return frozenset(found)
+
+    def viewed(
+        self,
+        node: Node,
+        access: Access,
+        index: Sequence[tuple[Axis, Affine]],
+        fill: float | int | bool | None,
+    ) -> Access:
+        if any(i.divide != 1 or i.modulo for _, i in index):
+            raise CompileError(
+                f"graph {self.all.graph.name!r}: {show(shallow(node))} is read at an index that is "
+                "no sum of axes; give the tensor the finer axes, or move it first"
+            )
+        found = _substituted(access, dict(index))
+        if fill is None:
+            return found
+        if access.fill not in (None, float(fill)):
+            raise CompileError(
+                f"graph {self.all.graph.name!r}: {show(shallow(node))} is padded twice, with "
+                f"{access.fill} and {fill}"
+            )
+        return replace(found, fill=float(fill))
+
+    # -- computing
+
+    def compute(self, match: Match) -> None:
+        """The calls of a match."""
+        if match in self.done:
+            return
+        self.done.add(match)
+        definition = match.instruction
+        root = next(r for r in match.roots if r is not None)
+        label = self.label(root, definition.name)
+        reads = tuple(self.read(match, number, leaf) for number, leaf in enumerate(match.leaves))
+        work = Work(
+            definition.name, self.source(match), definition, match.binding, match.loops,
+            match.immediates, reads, (), direct=_tables(definition),
+        )  # fmt: skip
+        law = self.all.choosing.step(match)
+        if law is not None:
+            self.by_law(match, work, law, label)
+        elif self.in_pieces(work):
+            self.by_steps(match, work, label)
+        else:
+            writes = []
+            for number, node in enumerate(match.roots):
+                if node is not None and self.needed(node):
+                    writes += [(number, access) for access in self.goals(node, label)]
+            made = self.call(replace(work, writes=tuple(writes)), match.meaning, len(match.inner))
+            for node in match.roots:
+                if node is not None and node in self.homes:
+                    self.homes[node] = Place(self.homes[node].access, frozenset([made]))
+
+    def needed(self, node: Node) -> bool:
+        return node in self.order or node in self.targets
+
+    def source(self, match: Match) -> str:
+        names = [self.all.names.get(root) for root in match.roots if root is not None]
+        names += [self.all.names.get(node) for node in match.inner]
+        return ", ".join(dict.fromkeys(name for name in names if name))
+
+    def read(self, match: Match, number: int, leaf: Node) -> Read:
+        """An operand, through its windows; what is indexed too awkwardly is moved first."""
+        definition, binding = match.instruction, match.binding
+        name = definition.operands[number].name
+        windows = {}
+        for (operand, axis), index in definition.windows.items():
+            if operand == name:
+                ((ours,), terms) = binding[axis], index.terms
+                windows[ours] = Affine(tuple((binding[a][0], s) for a, s in terms), index.offset)
+        place = self.locate(leaf)
+        fills = [
+            node.fill
+            for node in walk(definition.outputs)
+            if isinstance(node, View) and node.fill is not None
+            if isinstance(node.x, Input) and node.x.name == name
+        ]
+        if fills and windows:
+            place = Place(replace(place.access, fill=float(fills[0])), place.after)
+        read = Read(place, windows)
+        forced: set[Axis] = set()
+        indexed(read, self.all.sizes, forced)
+        kept = {
+            a for axis in (*definition.whole, *definition.reduced) for a in binding.get(axis, ())
+        }
+        if forced & (kept | set(union(binding.get(a, ()) for a in definition.indexed))):
+            access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
+            return Read(Place(access, frozenset([self.move(leaf, place, access)])), windows)
+        return read
+
+    def goals(self, node: Node, label: str, accumulates: bool = False) -> list[Access]:
+        """Where a call writes a value; its home is the first that serves all its readers."""
+        wanted = self.targets.get(node, [])
+        dtype = node.dtype if not is_float(node.dtype) or node.dtype == "f64" else "f32"
+        tensors = self.all.tensors
+        exact = [a for a in wanted if tensors[a.tensor].dtype == dtype]
+        only = not self.readers[node] and not accumulates
+        home = exact[0] if exact else wanted[0] if wanted and only else None
+        rest = [access for access in wanted if access is not home]
+        if home is None:
+            home = self.all.temporary(label, self.layout(node), dtype)
+        self.homes[node] = Place(home)
+        if accumulates:
+            self.moves += [(node, access, frozenset()) for access in rest]
+            return [home]
+        return [home, *rest]
+
+    def call(self, work: Work, meaning: Instruction | None, nodes: int = 0) -> int:
+        """Make a call; note what it does to tensors whose old value others read."""
+        operations = 0
+        if meaning is not None and not meaning.opaque:
+            lengths = {axis: self.all.sizes[axis] for axis in self.all.sizes}
+            operations = int(meaning.operations(lengths))
+        if self.scan:
+            operations *= self.all.sizes[self.scan[0]]
+        number = self.all.draft(work, self.scan, operations, nodes)
+        for read in work.reads:
+            if not read.place.after:
+                self.all.old_readers.setdefault(read.place.access.tensor, set()).add(number)
+        for _, access in work.writes:
+            if access.tensor in self.written:
+                self.written[access.tensor].add(number)
+        return number
+
+    # -- in pieces
+
+    def in_pieces(self, work: Work) -> bool:
+        """Whether one issue does not see the whole of what is reduced."""
+        definition = work.definition
+        if definition.accumulation is None:
+            return False
+        unit = unit_for(definition, self.all.choosing.machine)
+        assert unit is not None
+        limits = self.all.limits(work, unit, set(), ())
+        reduced = [a for axis in definition.reduced for a in work.binding[axis]]
+        return any(limits[axis] < self.all.sizes[axis] for axis in reduced)
+
+    def by_steps(self, match: Match, work: Work, label: str) -> None:
+        """A step that accumulates over pieces, and what finishes it."""
+        definition = work.definition
+        (root,) = match.roots
+        assert root is not None
+        step, finish = step_of(definition)
+        reduced = frozenset(a for axis in definition.reduced for a in work.binding[axis])
+        given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
+        reads = tuple(given[operand.name] for operand in step.operands)
+        work = replace(work, definition=step, reads=reads, reduce=reduced)
+        if finish is None:
+            (home,) = self.goals(root, label, accumulates=True)
+            made = self.call(replace(work, writes=((0, home),)), match.meaning, len(match.inner))
+            self.homes[root] = Place(home, frozenset([made]))
+            return
+        state = step.states[0].input
+        axes = (*match.loops, *union(work.binding[axis] for axis in state.axes))
+        partial = self.all.temporary(f"{label}.{state.name}", axes, state.dtype)
+        made = self.call(replace(work, writes=((0, partial),)), match.meaning, len(match.inner))
+        place = Place(partial, frozenset([made]))
+        binding = {axis: work.binding[axis] for axis in finish.axes}
+        self.finish(match, work, finish, binding, {**given, state.name: Read(place)}, label)
+
+    def by_law(self, match: Match, work: Work, law: tuple[Instruction, Axis], label: str) -> None:
+        """A step that an instruction says folds to the whole, and what finishes it."""
+        step, axis = law
+        definition = work.definition
+        given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
+        (name,) = {each.finish for each in step.laws if each.whole == definition.name}
+        finish = self.all.choosing.library.get(name)
+        if finish is None:
+            raise CompileError(
+                f"instruction {step.name!r}: {name!r}, which finishes it, is not in the library"
+            )
+        writes, states = [], {}
+        for number, state in enumerate(step.states):
+            axes = (*match.loops, *union(match.binding[a] for a in state.input.axes))
+            access = self.all.temporary(f"{label}.{state.input.name}", axes, state.input.dtype)
+            writes.append((number, access))
+            states[state.input.name] = access
+        binding = {a: match.binding[a] for a in step.axes}
+        reads = tuple(given[operand.name] for operand in step.operands)
+        names = {i.name for i in step.immediates}
+        numbers = {key: value for key, value in match.immediates.items() if key in names}
+        made = self.call(
+            replace(
+                work, name=step.name, definition=step, binding=binding, immediates=numbers,
+                reads=reads, writes=tuple(writes), reduce=frozenset(match.binding[axis]),
+            ),
+            match.meaning,
+            len(match.inner),
+        )  # fmt: skip
+        after = frozenset([made])
+        reads_by_name = {name: Read(Place(access, after)) for name, access in states.items()}
+        binding = {a: match.binding[a] for a in finish.axes}
+        self.finish(match, work, finish, binding, {**given, **reads_by_name}, label)
+
+    def finish(
+        self,
+        match: Match,
+        work: Work,
+        finish: Instruction,
+        binding: Binding,
+        given: Mapping[str, Read],
+        label: str,
+    ) -> None:
+        root = next(r for r in match.roots if r is not None)
+        names = {i.name for i in finish.immediates}
+        numbers = {key: value for key, value in work.immediates.items() if key in names}
+        goals = self.goals(root, label)
+        made = self.call(
+            replace(
+                work, name=finish.name, definition=finish, binding=binding, immediates=numbers,
+                reads=tuple(given[operand.name] for operand in finish.operands),
+                writes=tuple((0, access) for access in goals), reduce=frozenset(), direct=(),
+            ),
+            None,
+        )  # fmt: skip
+        self.homes[root] = Place(goals[0], frozenset([made]))
+
+    # -- moves
+
+    def move(self, node: Node, place: Place, access: Access) -> int:
+        """Copy a value from its place to `access`."""
+        mover = self.all.mover
+        axes = node.axes
+        (m,) = mover.axes
+        source = self.all.names.get(node, "")
+        work = Work(mover.name, source, mover, {m: axes}, (), {}, (Read(place),), ((0, access),))
+        return self.call(work, None)
+
+    def finish_moves(self) -> None:
+        """Copy what is wanted at places that nothing could write directly."""
+        left, self.moves = self.moves, []
+        for node, access, _ in left:
+            if node in self.homes and self.homes[node].access == access:
+                place = self._source(node)
+            else:
+                place = self.locate(node)
+            self.moves.append((node, access, frozenset([self.move(node, place, access)])))
+
+    def _source(self, node: Node) -> Place:
+        """Where a value that got a tensor of its own comes from."""
+        match node:
+            case View(x, index, fill):
+                inside = self.locate(x)
+                return Place(self.viewed(node, inside.access, index, fill), inside.after)
+            case Cast(x, _):
+                return self.locate(x)
+        raise AssertionError(node)
+
+    # -- opaque operators and scans
+
+    def opaque(self, node: Opaque) -> None:
+        """One call for all results of an opaque operator; its body wants flat, whole arrays."""
+        if node in self.homes:
+            return
+        definition = self.all.choosing.library[node.operator]
+        twins = [
+            other
+            for other in self.order
+            if isinstance(other, Opaque)
+            and (other.operator, other.arguments) == (node.operator, node.arguments)
+        ]
+        binding: dict[Axis, tuple[Axis, ...]] = {}
+        pairs = list(zip(definition.operands, node.arguments, strict=False))
+        pairs += [(definition.results[twin.output], twin) for twin in twins]
+        if len(node.arguments) != len(definition.operands):
+            raise CompileError(
+                f"operator {node.operator!r}: takes {len(definition.operands)} operands, "
+                f"not {len(node.arguments)}"
+            )
+        for ours, theirs in pairs:
+            for a, b in zip(ours.axes, theirs.axes, strict=True):
+                binding[a] = (b,)
+        reads = []
+        for argument in node.arguments:
+            place = self.locate(argument)
+            if place.access.index != plain_index(argument.axes):
+                access = self.all.temporary(self.label(argument), argument.axes, argument.dtype)
+                place = Place(access, frozenset([self.move(argument, place, access)]))
+            reads.append(Read(place))
+        writes, homes = [], {}
+        for number, result in enumerate(definition.results):
+            twin = next((t for t in twins if t.output == number), None)
+            axes = union(binding[axis] for axis in result.axes)
+            label = self.label(node if twin is None else twin, f"{node.operator}.{result.name}")
+            exact = list(self.targets.get(twin, ())) if twin is not None else []
+            home = exact[0] if exact else self.all.temporary(label, axes, result.dtype)
+            writes.append((number, home))
+            if twin is not None:
+                homes[twin] = home
+                self.moves += [(twin, access, frozenset()) for access in exact[1:]]
+        source = self.all.names.get(node, "")
+        work = Work(
+            definition.name, source, definition, binding, (), {}, tuple(reads), tuple(writes),
+            sets=node.sets,
+        )  # fmt: skip
+        made = self.call(work, None, 1)
+        self.homes.update((twin, Place(home, frozenset([made]))) for twin, home in homes.items())
+
+    def scanned(self, node: Scan) -> None:
+        """The calls of all results of a recurrence."""
+        if node in self.homes:
+            return
+        if self.scan is not None:
+            raise CompileError(
+                f"graph {self.all.graph.name!r}: a recurrence over {node.body.axis!r} must not be "
+                f"inside one over {self.scan[0]!r}"
+            )
+        twins = [
+            other
+            for other in self.order
+            if isinstance(other, Scan)
+            and (other.body, other.initial, other.xs) == (node.body, node.initial, node.xs)
+        ]
+        Steps(self, node, twins).lower()
+
+    def final(self, node: Scan, carry: Access, after: frozenset[int]) -> None:
+        """Copy the last value of a state out of the scan."""
+        wanted = self.targets.get(node, [])
+        label = self.label(node, "final")
+        home = wanted[0] if wanted else self.all.temporary(label, node.axes, node.dtype)
+        made = self.move(node, Place(carry, after), home)
+        self.homes[node] = Place(home, frozenset([made]))
+        self.moves += [(node, access, frozenset()) for access in wanted[1:]]
+
+
+class Steps:
+    """A recurrence as calls that run once a step."""
+
+    def __init__(self, outer: Scope, node: Scan, twins: Sequence[Scan]) -> None:
+        self.outer, self.node, self.twins = outer, node, twins
+        self.body = node.body
+        self.all = outer.all
+        self.label = next((outer.all.names[t] for t in twins if t in outer.all.names), "scan")
+        self.block = next(outer.all.blocks)
+        self.inner = Scope(self.all, outer, (self.body.axis, self.body.reverse, self.block))
+
+    def lower(self) -> None:
+        body, outer = self.body, self.outer
+        carries = [self.carry(n) for n in range(len(body.states))]
+        renamed, leaves = self.renamed()
+        for leaf, (access, after) in zip(leaves, carries, strict=False):
+            self.inner.homes[leaf] = Place(access, after)
+        count_ = len(body.states)
+        fixed = {a: n for a, n in self.all.sizes.items() if not self.all.extents[a].length.terms}
+        roots = canonical((*renamed.next, *renamed.emits), fixed).roots
+        needed = {t.output - count_: t for t in self.twins if t.output >= count_}
+        states = roots[:count_]
+        results: list[tuple[Node, Access]] = []
+        for number, twin in sorted(needed.items()):
+            wanted = outer.targets.get(twin, [])
+            home = (
+                wanted[0]
+                if wanted
+                else self.all.temporary(outer.label(twin, self.label), twin.axes, twin.dtype)
+            )
+            outer.moves += [(twin, access, frozenset()) for access in wanted[1:]]
+            results.append((roots[count_ + number], home))
+        asked = (*states, *(node for node, _ in results))
+        order = self.all.select(asked)
+        first = len(self.all.drafts)
+        plain = [access for access, _ in carries]
+        self.inner.lower(order, results, (), zip(states, leaves, plain, strict=False))
+        made = frozenset(
+            n for n in range(first, len(self.all.drafts)) if self.all.drafts[n].block == self.block
+        )
+        for (_, twin), (_, home) in zip(sorted(needed.items()), results, strict=True):
+            outer.homes[twin] = Place(home, made)
+        for twin in self.twins:
+            if twin.output < count_:
+                outer.final(twin, plain[twin.output], made)
+
+    def carry(self, number: int) -> tuple[Access, frozenset[int]]:
+        """The tensor of a state, and what puts its first value there."""
+        leaf, initial = self.body.states[number], self.node.initial[number]
+        label = f"{self.label}.{leaf.name}"
+        access = self.all.temporary(label, leaf.axes, leaf.dtype, "carry")
+        if is_number(initial):
+            tensor = self.all.tensors[access.tensor]
+            value = number_of(initial, {}, {})
+            if value is None:
+                raise CompileError(
+                    f"graph {self.all.graph.name!r}: state {leaf.name!r} cannot start as "
+                    f"{show(initial)}, which follows from a parameter"
+                )
+            self.all.tensors[access.tensor] = replace(tensor, initial=float(value))
+            return access, frozenset()
+        place = self.outer.locate(initial)
+        mover = self.all.mover
+        (m,) = mover.axes
+        work = Work(mover.name, "", mover, {m: leaf.axes}, (), {}, (Read(place),), ((0, access),))
+        return access, frozenset([self.outer.call(work, None)])
+
+    def renamed(self) -> tuple[Recurrence, list[Input]]:
+        """The body with leaves of its own: states, slices, and values that all steps share."""
+        body, known = self.body, dict[Node, Node]()
+        leaves = []
+        for leaf in body.states:
+            leaves.append(Input(f"{self.label}#{self.block}.{leaf.name}", leaf.axes, leaf.dtype))
+            known[leaf] = leaves[-1]
+        given = list(zip(body.slices, self.node.xs, strict=True))
+        for leaf, x in given:
+            made = Input(f"{self.label}#{self.block}.{leaf.name}", leaf.axes, leaf.dtype)
+            known[leaf] = made
+            self.inner.homes[made] = self.outer.locate(x)
+        for number, node in enumerate(invariants(body)):
+            if not is_number(node) and not isinstance(node, Input):
+                made = Input(f"{self.label}#{self.block}.{number}", node.axes, node.dtype)
+                known[node] = made
+                self.inner.homes[made] = self.outer.locate(node)
+        results = substitute((*body.next, *body.emits), known)
+        cut = len(body.next)
+        renamed = Recurrence(body.axis, (), (), results[:cut], results[cut:], body.reverse)
+        return renamed, leaves
+
+
+# ---------------------------------------------------------------- indices
+
+
+def _at(access: Access, axis: Axis, position: int) -> Access:
+    return _substituted(access, {axis: Affine((), position)})
+
+
+def _substituted(access: Access, index: Mapping[Axis, Affine]) -> Access:
+    """An access with axes replaced by sums of axes."""
+    found = []
+    for dimension in access.index:
+        strides: dict[Axis, int] = {}
+        offset = dimension.offset
+        for axis, stride in dimension.terms:
+            inner = index.get(axis, Affine(((axis, 1),)))
+            assert inner.divide == 1
+            assert not inner.modulo
+            offset += stride * inner.offset
+            for name, step in inner.terms:
+                strides[name] = strides.get(name, 0) + stride * step
+        terms = tuple((axis, stride) for axis, stride in strides.items() if stride)
+        found.append(Index(terms, offset))
+    return Access(access.tensor, tuple(found), access.fill)
+
+
+def inverted(
+    index: Sequence[tuple[Axis, Affine]], axes: Sequence[Axis], sizes: Mapping[Axis, int]
+) -> dict[Axis, Affine] | None:
+    """The new axes of a view in terms of the old, if every old position is some new one:
+    a rename, or a merge such as h = n // 64, e = n % 64."""
+    found: dict[Axis, Affine] = {}
+    merged: dict[Axis, list[tuple[Axis, Affine]]] = {}
+    for old, i in index:
+        if i.plain is not None:
+            if sizes[old] != sizes[i.plain] or i.plain in found:
+                return None
+            found[i.plain] = Affine(((old, 1),))
+        elif len(i.terms) == 1 and i.terms[0][1] == 1 and not i.offset:
+            merged.setdefault(i.terms[0][0], []).append((old, i))
+        else:
+            return None
+    for new, parts in merged.items():
+        stride, terms = 1, []
+        for old, i in sorted(parts, key=lambda part: part[1].divide):
+            outermost = stride * sizes[old] == sizes[new] and not i.modulo
+            if i.divide != stride or not (outermost or i.modulo == sizes[old]):
+                return None
+            terms.append((old, stride))
+            stride *= sizes[old]
+        if stride != sizes[new]:
+            return None
+        found[new] = Affine(tuple(terms))
+    return found
+
+
+def _storage(node: Node) -> set[Node]:
+    """The values that a value which is no computation is read from."""
+    found, waiting = {node}, [node]
+    while waiting:
+        match waiting.pop():
+            case View(x, _, _) | Cast(x, _):
+                more: tuple[Node, ...] = (x,)
+            case Stack(xs, _):
+                more = xs
+            case _:
+                more = ()
+        found.update(more)
+        waiting += more
+    return found
+
+
+def _tables(definition: Instruction) -> tuple[int, ...]:
+    """The operands of which only looked-up rows are read."""
+    tables = {node.table for node in walk(definition.outputs) if isinstance(node, Gather)}
+    return tuple(n for n, operand in enumerate(definition.operands) if operand in tables)

@@ -1,0 +1,800 @@
+"""Where an instruction computes what a node of a graph computes, by comparing canonical forms.
+
+An operand stands for any value, an immediate for any number; sums and products match in any order.
+What else could say the same, such as comparing values, is another `Finder`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+from infinisa.isa.dtypes import is_float, promote
+from infinisa.isa.evaluate import evaluate
+from infinisa.isa.instance import instance
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import (
+    Affine,
+    Axis,
+    Cast,
+    Constant,
+    Dot,
+    Gather,
+    Immediate,
+    Input,
+    Map,
+    Node,
+    Position,
+    Reduce,
+    Scan,
+    Size,
+    Stack,
+    View,
+    refine,
+    substitute,
+    union,
+    walk,
+)
+
+from .canonical import NEUTRAL, canonical, combined, is_number, separated
+
+ROUNDING = 2.0**-23
+"""Numbers this close are one number: a model's file may hold either rounded to f32."""
+
+MASKED = -1e9
+"""What a model writes for minus infinity; below it a softmax yields zero all the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """An instruction that computes values of a graph.
+
+    roots       for each output the node it yields, or None where the graph has no such node
+    leaves      for each operand the value it reads
+    binding     the instruction's axes as axes of the graph
+    loops       axes of the graph outside the instruction
+    immediates  its numbers
+    inner       the nodes it computes
+    meaning     the instance: over the graph's axes
+    """
+
+    instruction: Instruction
+    roots: tuple[Node | None, ...]
+    leaves: tuple[Node, ...]
+    binding: Mapping[Axis, tuple[Axis, ...]]
+    loops: tuple[Axis, ...]
+    immediates: Mapping[str, float | int]
+    inner: frozenset[Node]
+    meaning: Instruction = field(repr=False)
+
+    def __str__(self) -> str:
+        leaves = ", ".join(
+            f"{operand.name}={leaf}"
+            for operand, leaf in zip(self.instruction.operands, self.leaves, strict=True)
+        )
+        return f"{self.instruction.name}({leaves})"
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Every axis of the graph that the call runs over: loops, parallel, reduced."""
+        bound = (self.binding.get(axis, ()) for axis in self.instruction.axes)
+        return union([self.loops, *bound])
+
+
+class Finder(Protocol):
+    """Finds the instructions that compute a node."""
+
+    def __call__(self, root: Node) -> Iterable[Match]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The graph around a cone, in canonical form.
+
+    users   who reads each node; None stands for the outside
+    sizes   the most positions of each axis
+    fixed   the sizes that are not bounds of run-time lengths
+    """
+
+    users: Mapping[Node, frozenset[Node | None]]
+    sizes: Mapping[Axis, int]
+    fixed: Mapping[Axis, int]
+
+    @cached_property
+    def shared(self) -> frozenset[Node]:
+        """Values with several users: a chain of sums does not run through them."""
+        return frozenset(node for node, users in self.users.items() if len(users) > 1)
+
+    @cached_property
+    def free(self) -> frozenset[Node]:
+        """Values that no tensor goes into, such as masks: they may be computed again."""
+        found: set[Node] = set()
+        for node in walk(self.users):
+            leaf = isinstance(node, Input | Scan) or not (node.children or _elementary(node))
+            if not leaf and all(child in found for child in node.children):
+                found.add(node)
+        return frozenset(found)
+
+    @staticmethod
+    def of(
+        roots: Sequence[Node], sizes: Mapping[Axis, int], fixed: Mapping[Axis, int]
+    ) -> Surroundings:
+        users: dict[Node, set[Node | None]] = {node: set() for node in walk(roots)}
+        for node in users:
+            for child in node.children:
+                users[child].add(node)
+        for root in roots:
+            users[root].add(None)
+        return Surroundings({n: frozenset(who) for n, who in users.items()}, sizes, fixed)
+
+
+def _elementary(node: Node) -> bool:
+    return isinstance(node, Constant | Immediate | Size | Position)
+
+
+# ---------------------------------------------------------------- patterns
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """An instruction to look for: `expression` is the canonical form of its output `output`."""
+
+    instruction: Instruction
+    output: int
+    expression: Node
+    shared: frozenset[Node]
+
+    @cached_property
+    def heads(self) -> frozenset[str]:
+        """What the outermost operation of a matching node may be."""
+        match self.expression:
+            case Map("add" | "multiply" as function, _):
+                number, rest = separated(self.expression, function, self.shared)
+                found = {function}
+                if len(rest) == 1 and any(isinstance(n, Immediate) for n in walk([number])):
+                    found.update(head(part) for part in rest)  # the immediate may be neutral
+                return frozenset(found)
+        return frozenset([head(self.expression)])
+
+
+def head(node: Node) -> str:
+    """The outermost operation of a node, casts between floats apart."""
+    match node:
+        case Cast(x, to) if is_float(to) and is_float(x.dtype):
+            return head(x)
+        case Map(function, _):
+            return function
+        case Reduce(function, _, _):
+            return f"reduce {function}"
+        case Dot():
+            return "reduce sum"
+    return type(node).__name__
+
+
+def patterns(library: Iterable[Instruction]) -> list[Pattern]:
+    """What to look for: an instruction by the output that has all its operands."""
+    found: list[Pattern] = []
+    for instruction in library:
+        if instruction.opaque or instruction.states:
+            continue
+        operands = set(instruction.operands)
+        for number, output in enumerate(instruction.outputs):
+            if operands <= set(walk([output])) and not isinstance(output, Input):
+                for form in _forms(output):
+                    found.append(Pattern(instruction, number, *form))
+                break
+    return found
+
+
+def _forms(output: Node) -> list[tuple[Node, frozenset[Node]]]:
+    """The canonical form of an output and of the other ways to write it."""
+    forms = {}
+    for written in (output, *_inside_contraction(output), *_additive_mask(output)):
+        made = canonical([written])
+        users: dict[Node, int] = {}
+        for node in walk(made.roots):
+            for child in node.children:
+                users[child] = users.get(child, 0) + 1
+        shared = frozenset(node for node, count in users.items() if count > 1 and node.children)
+        forms[made.roots[0]] = shared
+    return list(forms.items())
+
+
+def _inside_contraction(output: Node) -> list[Node]:
+    """dot(e, v, t) * r  →  dot(e * r, v, t), where r lacks t: softmax before or after the dot"""
+    (node,) = canonical([output]).roots
+    match node:
+        case Map("multiply", _):
+            number, rest = separated(node, "multiply")
+            for part in rest:
+                others = [other for other in rest if other is not part]
+                if isinstance(part, Dot) and others:
+                    if not any(set(part.over) & set(other.axes) for other in others):
+                        for a, b in ((part.a, part.b), (part.b, part.a)):
+                            if all(set(other.axes) <= set(a.axes) for other in others):
+                                inside = combined("multiply", Constant(1), [a, *others])
+                                return [number * Dot(inside, b, part.over)]
+    return []
+
+
+def _additive_mask(output: Node) -> list[Node]:
+    """where(c, x, -inf)  →  x + where(c, 0, -inf), both also under the other forms"""
+    known: dict[Node, Node] = {}
+    for node in walk([output]):
+        match node:
+            case Map("where", (condition, x, Constant(low))) if low <= MASKED and x.axes:
+                known[node] = _Raw.add(
+                    x, Map("where", (condition, Constant(0.0), Constant(MASKED)))
+                )
+    if not known:
+        return []
+    (changed,) = substitute([output], known)
+    return [changed, *_inside_contraction(changed)]
+
+
+class _Raw:
+    """Nodes as they are written."""
+
+    @staticmethod
+    def add(a: Node, b: Node) -> Node:
+        return Map("add", (a, b))
+
+
+# ---------------------------------------------------------------- unification
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What is known so far of a match.
+
+    leaves   values of operands
+    one      axes that stand for each other, one to one
+    many     (instruction's axes, graph's axes) reduced together
+    numbers  (instruction's, graph's) numbers that must be equal
+    inner    nodes of the graph that are computed
+    """
+
+    leaves: Mapping[str, Node] = field(default_factory=dict)
+    one: Mapping[Axis, Axis] = field(default_factory=dict)
+    many: tuple[tuple[tuple[Axis, ...], tuple[Axis, ...]], ...] = ()
+    numbers: tuple[tuple[Node, Node], ...] = ()
+    inner: frozenset[Node] = frozenset()
+
+    def with_leaf(self, name: str, leaf: Node) -> Partial:
+        return replace(self, leaves={**self.leaves, name: leaf})
+
+    def with_one(self, pairs: Iterable[tuple[Axis, Axis]]) -> Partial | None:
+        known = dict(self.one)
+        for ours, theirs in pairs:
+            if known.setdefault(ours, theirs) != theirs:
+                return None
+        return replace(self, one=known)
+
+    def with_many(self, ours: tuple[Axis, ...], theirs: tuple[Axis, ...]) -> Partial | None:
+        if len(ours) > len(theirs):
+            return None
+        return replace(self, many=(*self.many, (ours, theirs)))
+
+    def with_numbers(self, ours: Node, theirs: Node) -> Partial:
+        return replace(self, numbers=(*self.numbers, (ours, theirs)))
+
+    def with_inner(self, *nodes: Node) -> Partial:
+        return replace(self, inner=self.inner.union(nodes))
+
+
+class Unifier:
+    """All ways in which a pattern is a cone of the graph."""
+
+    def __init__(self, pattern: Pattern, around: Surroundings) -> None:
+        self.pattern, self.around = pattern, around
+
+    def __call__(self, root: Node) -> Iterator[Partial]:
+        for partial in self.unify(self.pattern.expression, root, Partial()):
+            if root not in partial.leaves.values():
+                yield partial
+
+    def unify(self, p: Node, g: Node, known: Partial) -> Iterator[Partial]:
+        if isinstance(p, Input):
+            yield from self._operand(p, g, known)
+        elif is_number(p):
+            if is_number(g):
+                yield known.with_numbers(p, g)
+        elif isinstance(p, Map) and p.function in NEUTRAL:
+            yield from self._chain(p.function, p, seen_through(g), known)
+        else:
+            g = seen_through(g) if not isinstance(p, Cast) else g
+            yield from self._same_kind(p, g, known.with_inner(g))
+
+    def _operand(self, p: Input, g: Node, known: Partial) -> Iterator[Partial]:
+        bound = known.leaves.get(p.name)
+        if bound is not None:
+            if bound is g or seen_through(bound) is seen_through(g):
+                yield known
+        elif p.type == "f32" or p.type == g.dtype:
+            yield known.with_leaf(p.name, g)
+
+    def _same_kind(self, p: Node, g: Node, known: Partial) -> Iterator[Partial]:
+        after: Partial | None
+        match p, g:
+            case Map(f, ours), Map(h, theirs) if f == h:
+                yield from self._each(ours, theirs, known)
+                if len(theirs) == 2 and _commutes(f):
+                    yield from self._each(ours, theirs[::-1], known)
+            case Dot(a, b, ours), Dot(c, d, theirs):
+                if (after := known.with_many(ours, theirs)) is not None:
+                    yield from self._each((a, b), (c, d), after)
+                    yield from self._each((a, b), (d, c), after)
+            case Reduce("sum", x, ours), Dot(c, d, theirs):
+                if (after := known.with_many(ours, theirs)) is not None:
+                    yield from self.unify(x, combined("multiply", Constant(1), [c, d]), after)
+            case Reduce(f, x, ours), Reduce(h, y, theirs) if f == h:
+                if (after := known.with_many(ours, theirs)) is not None:
+                    yield from self.unify(x, y, after)
+            case Cast(x, ours), Cast(y, theirs) if ours == theirs:
+                yield from self.unify(x, y, known)
+            case Position(ours), Position(theirs):
+                if (after := known.with_one([(ours, theirs)])) is not None:
+                    yield after
+            case Gather(t, i, ours), Gather(u, j, theirs):
+                if (after := known.with_one([(ours, theirs)])) is not None:
+                    yield from self._each((t, i), (u, j), after)
+            case Stack(xs, ours), Stack(ys, theirs) if len(xs) == len(ys):
+                if (after := known.with_one([(ours, theirs)])) is not None:
+                    yield from self._each(xs, ys, after)
+            case View(x, ours, fill), View(y, theirs, other) if fill == other:
+                for pairs in _same_index(ours, theirs):
+                    if (after := known.with_one(pairs)) is not None:
+                        yield from self.unify(x, y, after)
+
+    def _each(self, ps: Sequence[Node], gs: Sequence[Node], known: Partial) -> Iterator[Partial]:
+        if not ps:
+            yield known
+            return
+        for after in self.unify(ps[0], gs[0], known):
+            yield from self._each(ps[1:], gs[1:], after)
+
+    # -- sums and products, in any order
+
+    def _chain(self, function: str, p: Node, g: Node, known: Partial) -> Iterator[Partial]:
+        ours, p_parts = separated(p, function, self.pattern.shared)
+        theirs, g_parts = separated(g, function, self.around.shared - {g})
+        rigid = [part for part in p_parts if not isinstance(part, Input)]
+        loose = [part for part in p_parts if isinstance(part, Input)]
+        if len(rigid) > len(g_parts):
+            return
+        for after, left in self._rigid(rigid, g_parts, known.with_inner(g)):
+            yield from self._loose(function, loose, left, (ours, theirs), after)
+
+    def _rigid(
+        self, rigid: Sequence[Node], left: Sequence[Node], known: Partial
+    ) -> Iterator[tuple[Partial, list[Node]]]:
+        """Match operations with parts of a chain: what is known then, and the parts left over."""
+        if not rigid:
+            yield known, list(left)
+            return
+        for number, part in enumerate(left):
+            for after in self.unify(rigid[0], part, known):
+                yield from self._rigid(rigid[1:], [*left[:number], *left[number + 1 :]], after)
+
+    def _loose(
+        self,
+        function: str,
+        loose: Sequence[Node],
+        left: Sequence[Node],
+        numbers: tuple[Node, Node],
+        known: Partial,
+    ) -> Iterator[Partial]:
+        """Share the parts left over among the operands of a chain."""
+        ours, theirs = numbers
+        if _has_immediate(ours) or not loose or _equal_numbers(ours, theirs):
+            known, spare = known.with_numbers(ours, theirs), None
+        else:
+            spare = _remainder(function, ours, theirs)
+            if spare is None:
+                return
+        for groups in _shares(list(left), len(loose), spare):
+            given = [_group(function, group) for group in groups]
+            yield from self._each(loose, given, known)
+
+
+def seen_through(node: Node) -> Node:
+    """What is under casts between floats: over the reals they do nothing."""
+    while isinstance(node, Cast) and is_float(node.type) and is_float(node.x.dtype):
+        node = node.x
+    return node
+
+
+def _commutes(function: str) -> bool:
+    from infinisa.isa.functions import FUNCTIONS
+
+    return FUNCTIONS[function].commutative
+
+
+def _has_immediate(node: Node) -> bool:
+    return any(isinstance(n, Immediate) for n in walk([node]))
+
+
+def _equal_numbers(a: Node, b: Node) -> bool:
+    if isinstance(a, Constant) and isinstance(b, Constant):
+        return close(a.value, b.value)
+    return True  # sizes are compared when the axes are known
+
+
+def _remainder(function: str, ours: Node, theirs: Node) -> Node | None:
+    """The number that an operand must take in: the graph's without the instruction's."""
+    assert isinstance(ours, Constant)
+    assert isinstance(theirs, Constant)
+    if theirs.value == NEUTRAL[function]:
+        return None  # the graph has no number there: it would be invented
+    if function == "add":
+        return Constant(theirs.value - ours.value)
+    if ours.value == 0 or (ours.value != 1 and theirs.value / ours.value < 0):
+        return None
+    return theirs if ours.value == 1 else Constant(theirs.value / ours.value)
+
+
+def _shares(left: list[Node], count: int, spare: Node | None) -> Iterator[list[list[Node]]]:
+    """Ways to part what is left into `count` groups, none empty; `spare` joins one or is one."""
+    if count == 0:
+        if not left and spare is None:
+            yield []
+        return
+    if spare is not None and len(left) + 1 <= count:
+        left, spare = [*left, spare], None
+    if len(left) < count:
+        return
+    for labels in _labels(len(left), count):
+        groups: list[list[Node]] = [[] for _ in range(count)]
+        for part, label in zip(left, labels, strict=True):
+            groups[label].append(part)
+        if spare is None:
+            yield groups
+        else:
+            for number in range(count):
+                yield [[*group, spare] if n == number else group for n, group in enumerate(groups)]
+
+
+def _labels(parts: int, count: int) -> Iterator[tuple[int, ...]]:
+    if parts == count:
+        yield from itertools.permutations(range(count))
+    elif count == 1:
+        yield (0,) * parts
+    elif count**parts <= 64:
+        for labels in itertools.product(range(count), repeat=parts):
+            if len(set(labels)) == count:
+                yield labels
+
+
+def _group(function: str, group: Sequence[Node]) -> Node:
+    if len(group) == 1:
+        return group[0]
+    numbers = [part for part in group if is_number(part)]
+    rest = [part for part in group if not is_number(part)]
+    return combined(function, numbers[0] if numbers else Constant(NEUTRAL[function]), rest)
+
+
+def _same_index(
+    ours: Sequence[tuple[Axis, Affine]], theirs: Sequence[tuple[Axis, Affine]]
+) -> Iterator[list[tuple[Axis, Axis]]]:
+    """Ways in which two views read alike: which axes stand for each other."""
+    if len(ours) != len(theirs):
+        return
+    for order in itertools.permutations(theirs):
+        pairs: list[tuple[Axis, Axis]] = []
+        for (axis, i), (other, j) in zip(ours, order, strict=True):
+            shape = (sorted(s for _, s in i.terms), i.offset, i.divide, i.modulo)
+            if shape != (sorted(s for _, s in j.terms), j.offset, j.divide, j.modulo):
+                break
+            mine, yours = (sorted(x.terms, key=lambda term: term[1]) for x in (i, j))
+            pairs.append((axis, other))
+            pairs += [(a, b) for (a, _), (b, _) in zip(mine, yours, strict=True)]
+        else:
+            yield pairs
+
+
+# ---------------------------------------------------------------- axes
+
+
+def bind_axes(
+    instruction: Instruction, known: Partial, root: Node
+) -> tuple[dict[Axis, tuple[Axis, ...]], tuple[Axis, ...]] | None:
+    """What each axis of an instruction stands for, and the axes outside it; None if nothing fits.
+
+    Reduced axes stand for the reduced ones. Every other goes by the operands it occurs in: to the
+    axis of the instruction with those operands, or the fewest more (an operand may lack an axis).
+    """
+    bound: dict[Axis, tuple[Axis, ...]] = {ours: (theirs,) for ours, theirs in known.one.items()}
+    if len(set(known.one.values())) != len(known.one):
+        return None
+    for ours, theirs in known.many:
+        if not _bind_reduced(instruction, known, bound, ours, theirs):
+            return None
+    taken = set(union(bound.values()))
+    every = union([root.axes, *(leaf.axes for leaf in known.leaves.values())])
+    left = [axis for axis in every if axis not in taken]
+    loops: list[Axis] = []
+    shares: dict[tuple[Axis, ...], list[Axis]] = {}
+    open_ = {a: where for a, where in _occurrences(instruction).items() if a not in bound}
+    for axis in left:
+        where = {name for name, leaf in known.leaves.items() if axis in leaf.axes}
+        if axis not in root.axes or not where:
+            return None
+        fitting = [a for a, operands in open_.items() if where <= operands]
+        fewest = min((len(open_[a]) for a in fitting), default=0)
+        if fitting:
+            best = tuple(a for a in fitting if len(open_[a]) == fewest)
+            shares.setdefault(best, []).append(axis)
+        else:
+            loops.append(axis)
+    for ours, found in shares.items():
+        _deal(instruction, bound, loops, ours, found)
+    for axis in instruction.axes:
+        if axis not in bound:
+            if axis in instruction.indexed or axis in instruction.reduced:
+                return None
+            bound[axis] = ()
+    return bound, tuple(loops)
+
+
+def _occurrences(instruction: Instruction) -> dict[Axis, frozenset[str]]:
+    """The operands in which each axis of the outputs occurs, through windows too."""
+    found: dict[Axis, set[str]] = {a: set() for out in instruction.outputs for a in out.axes}
+    for operand in instruction.operands:
+        for axis in operand.axes:
+            window = instruction.windows.get((operand.name, axis))
+            for a in window.axes if window else (axis,):
+                if a in found:
+                    found[a].add(operand.name)
+    return {axis: frozenset(names) for axis, names in found.items()}
+
+
+def _bind_reduced(
+    instruction: Instruction,
+    known: Partial,
+    bound: dict[Axis, tuple[Axis, ...]],
+    ours: tuple[Axis, ...],
+    theirs: tuple[Axis, ...],
+) -> bool:
+    """Bind axes that are reduced together; False if they are bound otherwise already."""
+    gone = set(union(bound.get(axis, ()) for axis in ours))
+    if not gone <= set(theirs):
+        return False
+    free = [axis for axis in ours if axis not in bound]
+    left = [axis for axis in theirs if axis not in gone]
+    if not free:
+        return not left
+    if len(free) == 1:
+        bound[free[0]] = tuple(left)
+        return bool(left) and (free[0] not in instruction.indexed or len(left) == 1)
+    operands = {o.name: o for o in instruction.operands}
+    for axis in free:
+        where = {name for name, operand in operands.items() if axis in operand.axes}
+        mine = [a for a in left if where == {n for n, x in known.leaves.items() if a in x.axes}]
+        if not mine:
+            return False
+        bound[axis] = (mine[0],) if len(free) > 1 else tuple(mine)
+        left = [a for a in left if a not in bound[axis]]
+        free = free[1:]
+    return not left
+
+
+def _deal(
+    instruction: Instruction,
+    bound: dict[Axis, tuple[Axis, ...]],
+    loops: list[Axis],
+    ours: tuple[Axis, ...],
+    found: list[Axis],
+) -> None:
+    """Share axes of the graph among axes of the instruction that occur alike, last to last."""
+    left = list(found)
+    for number, axis in enumerate(reversed(ours)):
+        last = number == len(ours) - 1
+        take = left if last and axis not in instruction.indexed else left[-1:]
+        bound[axis] = tuple(take)
+        left = left[: len(left) - len(take)]
+    loops += left
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def close(a: float | int, b: float | int) -> bool:
+    """Whether two numbers differ by no more than one rounding."""
+    return a == b or abs(a - b) <= ROUNDING * max(abs(a), abs(b))
+
+
+def solve_numbers(
+    instruction: Instruction,
+    known: Partial,
+    binding: Mapping[Axis, tuple[Axis, ...]],
+    around: Surroundings,
+) -> dict[str, float | int] | None:
+    """The immediates with which all numbers are equal; those that occur nowhere keep their default.
+
+    None if there are none.
+    """
+    sizes = {axis: around.fixed.get(axis, 0) for axis in union(binding.values())}
+    left = [(refine([ours], binding)[0], theirs) for ours, theirs in known.numbers]
+    values: dict[str, float | int] = {}
+    while left:
+        later = []
+        for ours, theirs in left:
+            unknown = {n.name for n in walk([ours]) if isinstance(n, Immediate)} - set(values)
+            if len(unknown) > 1:
+                later.append((ours, theirs))
+            elif not _settle(ours, theirs, values, sizes):
+                return None
+        if len(later) == len(left):
+            return None
+        left = later
+    for leaf in instruction.immediates:
+        value = values.setdefault(leaf.name, leaf.default)
+        if isinstance(leaf.default, int):
+            if value != round(value):
+                return None
+            values[leaf.name] = round(value)
+    return values
+
+
+def _settle(
+    ours: Node, theirs: Node, values: dict[str, float | int], sizes: Mapping[Axis, int]
+) -> bool:
+    """Make two numbers equal by the one immediate that is still unknown, if any."""
+    target = number_of(theirs, {}, sizes)
+    if target is None:  # it holds a length known at run time: only the same expression is equal
+        (form,) = canonical(substitute([ours], _constants(ours, values))).roots
+        return form is canonical([theirs]).roots[0]
+    while True:
+        value = number_of(ours, values, sizes)
+        if value is not None:
+            return close(value, target) or (value <= MASKED and target <= MASKED)
+        step = _inverted(ours, target, values, sizes)
+        if step is None:
+            return False
+        ours, target = step
+        if isinstance(ours, Immediate):
+            values[ours.name] = target
+            return True
+
+
+def _constants(node: Node, values: Mapping[str, float | int]) -> dict[Node, Node]:
+    return {
+        n: Constant(values[n.name])
+        for n in walk([node])
+        if isinstance(n, Immediate) and n.name in values
+    }
+
+
+def number_of(
+    node: Node, values: Mapping[str, float | int], sizes: Mapping[Axis, int]
+) -> float | None:
+    """A number, if everything in it is known."""
+    for n in walk([node]):
+        if isinstance(n, Immediate) and n.name not in values:
+            return None
+        if isinstance(n, Size) and not sizes.get(n.axis):
+            return None
+    known: dict[Node, Node] = dict(_constants(node, values))
+    known |= {n: Constant(sizes[n.axis]) for n in walk([node]) if isinstance(n, Size)}
+    (form,) = canonical(substitute([node], known)).roots
+    if isinstance(form, Constant):
+        return form.value
+    return float(evaluate([form], {})[0])
+
+
+def _inverted(
+    node: Node, target: float, values: Mapping[str, float | int], sizes: Mapping[Axis, int]
+) -> tuple[Node, float] | None:
+    """f(x) = target  →  x = the inverse of f at target"""
+    match node:
+        case Immediate():
+            return node, target
+        case Map("add" | "multiply" as function, (a, b)):
+            for x, other in ((a, b), (b, a)):
+                value = number_of(other, values, sizes)
+                if value is not None and (function == "add" or value != 0):
+                    return x, target - value if function == "add" else target / value
+        case Map("reciprocal", (x,)) if target != 0:
+            return x, 1 / target
+        case Map("sqrt", (x,)) if target >= 0:
+            return x, target * target
+        case Map("rsqrt", (x,)) if target > 0:
+            return x, 1 / (target * target)
+        case Cast(x, _):
+            return x, target
+    return None
+
+
+# ---------------------------------------------------------------- matches
+
+
+class Syntactic:
+    """The finder that compares canonical forms."""
+
+    def __init__(self, library: Iterable[Instruction], around: Surroundings) -> None:
+        self.around = around
+        self.by_head: dict[str, list[Pattern]] = {}
+        for pattern in patterns(library):
+            for name in pattern.heads:
+                self.by_head.setdefault(name, []).append(pattern)
+
+    def __call__(self, root: Node) -> Iterator[Match]:
+        seen = set()
+        for pattern in self.by_head.get(head(root), ()):
+            for partial in Unifier(pattern, self.around)(root):
+                found = self.complete(pattern, partial, root)
+                if found is not None:
+                    key = (found.instruction, found.leaves, *found.immediates.values())
+                    if key not in seen:
+                        seen.add(key)
+                        yield found
+
+    def complete(self, pattern: Pattern, partial: Partial, root: Node) -> Match | None:
+        """A match, if axes and numbers fit and nobody else needs what is inside."""
+        instruction = pattern.instruction
+        axes = bind_axes(instruction, partial, root)
+        if axes is None:
+            return None
+        binding, loops = axes
+        numbers = solve_numbers(instruction, partial, binding, self.around)
+        if numbers is None:
+            return None
+        leaves = tuple(partial.leaves[operand.name] for operand in instruction.operands)
+        operands = [
+            Input(operand.name, leaf.axes, leaf.dtype)
+            for operand, leaf in zip(instruction.operands, leaves, strict=True)
+        ]
+        meaning = instance(instruction, binding, operands, numbers)
+        roots = self.roots(pattern, meaning, leaves, root)
+        if roots is None or self.needed_outside(partial.inner, leaves, roots):
+            return None
+        return Match(instruction, roots, leaves, binding, loops, numbers, partial.inner, meaning)
+
+    def roots(
+        self, pattern: Pattern, meaning: Instruction, leaves: Sequence[Node], root: Node
+    ) -> tuple[Node | None, ...] | None:
+        """The node of each output; None if the result is not of the root's axes and type."""
+        found: list[Node | None] = []
+        for number, output in enumerate(meaning.outputs):
+            if number == pattern.output:
+                if set(output.axes) != set(root.axes) or not _same_type(output, root):
+                    return None
+                found.append(root)
+            else:
+                known: dict[Node, Node] = dict(zip(meaning.operands, leaves, strict=True))
+                known |= {i: Constant(i.default) for i in meaning.immediates}
+                (form,) = canonical(substitute([output], known), self.around.fixed).roots
+                found.append(form if form in self.around.users else None)
+        if any(leaf in found for leaf in leaves):
+            return None
+        return tuple(found)
+
+    def needed_outside(
+        self, inner: frozenset[Node], leaves: Sequence[Node], roots: Sequence[Node | None]
+    ) -> bool:
+        """Whether a value inside the cone has users outside it."""
+        for node in inner:
+            if node in roots or node in self.around.free or node in leaves:
+                continue
+            users = self.around.users.get(node, frozenset())
+            if any(user is None or not self._inside(user, inner) for user in users):
+                return True
+        return False
+
+    def _inside(self, user: Node, inner: frozenset[Node]) -> bool:
+        if user in inner:
+            return True
+        chain = isinstance(user, Cast) or (isinstance(user, Map) and user.function in NEUTRAL)
+        if not chain:
+            return False  # parts of a chain are not listed one by one
+        users = self.around.users.get(user, frozenset())
+        return bool(users) and all(u is not None and self._inside(u, inner) for u in users)
+
+
+def _same_type(output: Node, root: Node) -> bool:
+    if is_float(output.dtype) and is_float(root.dtype):
+        return True
+    return output.dtype == promote([root.dtype])

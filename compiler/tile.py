@@ -1,0 +1,322 @@
+"""Which calls share loops, in which order, in tiles of what size.
+
+Neighbouring groups are joined as long as that saves time, the pair that gains most first. A group
+is costed for every order of axes worth trying and a grid of tile sizes. Groups that are alike
+(repeated layers) are costed once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, permutations
+from typing import NamedTuple
+
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.errors import CompileError
+from infinisa.isa.language import Axis
+from infinisa.isa.machine import Machine
+from infinisa.isa.program import Parameter
+
+from .calls import Call, Covered
+from .cost import (
+    Cycles,
+    Group,
+    Sizes,
+    Target,
+    combined,
+    estimate,
+    least_bytes,
+    make_grid,
+)
+from .home import Setting, Surroundings, Uses, volume
+from .likeness import Key, Likeness, Names
+from .nest import Nest, Run, may_share, nest
+from .place import chip_bytes
+
+LONGEST = 16
+"""Calls of a group that has been joined: beyond it nothing is gained but search time."""
+
+FILLS = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Shares of the chip memory that tiles may take: the rest is lost between places."""
+
+
+class Effort(NamedTuple):
+    """How finely a group is searched: axes tried as outermost, tile sizes."""
+
+    heads: int
+    points: int
+
+
+COARSE, FINE = Effort(2, 100), Effort(4, 1000)
+
+
+def schedule(
+    covered: Covered,
+    machine: Machine,
+    *,
+    fuse: bool = True,
+    parameters: Iterable[Parameter] = (),
+) -> list[Group]:
+    """The groups of a graph's calls, in order, each with its loops and tile sizes.
+
+    fuse        False: every call (or scan) on its own
+    parameters  their defaults tell how long an axis usually is
+
+    Raises CompileError if the smallest tiles of a call do not fit on the chip.
+    """
+    search = Search(covered, machine, lengths(covered, parameters))
+    runs = atoms(covered)
+    if fuse:
+        runs = greedy(search, runs)
+    return [search.placed(run) for run in runs]
+
+
+def lengths(covered: Covered, parameters: Iterable[Parameter]) -> Sizes:
+    """The bounds of all axes, and the lengths that the defaults of parameters give them."""
+    values = {p.name: p.default for p in parameters}
+    most, typical = {}, {}
+    for extent in covered.extents:
+        most[extent.axis] = typical[extent.axis] = max(extent.most, 1)
+        if all(name in values for name, _ in extent.length.terms):
+            typical[extent.axis] = min(max(extent.length.value(values), 1), most[extent.axis])
+    return Sizes(most, typical)
+
+
+def surroundings(covered: Covered, machine: Machine) -> Surroundings:
+    return Surroundings(covered, machine.scratchpad.managed == "software")
+
+
+def atoms(covered: Covered) -> list[Run]:
+    """Runs of calls that cannot be parted: those of one scan, and all users of a scan's state."""
+    calls = covered.calls
+    ends = list(range(1, len(calls) + 1))  # atom i reaches at least to ends[i]
+    for i, (call, after) in enumerate(pairwise(calls)):
+        if call.scan and (call.scan, call.reverse) == (after.scan, after.reverse):
+            ends[i] = max(ends[i], i + 2)
+    first: dict[str, int] = {}
+    for i, call in enumerate(calls):
+        for access in call.accesses:
+            if covered.tensors[access.tensor].kind == "carry":
+                start = first.setdefault(access.tensor, i)
+                ends[start] = max(ends[start], i + 1)
+    found: list[Run] = []
+    start = 0
+    while start < len(calls):
+        end, i = ends[start], start
+        while i < end:
+            end, i = max(end, ends[i]), i + 1
+        found.append((start, end))
+        start = end
+    return found
+
+
+def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
+    """Orders worth trying: any one or two shared axes outside, then parallel axes, then those
+    that all their calls accumulate over. A scan is outside of all."""
+    axes = list(dict.fromkeys(axis for call in calls for axis in call.loops))
+    scans = [axis for axis in axes if any(call.scan == axis for call in calls)]
+    users = {axis: sum(axis in call.loops for call in calls) for axis in axes}
+    reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.loops)}
+    rest = [axis for axis in axes if axis not in scans]
+    outer = [axis for axis in rest if len(calls) == 1 or users[axis] > 1]
+    outer = sorted(outer, key=lambda axis: (-users[axis], axis in reduced))[:heads]
+    starts: list[tuple[Axis, ...]] = [(axis,) for axis in outer]
+    starts += permutations(outer, 2)
+    found: dict[tuple[tuple[Axis, ...], ...], tuple[Axis, ...]] = {}
+    for head in starts or [()]:
+        tail = [axis for axis in rest if axis not in head]
+        tail.sort(key=lambda axis: (axis in reduced, -users[axis], axes.index(axis)))
+        order = (*scans, *head, *tail)
+        found.setdefault(tuple(tuple(a for a in order if a in c.loops) for c in calls), order)
+    return list(found.values())
+
+
+def spreadable(tree: Nest) -> Axis | None:
+    """The outermost axis, if all calls are in its loop and none accumulates or scans over it."""
+    every = (0, len(tree.calls))
+    if not all(runs[1:2] == (every,) for runs in tree.runs):
+        return None
+    axis = tree.paths[0][0]
+    kept = all(axis not in call.reduce and call.scan != axis for call in tree.calls)
+    return axis if kept else None
+
+
+@dataclass
+class Search:
+    """Costs groups of one graph on one machine; remembers all that it costed, by likeness."""
+
+    covered: Covered
+    machine: Machine
+    sizes: Sizes
+    best_known: dict[Key, Group | None] = field(default_factory=dict)
+    hopes: dict[Key, float] = field(default_factory=dict)
+    shared: dict[tuple[Call, Call, Axis], bool] = field(default_factory=dict)
+    least: dict[int, float] = field(default_factory=dict)
+    cycles: Cycles = field(default_factory=Cycles)
+
+    def __post_init__(self) -> None:
+        self.likeness = Likeness(self.covered.tensors, self.sizes)
+        self.around = surroundings(self.covered, self.machine)
+
+    def legal(self, first: Call, second: Call, axis: Axis) -> bool:
+        key = first, second, axis
+        if key not in self.shared:
+            self.shared[key] = may_share(first, second, axis)
+        return self.shared[key]
+
+    def best(
+        self, run: Run, effort: Effort = COARSE, fill: float = FILLS[0], slots: int = 2
+    ) -> Group | None:
+        """The fastest schedule of a run as one group, or None if nothing fits."""
+        setting = self.around.setting(run)
+        key, names = self.likeness.of(setting.calls, setting.outside)
+        key = (key, effort, fill, slots)
+        if key not in self.best_known:
+            found = self._search(run[0], setting, effort, Target.of(self.machine, fill), slots)
+            self.best_known[key] = found and _renamed(found, names, names.numbered)
+        group = self.best_known[key]
+        if group is None:
+            return None
+        return replace(_renamed(group, names.numbered, names), first=run[0], calls=setting.calls)
+
+    def _search(
+        self, first: int, setting: Setting, effort: Effort, target: Target, slots: int
+    ) -> Group | None:
+        best: Group | None = None
+        for order in orders(setting.calls, effort.heads):
+            tree = nest(setting.calls, order, self.legal)
+            spread = spreadable(tree) if target.cores > 1 else None
+            grid = make_grid(tree, setting, order, self.sizes, effort.points, spread, target.cores)
+            group = estimate(grid, target, self.cycles, first, slots)
+            if group and (best is None or (group.time, group.bytes) < (best.time, best.bytes)):
+                best = group
+        return best
+
+    def hope(self, run: Run) -> float:
+        """No schedule of this run as one group is faster than this."""
+        setting = self.around.setting(run)
+        key, _ = self.likeness.of(setting.calls, setting.outside)
+        if key not in self.hopes:
+            self.hopes[key] = self._hope(setting)
+        return self.hopes[key]
+
+    def _hope(self, setting: Setting) -> float:
+        target = Target.of(self.machine, 1.0)
+        busy: dict[str, float] = {}
+        for call in setting.calls:
+            least = self._least(call) / target.cores
+            busy[call.unit.name] = busy.get(call.unit.name, 0.0) + least
+        size = sum(self._moved(setting.loaded[name]) for name in setting.loaded)
+        for name, uses in setting.writers.items():
+            if name in setting.outside:
+                size += self._moved(uses)
+        return float(combined([*busy.values(), size / target.bandwidth])) + target.fixed
+
+    def _moved(self, uses: Uses) -> int:
+        """The least bytes that these accesses to one tensor move."""
+        size = DTYPES[self.covered.tensors[uses[0][1].tensor].dtype].size
+        return size * int(min(volume(access, self.sizes.typical) for _, access in uses))
+
+    def _least(self, call: Call) -> float:
+        """The least that a call occupies its unit."""
+        number, _, _ = self.likeness.number(call)
+        if number not in self.least:
+            count, one = 1.0, {}
+            for axis, limit in call.limits.items():
+                count *= max(1.0, self.sizes.typical[axis] / limit)
+                one[axis] = min(limit, self.sizes.typical[axis])
+            self.least[number] = count * float(call.cycles(one)[0]) / call.unit.count
+        return self.least[number]
+
+    def placed(self, run: Run) -> Group:
+        """The final schedule of a run: searched finely, and known to have room for its places."""
+        coarse = self.best(run)
+        for slots in (2, 1):
+            for fill in FILLS:
+                fine = self.best(run, FINE, fill, slots)
+                for group in sorted(filter(None, (fine, coarse)), key=lambda g: g.time):
+                    if self.fits(group):
+                        return group
+                coarse = None
+        raise self.too_large(run)
+
+    def fits(self, group: Group) -> bool:
+        """Whether the buffers of a group have room on the chip (a cache has always)."""
+        scratchpad = self.machine.scratchpad
+        if scratchpad.managed != "software":
+            return True
+        setting = self.around.setting((group.first, group.first + len(group.calls)))
+        return chip_bytes(group, setting, self.sizes, self.machine.cores) <= scratchpad.size
+
+    def too_large(self, run: Run) -> CompileError:
+        setting = self.around.setting(run)
+        needed = []
+        for order in orders(setting.calls, FINE.heads):
+            tree = nest(setting.calls, order, self.legal)
+            needed.append(least_bytes(make_grid(tree, setting, order, self.sizes, 1, None, 1)))
+        names = ", ".join(call.name for call in setting.calls)
+        scratchpad = self.machine.scratchpad
+        return CompileError(
+            f"graph {self.covered.name!r}: the smallest tiles of {names} need {min(needed)} bytes, "
+            f"memory {scratchpad.name!r} of machine {self.machine.name!r} has {scratchpad.size}"
+        )
+
+
+def _renamed(group: Group, old: Names, new: Names) -> Group:
+    """A group in other names, without its calls."""
+    axes = dict(zip(old.axes, new.axes, strict=True))
+    tensors = dict(zip(old.tensors, new.tensors, strict=True))
+    return replace(
+        group,
+        calls=(),
+        order=tuple(axes[axis] for axis in group.order),
+        tile={axes[axis]: size for axis, size in group.tile.items()},
+        level={tensors[name]: depth for name, depth in group.level.items()},
+        spread=group.spread and axes[group.spread],
+    )
+
+
+def greedy(search: Search, runs: list[Run]) -> list[Run]:
+    """Join the two neighbours that gain most, until none gains.
+
+    A pair is costed only when its optimistic gain is the best left: hopes and costed gains wait in
+    one queue.
+    """
+    after = {run[0]: run for run in runs}
+    before = {run[1]: run for run in runs}
+    times = {run: _time(search, run) for run in runs}
+    queue: list[tuple[float, int, int, bool, Run]] = []
+
+    def offer(left: Run | None, right: Run | None) -> None:
+        if left is None or right is None or right[1] - left[0] > LONGEST:
+            return
+        gain = times[left] + times[right] - search.hope((left[0], right[1]))
+        heapq.heappush(queue, (-gain, left[0], right[1], False, left))
+
+    for left, right in pairwise(runs):
+        offer(left, right)
+    while queue and queue[0][0] < 0:
+        _, first, last, costed, left = heapq.heappop(queue)
+        right, joined = (left[1], last), (first, last)
+        if after.get(first) != left or after.get(left[1]) != right:
+            continue
+        group = search.best(joined)
+        if group is None:
+            continue
+        if not costed:
+            gain = times[left] + times[right] - group.time
+            heapq.heappush(queue, (-gain, first, last, True, left))
+            continue
+        del after[right[0]], before[left[1]]
+        after[first] = before[last] = joined
+        times[joined] = group.time
+        offer(before.get(first), joined)
+        offer(joined, after.get(last))
+    return sorted(after.values())
+
+
+def _time(search: Search, run: Run) -> float:
+    group = search.best(run)
+    return group.time if group else float("inf")
