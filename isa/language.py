@@ -828,7 +828,8 @@ def _refined(node: Node, children: Sequence[Node], names: Names) -> Node:
         case Input(name, over, type):
             return Input(name, _many(over, names), type)
         case Size(axis):
-            return functools.reduce(operator.mul, map(Size, _many((axis,), names)))
+            sizes = map(Size, _many((axis,), names))
+            return functools.reduce(operator.mul, sizes) if names.get(axis, axis) else Constant(1)
         case Position(axis):
             return Position(_one(axis, names))
         case Reduce(function, _, over):
