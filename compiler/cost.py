@@ -118,7 +118,7 @@ def in_core(most: int, step: int, cores: int) -> int:
 def tile_sizes(calls: Sequence[Call], axis: Axis, extent: int) -> list[int]:
     """Tile sizes worth trying: what a matrix unit takes at once, times 2 or 4, so balanced that the
     last tile is no sliver. A scan goes step by step."""
-    users = [call for call in calls if axis in call.loops]
+    users = [call for call in calls if axis in call.tiled]
     if any(call.scan == axis for call in users):
         return [1]
     matrix = [call.limits[axis] for call in users if call.unit.kind == "matrix"]
@@ -264,11 +264,12 @@ def work(grid: Grid, cycles: Cycles) -> tuple[dict[str, Number], Number]:
         count: Number = 1
         lengths: dict[Axis, Number] = {}
         for axis, limit in call.limits.items():
-            if axis in call.loops:
+            if axis in call.tiled:
                 lengths[axis] = grid.at_most(axis, limit)
                 count = count * grid.trips[axis] * grid.parts(axis, limit)
             else:
                 lengths[axis] = min(grid.sizes.typical[axis], limit)
+                count = count * -(-grid.sizes.typical[axis] // limit)
         name = call.unit.name
         busy[name] = busy.get(name, 0) + count * cycles(call, lengths) / call.unit.count
         issues = issues + count

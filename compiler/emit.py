@@ -210,7 +210,7 @@ class StageWriter:
         """Call i on its tile: an issue inside loops over what a tile has more than one issue
         takes, reduced axes innermost."""
         call = self.group.calls[i]
-        extent = {**self.most, **{axis: self.group.tile[axis] for axis in call.loops}}
+        extent = {**self.most, **{axis: self.group.tile[axis] for axis in call.tiled}}
         inner = [axis for axis in call.loops if extent[axis] > call.limits[axis]]
         inner.sort(key=lambda axis: axis in call.reduce)
         made = []
@@ -252,7 +252,8 @@ class StageWriter:
     def buffer(self, number: int, home: Home, scope: Scope) -> Buffer:
         spot, tensor = self.layout.spots[number], home.tensor
         slots = slots_of(home, self.group)
-        name = base = f"{self.graph.name}/{self.number}/{tensor.name}"
+        own = tensor.name.removeprefix(f"{self.graph.name}/")
+        name = base = f"{self.graph.name}/{self.number}/{own}"
         again = 1
         while name in self.chip:
             again += 1

@@ -27,7 +27,11 @@ Binding = dict[Axis, tuple[Axis, ...]]
 
 @dataclass(frozen=True)
 class Reference:
-    """An access as written, such as `x[c h=2*p+r-1 0]`: with the axis of each dimension."""
+    """An access as written, such as `x[c h=2*p+r-1 0 8*m+n =l]`: with the axis of each dimension.
+
+    `h=` names the axis that the instruction walks (here a window's, `=l`: none, l goes one by one);
+    else it is the one with stride 1.
+    """
 
     access: Access
     axes: tuple[Axis, ...]
@@ -40,7 +44,8 @@ class Reference:
             axis, given, index = word.partition("=")
             found = affine(index if given else word if not word.isdigit() else int(word))
             indices.append(Index(found.terms, found.offset))
-            axes.append(axis if not axis.isdigit() else "")
+            walked = [a for a, stride in found.terms if stride == 1]
+            axes.append(axis if given else walked[0] if walked else "")
         return Reference(Access(name, tuple(indices), fill), tuple(axes))
 
 

@@ -71,7 +71,7 @@ def _agree(runs: Iterable[tuple[Run, ...]]) -> bool:
 
 def nest(calls: tuple[Call, ...], order: Sequence[Axis], legal: Legal = may_share) -> Nest:
     """The loop tree of `calls` under an order of axes."""
-    paths = tuple(tuple(axis for axis in order if axis in call.loops) for call in calls)
+    paths = tuple(tuple(axis for axis in order if axis in call.tiled) for call in calls)
     runs: list[list[Run]] = [[(0, len(calls))] for _ in calls]
 
     def part(first: int, last: int, depth: int) -> None:

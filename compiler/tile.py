@@ -89,18 +89,20 @@ def surroundings(covered: Covered, machine: Machine) -> Surroundings:
 
 
 def atoms(covered: Covered) -> list[Run]:
-    """Runs of calls that cannot be parted: those of one scan, and all users of a scan's state."""
+    """Runs of calls that cannot be parted: those of one scan, all users of a scan's state, and all
+    that write a tensor with gaps, which only together have something to store."""
     calls = covered.calls
     ends = list(range(1, len(calls) + 1))  # atom i reaches at least to ends[i]
     for i, (call, after) in enumerate(pairwise(calls)):
         if call.scan and (call.scan, call.reverse) == (after.scan, after.reverse):
             ends[i] = max(ends[i], i + 2)
     first: dict[str, int] = {}
+    gapped = _gapped(covered)
     for i, call in enumerate(calls):
-        for access in call.accesses:
-            if covered.tensors[access.tensor].kind == "carry":
-                start = first.setdefault(access.tensor, i)
-                ends[start] = max(ends[start], i + 1)
+        states = [a for a in call.accesses if covered.tensors[a.tensor].kind == "carry"]
+        for access in (*states, *(a for a in call.writes if a.tensor in gapped)):
+            start = first.setdefault(access.tensor, i)
+            ends[start] = max(ends[start], i + 1)
     found: list[Run] = []
     start = 0
     while start < len(calls):
@@ -112,13 +114,30 @@ def atoms(covered: Covered) -> list[Run]:
     return found
 
 
+def _gapped(covered: Covered) -> set[str]:
+    """The tensors that calls write with gaps. CompileError for a kept one: what is in the gaps
+    would be lost."""
+    sizes = {extent.axis: extent.most for extent in covered.extents}
+    found = set()
+    for call in covered.calls:
+        for access in call.writes:
+            if access.gaps(sizes):
+                found.add(access.tensor)
+                if covered.tensors[access.tensor].kind == "state":
+                    raise CompileError(
+                        f"graph {covered.name!r}: call {call.name!r} must write kept tensor "
+                        f"{access.tensor!r} without gaps"
+                    )
+    return found
+
+
 def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
     """Orders worth trying: any one or two shared axes outside, then parallel axes, then those
     that all their calls accumulate over. A scan is outside of all."""
-    axes = list(dict.fromkeys(axis for call in calls for axis in call.loops))
+    axes = list(dict.fromkeys(axis for call in calls for axis in call.tiled))
     scans = [axis for axis in axes if any(call.scan == axis for call in calls)]
-    users = {axis: sum(axis in call.loops for call in calls) for axis in axes}
-    reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.loops)}
+    users = {axis: sum(axis in call.tiled for call in calls) for axis in axes}
+    reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.tiled)}
     rest = [axis for axis in axes if axis not in scans]
     outer = [axis for axis in rest if len(calls) == 1 or users[axis] > 1]
     outer = sorted(outer, key=lambda axis: (-users[axis], axis in reduced))[:heads]
@@ -129,7 +148,7 @@ def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
         tail = [axis for axis in rest if axis not in head]
         tail.sort(key=lambda axis: (axis in reduced, -users[axis], axes.index(axis)))
         order = (*scans, *head, *tail)
-        found.setdefault(tuple(tuple(a for a in order if a in c.loops) for c in calls), order)
+        found.setdefault(tuple(tuple(a for a in order if a in c.tiled) for c in calls), order)
     return list(found.values())
 
 
