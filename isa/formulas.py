@@ -238,8 +238,8 @@ def lstm(
     cell: Node,
     axis: Axis,
     reverse: bool = False,
-    over: Over = "d",
     order: str = "iofc",
+    over: Over = "d",
 ) -> tuple[Node, Node, Node]:
     """(the hidden of every step, the last, the last cell): weight (q n d), recurrent (q n m).
 
@@ -269,9 +269,9 @@ def gru(
     hidden: Node,
     axis: Axis,
     reverse: bool = False,
-    over: Over = "d",
     linear_before_reset: bool = False,
     order: str = "zrh",
+    over: Over = "d",
 ) -> tuple[Node, Node]:
     """(the hidden of every step, the last): weight (q n d), recurrent (q n m), biases (q n).
 

@@ -96,7 +96,7 @@ def load(
     if path.suffix == ".onnx":
         from infinisa.compiler.readers.onnx import read
 
-        operators = {key: found.item for key, found in registry.operators.items()}
+        operators = [found.item for found in registry.operators.values()]
         return Loaded(read(path, operators, sizes or {}), registry)
     if path.is_dir():
         from infinisa.plugins.models import read_model_folder
