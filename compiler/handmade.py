@@ -24,6 +24,9 @@ from .calls import Access, Call, Covered, Index, Tensor
 
 Binding = dict[Axis, tuple[Axis, ...]]
 
+ISSUE = 64
+"""Elements a lane takes in one issue: enough to hide its fixed cost."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -117,7 +120,8 @@ class Handmade:
         sources = [Reference.parse(text, None if n else fill) for n, text in enumerate(reads)]
         targets = [Reference.parse(text) for text in writes]
         accesses = [reference.access for reference in (*sources, *targets)]
-        found = self._limits(definition, unit, bound, accesses)
+        base = self.library.get(instruction.removesuffix(".step"), definition)
+        found = self._limits(definition, base.whole, unit, bound, accesses)
         if scan:
             found[scan] = 1
         found.update(limits or {})
@@ -145,7 +149,6 @@ class Handmade:
         ]
         meaning = instance(definition, bound, operands, immediates)
         over = {axis: bound.get(axis, (axis,)) for axis in definition.axes}
-        base = self.library.get(instruction.removesuffix(".step"), definition)
         whole = frozenset(a for axis in base.whole for a in over.get(axis, ()))
         self.calls.append(
             Call(
@@ -167,19 +170,36 @@ class Handmade:
         )
 
     def _limits(
-        self, definition: Instruction, unit: Unit, bound: Binding, accesses: Sequence[Access]
+        self,
+        definition: Instruction,
+        whole: frozenset[Axis],
+        unit: Unit,
+        bound: Binding,
+        accesses: Sequence[Access],
     ) -> dict[Axis, int]:
-        """The instruction's limits, filled from the innermost of the axes bound to one; other
-        axes go one by one."""
+        """Whole axes whole, others as the instruction says, filled from the innermost of the axes
+        bound to one; else as many elements as keep the unit's lanes busy. Axes that the
+        instruction does not have go one by one."""
         over = {axis: bound.get(axis, (axis,)) for axis in definition.axes}
         sizes = {axis: prod(self.sizes[a] for a in axes) for axis, axes in over.items()}
-        found = {}
-        for axis, room in definition.limits(unit, sizes).items():
-            for inner in reversed(over[axis]):
-                found[inner] = max(1, min(room, self.sizes[inner]))
-                room //= found[inner]
-        axes = [axis for access in accesses for index in access.index for axis, _ in index.terms]
-        return {axis: found.get(axis, 1) for axis in dict.fromkeys(axes)}
+        limits, stated = definition.limits(unit, sizes), dict(definition.tile)
+        found: dict[Axis, int] = {}
+
+        def fill(axes: Sequence[Axis], room: int) -> None:
+            for axis in reversed(axes):
+                found[axis] = max(1, min(room, self.sizes[axis]))
+                room //= found[axis]
+
+        for axis, axes in over.items():
+            if axis in whole or axis in stated:
+                fill(axes, sizes[axis] if axis in whole else limits[axis])
+        room = (
+            unit.attributes["lanes"] * ISSUE if "lanes" in unit.attributes else prod(sizes.values())
+        )
+        left = [a for axis, axes in over.items() for a in axes if a not in found]
+        fill(left, max(1, room // prod(found.values())))
+        every = [axis for access in accesses for index in access.index for axis, _ in index.terms]
+        return {axis: found.get(axis, 1) for axis in dict.fromkeys(every)}
 
     def _opcode(self, opcode: Opcode) -> Opcode:
         """The opcode under a name; equal ones share it."""
