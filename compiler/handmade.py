@@ -24,9 +24,6 @@ from .calls import Access, Call, Covered, Index, Tensor
 
 Binding = dict[Axis, tuple[Axis, ...]]
 
-ISSUE = 64
-"""Elements a lane takes in one issue: enough to hide its fixed cost."""
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -177,27 +174,17 @@ class Handmade:
         bound: Binding,
         accesses: Sequence[Access],
     ) -> dict[Axis, int]:
-        """Whole axes whole, others as the instruction says, filled from the innermost of the axes
-        bound to one; else as many elements as keep the unit's lanes busy. Axes that the
-        instruction does not have go one by one."""
+        """The instruction's limits, filled from the innermost of the axes bound to one. Axes that
+        it does not have go one by one."""
         over = {axis: bound.get(axis, (axis,)) for axis in definition.axes}
         sizes = {axis: prod(self.sizes[a] for a in axes) for axis, axes in over.items()}
-        limits, stated = definition.limits(unit, sizes), dict(definition.tile)
+        limits = definition.limits(unit, sizes)
         found: dict[Axis, int] = {}
-
-        def fill(axes: Sequence[Axis], room: int) -> None:
-            for axis in reversed(axes):
-                found[axis] = max(1, min(room, self.sizes[axis]))
-                room //= found[axis]
-
         for axis, axes in over.items():
-            if axis in whole or axis in stated:
-                fill(axes, sizes[axis] if axis in whole else limits[axis])
-        room = (
-            unit.attributes["lanes"] * ISSUE if "lanes" in unit.attributes else prod(sizes.values())
-        )
-        left = [a for axis, axes in over.items() for a in axes if a not in found]
-        fill(left, max(1, room // prod(found.values())))
+            room = sizes[axis] if axis in whole else limits[axis]
+            for inner in reversed(axes):
+                found[inner] = max(1, min(room, self.sizes[inner]))
+                room //= found[inner]
         every = [axis for access in accesses for index in access.index for axis, _ in index.terms]
         return {axis: found.get(axis, 1) for axis in dict.fromkeys(every)}
 

@@ -32,7 +32,7 @@ from .cost import (
 )
 from .home import Setting, Surroundings, Uses, volume
 from .likeness import Key, Likeness, Names
-from .nest import Nest, Run, may_share, nest
+from .nest import Cut, Nest, Run, may_share, nest
 from .place import chip_bytes
 
 LONGEST = 16
@@ -49,7 +49,7 @@ class Effort(NamedTuple):
     points: int
 
 
-COARSE, FINE = Effort(2, 100), Effort(4, 1000)
+COARSE, FINE = Effort(2, 100), Effort(4, 400)
 
 
 def schedule(
@@ -186,32 +186,43 @@ class Search:
         return self.shared[key]
 
     def best(
-        self, run: Run, effort: Effort = COARSE, fill: float = FILLS[0], slots: int = 2
+        self,
+        run: Run,
+        effort: Effort = COARSE,
+        fill: float = FILLS[0],
+        slots: int = 2,
+        order: tuple[Axis, ...] | None = None,
     ) -> Group | None:
-        """The fastest schedule of a run as one group, or None if nothing fits."""
+        """The fastest schedule of a run as one group, or None if nothing fits.
+
+        order  the only one to try
+        """
         setting = self.around.setting(run)
         key, names = self.likeness.of(setting.calls, setting.outside)
-        key = (key, effort, fill, slots)
+        key = (key, effort, fill, slots, order and tuple(map(names.axes.index, order)))
         if key not in self.best_known:
-            found = self._search(run[0], setting, effort, Target.of(self.machine, fill), slots)
+            target = Target.of(self.machine, fill)
+            tried = [order] if order else orders(setting.calls, effort.heads)
+            groups = [self._costed(setting, one, effort, target, slots) for one in tried]
+            found = min(filter(None, groups), key=lambda g: (g.time, g.bytes), default=None)
             self.best_known[key] = found and _renamed(found, names, names.numbered)
         group = self.best_known[key]
         if group is None:
             return None
         return replace(_renamed(group, names.numbered, names), first=run[0], calls=setting.calls)
 
-    def _search(
-        self, first: int, setting: Setting, effort: Effort, target: Target, slots: int
+    def _costed(
+        self,
+        setting: Setting,
+        order: tuple[Axis, ...],
+        effort: Effort,
+        target: Target,
+        slots: int,
     ) -> Group | None:
-        best: Group | None = None
-        for order in orders(setting.calls, effort.heads):
-            tree = nest(setting.calls, order, self.legal)
-            spread = spreadable(tree) if target.cores > 1 else None
-            grid = make_grid(tree, setting, order, self.sizes, effort.points, spread, target.cores)
-            group = estimate(grid, target, self.cycles, first, slots)
-            if group and (best is None or (group.time, group.bytes) < (best.time, best.bytes)):
-                best = group
-        return best
+        tree = nest(setting.calls, order, self.legal)
+        spread = spreadable(tree) if target.cores > 1 else None
+        grid = make_grid(tree, setting, order, self.sizes, effort.points, spread, target.cores)
+        return estimate(grid, target, self.cycles, slots)
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
@@ -250,15 +261,21 @@ class Search:
         return self.least[number]
 
     def placed(self, run: Run) -> Group:
-        """The final schedule of a run: searched finely, and known to have room for its places."""
-        coarse = self.best(run)
+        """The final schedule of a run: searched finely, and known to have room for its places.
+
+        If places take more than their contents, the same order is tried again for less memory.
+        """
+        coarse, fine = self.best(run), self.best(run, FINE)
+        if coarse and fine and coarse.time < fine.time:
+            fine = coarse
+        order = fine.order if fine else None
         for slots in (2, 1):
             for fill in FILLS:
-                fine = self.best(run, FINE, fill, slots)
-                for group in sorted(filter(None, (fine, coarse)), key=lambda g: g.time):
-                    if self.fits(group):
-                        return group
-                coarse = None
+                group = fine if (slots, fill) == (2, FILLS[0]) else None
+                group = group or self.best(run, FINE, fill, slots, order)
+                if group and self.fits(group):
+                    return group
+            order = None
         raise self.too_large(run)
 
     def fits(self, group: Group) -> bool:
@@ -291,7 +308,7 @@ def _renamed(group: Group, old: Names, new: Names) -> Group:
         group,
         calls=(),
         order=tuple(axes[axis] for axis in group.order),
-        tile={axes[axis]: size for axis, size in group.tile.items()},
+        tile={Cut(axes[cut.axis], cut.alone): size for cut, size in group.tile.items()},
         level={tensors[name]: depth for name, depth in group.level.items()},
         spread=group.spread and axes[group.spread],
     )
