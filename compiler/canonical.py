@@ -62,28 +62,45 @@ class Canonical:
     made: Mapping[Node, Node]
 
 
-def canonical(roots: Iterable[Node], sizes: Mapping[Axis, int] | None = None) -> Canonical:
-    """The canonical form of values; `sizes` are the axes whose extent is a known number."""
+def canonical(
+    roots: Iterable[Node],
+    sizes: Mapping[Axis, int] | None = None,
+    settled: Iterable[Node] = (),
+    shared: Iterable[Node] = (),
+) -> Canonical:
+    """The canonical form of values.
+
+    sizes    the axes whose extent is a known number
+    settled  values that are canonical already
+    shared   those of them that have several users
+    """
     roots = tuple(roots)
-    rewriter = _Rewriter(Facts(sizes or {}), _users(roots))
+    known = {node: node for node in settled}
+    rewriter = _Rewriter(Facts(sizes or {}, set(shared)), _users(roots, known), known)
     return Canonical(tuple(rewriter.rewrite(root) for root in roots), rewriter.made)
 
 
-def _users(roots: Sequence[Node]) -> dict[Node, int]:
+def _users(roots: Sequence[Node], settled: Mapping[Node, Node]) -> dict[Node, int]:
     """How often each value is used; a result counts as used from outside."""
     users = dict.fromkeys(roots, 1)
-    for node in walk(roots):
+    waiting, seen = list(roots), set(roots)
+    while waiting:
+        node = waiting.pop()
+        if node in settled:
+            continue
         for child in node.children:
             users[child] = users.get(child, 0) + 1
+            if child not in seen:
+                seen.add(child)
+                waiting.append(child)
     return users
 
 
 class _Rewriter:
     """Applies the rules from the leaves up; what a rule makes is rewritten in turn."""
 
-    def __init__(self, facts: Facts, users: Mapping[Node, int]) -> None:
-        self.facts, self.users = facts, users
-        self.made: dict[Node, Node] = {}
+    def __init__(self, facts: Facts, users: Mapping[Node, int], made: dict[Node, Node]) -> None:
+        self.facts, self.users, self.made = facts, users, made
 
     def rewrite(self, root: Node) -> Node:
         stack = [root]
@@ -161,7 +178,7 @@ def separated(node: Node, function: str, shared: Iterable[Node] = ()) -> tuple[N
 
 def combined(function: str, number: Node, rest: Iterable[Node]) -> Node:
     """The chain of a sum or product in canonical order, without a neutral number."""
-    ordered = sorted(rest, key=digest)
+    ordered = sorted(rest, key=rank)
     if not ordered:
         return number
     result = ordered[0]
@@ -189,6 +206,23 @@ def _is(node: Node, value: float) -> bool:
     return isinstance(node, Constant) and not isinstance(node.value, bool) and node.value == value
 
 
+_NEAR: dict[tuple[Node, int], str] = {}
+
+
+def rank(node: Node) -> tuple[str, bytes]:
+    """The key that values are sorted by: first what is near, then what is far below, so that the
+    layers of a model are sorted alike."""
+    return _near(node, 3), digest(node)
+
+
+def _near(node: Node, reach: int) -> str:
+    if (node, reach) not in _NEAR:
+        inside = ",".join(_near(child, reach - 1) for child in node.children) if reach else ""
+        what = "" if isinstance(node, Input) else label(node)
+        _NEAR[node, reach] = f"{what}{node.axes}({inside})"
+    return _NEAR[node, reach]
+
+
 _DIGESTS: dict[Node, bytes] = {}
 
 
@@ -198,14 +232,14 @@ def digest(node: Node) -> bytes:
         return _DIGESTS[node]
     for each in walk([node]) if any(c not in _DIGESTS for c in node.children) else [node]:
         if each not in _DIGESTS:
-            made = hashlib.blake2b(_label(each).encode(), digest_size=12)
+            made = hashlib.blake2b(label(each).encode(), digest_size=12)
             for child in each.children:
                 made.update(_DIGESTS[child])
             _DIGESTS[each] = made.digest()
     return _DIGESTS[node]
 
 
-def _label(node: Node) -> str:
+def label(node: Node) -> str:
     """Everything that makes a node except its children."""
     match node:
         case Map(function, _):
@@ -472,7 +506,7 @@ def sorted_arguments(node: Node, _: Facts) -> Node | None:
     """maximum(0, x)  →  maximum(x, 0): numbers last, the rest sorted"""
     match node:
         case Map(function, (a, b)) if FUNCTIONS[function].commutative and function not in NEUTRAL:
-            if (is_number(b), digest(b)) < (is_number(a), digest(a)):
+            if (is_number(b), rank(b)) < (is_number(a), rank(a)):
                 return Map(function, (b, a))
     return None
 

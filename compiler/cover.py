@@ -126,11 +126,12 @@ class Choosing:
             "", match.instruction.name, "", unit.name,
             tuple(match.binding.items()), tuple(match.immediates.items()),
         )  # fmt: skip
-        lengths = {axis: self.sizes[axis] for axis in match.axes}
-        busy, _ = issue_cycles(match.meaning, opcode, unit, lengths)
+        one = {axis: 1 if axis in match.loops else self.sizes[axis] for axis in match.axes}
+        busy, _ = issue_cycles(match.meaning, opcode, unit, one)
+        busy = int(busy) * self.volume(match.loops)
         memory = self.machine.dram
         traffic = self.bytes(match) * self.machine.clock / max(memory.bandwidth, 1)
-        return CALL + int(busy) / unit.count + traffic
+        return CALL + busy / unit.count + traffic
 
     def bytes(self, match: Match) -> int:
         """What a match reads and writes if nothing stays on the chip."""
