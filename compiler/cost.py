@@ -116,13 +116,13 @@ def in_core(most: int, step: int, cores: int) -> int:
 
 
 def tile_sizes(calls: Sequence[Call], axis: Axis, extent: int) -> list[int]:
-    """Tile sizes worth trying: what a unit takes at once, times 2 or 4, so balanced that the last
-    tile is no sliver. A scan goes step by step."""
+    """Tile sizes worth trying: what a matrix unit takes at once, times 2 or 4, so balanced that the
+    last tile is no sliver. A scan goes step by step."""
     users = [call for call in calls if axis in call.loops]
     if any(call.scan == axis for call in users):
         return [1]
     matrix = [call.limits[axis] for call in users if call.unit.kind == "matrix"]
-    base = min(matrix or [call.limits[axis] for call in users])
+    base = min(matrix or [1])
     found, tile = {extent}, base
     while tile < extent:
         parts = ceil(extent / tile)
@@ -182,6 +182,15 @@ class Grid:
         typical = self.sizes.typical
         return {axis: -(-typical[axis] // tile) for axis, tile in self.tile.items()}
 
+    def at_most(self, axis: Axis, limit: int) -> Number:
+        """The length that one issue takes of the axis' tiles."""
+        least = min(self.choices[self.order.index(axis)][0], self.sizes.typical[axis])
+        return limit if least >= limit else _minimum(self.usual[axis], limit)
+
+    def parts(self, axis: Axis, limit: int) -> Number:
+        """Issues that a tile takes along the axis."""
+        return -(-self.usual[axis] // limit)
+
     def held(self, home: Home, slots: int) -> Number:
         """Bytes of chip memory that a home takes."""
         lengths = {**self.sizes.most, **{axis: self.tile[axis] for axis in self._looped(home)}}
@@ -232,7 +241,22 @@ def _minimum(a: Number, b: Number) -> Number:
     return min(a, b) if isinstance(a, int) and isinstance(b, int) else np.minimum(a, b)
 
 
-def work(grid: Grid) -> tuple[dict[str, Number], Number]:
+class Cycles:
+    """Occupancies of single issues; those over plain numbers are remembered."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Call, tuple[int, ...]], Number] = {}
+
+    def __call__(self, call: Call, lengths: Mapping[Axis, Number]) -> Number:
+        if any(isinstance(length, np.ndarray) for length in lengths.values()):
+            return call.cycles(lengths)[0]
+        key = call, tuple(lengths.values())
+        if key not in self.known:
+            self.known[key] = call.cycles(lengths)[0]
+        return self.known[key]
+
+
+def work(grid: Grid, cycles: Cycles) -> tuple[dict[str, Number], Number]:
     """(busy cycles of each unit, issues) of one core."""
     busy: dict[str, Number] = {}
     issues: Number = 0
@@ -240,13 +264,13 @@ def work(grid: Grid) -> tuple[dict[str, Number], Number]:
         count: Number = 1
         lengths: dict[Axis, Number] = {}
         for axis, limit in call.limits.items():
-            whole = grid.sizes.typical[axis]
             if axis in call.loops:
-                whole = grid.usual[axis]
-                count = count * grid.trips[axis] * -(-whole // limit)
-            lengths[axis] = _minimum(whole, limit)
-        cycles = count * call.cycles(lengths)[0] / call.unit.count
-        busy[call.unit.name] = busy.get(call.unit.name, 0) + cycles
+                lengths[axis] = grid.at_most(axis, limit)
+                count = count * grid.trips[axis] * grid.parts(axis, limit)
+            else:
+                lengths[axis] = min(grid.sizes.typical[axis], limit)
+        name = call.unit.name
+        busy[name] = busy.get(name, 0) + count * cycles(call, lengths) / call.unit.count
         issues = issues + count
     return busy, issues
 
@@ -274,7 +298,7 @@ def settle(grid: Grid, target: Target, slots: int) -> tuple[Residence, dict[str,
         found.traffic = found.traffic + _touched(grid, access.tensor, write)
     plans = {name: _plans(grid, name, slots) for name in setting.loaded}
     for plan in plans.values():
-        found.used += plan[-1][0]
+        found.used += plan[-1].held
     level = {}
     for name in sorted(plans, key=lambda name: setting.tensors[name].bytes):
         level[name] = _choose(plans[name], found, target.capacity)
@@ -291,41 +315,53 @@ def _touched(grid: Grid, name: str, write: bool) -> Number:
     return min([size, *([max(made)] if made else [])])
 
 
-Plan = tuple[Array, Number, Number]
+@dataclass
+class Plan:
+    """A tensor loaded inside a certain number of loops."""
+
+    grid: Grid
+    homes: list[Home]
+    slots: int
+
+    @cached_property
+    def held(self) -> Array:
+        """Chip bytes during each call."""
+        found = np.zeros((len(self.grid.setting.calls), *self.grid.shape))
+        for home in self.homes:
+            found[home.run[0] : home.run[1]] += self.grid.held(home, self.slots)
+        return found
+
+    @cached_property
+    def moved(self) -> tuple[Number, Number]:
+        """(bytes, copies)"""
+        pairs = [self.grid.moved(home) for home in self.homes]
+        return sum(size for size, _ in pairs), sum(count for _, count in pairs)
 
 
 def _plans(grid: Grid, name: str, slots: int) -> list[Plan]:
-    """For each level: bytes held during each call, bytes moved, copies."""
-    paths = grid.tree.paths
-    deepest = max(len(paths[i]) for i, _ in grid.setting.loaded[name])
-    found: list[Plan] = []
-    for level in range(deepest + 1):
-        held = np.zeros((len(paths), *grid.shape))
-        moved: Number = 0
-        copies: Number = 0
-        for home in loads(grid.tree, grid.setting, name, level, grid.spread):
-            held[home.run[0] : home.run[1]] += grid.held(home, slots)
-            size, count = grid.moved(home)
-            moved, copies = moved + size, copies + count
-        found.append((held, moved, copies))
-    return found
+    """For each level of loading the tensor."""
+    deepest = max(len(grid.tree.paths[i]) for i, _ in grid.setting.loaded[name])
+    levels = range(deepest + 1)
+    homes = (loads(grid.tree, grid.setting, name, level, grid.spread) for level in levels)
+    return [Plan(grid, found, slots) for found in homes]
 
 
 def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
     """From the innermost loop outwards, while it saves traffic and fits. At equal traffic the
     inner place is better: there the load is double-buffered and small."""
-    held, moved, copies = plans[-1]
+    held, (moved, copies) = plans[-1].held, plans[-1].moved
     level: Number = len(plans) - 1
     for depth in reversed(range(len(plans) - 1)):
-        outer, fewer, count = plans[depth]
-        if not np.any(fewer < moved):
+        fewer, count = plans[depth].moved
+        less = np.asarray(fewer < moved)
+        if not less.any():
             continue
-        after = found.used - held + outer
-        better = (fewer < moved) & (after.max(0) <= capacity)
+        after = found.used - held + plans[depth].held
+        better = less & (after.max(0) <= capacity)
         if not better.any():
             continue
         found.used = np.where(better, after, found.used)
-        held = np.where(better, outer, held)
+        held = np.where(better, plans[depth].held, held)
         level = np.where(better, depth, level)
         moved, copies = np.where(better, fewer, moved), np.where(better, count, copies)
     found.traffic, found.copies = found.traffic + moved, found.copies + copies
@@ -333,9 +369,11 @@ def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
     return level
 
 
-def estimate(grid: Grid, target: Target, first: int, slots: int = 2) -> Group | None:
+def estimate(
+    grid: Grid, target: Target, cycles: Cycles, first: int, slots: int = 2
+) -> Group | None:
     """The best tile sizes of this tree, or None if none fits."""
-    busy, issues = work(grid)
+    busy, issues = work(grid, cycles)
     found, level = settle(grid, target, slots)
     total = found.traffic * grid.cores
     resources = [*busy.values(), total / target.bandwidth]
@@ -383,5 +421,5 @@ def least_bytes(grid: Grid) -> int:
     for home in results(grid.tree, grid.setting, grid.spread):
         used[home.run[0] : home.run[1]] += grid.held(home, 1)
     for name in grid.setting.loaded:
-        used += _plans(grid, name, 1)[-1][0]
+        used += _plans(grid, name, 1)[-1].held
     return int(used.max(0).min())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from infinisa.isa.errors import CompileError
 from infinisa.isa.language import Axis
@@ -25,11 +24,11 @@ from infinisa.isa.program import (
 )
 
 from .calls import Access, Call, Covered, Tensor
-from .cost import Group
-from .home import Home, Setting
+from .cost import Group, Sizes
+from .home import Home, Surroundings
 from .nest import Run
-from .place import Layout, core_sizes, layout, slots_of
-from .tile import Search, lengths
+from .place import core_sizes, layout, slots_of
+from .tile import lengths, surroundings
 
 COPY_OPCODES = (Opcode("load", "load", "", "load"), Opcode("store", "store", "", "store"))
 """Copies name no axes: their one read and one write are regions of equal shape."""
@@ -49,21 +48,19 @@ def emit(
     buffers: dict[str, Buffer] = {}
     sections = []
     for graph, groups in covered:
-        writers = [StageWriter(graph, machine, group, n) for n, group in enumerate(groups)]
+        _add(buffers, (_outside(graph, tensor, machine) for tensor in _bound(graph)))
+        site = Site(graph, machine, lengths(graph, ()), surroundings(graph, machine))
+        writers = [StageWriter(site, group, number) for number, group in enumerate(groups)]
         stages = tuple(writer.stage() for writer in writers)
         for writer in writers:
-            _add(buffers, writer.outside.values())
-            _add(buffers, writer.chip.values())
-        kept = (t for t in graph.tensors.values() if t.kind in ("input", "output", "state"))
-        _add(buffers, (_outside(graph, tensor, machine) for tensor in kept))
+            _add(buffers, (*writer.outside.values(), *writer.chip.values()))
         sections.append(Section(graph.name, graph.extents, stages, graph.repeat, graph.tokens))
     opcodes: dict[str, Opcode] = {}
-    if any(buffer.memory != machine.dram.name for buffer in buffers.values()):
+    if machine.scratchpad.managed == "software":
         opcodes.update((opcode.name, opcode) for opcode in COPY_OPCODES)
-    for graph, _ in covered:
-        for call in graph.calls:
-            if opcodes.setdefault(call.opcode.name, call.opcode) != call.opcode:
-                raise AssertionError(f"two opcodes are called {call.opcode.name!r}")
+    for call in (call for graph, _ in covered for call in graph.calls):
+        if opcodes.setdefault(call.opcode.name, call.opcode) != call.opcode:
+            raise AssertionError(f"two opcodes are called {call.opcode.name!r}")
     return Program(
         name,
         machine.name,
@@ -82,6 +79,11 @@ def _add(buffers: dict[str, Buffer], more: Iterable[Buffer]) -> None:
                 f"{buffer.dtype} {buffer.shape} and {buffers[buffer.name].dtype} "
                 f"{buffers[buffer.name].shape}"
             )
+
+
+def _bound(graph: Covered) -> list[Tensor]:
+    """Tensors that someone outside of the program gives or takes."""
+    return [t for t in graph.tensors.values() if t.kind in ("input", "output", "state")]
 
 
 def _outside(graph: Covered, tensor: Tensor, machine: Machine) -> Buffer:
@@ -129,31 +131,28 @@ class Opened:
     ranges: Mapping[Axis, str]
 
 
+@dataclass(frozen=True)
+class Site:
+    """What all stages of a section have in common."""
+
+    graph: Covered
+    machine: Machine
+    sizes: Sizes
+    around: Surroundings
+
+
 class StageWriter:
     """Writes one group as one stage."""
 
-    def __init__(self, graph: Covered, machine: Machine, group: Group, number: int) -> None:
-        self.graph, self.machine, self.group, self.number = graph, machine, group, number
+    def __init__(self, site: Site, group: Group, number: int) -> None:
+        self.graph, self.machine, self.group, self.number = site.graph, site.machine, group, number
         self.chip: dict[str, Buffer] = {}
         self.outside: dict[str, Buffer] = {}
         self.opened: dict[tuple[object, ...], Opened] = {}
-        self.names = {extent.axis for extent in graph.extents}
-
-    @cached_property
-    def setting(self) -> Setting:
-        return self._search.setting((self.group.first, self.group.first + len(self.group.calls)))
-
-    @cached_property
-    def _search(self) -> Search:
-        return Search(self.graph, self.machine, lengths(self.graph, ()))
-
-    @cached_property
-    def layout(self) -> Layout:
-        return layout(self.group, self.setting, lengths(self.graph, ()), self.machine.cores)
-
-    @cached_property
-    def most(self) -> dict[Axis, int]:
-        return core_sizes(self.group, lengths(self.graph, ()), self.machine.cores)
+        self.names = {extent.axis for extent in site.graph.extents}
+        setting = site.around.setting((group.first, group.first + len(group.calls)))
+        self.most = core_sizes(group, site.sizes, site.machine.cores)
+        self.layout = layout(group, setting, self.most)
 
     def stage(self) -> Stage:
         ranges = {extent.axis: extent.axis for extent in self.graph.extents}
@@ -164,12 +163,8 @@ class StageWriter:
         if spread:
             loop = Loop(scope.ranges[spread], spread, self.group.step, body, spread=True)
             body = (loop,)
-        alive = ((opened.buffer.name, *opened.home.run) for opened in self.in_order)
+        alive = ((opened.buffer.name, *opened.home.run) for opened in self.opened.values())
         return Stage(self.group.calls[0].name, body, tuple(dict.fromkeys(alive)))
-
-    @property
-    def in_order(self) -> list[Opened]:
-        return list(self.opened.values())
 
     def range_name(self, axis: Axis) -> str:
         """A name for a piece of an axis that nothing in the section has."""

@@ -6,16 +6,45 @@ language model, encoding the text, the prefill, one decoding step (repeated), de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from infinisa.isa.language import Axis, Input, Node
 from infinisa.isa.program import Count, Extent, Parameter, Repeat
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a source numbers what the language names: the axes (and sizes) of each dimension.
+
+    The last axis of a dimension varies fastest; a dimension of size 1 has none.
+    """
+
+    dimensions: tuple[tuple[tuple[Axis, int], ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(prod(size for _, size in dimension) for dimension in self.dimensions)
+
+    def named(self, array: Array, axes: Sequence[Axis]) -> Array:
+        """The source's array with one dimension for each of these axes, which are all it has."""
+        order = [axis for dimension in self.dimensions for axis, _ in dimension]
+        sizes = [size for dimension in self.dimensions for _, size in dimension]
+        return np.asarray(array).reshape(sizes).transpose([order.index(axis) for axis in axes])
+
+    def positional(self, array: Array, axes: Sequence[Axis]) -> Array:
+        """A named array (it may lack axes on which it does not depend) as the source has it."""
+        pairs = [pair for dimension in self.dimensions for pair in dimension]
+        array = array.transpose([axes.index(axis) for axis, _ in pairs if axis in axes])
+        array = array.reshape([size if axis in axes else 1 for axis, size in pairs])
+        return np.broadcast_to(array, [size for _, size in pairs]).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,8 @@ class Model:
     """Everything that is compiled together.
 
     inputs   tensors bound at run time: (input, shape), shapes being bounds; they count from 0
+    layouts  how the source numbers the dimensions of inputs and outputs, if it does
+    example  the text that it works on when none is given
     """
 
     name: str
@@ -88,3 +119,5 @@ class Model:
     weights: Mapping[str, Weight] = field(default_factory=dict)
     kept: Mapping[str, Kept] = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    example: str = ""

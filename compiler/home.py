@@ -14,8 +14,8 @@ from functools import cached_property
 from infinisa.isa.language import Axis
 from infinisa.isa.timing import Number
 
-from .calls import Access, Call, Index, Tensor
-from .nest import Nest, Run, touched
+from .calls import Access, Call, Covered, Index, Tensor
+from .nest import Nest, Run
 
 Uses = tuple[tuple[int, Access], ...]
 """Accesses, each with the number of its call in the group."""
@@ -54,15 +54,17 @@ class Setting:
     @cached_property
     def resident(self) -> frozenset[str]:
         """Tensors that all their users in the group find in one chip buffer."""
-        found = set()
-        for i, access in touched(self.calls):
-            tensor, writers = self.tensors[access.tensor], self.writers.get(access.tensor)
-            if tensor.kind == "carry":
-                found.add(tensor.name)
-            elif writers and tensor.kind != "state" and not self._worked_in_place(tensor.name):
-                if self.copies or tensor.name not in self.outside:
-                    found.add(tensor.name)
+        found: set[str] = set()
+        for call in self.calls:
+            found.update(access.tensor for access in call.accesses if self._resides(access.tensor))
         return frozenset(found)
+
+    def _resides(self, name: str) -> bool:
+        tensor = self.tensors[name]
+        if tensor.kind == "carry":
+            return True
+        written = name in self.writers and (self.copies or name not in self.outside)
+        return written and tensor.kind != "state" and not self._worked_in_place(name)
 
     def _worked_in_place(self, name: str) -> bool:
         return any(name in call.in_place for call in self.calls)
@@ -90,6 +92,34 @@ class Setting:
             for access in accesses
             if access.tensor not in self.resident and not self.copied(i, access.tensor)
         )
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A graph on a kind of machine: what is outside of any run of its calls."""
+
+    covered: Covered
+    copies: bool
+
+    @cached_property
+    def spans(self) -> Mapping[str, Run]:
+        """The first and the last call that touch each tensor."""
+        found: dict[str, Run] = {}
+        for i, call in enumerate(self.covered.calls):
+            for access in call.accesses:
+                found[access.tensor] = (found.get(access.tensor, (i, i))[0], i)
+        return found
+
+    def setting(self, run: Run) -> Setting:
+        """The calls of a run, and which of their tensors outlive them."""
+        calls, tensors = self.covered.calls[run[0] : run[1]], self.covered.tensors
+        outside = set()
+        for name in {access.tensor for call in calls for access in call.accesses}:
+            first, last = self.spans[name]
+            kept = tensors[name].kind not in ("temporary", "carry")
+            if kept or first < run[0] or last >= run[1]:
+                outside.add(name)
+        return Setting(calls, tensors, frozenset(outside), self.copies)
 
 
 @dataclass(frozen=True)
@@ -130,6 +160,8 @@ class Home:
 
 def span(index: Index, lengths: Mapping[Axis, Number]) -> Number:
     """How many positions an index covers."""
+    if len(index.terms) == 1 and index.terms[0][1] == 1:
+        return lengths[index.terms[0][0]]
     extent: Number = 1
     for axis, stride in index.terms:
         extent = extent + stride * (lengths[axis] - 1)

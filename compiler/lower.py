@@ -938,8 +938,8 @@ class Scope:
         for number, result in enumerate(definition.results):
             twin = next((t for t in twins if t.output == number), None)
             axes = union(binding[axis] for axis in result.axes)
-            label = self.label(twin or node, f"{node.operator}.{result.name}")
-            exact = [a for a in self.targets.get(twin, ()) if twin] if twin else []
+            label = self.label(node if twin is None else twin, f"{node.operator}.{result.name}")
+            exact = list(self.targets.get(twin, ())) if twin is not None else []
             home = exact[0] if exact else self.all.temporary(label, axes, result.dtype)
             writes.append((number, home))
             if twin is not None:

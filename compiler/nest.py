@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from infinisa.isa.language import Axis
 
-from .calls import Access, Call
+from .calls import Call
 
 Run: TypeAlias = tuple[int, int]
 """The calls from the first number up to, not including, the second."""
@@ -92,8 +92,3 @@ def nest(calls: tuple[Call, ...], order: Sequence[Axis], legal: Legal = may_shar
 
     part(0, len(calls), 0)
     return Nest(calls, paths, tuple(map(tuple, runs)))
-
-
-def touched(calls: Iterable[Call]) -> Iterable[tuple[int, Access]]:
-    """Every access with the number of its call."""
-    return ((i, access) for i, call in enumerate(calls) for access in call.accesses)

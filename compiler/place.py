@@ -87,13 +87,12 @@ def core_sizes(group: Group, sizes: Sizes, cores: int) -> dict[Axis, int]:
     return most
 
 
-def layout(group: Group, setting: Setting, sizes: Sizes, cores: int) -> Layout:
-    """Homes and addresses of a group's buffers."""
+def layout(group: Group, setting: Setting, most: Mapping[Axis, int]) -> Layout:
+    """Homes and addresses of a group's buffers, given the bounds of the axes on one core."""
     tree = nest(group.calls, group.order)
     homes = results(tree, setting, group.spread)
     for name in setting.loaded:
         homes += loads(tree, setting, name, group.level[name], group.spread)
-    most = core_sizes(group, sizes, cores)
     shapes = [home.shape(_inside(home, tree, group.tile, most)) for home in homes]
     chunks = [
         Chunk(prod(shape) * DTYPES[home.tensor.dtype].size, slots_of(home, group), home.run)
@@ -116,4 +115,4 @@ def _inside(
 
 def chip_bytes(group: Group, setting: Setting, sizes: Sizes, cores: int) -> int:
     """Bytes of chip memory that a group's places take."""
-    return layout(group, setting, sizes, cores).bytes
+    return layout(group, setting, core_sizes(group, sizes, cores)).bytes

@@ -10,8 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import NamedTuple
 
 from infinisa.isa.dtypes import DTYPES
@@ -22,6 +21,7 @@ from infinisa.isa.program import Parameter
 
 from .calls import Call, Covered
 from .cost import (
+    Cycles,
     Group,
     Sizes,
     Target,
@@ -30,7 +30,7 @@ from .cost import (
     least_bytes,
     make_grid,
 )
-from .home import Setting, Uses, volume
+from .home import Setting, Surroundings, Uses, volume
 from .likeness import Key, Likeness, Names
 from .nest import Nest, Run, may_share, nest
 from .place import chip_bytes
@@ -67,7 +67,7 @@ def schedule(
     Raises CompileError if the smallest tiles of a call do not fit on the chip.
     """
     search = Search(covered, machine, lengths(covered, parameters))
-    runs = atoms(covered.calls, covered)
+    runs = atoms(covered)
     if fuse:
         runs = greedy(search, runs)
     return [search.placed(run) for run in runs]
@@ -84,10 +84,15 @@ def lengths(covered: Covered, parameters: Iterable[Parameter]) -> Sizes:
     return Sizes(most, typical)
 
 
-def atoms(calls: Sequence[Call], covered: Covered) -> list[Run]:
+def surroundings(covered: Covered, machine: Machine) -> Surroundings:
+    return Surroundings(covered, machine.scratchpad.managed == "software")
+
+
+def atoms(covered: Covered) -> list[Run]:
     """Runs of calls that cannot be parted: those of one scan, and all users of a scan's state."""
+    calls = covered.calls
     ends = list(range(1, len(calls) + 1))  # atom i reaches at least to ends[i]
-    for i, (call, after) in enumerate(zip(calls, calls[1:], strict=False)):
+    for i, (call, after) in enumerate(pairwise(calls)):
         if call.scan and (call.scan, call.reverse) == (after.scan, after.reverse):
             ends[i] = max(ends[i], i + 2)
     first: dict[str, int] = {}
@@ -116,8 +121,9 @@ def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
     reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.loops)}
     rest = [axis for axis in axes if axis not in scans]
     outer = [axis for axis in rest if len(calls) == 1 or users[axis] > 1]
-    outer = sorted(outer, key=lambda axis: -users[axis])[:heads]
-    starts = [(axis,) for axis in outer] + list(permutations(outer, 2))
+    outer = sorted(outer, key=lambda axis: (-users[axis], axis in reduced))[:heads]
+    starts: list[tuple[Axis, ...]] = [(axis,) for axis in outer]
+    starts += permutations(outer, 2)
     found: dict[tuple[tuple[Axis, ...], ...], tuple[Axis, ...]] = {}
     for head in starts or [()]:
         tail = [axis for axis in rest if axis not in head]
@@ -148,31 +154,11 @@ class Search:
     hopes: dict[Key, float] = field(default_factory=dict)
     shared: dict[tuple[Call, Call, Axis], bool] = field(default_factory=dict)
     least: dict[int, float] = field(default_factory=dict)
+    cycles: Cycles = field(default_factory=Cycles)
 
     def __post_init__(self) -> None:
         self.likeness = Likeness(self.covered.tensors, self.sizes)
-
-    @cached_property
-    def spans(self) -> dict[str, Run]:
-        """The first and the last call that touch each tensor."""
-        found: dict[str, Run] = {}
-        for i, call in enumerate(self.covered.calls):
-            for access in call.accesses:
-                found[access.tensor] = (found.get(access.tensor, (i, i))[0], i)
-        return found
-
-    def setting(self, run: Run) -> Setting:
-        """The calls of a run, and which of their tensors outlive them."""
-        calls = self.covered.calls[run[0] : run[1]]
-        tensors = self.covered.tensors
-        outside = set()
-        for name in {access.tensor for call in calls for access in call.accesses}:
-            first, last = self.spans[name]
-            kept = tensors[name].kind not in ("temporary", "carry")
-            if kept or first < run[0] or last >= run[1]:
-                outside.add(name)
-        copies = self.machine.scratchpad.managed == "software"
-        return Setting(calls, tensors, frozenset(outside), copies)
+        self.around = surroundings(self.covered, self.machine)
 
     def legal(self, first: Call, second: Call, axis: Axis) -> bool:
         key = first, second, axis
@@ -184,7 +170,7 @@ class Search:
         self, run: Run, effort: Effort = COARSE, fill: float = FILLS[0], slots: int = 2
     ) -> Group | None:
         """The fastest schedule of a run as one group, or None if nothing fits."""
-        setting = self.setting(run)
+        setting = self.around.setting(run)
         key, names = self.likeness.of(setting.calls, setting.outside)
         key = (key, effort, fill, slots)
         if key not in self.best_known:
@@ -203,14 +189,14 @@ class Search:
             tree = nest(setting.calls, order, self.legal)
             spread = spreadable(tree) if target.cores > 1 else None
             grid = make_grid(tree, setting, order, self.sizes, effort.points, spread, target.cores)
-            group = estimate(grid, target, first, slots)
+            group = estimate(grid, target, self.cycles, first, slots)
             if group and (best is None or (group.time, group.bytes) < (best.time, best.bytes)):
                 best = group
         return best
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
-        setting = self.setting(run)
+        setting = self.around.setting(run)
         key, _ = self.likeness.of(setting.calls, setting.outside)
         if key not in self.hopes:
             self.hopes[key] = self._hope(setting)
@@ -261,11 +247,11 @@ class Search:
         scratchpad = self.machine.scratchpad
         if scratchpad.managed != "software":
             return True
-        setting = self.setting((group.first, group.first + len(group.calls)))
+        setting = self.around.setting((group.first, group.first + len(group.calls)))
         return chip_bytes(group, setting, self.sizes, self.machine.cores) <= scratchpad.size
 
     def too_large(self, run: Run) -> CompileError:
-        setting = self.setting(run)
+        setting = self.around.setting(run)
         needed = []
         for order in orders(setting.calls, FINE.heads):
             tree = nest(setting.calls, order, self.legal)
@@ -309,14 +295,13 @@ def greedy(search: Search, runs: list[Run]) -> list[Run]:
         gain = times[left] + times[right] - search.hope((left[0], right[1]))
         heapq.heappush(queue, (-gain, left[0], right[1], False, left))
 
-    for left, right in zip(runs, runs[1:], strict=False):
+    for left, right in pairwise(runs):
         offer(left, right)
     while queue and queue[0][0] < 0:
         _, first, last, costed, left = heapq.heappop(queue)
-        right = after.get(left[1])
-        if after.get(first) != left or right is None or right[1] != last:
+        right, joined = (left[1], last), (first, last)
+        if after.get(first) != left or after.get(left[1]) != right:
             continue
-        joined = (first, last)
         group = search.best(joined)
         if group is None:
             continue

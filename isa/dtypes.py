@@ -29,6 +29,7 @@ DTYPES: dict[str, DType] = {
         ("i8", np.int8, "i32"),
         ("u8", np.uint8, "i32"),
         ("i16", np.int16, "i32"),
+        ("u16", np.uint16, "i32"),
         ("i32", np.int32, "i32"),
         ("i64", np.int64, "i64"),
         ("bf16", ml_dtypes.bfloat16, "f32"),

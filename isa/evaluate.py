@@ -240,7 +240,7 @@ def contract(
         left.reshape(*lead, int(np.prod(m)), depth), right.reshape(*lead, depth, int(np.prod(n)))
     )
     have = [*batch, *rows, *columns]
-    result: Array = product.reshape(*lead, *m, *n).transpose([have.index(x) for x in target])
+    result: Array = product.reshape([*lead, *m, *n]).transpose([have.index(x) for x in target])
     return result
 
 

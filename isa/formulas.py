@@ -23,7 +23,9 @@ from .language import (
     maximum,
     mean,
     position,
+    rename,
     rsqrt,
+    scan,
     sigmoid,
     sin,
     size,
@@ -152,12 +154,151 @@ def rope_angles(tokens: Axis, pairs: Axis, theta: Value = 10000.0) -> Node:
     return position(tokens) * lift(theta) ** (-position(pairs) / size(pairs))
 
 
-def rotate(x: Node, angles: Node, halves: Axis) -> Node:
+def rotate(x: Node, cosines: Node, sines: Node, halves: Axis) -> Node:
     """x with its pairs turned: axis `halves` (of 2) holds the first and the second of each pair.
 
     The half-rotated form (Llama, GPT-NeoX) splits the head width as (halves, pairs), the
     interleaved form as (pairs, halves).
     """
     first, second = view(x, {halves: 0}), view(x, {halves: 1})
-    c, s = cos(angles), sin(angles)
-    return stack([first * c - second * s, second * c + first * s], halves)
+    return stack([first * cosines - second * sines, second * cosines + first * sines], halves)
+
+
+def rope(x: Node, angles: Node, halves: Axis) -> Node:
+    """x with its pairs turned by angles."""
+    return rotate(x, cos(angles), sin(angles), halves)
+
+
+# ---------------------------------------------------------------- recurrences
+#
+# Axes: steps `axis`, inputs d, hidden n and its twin m (the hidden of the step before), gates q.
+# The products of the inputs are done for all steps at once; those of the hidden are in the scan.
+
+
+def rnn_cell(inputs: Node, recurrent: Node) -> Node:
+    """The next hidden from the products of the input and of the hidden before."""
+    return tanh(inputs + recurrent)
+
+
+def lstm_cell(
+    entry: Node, exit: Node, forget: Node, candidate: Node, cell: Node
+) -> tuple[Node, Node]:
+    """The next hidden and cell from the gates' arguments and the cell before."""
+    after = sigmoid(forget) * cell + sigmoid(entry) * tanh(candidate)
+    return sigmoid(exit) * tanh(after), after
+
+
+def gru_reset(reset: Node, hidden: Node) -> Node:
+    """What the reset gate leaves of the hidden, before it is multiplied by the weights."""
+    return sigmoid(reset) * hidden
+
+
+def gru_cell(keep: Node, candidate: Node, hidden: Node) -> Node:
+    """The next hidden; the candidate saw the hidden after its reset."""
+    gate = sigmoid(keep)
+    return (1.0 - gate) * tanh(candidate) + gate * hidden
+
+
+def gru_cell_linear(keep: Node, reset: Node, inputs: Node, recurrent: Node, hidden: Node) -> Node:
+    """The next hidden; the reset gate acts behind the weights (linear_before_reset, PyTorch)."""
+    return gru_cell(keep, inputs + sigmoid(reset) * recurrent, hidden)
+
+
+def rnn(
+    x: Node,
+    weight: Node,
+    recurrent: Node,
+    bias: Node,
+    hidden: Node,
+    axis: Axis,
+    reverse: bool = False,
+    over: Over = "d",
+) -> tuple[Node, Node]:
+    """(the hidden of every step, the last): weight (n d), recurrent (n m), bias (n).
+
+    `over` names the axes of the input, if they are not just d.
+    """
+
+    def step(hidden_state: Node, projected: Node) -> tuple[list[Node], list[Node]]:
+        product = dot(rename(hidden_state, {"n": "m"}), recurrent, "m")
+        after = rnn_cell(projected, product)
+        return [after], [after]
+
+    inputs = {"projected": dot(x, weight, over) + bias}
+    (last,), (every,) = scan(step, {"hidden_state": hidden}, inputs, axis, reverse)
+    return every, last
+
+
+def lstm(
+    x: Node,
+    weight: Node,
+    recurrent: Node,
+    bias: Node,
+    hidden: Node,
+    cell: Node,
+    axis: Axis,
+    reverse: bool = False,
+    order: str = "iofc",
+    over: Over = "d",
+) -> tuple[Node, Node, Node]:
+    """(the hidden of every step, the last, the last cell): weight (q n d), recurrent (q n m).
+
+    `order` is that of the gates along q: input, output, forget, candidate in ONNX; ifco in PyTorch.
+    """
+
+    def step(
+        hidden_state: Node, cell_state: Node, projected: Node
+    ) -> tuple[list[Node], list[Node]]:
+        gates = projected + dot(rename(hidden_state, {"n": "m"}), recurrent, "m")
+        i, o, f, c = (view(gates, {"q": order.index(gate)}) for gate in "iofc")
+        after, after_cell = lstm_cell(i, o, f, c, cell_state)
+        return [after, after_cell], [after]
+
+    states = {"hidden_state": hidden, "cell_state": cell}
+    inputs = {"projected": dot(x, weight, over) + bias}
+    (last, last_cell), (every,) = scan(step, states, inputs, axis, reverse)
+    return every, last, last_cell
+
+
+def gru(
+    x: Node,
+    weight: Node,
+    recurrent: Node,
+    bias: Node,
+    recurrent_bias: Node,
+    hidden: Node,
+    axis: Axis,
+    reverse: bool = False,
+    linear_before_reset: bool = False,
+    order: str = "zrh",
+    over: Over = "d",
+) -> tuple[Node, Node]:
+    """(the hidden of every step, the last): weight (q n d), recurrent (q n m), biases (q n).
+
+    `order` is that of the gates along q: update, reset, hidden in ONNX; PyTorch has rzh.
+    """
+    keep, reset, candidate = (order.index(gate) for gate in "zrh")
+
+    def product(hidden_state: Node, gate: int) -> Node:
+        weights, offset = view(recurrent, {"q": gate}), view(recurrent_bias, {"q": gate})
+        return dot(rename(hidden_state, {"n": "m"}), weights, "m") + offset
+
+    def step(hidden_state: Node, projected: Node) -> tuple[list[Node], list[Node]]:
+        z, r = (view(projected, {"q": g}) + product(hidden_state, g) for g in (keep, reset))
+        inputs = view(projected, {"q": candidate})
+        if linear_before_reset:
+            behind = product(hidden_state, candidate)
+            after = gru_cell_linear(z, r, inputs, behind, hidden_state)
+        else:
+            left = gru_reset(r, hidden_state)
+            after = gru_cell(z, inputs + product(left, candidate), hidden_state)
+        return [after], [after]
+
+    inputs = {"projected": dot(x, weight, over) + bias}
+    (last,), (every,) = scan(step, {"hidden_state": hidden}, inputs, axis, reverse)
+    return every, last
+
+
+def both_ways(forward: Node, backward: Node, directions: Axis = "c") -> Node:
+    """The results of a recurrence and of its reverse, side by side."""
+    return stack([forward, backward], directions)

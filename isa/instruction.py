@@ -153,6 +153,9 @@ class Instruction:
                     found.update(a for axis, i in at for a in (axis, *i.axes))
                 case Scan(body, _, _, _):
                     found.add(body.axis)
+        if self.states:  # another turn over these would step the states without them again
+            every = union(output.axes for output in self.outputs)
+            found.update(a for a in every if any(a not in o.axes for o in self.outputs))
         hidden = {axis for _, axis in self.windows}
         return frozenset(found - self.reduced - (windowed - found) - hidden)
 
@@ -236,7 +239,7 @@ def default_occupancy(
     the reduced axis past tiles of the result. On units without an array everything is lanes.
     """
     products, maps = count_operations(instruction.outputs, lengths)
-    if not maps and not products:  # movement only
+    if not products and isinstance(maps, int) and not maps:  # movement only
         maps = volume(union(x.axes for x in (*instruction.outputs, *instruction.results)), lengths)
     rows, columns = unit.attributes.get("rows"), unit.attributes.get("columns")
     if rows is None or columns is None:
@@ -313,15 +316,14 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         raise LanguageError(f"instruction {instruction.name!r} has no axis that goes in pieces")
     state = Input(ACCUMULATOR, fold.axes, fold.dtype)
     used = [leaf for leaf in instruction.operands if leaf in set(walk([fold]))]
-    finished = fold is instruction.outputs[0]
     step = replace(
         instruction,
-        name=instruction.name if finished else f"{instruction.name}.step",
+        name=f"{instruction.name}.step",
         operands=tuple(used),
         states=(State(state, how.neutral),),
         outputs=(Map(how.combine, (state, fold)),),
     )
-    if finished:
+    if fold is instruction.outputs[0]:
         return step, None
     (outer,) = substitute(instruction.outputs, {fold: state})
     left = [leaf for leaf in instruction.operands if leaf in set(walk([outer]))]

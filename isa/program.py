@@ -39,6 +39,9 @@ class Count:
             factors[name] = factors.get(name, 0) + factor
         return Count(self.constant + other.constant, tuple((n, f) for n, f in factors.items() if f))
 
+    def __mul__(self, factor: int) -> Count:
+        return Count(self.constant * factor, tuple((n, f * factor) for n, f in self.terms))
+
     def __str__(self) -> str:
         terms = [name if factor == 1 else f"{factor}*{name}" for name, factor in self.terms]
         if self.constant or not terms:
@@ -164,7 +167,8 @@ class Buffer:
     """Memory for a tensor or a tile of one.
 
     kind     input, weight, output: bound by name from outside; state: kept between sections and
-             turns, starts as `initial`; temporary: starts as nothing
+             turns, starts as `initial` (on chip: whenever a stage starts in which it is alive);
+             temporary: starts as nothing
     slots    copies that turn with loop `rotor`: slot = turns of that loop so far, modulo slots
     place    buffers of one place are never alive together: hazards are tracked on (place, slot)
     address  in bytes, of slot 0; `pitch` bytes from slot to slot (both belong to the place)

@@ -14,6 +14,7 @@ from typing import Any
 import pluggy
 
 from infinisa.compiler.graph import Model
+from infinisa.compiler.operator import Operator
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
 
@@ -33,12 +34,12 @@ def infinisa_instructions() -> Iterable[Instruction]:
 
 
 @hookspec
-def infinisa_operators() -> Mapping[str, Callable[..., Any]]:
-    """Operators that a model file may name, such as `com.example::SoftCap`.
+def infinisa_operators() -> Iterable[Operator]:
+    """Operators that an ONNX file may name, made with `@operator`.
 
-    Each is a function from nodes of the language (and keyword attributes) to a node or several.
+    Each is a function from positional tensors (and keyword attributes) to a tensor or several.
     """
-    return {}
+    return ()
 
 
 @hookspec

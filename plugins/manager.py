@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
+from infinisa.compiler.operator import Operator
 from infinisa.isa.errors import PluginError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine
@@ -75,7 +76,7 @@ class Registry:
     """Everything that the loaded plugins define, by name."""
 
     instructions: Mapping[str, Registered[Instruction]] = field(default_factory=dict)
-    operators: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
+    operators: Mapping[str, Registered[Operator]] = field(default_factory=dict)
     machines: Mapping[str, Registered[Machine]] = field(default_factory=dict)
     models: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
     tokenizers: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
@@ -275,6 +276,15 @@ def named_instructions(value: object) -> Named:
     return found
 
 
+def named_operators(value: object) -> Named:
+    found = []
+    for item in elements(value, "operators"):
+        if not isinstance(item, Operator):
+            raise Refused(f"must return operators, not {type(item).__name__}")
+        found.append((item.key, item))
+    return found
+
+
 def named_machines(value: object) -> Named:
     found = []
     for item in elements(value, "machines or paths of their files"):
@@ -297,5 +307,6 @@ def named_functions(value: object) -> Named:
 READERS: Mapping[str, Callable[[object], Named]] = {
     "infinisa_instructions": named_instructions,
     "infinisa_machines": named_machines,
+    "infinisa_operators": named_operators,
 }
 """How the result of a hook becomes (name, item) pairs; the other hooks return mappings."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from infinisa.isa.program import Program, turns
 
-from .simulator.contract import Report, SectionReport
+from .simulator import Report, SectionReport
 from .values import Result
 
 
@@ -129,17 +129,16 @@ def _tokens(program: Program, name: str, parameters: Mapping[str, int]) -> int |
 
 
 def _row(simulated: Simulated, part: SectionReport, tokens: int, measured: float) -> Row:
-    report = simulated.report
     return Row(
         section=part.name,
-        machine=report.machine,
+        machine=part.machine,
         instructions=part.instructions,
         cycles=part.cycles,
-        seconds=part.cycles / report.clock,
+        seconds=part.seconds,
         tokens=tokens,
         measured=measured,
-        compute=report.share_of_peak_compute(part),
-        bandwidth=report.share_of_peak_bandwidth(part),
-        bound_by=report.bound_by(part),
+        compute=part.share_of_peak_compute,
+        bandwidth=part.share_of_peak_bandwidth,
+        bound_by=part.bound_by,
         coverage=simulated.coverage[part.name],
     )

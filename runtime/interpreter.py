@@ -55,6 +55,7 @@ def interpret(
             outermost = extents(section, values)
             for stage in section.stages:
                 for core in range(cores):
+                    memory.start(stage, core)
                     for issue, ranges in stream(stage, outermost, core, cores):
                         executor.run(issue, ranges, outermost, core)
         seconds[section.name] = time.perf_counter() - began

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import ProgramError
-from infinisa.isa.program import Buffer, Operand, Piece, Program, region, slot
+from infinisa.isa.program import Buffer, Operand, Piece, Program, Stage, region, slot
 
 Array = NDArray[Any]
 
@@ -98,6 +98,13 @@ class Memory:
             self.chips[name, core] = np.full(size, 255, np.uint8)
         return self.chips[name, core]
 
+    def start(self, stage: Stage, core: int) -> None:
+        """Set the states that live on chip while a stage runs, such as a scan's."""
+        for name, _, _ in stage.lifetimes:
+            buffer = self.program.buffer[name]
+            if buffer.kind == "state":
+                self.array(buffer, {}, core)[...] = buffer.initial
+
     def array(self, buffer: Buffer, ranges: Mapping[str, Piece], core: int) -> Array:
         """The buffer's memory (on chip: of the slot that these ranges turn to)."""
         if buffer.outer:
@@ -149,5 +156,6 @@ class Memory:
         for buffer in self.program.of_kind("output"):
             ends = self.written.get(buffer.name, [0] * len(buffer.shape))
             outputs[buffer.name] = self.tensors[buffer.name][tuple(slice(0, n) for n in ends)]
-        kept = {buffer.name: self.tensors[buffer.name] for buffer in self.program.of_kind("state")}
+        states = (buffer for buffer in self.program.of_kind("state") if buffer.outer)
+        kept = {buffer.name: self.tensors[buffer.name] for buffer in states}
         return Result(outputs, kept, dict(parameters), seconds)

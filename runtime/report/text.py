@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..compare import Comparison, Row
-from ..simulator.contract import Report
+from ..simulator import Report, SectionReport
 
 PREFIXES = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
@@ -105,10 +106,51 @@ def simulation(report: Report) -> RenderableType:
             f"{part.instructions:,}",
             f"{part.cycles:,}",
             duration(part.cycles / report.clock),
-            percent(report.share_of_peak_compute(part)),
-            percent(report.share_of_peak_bandwidth(part)),
-            report.bound_by(part),
+            percent(part.share_of_peak_compute),
+            percent(part.share_of_peak_bandwidth),
+            part.bound_by,
         )
+    return Group(table, *(_stalls(part) for part in report.sections if part.cycles))
+
+
+def _stalls(part: SectionReport) -> Table:
+    """Where the time of each unit went, as shares of a section's cycles."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{part.name}: where the time went")
+    for heading in ("core", "unit", "busy", "waiting for data", "waiting for issue", "idle"):
+        table.add_column(heading, justify="left" if heading == "unit" else "right")
+    for row in part.stalls:
+        if not row.unit or not (row.busy or row.data):
+            continue
+        data = ", ".join(f"{name} {percent(n / row.cycles)}" for name, n in row.data.items() if n)
+        table.add_row(
+            str(row.core),
+            row.unit,
+            percent(row.busy / row.cycles),
+            data or "0 %",
+            percent(row.issue / row.cycles),
+            percent(row.idle / row.cycles),
+        )
+    return table
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a list: what it is called, what brought it, what it is."""
+
+    name: str
+    plugin: str
+    distribution: str
+    version: str
+    about: str
+
+
+def listing(entries: Iterable[Entry]) -> RenderableType:
+    """Names with the plugin, distribution and version that they come from."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("name", "plugin", "distribution", "version", "about"):
+        table.add_column(heading, no_wrap=heading != "about")
+    for entry in entries:
+        table.add_row(entry.name, entry.plugin, entry.distribution, entry.version, entry.about)
     return table
 
 

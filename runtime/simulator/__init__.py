@@ -1,1 +1,9 @@
-"""Cycles of a program."""
+"""Cycles of a program on a machine: `simulate` gives a `Report`. See docs/contract.md."""
+
+from .contract import Entry, Event, OpcodeReport, Policy, Report, SectionReport, Shape, Stalls
+from .policy import POLICIES
+from .simpy_engine import Unit
+from .simulate import ENGINES, simulate
+
+__all__ = ["ENGINES", "POLICIES", "Entry", "Event", "OpcodeReport", "Policy", "Report",
+           "SectionReport", "Shape", "Stalls", "Unit", "simulate"]  # fmt: skip

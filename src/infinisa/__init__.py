@@ -40,6 +40,8 @@ from infinisa.isa.language import (
 )
 from infinisa.plugins.hookspec import hookimpl
 
+# from .api import compare, load, read_program
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "absolute",
     "argmax",
     "cast",
+    "compare",
     "cos",
     "dot",
     "equal",
@@ -56,6 +59,7 @@ __all__ = [
     "gather",
     "hookimpl",
     "instruction",
+    "load",
     "log",
     "max",
     "maximum",
@@ -64,6 +68,7 @@ __all__ = [
     "minimum",
     "opaque",
     "position",
+    "read_program",
     "relu",
     "rename",
     "rsqrt",

@@ -27,6 +27,7 @@ from infinisa.plugins.manager import load as load_plugins
 from infinisa.runtime.compare import Comparison, Simulated
 from infinisa.runtime.compare import compare as compare_runs
 from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.report.text import Entry
 from infinisa.runtime.simulator import Report
 from infinisa.runtime.simulator import simulate as simulate_program
 from infinisa.runtime.values import Result
@@ -71,20 +72,22 @@ class Loaded:
 
 
 def load(
-    source: str | Path | None = None,
+    source: str | Path | Model | None = None,
     *,
     plugins: Sequence[str | Path] = (),
     sizes: Mapping[str, int] | None = None,
     tokens: int | None = None,
 ) -> Loaded:
-    """A model: an .onnx file, a Hugging Face folder, or a registered name (default: the small
-    language model that InfinISA ships).
+    """A model: an .onnx file, a Hugging Face folder, a registered name (default: the small
+    language model that InfinISA ships), or one made with `infinisa.compiler.builder`.
 
     plugins  plain .py files to load besides those installed
     sizes    of dimensions that an .onnx file leaves open
     tokens   how many tokens a language model generates
     """
     registry = load_plugins(plugins)
+    if isinstance(source, Model):
+        return Loaded(source, registry)
     name = str(source or DEFAULT_MODEL)
     path = Path(name)
     options: dict[str, Any] = {} if tokens is None else {"tokens": tokens}
@@ -93,7 +96,7 @@ def load(
     if path.suffix == ".onnx":
         from infinisa.compiler.readers.onnx import read
 
-        operators = {key: found.item for key, found in registry.operators.items()}
+        operators = [found.item for found in registry.operators.values()]
         return Loaded(read(path, operators, sizes or {}), registry)
     if path.is_dir():
         from infinisa.plugins.models import read_model_folder
@@ -206,7 +209,7 @@ class Compiled:
         settings: dict[str, int] = {}
         if TEXT in {buffer.name for buffer in self.program.of_kind("input")} and TEXT not in given:
             if prompt is None and self.model is not None:
-                prompt = self.model.prompt
+                prompt = self.model.example
             data = np.frombuffer((prompt or "").encode(), np.uint8)
             arrays[TEXT] = data
             settings["bytes"] = len(data)
@@ -335,17 +338,6 @@ def shown_outputs(result: Result) -> list[str]:
 
 
 # ---------------------------------------------------------------- lists and files
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of `infinisa list`."""
-
-    name: str
-    plugin: str
-    distribution: str
-    version: str
-    about: str
 
 
 def listing(kind: str, plugins: Sequence[str | Path] = ()) -> list[Entry]:

@@ -1,0 +1,166 @@
+"""What the readers of one architecture share: weights by name and shape, options, graphs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from infinisa.isa import formulas
+from infinisa.isa.errors import ModelError
+from infinisa.isa.language import Axis, Input, Node, argmax, relu, tanh, update, view
+from infinisa.isa.program import Count, Repeat
+
+from ...builder import Builder, GraphBuilder
+from ..text import SLACK, Codec, add_decode, add_encode
+from .checkpoint import Checkpoint
+from .config import Config
+
+ACTIVATIONS: Mapping[str, Callable[[Node], Node]] = {
+    "gelu": formulas.gelu_erf,
+    "gelu_new": formulas.gelu_tanh,
+    "gelu_pytorch_tanh": formulas.gelu_tanh,
+    "relu": relu,
+    "silu": formulas.silu,
+    "swish": formulas.silu,
+    "tanh": tanh,
+}
+
+DEFAULT_CONTEXT = 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller chooses.
+
+    prompt   how many tokens a prompt has, where nothing else says so
+    tokens   how many tokens are generated
+    context  positions that the caches have (None: as many as the model allows, at most 1024 or
+             what prompt and tokens need)
+    codec    the tokenizer, if there is one
+    """
+
+    prompt: int = 64
+    tokens: int = 64
+    context: int | None = None
+    codec: Codec | None = None
+
+
+@dataclass
+class Folder:
+    """A model being read: its files, its builder and the lengths of its axes."""
+
+    config: Config
+    checkpoint: Checkpoint
+    options: Options
+    builder: Builder
+    prefix: str = ""
+    sizes: dict[Axis, int] = field(default_factory=dict)
+
+    def weight(self, name: str, axes: str) -> Input:
+        """A tensor by name and axes, such as "(h e) d": axes in parentheses share a dimension."""
+        title = self.prefix + name
+        if title in self.builder.weights:
+            return self.builder.weights[title].input
+        groups = [(a or b).split() for a, b in re.findall(r"\(([^)]*)\)|(\S+)", axes)]
+        lengths = [[self.sizes[axis] for axis in group] for group in groups]
+        stored = self.checkpoint.tensor(title, [math.prod(group) for group in lengths])
+        shape = tuple(length for group in lengths for length in group)
+        return self.builder.weight(
+            title,
+            " ".join(axis for group in groups for axis in group),
+            lambda: stored.load(shape),
+            shape=shape,
+            dtype=stored.dtype,
+            content=stored.content,
+        )
+
+    def with_prefix(self, prefix: str, name: str) -> None:
+        """Names may start with `prefix`: they do if tensor `name` is found with it only."""
+        found = name not in self.checkpoint and prefix + name in self.checkpoint
+        self.prefix = prefix if found else ""
+
+    def activation(self, key: str, default: str) -> Callable[[Node], Node]:
+        name = self.config.word(key, default)
+        if name not in ACTIVATIONS:
+            raise self.config.error(key, f"one of {', '.join(ACTIVATIONS)}")
+        return ACTIVATIONS[name]
+
+    def context(self, most: int) -> int:
+        """How many positions there are room for, given the most that the model knows."""
+        options = self.options
+        wanted = options.context or max(DEFAULT_CONTEXT, options.prompt + options.tokens)
+        if not wanted >= 2:
+            raise ModelError(f"context must be at least 2, not {wanted}")
+        return min(most, wanted)
+
+    def named(self, name: str, node: Node) -> Node:
+        return self.builder.name(name, node)
+
+
+# ---------------------------------------------------------------- decoders
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of a decoder: tokens at positions s give logits at position r and new caches."""
+
+    logits: Node
+    updates: tuple[Node, ...]
+
+
+def token_buffer(folder: Folder, context: int) -> Input:
+    """The kept ids of all positions; an encoder needs some room behind them."""
+    slack = SLACK if folder.options.codec else 0
+    folder.builder.axis("n", context + slack)
+    return folder.builder.kept("ids", "n: i32", shape=(context + slack,))
+
+
+def add_prompt(folder: Folder, ids: Input, context: int, most: int) -> Count:
+    """Parameter `prompt` and the graph that fills the buffer: from text, or from input ids."""
+    b, codec = folder.builder, folder.options.codec
+    default = min(folder.options.prompt, most)
+    prompt = b.parameter("prompt", most=most, default=default, given=codec is None)
+    if codec:
+        add_encode(b, codec, ids, 4 * context, "prompt")
+    else:
+        given = b.input("prompt_ids", "s: i32", shape=(context,))
+        graph = b.graph("begin")
+        graph.axis("s", prompt)
+        graph.update(update(ids, given, {"n": "s"}))
+    return prompt
+
+
+def add_decoder(folder: Folder, context: int, network: Callable[[Node], Step]) -> None:
+    """The graphs of a language model that generates the likeliest token, one after the other.
+
+    `network` is given the tokens at positions s; keys run over t, the last position is r.
+    """
+    b = folder.builder
+    ids = token_buffer(folder, context)
+    prompt = add_prompt(folder, ids, context, context - 1)
+    most = context - 1
+    tokens = b.parameter("tokens", most=most, default=min(folder.options.tokens, most))
+    turn = b.parameter("turn", most=most, default=0, given=False)
+    step = network(view(ids, {"n": "s"}))
+    following = b.name("next", argmax(step.logits, "v"))
+
+    def finish(graph: GraphBuilder, last: Count) -> None:
+        graph.axis("t", last + 1, most=context)
+        graph.axis("r", 1, start=last, end=context)
+        graph.output("logits", step.logits)
+        for cache in step.updates:
+            graph.update(cache)
+        graph.update(update(ids, following, {"n": "r + 1"}))
+
+    prefill = b.graph("prefill")
+    prefill.axis("s", prompt)
+    prefill.works_on(prompt)
+    finish(prefill, prompt + -1)
+    decode = b.graph("decode", Repeat("turn", tokens + -1))
+    decode.axis("s", 1, start=prompt + turn, end=context)
+    decode.works_on(1)
+    finish(decode, prompt + turn)
+    if folder.options.codec:
+        add_decode(b, folder.options.codec, view(ids, {"n": "s"}), prompt, tokens)

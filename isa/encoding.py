@@ -1,0 +1,571 @@
+"""Programs as bytes, and back: `decode(encode(program))` is the same program, and a program has one
+encoding.
+
+A file is: `IISA`, the version of the format, a checksum, and the body. In the body every whole
+number is a variable-length one (7 bits a byte, lowest first; signed ones with the sign lowest). A
+table of all strings comes first, sorted, each as how much of the one before it begins with and the
+rest. Then follow, as lists, parameters, the opcode table (name, instruction, hash of its meaning,
+encoding), buffers and sections. Opcodes and buffers are numbered as they are listed, so two
+plugins cannot claim one number.
+
+Nothing in a file is believed: a list may not be longer than the bytes that are left, nor a loop
+deeper than `DEEPEST`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeVar, get_args
+
+from .assembly import DEEPEST
+from .dtypes import DTYPES
+from .errors import ProgramError
+from .machine import Machine
+from .program import (
+    Buffer,
+    Count,
+    Dimension,
+    Extent,
+    Issue,
+    Kind,
+    Loop,
+    Opcode,
+    Operand,
+    Parameter,
+    Program,
+    Repeat,
+    Section,
+    Stage,
+    Statement,
+    Term,
+)
+
+T = TypeVar("T")
+
+MAGIC = b"IISA"
+VERSION = 1
+CHECKSUM = 8
+HEADER = len(MAGIC) + 1 + CHECKSUM
+
+LARGEST_FILE = 1 << 26
+LONGEST_STRING = 1 << 10
+ALL_STRINGS = 1 << 24
+"""Bytes of all strings together: since they share beginnings, a file could ask for more."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+TYPES = tuple(DTYPES)
+_HEX = re.compile(r"(?:[0-9a-f]{2}){4,}")
+
+
+def checksum(body: bytes) -> bytes:
+    """What the header says of the body."""
+    return hashlib.sha256(body).digest()[:CHECKSUM]
+
+
+def identity(program: Program, machine: Machine) -> str:
+    """A hash that a program on a machine shares only with an equal program on an equal machine."""
+    return hashlib.sha256(encode(program) + machine.identity.encode()).hexdigest()
+
+
+# ---------------------------------------------------------------- writing
+
+
+def encode(program: Program) -> bytes:
+    """The program as bytes; the same program gives the same bytes."""
+    draft = Writer(program, None)
+    draft.program(program)
+    writer = Writer(program, sorted(draft.strings))
+    writer.table()
+    writer.program(program)
+    body = bytes(writer.out)
+    return MAGIC + bytes([VERSION]) + checksum(body) + body
+
+
+class Writer:
+    """Appends the parts of a program to `out`. Without a table of strings it only collects them."""
+
+    def __init__(self, program: Program, table: Sequence[str] | None) -> None:
+        self.out = bytearray()
+        self.strings: dict[str, int] = {text: n for n, text in enumerate(table or ())}
+        self.opcodes = {opcode.name: n for n, opcode in enumerate(program.opcodes)}
+        self.buffers = {buffer.name: n for n, buffer in enumerate(program.buffers)}
+        self.units = {opcode.name: opcode.unit for opcode in program.opcodes}
+        self.ranges: dict[str, int] = {}
+
+    def natural(self, value: int) -> None:
+        if not 0 <= value < 1 << 64:
+            raise ProgramError(f"encoding: a number must be 0 to 2**64 - 1, not {value}")
+        while value > 127:
+            self.out.append(value & 127 | 128)
+            value >>= 7
+        self.out.append(value)
+
+    def integer(self, value: int) -> None:
+        self.natural(2 * value if value >= 0 else -2 * value - 1)
+
+    def real(self, value: float) -> None:
+        self.out += struct.pack("<d", value)
+
+    def string(self, text: str) -> None:
+        self.natural(self.strings.setdefault(text, len(self.strings)))
+
+    def each(self, items: Sequence[T], item: Callable[[T], None]) -> None:
+        self.natural(len(items))
+        for one in items:
+            item(one)
+
+    def table(self) -> None:
+        """All strings; the rest of one that is hexadecimal is packed."""
+        before = b""
+        self.natural(len(self.strings))
+        for text in self.strings:
+            data = utf8(text)
+            shared = common(before, data)
+            rest = data[shared:]
+            packed = _HEX.fullmatch(rest.decode("latin-1")) is not None
+            if packed:
+                rest = bytes.fromhex(rest.decode())
+            self.natural(shared)
+            self.natural(2 * len(rest) + packed)
+            self.out += rest
+            before = data
+
+    def program(self, program: Program) -> None:
+        self.string(program.name)
+        self.string(program.machine)
+        self.each(program.parameters, self.parameter)
+        self.each(program.opcodes, self.opcode)
+        self.each(program.buffers, self.buffer)
+        self.each(program.sections, self.section)
+
+    def parameter(self, parameter: Parameter) -> None:
+        self.string(parameter.name)
+        self.integer(parameter.most)
+        self.integer(parameter.default)
+        self.natural(parameter.given)
+
+    def opcode(self, opcode: Opcode) -> None:
+        for text in (opcode.name, opcode.instruction, opcode.meaning, opcode.unit):
+            self.string(text)
+        self.each(opcode.binding, self.binding)
+        self.each(opcode.immediates, self.immediate)
+        self.each(opcode.operands, self.strings_of)
+        self.each(opcode.results, self.strings_of)
+        self.each(opcode.outputs, self.integer)
+        self.each(opcode.limits, self.limit)
+
+    def strings_of(self, texts: Sequence[str]) -> None:
+        self.each(texts, self.string)
+
+    def binding(self, pair: tuple[str, tuple[str, ...]]) -> None:
+        self.string(pair[0])
+        self.strings_of(pair[1])
+
+    def immediate(self, pair: tuple[str, float | int]) -> None:
+        self.string(pair[0])
+        self.natural(isinstance(pair[1], float))
+        if isinstance(pair[1], float):
+            self.real(pair[1])
+        else:
+            self.integer(pair[1])
+
+    def limit(self, pair: tuple[str, int]) -> None:
+        self.string(pair[0])
+        self.integer(pair[1])
+
+    def buffer(self, buffer: Buffer) -> None:
+        blank = Buffer("", "", (), "")
+        self.string(buffer.name)
+        self.string(buffer.memory)
+        self.natural(KINDS.index(buffer.kind) * len(TYPES) + type_number(buffer.dtype))
+        self.each(buffer.shape, self.integer)
+        has_initial = struct.pack("<d", buffer.initial) != bytes(8)
+        placed = any(getattr(buffer, key) != getattr(blank, key) for key in PLACEMENT)
+        self.natural(has_initial + 2 * placed + 4 * bool(buffer.content))
+        if has_initial:
+            self.real(buffer.initial)
+        if placed:
+            for key in PLACEMENT[:-1]:
+                self.integer(getattr(buffer, key))
+            self.string(buffer.rotor)
+        if buffer.content:
+            self.string(buffer.content)
+
+    def count(self, count: Count) -> None:
+        self.integer(count.constant)
+        self.each(count.terms, self.limit)
+
+    def section(self, section: Section) -> None:
+        self.string(section.name)
+        self.natural(section.repeat is not None)
+        if section.repeat is not None:
+            self.string(section.repeat.counter)
+            self.count(section.repeat.count)
+        self.count(section.tokens)
+        self.each(section.extents, self.extent)
+        self.each(section.stages, self.stage)
+
+    def extent(self, extent: Extent) -> None:
+        self.range(extent.axis)
+        self.count(extent.length)
+        self.integer(extent.most)
+        self.count(extent.start)
+        self.integer(extent.end)
+
+    def stage(self, stage: Stage) -> None:
+        self.string(stage.name)
+        self.each(stage.lifetimes, self.lifetime)
+        self.each(stage.body, self.statement)
+
+    def lifetime(self, alive: tuple[str, int, int]) -> None:
+        self.buffer_number(alive[0])
+        self.integer(alive[1])
+        self.integer(alive[2])
+
+    def range(self, name: str) -> None:
+        """A range by its number in order of appearance: a new one is followed by its name."""
+        new = name not in self.ranges
+        self.natural(self.ranges.setdefault(name, len(self.ranges)))
+        if new:
+            self.string(name)
+
+    def buffer_number(self, name: str) -> None:
+        if name not in self.buffers:
+            raise ProgramError(f"encoding: the program has no buffer {name!r}")
+        self.natural(self.buffers[name])
+
+    def statement(self, item: Statement) -> None:
+        """An issue begins with its opcode's number + 8, a loop with its flags, less than 8."""
+        if isinstance(item, Issue):
+            self.issue(item)
+            return
+        self.natural(bool(item.ahead) + 2 * item.spread + 4 * item.reverse)
+        self.range(item.range)
+        self.range(item.parent)
+        self.integer(item.step)
+        if item.ahead:
+            self.each(item.ahead, self.issue)
+        self.each(item.body, self.statement)
+
+    def issue(self, issue: Issue) -> None:
+        if issue.opcode not in self.opcodes:
+            raise ProgramError(f"encoding: the program has no opcode {issue.opcode!r}")
+        own_unit = issue.unit != self.units[issue.opcode]
+        accumulates = issue.fresh is not None
+        self.natural(self.opcodes[issue.opcode] + 8)
+        self.natural(accumulates + 2 * bool(issue.sets) + 4 * own_unit)
+        if own_unit:
+            self.string(issue.unit)
+        self.each(issue.axes, self.pair)
+        if issue.fresh is not None:
+            self.each(issue.fresh, self.range)
+        if issue.sets:
+            self.strings_of(issue.sets)
+        self.each(issue.reads, self.operand)
+        self.each(issue.writes, self.operand)
+
+    def pair(self, pair: tuple[str, str]) -> None:
+        self.range(pair[0])
+        self.range(pair[1])
+
+    def operand(self, operand: Operand) -> None:
+        self.buffer_number(operand.buffer)
+        self.natural(2 * len(operand.dimensions) + (operand.fill is not None))
+        for dimension in operand.dimensions:
+            self.dimension(dimension)
+        if operand.fill is not None:
+            self.real(operand.fill)
+
+    def dimension(self, dimension: Dimension) -> None:
+        """Terms and whether there is an offset in one number; a term is its range, its base plus
+        one where it has one, and its stride."""
+        offset = dimension.offset != 0
+        self.natural(2 * len(dimension.terms) + offset)
+        for term in dimension.terms:
+            self.natural((term.base != "") + 2 * (term.stride != 1))
+            self.range(term.range)
+            if term.base:
+                self.range(term.base)
+            if term.stride != 1:
+                self.integer(term.stride)
+        if offset:
+            self.integer(dimension.offset)
+
+
+PLACEMENT = ("place", "address", "pitch", "slots", "rotor")
+
+
+def type_number(dtype: str) -> int:
+    if dtype not in DTYPES:
+        raise ProgramError(f"encoding: element type must be one of {', '.join(TYPES)}")
+    return TYPES.index(dtype)
+
+
+def utf8(text: str) -> bytes:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise ProgramError(f"encoding: a name must be Unicode text, not {text!r}") from None
+    if len(data) > LONGEST_STRING:
+        raise ProgramError(
+            f"encoding: a name must have at most {LONGEST_STRING} bytes, not {len(data)}"
+        )
+    return data
+
+
+def common(a: bytes, b: bytes) -> int:
+    """How many bytes two strings begin with in common."""
+    for n, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return n
+    return min(len(a), len(b))
+
+
+# ---------------------------------------------------------------- reading
+
+
+def decode(data: bytes, source: str) -> Program:
+    """The program that bytes describe; ProgramError naming `source` and what is wrong.
+
+    Whether the program makes sense is for `verify` to say.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise ProgramError(f"program {source}: must begin with {MAGIC!r}, not {data[:4]!r}")
+    if not HEADER <= len(data) <= LARGEST_FILE:
+        raise ProgramError(
+            f"program {source}: must have {HEADER} to {LARGEST_FILE} bytes, not {len(data)}"
+        )
+    if data[len(MAGIC)] != VERSION:
+        raise ProgramError(f"program {source}: must be of format {VERSION}, not {data[len(MAGIC)]}")
+    body = data[HEADER:]
+    if checksum(body) != data[len(MAGIC) + 1 : HEADER]:
+        raise ProgramError(f"program {source}: is damaged, its checksum does not fit")
+    reader = Reader(body, source)
+    reader.table()
+    program = reader.program()
+    if reader.at != len(body):
+        reader.fail("the end of the program")
+    return program
+
+
+@dataclass
+class Reader:
+    """Takes the parts of a program from `data`, in the order in which `Writer` puts them."""
+
+    data: bytes
+    source: str
+    at: int = 0
+    strings: list[str] = field(default_factory=list)
+    opcodes: list[Opcode] = field(default_factory=list)
+    buffers: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
+
+    def fail(self, expected: str) -> NoReturn:
+        raise ProgramError(f"program {self.source}, byte {HEADER + self.at}: expected {expected}")
+
+    def natural(self) -> int:
+        value = shift = 0
+        while self.at < len(self.data):
+            byte = self.data[self.at]
+            self.at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                if (byte or shift == 7) and value < 1 << 64:
+                    return value
+                break
+            if shift > 63:
+                break
+        self.fail("a number of at most 64 bits in as few bytes as it takes")
+
+    def integer(self) -> int:
+        value = self.natural()
+        return -(value + 1 >> 1) if value & 1 else value >> 1
+
+    def real(self) -> float:
+        return float(struct.unpack("<d", self.take(8))[0])
+
+    def take(self, length: int) -> bytes:
+        if length > len(self.data) - self.at:
+            self.fail(f"{length} more bytes, there are {len(self.data) - self.at}")
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def below(self, limit: int, what: str) -> int:
+        """A number less than `limit`."""
+        value = self.natural()
+        if value >= limit:
+            self.fail(f"{what} less than {limit}, not {value}")
+        return value
+
+    def several(self, count: int, item: Callable[[], T]) -> tuple[T, ...]:
+        """So many items, of which each takes at least one byte."""
+        if count > len(self.data) - self.at:
+            self.fail(f"at most {len(self.data) - self.at} items, not {count}")
+        return tuple(item() for _ in range(count))
+
+    def each(self, item: Callable[[], T]) -> tuple[T, ...]:
+        return self.several(self.natural(), item)
+
+    def string(self) -> str:
+        return self.strings[self.below(len(self.strings), "the number of a string")]
+
+    def strings_of(self) -> tuple[str, ...]:
+        return self.each(self.string)
+
+    def table(self) -> None:
+        before, total = b"", 0
+        for _ in range(self.below(len(self.data) - self.at + 1, "a number of strings")):
+            shared = self.below(len(before) + 1, "a shared beginning")
+            length = self.natural()
+            rest = self.take(length >> 1)
+            data = before[:shared] + (rest.hex().encode() if length & 1 else rest)
+            total += len(data)
+            if len(data) > LONGEST_STRING or total > ALL_STRINGS:
+                self.fail(f"strings of at most {LONGEST_STRING} bytes, {ALL_STRINGS} in all")
+            if self.strings and data <= before:
+                self.fail("strings in order")
+            try:
+                self.strings.append(data.decode())
+            except UnicodeDecodeError:
+                self.fail("a string in UTF-8")
+            before = data
+
+    def program(self) -> Program:
+        name, machine = self.string(), self.string()
+        parameters = self.each(self.parameter)
+        self.opcodes = list(self.each(self.opcode))
+        buffers = self.each(self.buffer)
+        self.buffers = [buffer.name for buffer in buffers]
+        sections = self.each(self.section)
+        return Program(name, machine, parameters, tuple(self.opcodes), buffers, sections)
+
+    def parameter(self) -> Parameter:
+        return Parameter(self.string(), self.integer(), self.integer(), bool(self.flags(2)))
+
+    def flags(self, limit: int) -> int:
+        return self.below(limit, "flags")
+
+    def opcode(self) -> Opcode:
+        return Opcode(
+            self.string(),
+            self.string(),
+            self.string(),
+            self.string(),
+            self.each(self.binding),
+            self.each(self.immediate),
+            self.each(self.strings_of),
+            self.each(self.strings_of),
+            self.each(self.integer),
+            self.each(self.limit),
+        )
+
+    def binding(self) -> tuple[str, tuple[str, ...]]:
+        return self.string(), self.strings_of()
+
+    def immediate(self) -> tuple[str, float | int]:
+        return self.string(), self.real() if self.flags(2) else self.integer()
+
+    def limit(self) -> tuple[str, int]:
+        return self.string(), self.integer()
+
+    def buffer(self) -> Buffer:
+        name, memory = self.string(), self.string()
+        kind, dtype = divmod(self.below(len(KINDS) * len(TYPES), "a kind and type"), len(TYPES))
+        shape, flags = self.each(self.integer), self.flags(8)
+        initial = self.real() if flags & 1 else 0.0
+        place, address, pitch, slots = -1, 0, 0, 1
+        rotor = ""
+        if flags & 2:
+            place, address, pitch, slots = (self.integer() for _ in range(4))
+            rotor = self.string()
+        return Buffer(
+            name,
+            memory,
+            shape,
+            TYPES[dtype],
+            KINDS[kind],
+            slots,
+            rotor,
+            place,
+            address,
+            pitch,
+            initial,
+            self.string() if flags & 4 else "",
+        )
+
+    def count(self) -> Count:
+        return Count(self.integer(), self.each(self.limit))
+
+    def section(self) -> Section:
+        name = self.string()
+        repeat = Repeat(self.string(), self.count()) if self.flags(2) else None
+        tokens = self.count()
+        return Section(name, self.each(self.extent), self.each(self.stage), repeat, tokens)
+
+    def extent(self) -> Extent:
+        return Extent(self.range(), self.count(), self.integer(), self.count(), self.integer())
+
+    def stage(self) -> Stage:
+        name, lifetimes = self.string(), self.each(self.lifetime)
+        return Stage(name, self.each(lambda: self.statement(1)), lifetimes)
+
+    def lifetime(self) -> tuple[str, int, int]:
+        return self.buffer_name(), self.integer(), self.integer()
+
+    def buffer_name(self) -> str:
+        return self.buffers[self.below(len(self.buffers), "the number of a buffer")]
+
+    def range(self) -> str:
+        number = self.below(len(self.ranges) + 1, "the number of a range")
+        if number == len(self.ranges):
+            self.ranges.append(self.string())
+        return self.ranges[number]
+
+    def statement(self, depth: int) -> Statement:
+        flags = self.natural()
+        if flags >= 8:
+            return self.issue_of(flags)
+        if depth > DEEPEST:
+            self.fail(f"at most {DEEPEST} loops inside each other")
+        name, parent, step = self.range(), self.range(), self.integer()
+        ahead = self.each(self.issue) if flags & 1 else ()
+        body = self.each(lambda: self.statement(depth + 1))
+        return Loop(name, parent, step, body, ahead, bool(flags & 2), bool(flags & 4))
+
+    def issue(self) -> Issue:
+        return self.issue_of(self.natural())
+
+    def issue_of(self, number: int) -> Issue:
+        if not 8 <= number < 8 + len(self.opcodes):
+            self.fail(f"the number of an opcode less than {len(self.opcodes)}, not {number - 8}")
+        opcode, flags = self.opcodes[number - 8], self.flags(8)
+        unit = self.string() if flags & 4 else opcode.unit
+        axes = self.each(self.pair)
+        fresh = self.each(self.range) if flags & 1 else None
+        sets = self.strings_of() if flags & 2 else ()
+        reads, writes = self.each(self.operand), self.each(self.operand)
+        return Issue(opcode.name, unit, reads, writes, axes, fresh, sets)
+
+    def pair(self) -> tuple[str, str]:
+        return self.range(), self.range()
+
+    def operand(self) -> Operand:
+        buffer, number = self.buffer_name(), self.natural()
+        dimensions = self.several(number >> 1, self.dimension)
+        return Operand(buffer, dimensions, self.real() if number & 1 else None)
+
+    def dimension(self) -> Dimension:
+        number = self.natural()
+        terms = self.several(number >> 1, self.term)
+        return Dimension(terms, self.integer() if number & 1 else 0)
+
+    def term(self) -> Term:
+        flags = self.flags(4)
+        inner = self.range()
+        base = self.range() if flags & 1 else ""
+        return Term(inner, base, self.integer() if flags & 2 else 1)

@@ -1,0 +1,534 @@
+"""The scalar functions of the language as code, the same for one number and for a vector.
+
+Numbers live in registers in wide types: i1, i32, i64, float and double. Narrow types are widened
+when loaded (`widen`) and rounded when stored (`narrow`), so a bf16 in a register is a float that
+bf16 can hold. Functions of floats are polynomials with errors below 2e-6; those of doubles call
+the C library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from infinisa.isa.dtypes import DTYPES, is_float
+
+from .ir import FLOATS, Function, Value, constant, short
+
+REGISTER = {"bool": "i1", "i32": "i32", "i64": "i64", "f32": "float", "f64": "double"}
+"""What a wide type is in a register."""
+
+STORED = {
+    "bool": "i8", "i8": "i8", "u8": "i8", "i16": "i16", "i32": "i32", "i64": "i64",
+    "bf16": "i16", "f16": "half", "f32": "float", "f64": "double",
+}  # fmt: skip
+"""What a type is in memory."""
+
+Emit: TypeAlias = Callable[..., Value]
+
+
+def register(dtype: str) -> str:
+    """The kind of register that holds a value of this element type."""
+    return REGISTER[DTYPES[dtype].wide]
+
+
+def like(value: Value, number: float | int | bool) -> Value:
+    """A constant with the kind and the lanes of `value`."""
+    return constant(value.kind, number, value.width)
+
+
+# ---------------------------------------------------------------- element types
+
+
+def widen(f: Function, raw: Value, dtype: str) -> Value:
+    """What was loaded, in a register."""
+    match dtype:
+        case "bool":
+            return f.compare("ne", raw, like(raw, 0))
+        case "i8" | "i16":
+            return f.convert("sext", raw, "i32")
+        case "u8":
+            return f.convert("zext", raw, "i32")
+        case "bf16":
+            bits = f.binary("shl", f.convert("zext", raw, "i32"), constant("i32", 16))
+            return f.convert("bitcast", bits, "float")
+        case "f16":
+            return f.convert("fpext", raw, "float")
+    return raw
+
+
+def narrow(f: Function, value: Value, dtype: str) -> Value:
+    """A register that holds a value of `dtype`, as it is stored."""
+    match dtype:
+        case "bool":
+            return f.convert("zext", value, "i8")
+        case "i8" | "u8":
+            return f.convert("trunc", value, "i8")
+        case "i16":
+            return f.convert("trunc", value, "i16")
+        case "bf16":
+            bits = f.convert("bitcast", value, "i32")
+            return f.convert("trunc", f.binary("lshr", bits, constant("i32", 16)), "i16")
+        case "f16":
+            return f.convert("fptrunc", value, "half")
+    return value
+
+
+def convert(f: Function, value: Value, kind: str) -> Value:
+    """The same number in a wider register, as arithmetic on mixed types wants it."""
+    if value.kind == kind:
+        return value
+    if value.constant and value.width == 1 and value.kind == "float" and kind == "double":
+        return Value(value.text, kind)
+    if kind in FLOATS:
+        if value.kind in FLOATS:
+            return f.convert("fpext" if kind == "double" else "fptrunc", value, kind)
+        return f.convert("uitofp" if value.kind == "i1" else "sitofp", value, kind)
+    if kind == "i1":
+        return nonzero(f, value)
+    if value.kind == "i1":
+        return f.convert("zext", value, kind)
+    return f.convert("sext" if kind == "i64" else "trunc", value, kind)
+
+
+def nonzero(f: Function, value: Value) -> Value:
+    if value.kind == "i1":
+        return value
+    return f.compare("une" if value.kind in FLOATS else "ne", value, like(value, 0))
+
+
+def saturate(f: Function, value: Value, source: str, target: str) -> Value:
+    """`isa.evaluate.saturate` in registers: from one element type to another."""
+    kind, found = register(target), DTYPES[source].wide
+    if target == "bool":
+        return nonzero(f, value)
+    if is_float(target):
+        value = convert(f, value, kind)
+        known = source == target or source == "bool" or (target == "f16" and source == "f16")
+        if target == "bf16" and not known:
+            return _to_bf16(f, value)
+        if target == "f16" and not known:
+            return f.convert("fpext", f.convert("fptrunc", value, "half"), "float")
+        return value
+    if found == "bool":
+        return convert(f, value, kind)
+    limits = np.iinfo(DTYPES[target].numpy)
+    if is_float(source):
+        rounded = f.intrinsic("rint", [value])
+        name = f"llvm.fptosi.sat.{_lanes(kind, value.width)}.{_lanes(value.kind, value.width)}"
+        value = f.call(name, kind, [rounded])
+        return value if target in ("i32", "i64") else _clipped(f, value, limits)
+    if target == source or (target == "i64"):
+        return convert(f, value, kind)
+    if value.kind == "i32" and target == "i32":
+        return value
+    return convert(f, _clipped(f, value, limits), kind)
+
+
+def _lanes(kind: str, width: int) -> str:
+    return short(kind) if width == 1 else f"v{width}{short(kind)}"
+
+
+def _clipped(f: Function, value: Value, limits: np.iinfo[np.signedinteger]) -> Value:
+    value = f.intrinsic("smax", [value, like(value, int(limits.min))])
+    return f.intrinsic("smin", [value, like(value, int(limits.max))])
+
+
+def _to_bf16(f: Function, value: Value) -> Value:
+    """Rounded to the nearest bf16, ties to even; NaN stays NaN."""
+    bits = f.convert("bitcast", value, "i32")
+    odd = f.binary("and", f.binary("lshr", bits, like(bits, 16)), like(bits, 1))
+    bits = f.binary("add", bits, f.binary("add", odd, like(bits, 0x7FFF)))
+    bits = f.binary("and", bits, like(bits, -0x10000))
+    return f.select(
+        f.compare("uno", value, value), like(value, math.nan), f.convert("bitcast", bits, "float")
+    )
+
+
+# ---------------------------------------------------------------- polynomials
+
+
+def fma(f: Function, a: Value, b: Value, c: Value) -> Value:
+    return f.intrinsic("fmuladd", [a, b, c])
+
+
+def horner(f: Function, coefficients: Sequence[float], x: Value) -> Value:
+    """The polynomial with these coefficients, the highest power first."""
+    total = like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        total = fma(f, total, x, like(x, coefficient))
+    return total
+
+
+def clamp(f: Function, x: Value, low: float, high: float) -> Value:
+    """x between two numbers; NaN stays NaN."""
+    x = f.select(f.compare("olt", x, like(x, low)), like(x, low), x)
+    return f.select(f.compare("ogt", x, like(x, high)), like(x, high), x)
+
+
+def round_near(f: Function, x: Value) -> tuple[Value, Value]:
+    """x of at most 2**21 rounded to a whole number: as a float, and as an i32.
+
+    Adding 1.5 * 2**23 leaves the number in the low bits, for a NaN too: no conversion is undefined.
+    """
+    magic = like(x, 12582912.0)
+    moved = f.binary("fadd", x, magic)
+    bits = f.convert("bitcast", moved, "i32")
+    return f.binary("fsub", moved, magic), f.binary("sub", bits, like(bits, 0x4B400000))
+
+
+EXP = (0.00828929059, 0.0418978221, 0.166676521, 0.499991506, 0.999999702, 1.0)
+LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
+
+
+def exp(f: Function, x: Value) -> Value:
+    """2**n * p(r) with x = n ln 2 + r. The clamp keeps masks of -1e30 and infinities finite."""
+    if x.kind == "double":
+        return f.intrinsic("exp", [x])
+    x = clamp(f, x, -104.0, 89.0)
+    n, whole = round_near(f, f.binary("fmul", x, like(x, LOG2E)))
+    r = fma(f, n, like(x, -LN2_HIGH), x)
+    r = fma(f, n, like(x, -LN2_LOW), r)
+    return scale(f, horner(f, EXP, r), whole)
+
+
+def scale(f: Function, x: Value, power: Value) -> Value:
+    """x * 2**power in two steps, so that results may be denormal or infinite."""
+    half = f.binary("ashr", power, like(power, 1))
+    for part in (half, f.binary("sub", power, half)):
+        bits = f.binary("shl", f.binary("add", part, like(part, 127)), like(part, 23))
+        x = f.binary("fmul", x, f.convert("bitcast", bits, "float"))
+    return x
+
+
+LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+       -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)  # fmt: skip
+
+
+def log(f: Function, x: Value) -> Value:
+    """x = m * 2**e with m from sqrt(1/2) to sqrt(2); then a polynomial in m - 1."""
+    if x.kind == "double":
+        return f.intrinsic("log", [x])
+    tiny = f.compare("olt", x, like(x, 1.1754944e-38))
+    scaled = f.select(tiny, f.binary("fmul", x, like(x, 2.0**23)), x)
+    bits = f.convert("bitcast", scaled, "i32")
+    above = f.binary("sub", bits, like(bits, 0x3F3504F3))
+    exponent = f.convert("sitofp", f.binary("ashr", above, like(bits, 23)), "float")
+    exponent = f.binary("fsub", exponent, f.select(tiny, like(x, 23.0), like(x, 0.0)))
+    kept = f.binary("sub", bits, f.binary("and", above, like(bits, -0x800000)))
+    r = f.binary("fsub", f.convert("bitcast", kept, "float"), like(x, 1.0))
+    square = f.binary("fmul", r, r)
+    y = f.binary("fmul", f.binary("fmul", horner(f, LOG, r), r), square)
+    y = fma(f, exponent, like(x, LN2_LOW), y)
+    y = fma(f, square, like(x, -0.5), y)
+    y = fma(f, exponent, like(x, LN2_HIGH), f.binary("fadd", r, y))
+    y = f.select(f.compare("oeq", x, like(x, 0.0)), like(x, -math.inf), y)
+    y = f.select(f.compare("oeq", x, like(x, math.inf)), like(x, math.inf), y)
+    return f.select(f.compare("ult", x, like(x, 0.0)), like(x, math.nan), y)
+
+
+TANH = (
+    (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
+     1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03),
+    (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03),
+)  # fmt: skip
+ERF = (
+    (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
+     -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02),
+    (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
+     -1.42647390514189e-02),
+)  # fmt: skip
+
+
+def rational(
+    f: Function, x: Value, limit: float, ratio: tuple[Sequence[float], Sequence[float]]
+) -> Value:
+    """An odd function that is constant beyond `limit`."""
+    x = clamp(f, x, -limit, limit)
+    square = f.binary("fmul", x, x)
+    top, bottom = horner(f, ratio[0], square), horner(f, ratio[1], square)
+    return f.binary("fdiv", f.binary("fmul", x, top), bottom)
+
+
+def tanh(f: Function, x: Value) -> Value:
+    if x.kind == "double":
+        return f.intrinsic("tanh", [x])
+    return rational(f, x, 7.9053111, TANH)
+
+
+def erf(f: Function, x: Value) -> Value:
+    if x.kind == "double":
+        return by_lane(f, "erf", x)
+    return rational(f, x, 4.0, ERF)
+
+
+def by_lane(f: Function, name: str, x: Value) -> Value:
+    """A function of the C library, lane by lane."""
+    found = Value("poison", x.kind, x.width)
+    if x.width == 1:
+        return f.call(name, x.kind, [x])
+    for lane in range(x.width):
+        one = f.call(name, x.kind, [f.extract(x, lane)])
+        found = f.emit(
+            x.kind,
+            x.width,
+            f"insertelement {x.type} {found.text}, {one.type} {one.text}, i64 {lane}",
+        )
+    return found
+
+
+def sigmoid(f: Function, x: Value) -> Value:
+    """1 / (1 + exp(-x)) without overflow."""
+    small = exp(f, negate(f, absolute(f, x)))
+    top = f.select(f.compare("oge", x, like(x, 0.0)), like(x, 1.0), small)
+    return f.binary("fdiv", top, f.binary("fadd", small, like(x, 1.0)))
+
+
+SIN = (2.60831598e-6, -1.98106872e-4, 8.33307859e-3, -0.166666597, 1.0)
+COS = (2.43904487e-5, -1.38867637e-3, 4.16666418e-2, -0.5, 1.0)
+LARGEST_ANGLE = 2.0**30
+
+
+def sin(f: Function, x: Value) -> Value:
+    return _circular(f, x, "sin")
+
+
+def cos(f: Function, x: Value) -> Value:
+    return _circular(f, x, "cos")
+
+
+def _circular(f: Function, x: Value, name: str) -> Value:
+    """x = n pi/2 + r, reduced in double precision; beyond 2**30 the C library does it."""
+    if x.kind == "double":
+        return f.intrinsic(name, [x])
+    size = absolute(f, x)
+    large = f.compare("oge", size, like(x, LARGEST_ANGLE))
+    if large.width > 1:
+        bits = f.emit(f"i{x.width}", 1, f"bitcast {large.type} {large.text} to i{x.width}")
+        large = f.compare("ne", bits, Value("0", bits.kind))
+    wide = f.convert("fpext", x, "double")
+
+    def far() -> list[Value]:
+        return [f.convert("fptrunc", f.intrinsic(name, [wide]), "float")]
+
+    (found,) = f.either(large, far, lambda: [_quadrant(f, wide, name)])
+    return found
+
+
+def _quadrant(f: Function, x: Value, name: str) -> Value:
+    magic = like(x, 1.5 * 2.0**52)
+    moved = f.binary("fadd", f.binary("fmul", x, like(x, 2 / math.pi)), magic)
+    quadrant = f.convert("trunc", f.convert("bitcast", moved, "i64"), "i32")
+    n = f.binary("fsub", moved, magic)
+    r = fma(f, n, like(x, -1.5707963267948966), x)
+    r = f.convert("fptrunc", fma(f, n, like(x, -6.123233995736766e-17), r), "float")
+    if name == "cos":
+        quadrant = f.binary("add", quadrant, like(quadrant, 1))
+    square = f.binary("fmul", r, r)
+    odd = f.compare("ne", f.binary("and", quadrant, like(quadrant, 1)), like(quadrant, 0))
+    sine = f.binary("fmul", r, horner(f, SIN, square))
+    value = f.select(odd, horner(f, COS, square), sine)
+    sign = f.binary("shl", f.binary("and", quadrant, like(quadrant, 2)), like(quadrant, 30))
+    bits = f.binary("xor", f.convert("bitcast", value, "i32"), sign)
+    return f.convert("bitcast", bits, "float")
+
+
+# ---------------------------------------------------------------- one function for each name
+
+
+def negate(f: Function, x: Value) -> Value:
+    if x.kind in FLOATS:
+        return f.emit(x.kind, x.width, f"fneg {x.type} {x.text}")
+    return f.binary("sub", like(x, 0), x)
+
+
+def absolute(f: Function, x: Value) -> Value:
+    if x.kind in FLOATS:
+        return f.intrinsic("fabs", [x])
+    if x.kind == "i1":
+        return x
+    return f.select(f.compare("slt", x, like(x, 0)), negate(f, x), x)
+
+
+def sign(f: Function, x: Value) -> Value:
+    if x.kind == "i1":
+        return x
+    if x.kind not in FLOATS:
+        return f.intrinsic("smax", [f.intrinsic("smin", [x, like(x, 1)]), like(x, -1)])
+    one = f.select(f.compare("ogt", x, like(x, 0.0)), like(x, 1.0), like(x, -1.0))
+    return f.select(f.compare("oeq", x, like(x, 0.0)), like(x, 0.0), f.select(
+        f.compare("uno", x, x), x, one))  # fmt: skip
+
+
+def sqrt(f: Function, x: Value) -> Value:
+    return f.intrinsic("sqrt", [x])
+
+
+def reciprocal(f: Function, x: Value) -> Value:
+    return f.binary("fdiv", like(x, 1.0), x)
+
+
+def rounding(name: str) -> Emit:
+    def emit(f: Function, x: Value) -> Value:
+        return f.intrinsic(name, [x]) if x.kind in FLOATS else x
+
+    return emit
+
+
+def arithmetic(floating: str, whole: str, logical: str) -> Emit:
+    """One instruction on floats, another on integers, a third on truth values."""
+
+    def emit(f: Function, a: Value, b: Value) -> Value:
+        if a.kind == "i1":
+            return f.binary(logical, a, b)
+        return f.binary(floating if a.kind in FLOATS else whole, a, b)
+
+    return emit
+
+
+def extreme(floating: str, whole: str, logical: str) -> Emit:
+    """The greater or the lesser; NaN wins, as in NumPy."""
+
+    def emit(f: Function, a: Value, b: Value) -> Value:
+        if a.kind == "i1":
+            return f.binary(logical, a, b)
+        if a.kind in FLOATS:
+            return f.intrinsic(floating, [a, b], "nsz")
+        return f.intrinsic(whole, [a, b])
+
+    return emit
+
+
+def comparison(floating: str, whole: str) -> Emit:
+    def emit(f: Function, a: Value, b: Value) -> Value:
+        if a.kind in FLOATS:
+            return f.compare(floating, a, b)
+        return f.compare(whole if a.kind != "i1" else whole.replace("s", "u", 1), a, b)
+
+    return emit
+
+
+def logical(operation: str) -> Emit:
+    def emit(f: Function, a: Value, b: Value) -> Value:
+        return f.binary(operation, nonzero(f, a), nonzero(f, b))
+
+    return emit
+
+
+def floor_divide(f: Function, a: Value, b: Value) -> Value:
+    if a.kind in FLOATS:
+        return _float_division(f, a, b)[0]
+    return _whole_division(f, a, b)[0]
+
+
+def modulo(f: Function, a: Value, b: Value) -> Value:
+    if a.kind in FLOATS:
+        return _float_division(f, a, b)[1]
+    return _whole_division(f, a, b)[1]
+
+
+def _whole_division(f: Function, a: Value, b: Value) -> tuple[Value, Value]:
+    """Rounded down; by zero it is 0, and the least integer by -1 is itself: nothing traps."""
+    a, b = f.match(a, b)
+    if a.kind == "i1":
+        a, b = (f.convert("zext", x, "i32") for x in (a, b))
+    nothing = f.compare("eq", b, like(b, 0))
+    minus = f.compare("eq", b, like(b, -1))
+    safe = f.select(nothing, like(b, 1), f.select(minus, like(b, 1), b))
+    quotient, rest = f.binary("sdiv", a, safe), f.binary("srem", a, safe)
+    other = f.compare("slt", f.binary("xor", rest, safe), like(b, 0))
+    down = f.select(f.compare("ne", rest, like(b, 0)), other, like(other, False))
+    quotient = f.select(down, f.binary("sub", quotient, like(b, 1)), quotient)
+    rest = f.select(down, f.binary("add", rest, safe), rest)
+    quotient = f.select(minus, negate(f, a), quotient)
+    zero = like(b, 0)
+    return f.select(nothing, zero, quotient), f.select(nothing, zero, rest)
+
+
+def _float_division(f: Function, a: Value, b: Value) -> tuple[Value, Value]:
+    """(floor of a / b, rest with the sign of b), as NumPy computes them from the C remainder."""
+    a, b = f.match(a, b)
+    rest = f.binary("frem", a, b)
+    quotient = f.binary("fdiv", f.binary("fsub", a, rest), b)
+    unlike = f.compare(
+        "ne", f.compare("olt", b, like(b, 0.0)), f.compare("olt", rest, like(b, 0.0))
+    )
+    down = f.select(f.compare("une", rest, like(b, 0.0)), unlike, like(unlike, False))
+    rest = f.select(down, f.binary("fadd", rest, b), rest)
+    quotient = f.select(down, f.binary("fsub", quotient, like(b, 1.0)), quotient)
+    low = f.intrinsic("floor", [quotient])
+    far = f.compare("ogt", f.binary("fsub", quotient, low), like(b, 0.5))
+    low = f.select(far, f.binary("fadd", low, like(b, 1.0)), low)
+    return f.select(f.compare("oeq", b, like(b, 0.0)), f.binary("fdiv", a, b), low), rest
+
+
+def power(f: Function, a: Value, b: Value) -> Value:
+    """Squares and roots directly, anything else in double precision."""
+    simple: Mapping[str, Emit] = {
+        "2.0": lambda: f.binary("fmul", a, a),
+        "1.0": lambda: a,
+        "3.0": lambda: f.binary("fmul", f.binary("fmul", a, a), a),
+        "-1.0": lambda: reciprocal(f, a),
+    }
+    for exponent, emit in simple.items():
+        if b == constant(b.kind, float(exponent)):
+            return emit()
+    a, b = f.match(a, b)
+    if a.kind == "double":
+        return f.intrinsic("pow", [a, b])
+    wide = [f.convert("fpext", x, "double") for x in (a, b)]
+    return f.convert("fptrunc", f.intrinsic("pow", wide), a.kind)
+
+
+FUNCTIONS: Mapping[str, Emit] = {
+    "negate": negate,
+    "absolute": absolute,
+    "sign": sign,
+    "exp": exp,
+    "log": log,
+    "sqrt": sqrt,
+    "rsqrt": lambda f, x: reciprocal(f, sqrt(f, x)),
+    "reciprocal": reciprocal,
+    "tanh": tanh,
+    "erf": erf,
+    "sigmoid": sigmoid,
+    "sin": sin,
+    "cos": cos,
+    "floor": rounding("floor"),
+    "ceil": rounding("ceil"),
+    "round": rounding("rint"),
+    "is_nan": lambda f, x: (
+        f.compare("uno", x, x) if x.kind in FLOATS else constant("i1", False, x.width)
+    ),
+    "logical_not": lambda f, x: f.binary("xor", nonzero(f, x), constant("i1", True, x.width)),
+    "add": arithmetic("fadd contract", "add", "or"),
+    "subtract": arithmetic("fsub contract", "sub", "xor"),
+    "multiply": arithmetic("fmul contract", "mul", "and"),
+    "divide": lambda f, a, b: f.binary("fdiv", a, b),
+    "floor_divide": floor_divide,
+    "modulo": modulo,
+    "power": power,
+    "maximum": extreme("maximum", "smax", "or"),
+    "minimum": extreme("minimum", "smin", "and"),
+    "equal": comparison("oeq", "eq"),
+    "not_equal": comparison("une", "ne"),
+    "less": comparison("olt", "slt"),
+    "less_equal": comparison("ole", "sle"),
+    "greater": comparison("ogt", "sgt"),
+    "greater_equal": comparison("oge", "sge"),
+    "logical_and": logical("and"),
+    "logical_or": logical("or"),
+    "where": lambda f, c, a, b: f.select(nonzero(f, c), a, b),
+}
+"""Code for every function of the language; arguments have one kind, but the condition of where."""
+
+COMBINE: Mapping[str, Emit] = {
+    "sum": FUNCTIONS["add"],
+    "max": FUNCTIONS["maximum"],
+    "min": FUNCTIONS["minimum"],
+    "product": FUNCTIONS["multiply"],
+}
+"""How two partial results of a fold become one."""

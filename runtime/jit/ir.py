@@ -1,0 +1,503 @@
+"""LLVM code as text: values that know their type, a function under construction, compilation."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
+
+import llvmlite.binding as llvm
+import numpy as np
+
+FLOATS = ("half", "float", "double")
+BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "float": 4, "double": 8}
+
+
+class Value(NamedTuple):
+    """Something computed: its text in the code, its element kind, how many lanes it has."""
+
+    text: str
+    kind: str
+    width: int = 1
+
+    @property
+    def type(self) -> str:
+        return typed(self.kind, self.width)
+
+    @property
+    def constant(self) -> bool:
+        return not self.text.startswith(("%", "@"))
+
+
+Number: TypeAlias = "int | Value"
+"""An i64: known while the code is written, or when it runs."""
+
+
+def typed(kind: str, width: int) -> str:
+    return kind if width == 1 else f"<{width} x {kind}>"
+
+
+def literal(kind: str, value: float | int | bool) -> str:
+    """A number of this kind as LLVM writes it, exact."""
+    if kind == "i1":
+        return "true" if value else "false"
+    if kind in ("float", "half"):
+        with np.errstate(over="ignore"):
+            value = float(np.float32(value))
+    if kind in FLOATS:
+        return f"0x{struct.unpack('>Q', struct.pack('>d', value))[0]:016X}"
+    return str(int(value))
+
+
+def constant(kind: str, value: float | int | bool, width: int = 1) -> Value:
+    text = literal(kind, value)
+    return Value(text if width == 1 else f"splat ({kind} {text})", kind, width)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What code is written for: lanes of an f32 vector, how many vector registers, features."""
+
+    lanes: int
+    registers: int
+    features: frozenset[str]
+
+    @classmethod
+    def host(cls) -> Target:
+        """The widest vectors of this processor."""
+        found = frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
+        if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= found:
+            return cls(16, 32, found)
+        if {"avx2", "fma"} <= found:
+            return cls(8, 16, found)
+        return cls(4, 32 if "neon" in found else 16, found)
+
+    @classmethod
+    def scalar(cls) -> Target:
+        """No vectors, nothing but portable code."""
+        return cls(1, 16, frozenset())
+
+
+@dataclass
+class Module:
+    """Functions and what they need from outside."""
+
+    functions: list[str] = field(default_factory=list)
+    declarations: set[str] = field(default_factory=set)
+
+    @property
+    def text(self) -> str:
+        head = [f'target triple = "{llvm.get_default_triple()}"', *sorted(self.declarations)]
+        return "\n".join([*head, *self.functions])
+
+
+Body: TypeAlias = Callable[[Value, list[Value]], Sequence[Value] | None]
+
+
+class Function:
+    """A function under construction: every method adds code at its end.
+
+    parameters  names and types; a pointer may be "ptr noalias"
+    """
+
+    def __init__(
+        self, module: Module, name: str, parameters: Sequence[tuple[str, str]], public: bool = False
+    ) -> None:
+        self.module, self.name = module, name
+        self.parameters = {name: Value(f"%{name}", kind.split()[0]) for name, kind in parameters}
+        listed = ", ".join(f"{kind} %{name}" for name, kind in parameters)
+        linkage, hint = ("", "") if public else ("internal ", " noinline")
+        self.head = f"define {linkage}void @{name}({listed}){hint} nounwind {{"
+        self.lines: list[str] = []
+        self.count = 0
+        self.block = "entry"
+
+    # -- lines
+
+    def line(self, text: str) -> None:
+        self.lines.append("  " + text)
+
+    def fresh(self) -> str:
+        self.count += 1
+        return f"%v{self.count}"
+
+    def emit(self, kind: str, width: int, text: str) -> Value:
+        name = self.fresh()
+        self.line(f"{name} = {text}")
+        return Value(name, kind, width)
+
+    def label(self) -> str:
+        self.count += 1
+        return f"L{self.count}"
+
+    def place(self, label: str) -> None:
+        self.lines.append(f"{label}:")
+        self.block = label
+
+    def jump(self, label: str) -> None:
+        self.line(f"br label %{label}")
+
+    def branch(self, condition: Value, yes: str, no: str) -> None:
+        self.line(f"br i1 {condition.text}, label %{yes}, label %{no}")
+
+    def done(self) -> None:
+        """End the function and put it into its module."""
+        self.line("ret void")
+        self.module.functions.append("\n".join([self.head, "entry:", *self.lines, "}"]))
+
+    # -- control
+
+    def loop(
+        self,
+        first: Number,
+        last: Number,
+        step: Number,
+        body: Body,
+        carried: Sequence[Value] = (),
+    ) -> list[Value]:
+        """for i from first, below last, by step; `carried` values go from turn to turn."""
+        before, head, inside, out = self.block, self.label(), self.label(), self.label()
+        self.jump(head)
+        self.place(head)
+        index = Value(self.fresh(), "i64")
+        values = [Value(self.fresh(), value.kind, value.width) for value in carried]
+        at = len(self.lines)
+        self.lines += [""] * (1 + len(values))
+        self.branch(self.compare("slt", index, number(last)), inside, out)
+        self.place(inside)
+        after = list(body(index, values) or ())
+        following = self.emit("i64", 1, f"add nsw i64 {index.text}, {text(step)}")
+        latch = self.block
+        self.jump(head)
+        pairs = [(index, number(first), following), *zip(values, carried, after, strict=True)]
+        for offset, (value, start, result) in enumerate(pairs):
+            self.lines[at + offset] = (
+                f"  {value.text} = phi {value.type} "
+                f"[{start.text}, %{before}], [{result.text}, %{latch}]"
+            )
+        self.place(out)
+        return values
+
+    def when(self, condition: Value, body: Callable[[], None]) -> None:
+        """if condition: body()"""
+        yes, out = self.label(), self.label()
+        self.branch(condition, yes, out)
+        self.place(yes)
+        body()
+        self.jump(out)
+        self.place(out)
+
+    def either(
+        self,
+        condition: Value,
+        yes: Callable[[], Sequence[Value]],
+        no: Callable[[], Sequence[Value]],
+    ) -> list[Value]:
+        """The values of one of two branches."""
+        labels = self.label(), self.label(), self.label()
+        self.branch(condition, labels[0], labels[1])
+        ends = []
+        for label, side in zip(labels[:2], (yes, no), strict=True):
+            self.place(label)
+            values = list(side())
+            ends.append((self.block, values))
+            self.jump(labels[2])
+        self.place(labels[2])
+        (one, left), (two, right) = ends
+        return [
+            self.emit(a.kind, a.width, f"phi {a.type} [{a.text}, %{one}], [{b.text}, %{two}]")
+            for a, b in zip(left, right, strict=True)
+        ]
+
+    # -- whole numbers, folded where they are known
+
+    def add(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if b == 0 or a == 0:
+            return a if b == 0 else b
+        return self.emit("i64", 1, f"add nsw i64 {text(a)}, {text(b)}")
+
+    def subtract(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int) and isinstance(b, int):
+            return a - b
+        return a if b == 0 else self.emit("i64", 1, f"sub nsw i64 {text(a)}, {text(b)}")
+
+    def multiply(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        if a == 0 or b == 0:
+            return 0
+        if a == 1 or b == 1:
+            return b if a == 1 else a
+        return self.emit("i64", 1, f"mul nsw i64 {text(a)}, {text(b)}")
+
+    def minimum(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int) and isinstance(b, int):
+            return min(a, b)
+        return self.intrinsic("smin", [number(a), number(b)])
+
+    def maximum(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b)
+        return self.intrinsic("smax", [number(a), number(b)])
+
+    def ceil_divide(self, a: Number, b: int) -> Number:
+        """a / b rounded up, for a >= 0 and b > 0."""
+        if isinstance(a, int) or b == 1:
+            return -(-a // b) if isinstance(a, int) else a
+        return self.emit("i64", 1, f"udiv i64 {text(self.add(a, b - 1))}, {b}")
+
+    def whole(self, a: Number, b: int) -> Number:
+        """The largest multiple of b up to a, for a >= 0."""
+        if isinstance(a, int) or b == 1:
+            return a // b * b if isinstance(a, int) else a
+        if b & (b - 1) == 0:
+            return self.emit("i64", 1, f"and i64 {text(a)}, {-b}")
+        rest = self.emit("i64", 1, f"urem i64 {text(a)}, {b}")
+        return self.subtract(a, rest)
+
+    # -- values of any kind
+
+    def splat(self, value: Value, width: int) -> Value:
+        """The same number in all lanes."""
+        if value.width == width:
+            return value
+        assert value.width == 1, value
+        if value.constant:
+            return Value(f"splat ({value.kind} {value.text})", value.kind, width)
+        kind = typed(value.kind, width)
+        one = self.emit(
+            value.kind, width, f"insertelement {kind} poison, {value.type} {value.text}, i64 0"
+        )
+        return self.emit(
+            value.kind,
+            width,
+            f"shufflevector {kind} {one.text}, {kind} poison, <{width} x i32> zeroinitializer",
+        )
+
+    def match(self, *values: Value) -> list[Value]:
+        """All with the lanes of the widest."""
+        width = max(value.width for value in values)
+        return [self.splat(value, width) for value in values]
+
+    def binary(self, operation: str, a: Value, b: Value) -> Value:
+        a, b = self.match(a, b)
+        return self.emit(a.kind, a.width, f"{operation} {a.type} {a.text}, {b.text}")
+
+    def compare(self, how: str, a: Value, b: Value) -> Value:
+        a, b = self.match(a, b)
+        word = "fcmp" if a.kind in FLOATS else "icmp"
+        return self.emit("i1", a.width, f"{word} {how} {a.type} {a.text}, {b.text}")
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value:
+        if condition.width == 1:
+            a, b = self.match(a, b)
+        else:
+            condition, a, b = self.match(condition, a, b)
+        return self.emit(
+            a.kind,
+            a.width,
+            f"select {condition.type} {condition.text}, {a.type} {a.text}, {b.type} {b.text}",
+        )
+
+    def convert(self, operation: str, value: Value, kind: str) -> Value:
+        """A conversion by its name in LLVM, such as `sext` or `bitcast`, lane by lane."""
+        target = typed(kind, value.width)
+        return self.emit(kind, value.width, f"{operation} {value.type} {value.text} to {target}")
+
+    def intrinsic(self, name: str, arguments: Sequence[Value], flags: str = "") -> Value:
+        """`llvm.<name>` on arguments of one type, with a result of that type."""
+        arguments = self.match(*arguments)
+        first = arguments[0]
+        return self.call(f"llvm.{name}.{mangled(first)}", first.kind, arguments, flags)
+
+    def call(self, name: str, kind: str, arguments: Sequence[Value], flags: str = "") -> Value:
+        """Call an outside function whose result has the lanes of its arguments."""
+        width = arguments[0].width
+        result = typed(kind, width)
+        kinds = ", ".join(value.type for value in arguments)
+        self.module.declarations.add(f"declare {result} @{name}({kinds})")
+        given = ", ".join(f"{value.type} {value.text}" for value in arguments)
+        return self.emit(kind, width, f"call {flags} {result} @{name}({given})")
+
+    def extract(self, value: Value, lane: int) -> Value:
+        if value.width == 1:
+            return value
+        return self.emit(value.kind, 1, f"extractelement {value.type} {value.text}, i64 {lane}")
+
+    def halves(self, value: Value) -> tuple[Value, Value]:
+        """The lower and the upper lanes."""
+        half = value.width // 2
+        found = []
+        for first in (0, half):
+            lanes = ", ".join(f"i32 {lane}" for lane in range(first, first + half))
+            found.append(
+                self.emit(
+                    value.kind,
+                    half,
+                    f"shufflevector {value.type} {value.text}, {value.type} poison, "
+                    f"<{half} x i32> <{lanes}>",
+                )
+                if half > 1
+                else self.extract(value, first)
+            )
+        return found[0], found[1]
+
+    def lane_numbers(self, kind: str, width: int, step: int = 1) -> Value:
+        """0, step, 2 * step, ..."""
+        numbers = ", ".join(f"{kind} {lane * step}" for lane in range(width))
+        return Value(f"<{numbers}>" if width > 1 else "0", kind, width)
+
+    # -- memory
+
+    def at(self, pointer: Value, index: Number, kind: str = "i8") -> Value:
+        """The address of element `index`."""
+        if index == 0:
+            return pointer
+        kind = "i8" if kind == "i1" else kind
+        return self.emit("ptr", 1, f"getelementptr {kind}, ptr {pointer.text}, i64 {text(index)}")
+
+    def load(self, pointer: Value, kind: str, width: int = 1, mask: Value | None = None) -> Value:
+        size = BYTES.get(kind, 8)
+        kind_ = typed(kind, width)
+        if mask is None:
+            return self.emit(kind, width, f"load {kind_}, ptr {pointer.text}, align {size}")
+        name = f"llvm.masked.load.v{width}{short(kind)}.p0"
+        self.module.declarations.add(f"declare {kind_} @{name}(ptr, i32, {mask.type}, {kind_})")
+        return self.emit(
+            kind,
+            width,
+            f"call {kind_} @{name}(ptr {pointer.text}, i32 {size}, "
+            f"{mask.type} {mask.text}, {kind_} zeroinitializer)",
+        )
+
+    def store(self, value: Value, pointer: Value, mask: Value | None = None) -> None:
+        size = BYTES.get(value.kind, 8)
+        if mask is None:
+            self.line(f"store {value.type} {value.text}, ptr {pointer.text}, align {size}")
+            return
+        name = f"llvm.masked.store.v{value.width}{short(value.kind)}.p0"
+        self.module.declarations.add(f"declare void @{name}({value.type}, ptr, i32, {mask.type})")
+        self.line(
+            f"call void @{name}({value.type} {value.text}, ptr {pointer.text}, i32 {size}, "
+            f"{mask.type} {mask.text})"
+        )
+
+    def addresses(self, pointer: Value, lanes: Value, kind: str) -> Value:
+        """The addresses of the elements that `lanes` number."""
+        kind = "i8" if kind == "i1" else kind
+        return self.emit(
+            "ptr",
+            lanes.width,
+            f"getelementptr {kind}, ptr {pointer.text}, {lanes.type} {lanes.text}",
+        )
+
+    def gather(self, addresses: Value, kind: str, mask: Value | None = None) -> Value:
+        width, size = addresses.width, BYTES[kind]
+        kind_, bits = typed(kind, width), typed("i1", width)
+        name = f"llvm.masked.gather.v{width}{short(kind)}.v{width}p0"
+        self.module.declarations.add(
+            f"declare {kind_} @{name}({addresses.type}, i32, {bits}, {kind_})"
+        )
+        on = mask.text if mask else "splat (i1 true)"
+        return self.emit(
+            kind,
+            width,
+            f"call {kind_} @{name}({addresses.type} {addresses.text}, i32 {size}, "
+            f"{bits} {on}, {kind_} zeroinitializer)",
+        )
+
+    def scatter(self, value: Value, addresses: Value, mask: Value | None = None) -> None:
+        width, bits = value.width, typed("i1", value.width)
+        name = f"llvm.masked.scatter.v{width}{short(value.kind)}.v{width}p0"
+        self.module.declarations.add(
+            f"declare void @{name}({value.type}, {addresses.type}, i32, {bits})"
+        )
+        on = mask.text if mask else "splat (i1 true)"
+        self.line(
+            f"call void @{name}({value.type} {value.text}, {addresses.type} {addresses.text}, "
+            f"i32 {BYTES[value.kind]}, {bits} {on})"
+        )
+
+    def prefetch(self, pointer: Value) -> None:
+        self.module.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.line(f"call void @llvm.prefetch.p0(ptr {pointer.text}, i32 0, i32 3, i32 1)")
+
+    def run(self, name: str, arguments: Sequence[tuple[str, Number]]) -> None:
+        """Call a function of this module: (type, value) of each argument."""
+        given = ", ".join(f"{kind} {text(value)}" for kind, value in arguments)
+        self.line(f"call void @{name}({given})")
+
+
+def text(value: Number) -> str:
+    return str(value) if isinstance(value, int) else value.text
+
+
+def number(value: Number) -> Value:
+    return Value(str(value), "i64") if isinstance(value, int) else value
+
+
+def short(kind: str) -> str:
+    return {"half": "f16", "float": "f32", "double": "f64", "ptr": "p0"}.get(kind, kind)
+
+
+def mangled(value: Value) -> str:
+    """How intrinsics name a type."""
+    return short(value.kind) if value.width == 1 else f"v{value.width}{short(value.kind)}"
+
+
+# ---------------------------------------------------------------- compilation
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """Native code in this process. It is unloaded when the last reference to it goes."""
+
+    addresses: dict[str, int]
+    object: bytes
+    keep: tuple[Any, ...]
+
+    @cached_property
+    def size(self) -> int:
+        return len(self.object)
+
+
+def compile_text(source: str, names: Sequence[str], optimise: bool) -> Code:
+    """LLVM text to native code; `optimise` runs LLVM's passes, which vector code does not need."""
+    module = llvm.parse_assembly(source)
+    module.verify()
+    machine = target_machine()
+    if optimise:
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
+        options.loop_vectorization = True
+        options.slp_vectorization = True
+        builder = llvm.create_pass_builder(machine, options)
+        builder.getModulePassManager().run(module, builder)
+    return link(machine.emit_object(module), names)
+
+
+def link(image: bytes, names: Sequence[str]) -> Code:
+    """An object file into this process."""
+    machine = target_machine()
+    jit = llvm.create_lljit_compiler(machine)
+    builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+    for name in names:
+        builder.export_symbol(name)
+    tracker = builder.link(jit, "program")
+    return Code({name: tracker[name] for name in names}, image, (machine, jit, tracker))
+
+
+def target_machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        codemodel="jitdefault",
+        jit=True,
+    )

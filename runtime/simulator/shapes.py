@@ -1,0 +1,386 @@
+"""From issues of a program to shapes: hazards, cycles and bytes, worked out once for each shape.
+
+A program has few issues and runs them very often. What one needs follows from the lengths of its
+ranges and the slots its buffers have turned to; it is looked up by these and rarely computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.instance import find, issue_cycles, resolve
+from infinisa.isa.instruction import Instruction, volume
+from infinisa.isa.language import Gather, Input, walk
+from infinisa.isa.machine import Machine, Unit
+from infinisa.isa.program import (
+    COPIES,
+    Buffer,
+    Issue,
+    Loop,
+    Opcode,
+    Operand,
+    Program,
+    Ranges,
+    Section,
+    Stage,
+    hazard,
+    region,
+    statements,
+)
+
+from .contract import Shape
+from .memory import Cache, clipped
+
+Lengths = tuple[tuple[str, int], ...]
+
+
+@dataclass
+class Costs:
+    """Cycles and operations of issues, by opcode, types and lengths."""
+
+    program: Program
+    library: Mapping[str, Instruction]
+    machine: Machine
+    meanings: dict[tuple[str, tuple[str, ...]], Instruction] = field(default_factory=dict)
+    known: dict[tuple[str, tuple[str, ...], Lengths], tuple[int, int, int]] = field(
+        default_factory=dict
+    )
+
+    def types(self, issue: Issue) -> tuple[str, ...]:
+        return tuple(self.program.buffer[operand.buffer].dtype for operand in issue.reads)
+
+    def meaning(self, issue: Issue) -> Instruction:
+        """The instruction over the program's axes."""
+        key = issue.opcode, self.types(issue)
+        if key not in self.meanings:
+            opcode = self.program.opcode[issue.opcode]
+            self.meanings[key] = resolve(opcode, key[1], self.library)
+        return self.meanings[key]
+
+    def cost(self, issue: Issue, ranges: Ranges) -> tuple[int, int, int]:
+        """(occupancy, latency, operations) of an issue that is not a copy."""
+        meaning = self.meaning(issue)
+        if meaning.opaque:
+            return self._opaque(meaning, issue, ranges)
+        lengths = tuple((axis, ranges[name].length) for axis, name in issue.axes)
+        key = issue.opcode, self.types(issue), lengths
+        if key not in self.known:
+            opcode, unit = self.program.opcode[issue.opcode], self.machine.unit(issue.unit)
+            cycles = issue_cycles(meaning, opcode, unit, dict(lengths))
+            occupancy, latency = (int(number) for number in cycles)
+            self.known[key] = occupancy, latency, int(meaning.operations(dict(lengths)))
+        return self.known[key]
+
+    def _opaque(self, meaning: Instruction, issue: Issue, ranges: Ranges) -> tuple[int, int, int]:
+        """By its timing over its own axes, which are those of its operands; else a cycle for each
+        element of the largest operand or result."""
+        unit, opcode = self.machine.unit(issue.unit), self.program.opcode[issue.opcode]
+        regions = [region(operand, ranges) for operand in (*issue.reads, *issue.writes)]
+        drain = unit.attributes.get("latency", 0)
+        if meaning.occupancy is None:
+            elements = max((prod(n for _, n in where) for where in regions), default=1)
+            occupancy = elements + unit.attributes.get("overhead", 0)
+            return occupancy, occupancy + drain, 0
+        values = _named(self.library, opcode, unit, regions)
+        occupancy = int(meaning.occupancy(values))
+        latency = occupancy + drain if meaning.latency is None else int(meaning.latency(values))
+        return occupancy, latency, 0
+
+
+def _named(
+    library: Mapping[str, Instruction],
+    opcode: Opcode,
+    unit: Unit,
+    regions: Iterable[list[tuple[int, int]]],
+) -> dict[str, int]:
+    """What the timing of an opaque instruction may name: attributes, immediates and its axes."""
+    definition = find(opcode.instruction, library)
+    values = {**unit.attributes, **{k: int(v) for k, v in opcode.immediates}}
+    leaves = (*definition.operands, *definition.results)
+    for leaf, where in zip(leaves, regions, strict=False):
+        values.update(zip(leaf.axes, (n for _, n in where), strict=False))
+    return values
+
+
+@dataclass(eq=False)
+class Text:
+    """One issue of the program's text, with the shapes that it has had.
+
+    lengths    the ranges whose lengths matter
+    starts     the ranges whose starts matter too: those of operands with a fill are clipped
+    rotors     the loops that turn its buffers, and their slots
+    cached     operands that pass a cache: whether they are read, and their buffers
+    """
+
+    issue: Issue
+    lengths: tuple[str, ...]
+    starts: tuple[str, ...]
+    rotors: tuple[tuple[str, int], ...]
+    cached: tuple[tuple[bool, Operand, Buffer], ...]
+    shapes: dict[tuple[int, ...], Shape] = field(default_factory=dict)
+
+
+@dataclass
+class View:
+    """A stage as the engines see it: a shape for each of its issues.
+
+    Hazards are numbered as they come up; `hazards` has their names. A tensor outside the chip that
+    nothing in the stage writes has none.
+    """
+
+    program: Program
+    machine: Machine
+    costs: Costs
+    section: Section
+    stage: Stage
+    numbers: dict[tuple[str | int, int], int] = field(default_factory=dict)
+
+    @cached_property
+    def issues(self) -> list[Issue]:
+        return [item for item in statements(self.stage.body) if isinstance(item, Issue)]
+
+    @cached_property
+    def units(self) -> Mapping[str, int]:
+        return {unit.name: number for number, unit in enumerate(self.machine.units)}
+
+    @cached_property
+    def texts(self) -> Mapping[int, Text]:
+        """By the identity of the issue: comparing issues would cost more than all else."""
+        return {id(issue): self._text(issue) for issue in self.issues}
+
+    @cached_property
+    def stored(self) -> frozenset[str]:
+        """Tensors outside the chip that the stage writes."""
+        written = {operand.buffer for issue in self.issues for operand in issue.writes}
+        return frozenset(name for name in written if self.program.buffer[name].outer)
+
+    @cached_property
+    def has_cache(self) -> bool:
+        return self.machine.memories[-2].managed == "hardware"
+
+    def _text(self, issue: Issue) -> Text:
+        self.machine.unit(issue.unit)
+        operands = (*issue.reads, *issue.writes)
+        buffers = [self.program.buffer[operand.buffer] for operand in operands]
+        names = [name for _, name in issue.axes]
+        starts = []
+        for operand in operands:
+            for term in (term for d in operand.dimensions for term in d.terms):
+                names.append(term.range)
+                if operand.fill is not None:
+                    starts += [term.range, term.base] if term.base else [term.range]
+        rotors = [(buffer.rotor, buffer.slots) for buffer in buffers if buffer.slots > 1]
+        tables = self._tables(issue) if self.has_cache else {}
+        cached = [
+            (number < len(issue.reads), operand, buffer)
+            for number, (operand, buffer) in enumerate(zip(operands, buffers, strict=True))
+            if self.has_cache and buffer.outer and number not in tables
+        ]
+        return Text(
+            issue,
+            lengths=tuple(dict.fromkeys(names)),
+            starts=tuple(dict.fromkeys(starts)),
+            rotors=tuple(dict.fromkeys(rotors)),
+            cached=tuple(cached),
+        )
+
+    def shape(self, text: Text, ranges: Ranges) -> Shape:
+        """The shape of an issue, ranges being as they stand."""
+        key = tuple([ranges[name][1] for name in text.lengths])
+        if text.rotors:
+            key += tuple([ranges[name][3] % slots for name, slots in text.rotors])
+        if text.starts:
+            key += tuple([ranges[name][0] for name in text.starts])
+        found = text.shapes.get(key)
+        if found is None:
+            found = text.shapes[key] = self._shape(text, ranges)
+        return found
+
+    def _shape(self, text: Text, ranges: Ranges) -> Shape:
+        issue = text.issue
+        copy = self.program.opcode[issue.opcode].instruction in COPIES
+        unit = self.machine.unit(issue.unit)
+        if copy:
+            occupancy = unit.attributes.get("overhead", 0)
+            latency, operations = occupancy + unit.attributes.get("latency", 0), 0
+        else:
+            occupancy, latency, operations = self.costs.cost(issue, ranges)
+        read, written = self._bytes(text, ranges)
+        dram = self.machine.dram.name
+        moved = read.get(dram, 0) + written.get(dram, 0)
+        stores = self._hazards(issue.writes, ranges, outer=True) if copy else ()
+        writes = self._hazards(issue.writes, ranges, outer=False if copy else None)
+        return Shape(
+            opcode=issue.opcode,
+            unit=self.units[issue.unit],
+            occupancy=max(occupancy, 1),
+            drain=max(latency, 1) - max(occupancy, 1),
+            transfer=self.machine.transfer_cycles(moved),
+            reads=self._hazards(issue.reads, ranges),
+            writes=writes,
+            stores=stores,
+            operations=operations,
+            read=read,
+            written=written,
+        )
+
+    def _hazards(
+        self, operands: Iterable[Operand], ranges: Ranges, outer: bool | None = None
+    ) -> tuple[int, ...]:
+        """Numbers of the hazards of operands; only of those outside the chip, or inside."""
+        found = []
+        for buffer in (self.program.buffer[operand.buffer] for operand in operands):
+            if outer is not None and outer != buffer.outer:
+                continue
+            if not buffer.outer or buffer.name in self.stored:
+                key = hazard(buffer, ranges)
+                found.append(self.numbers.setdefault(key, len(self.numbers)))
+        return tuple(dict.fromkeys(found))
+
+    def _bytes(self, text: Text, ranges: Ranges) -> tuple[dict[str, int], dict[str, int]]:
+        """Bytes read and written by memory, without those that pass a cache."""
+        issue = text.issue
+        tables = self._tables(issue)
+        passing = {id(operand) for _, operand, _ in text.cached}
+        sides: tuple[dict[str, int], dict[str, int]] = {}, {}
+        for number, operand in enumerate((*issue.reads, *issue.writes)):
+            if id(operand) in passing:
+                continue
+            buffer = self.program.buffer[operand.buffer]
+            size = clipped(operand, buffer, ranges)
+            if number in tables:
+                lengths = {axis: ranges[name].length for axis, name in issue.axes}
+                rows = int(volume(tables[number].axes, lengths)) * DTYPES[buffer.dtype].size
+                size = min(size, rows)
+            side = sides[number >= len(issue.reads)]
+            memory = self.machine.dram.name if buffer.outer else buffer.memory
+            side[memory] = side.get(memory, 0) + size
+        return sides
+
+    def _tables(self, issue: Issue) -> dict[int, Gather]:
+        """The reads of which an issue touches only the rows that it gathers, by number."""
+        if self.program.opcode[issue.opcode].instruction in COPIES:
+            return {}
+        meaning = self.costs.meaning(issue)
+        names = [operand.name for operand in meaning.operands]
+        return {
+            names.index(node.table.name): node
+            for node in walk(meaning.outputs)
+            if isinstance(node, Gather)
+            and isinstance(node.table, Input)
+            and node.table.name in names
+        }
+
+    def missed(self, text: Text, ranges: Ranges, cache: Cache) -> tuple[int, int]:
+        """Bytes (read, written) of an issue that its cache does not hold; it then does."""
+        sides = [0, 0]
+        for reading, operand, buffer in text.cached:
+            sides[not reading] += cache.touch(operand, buffer, ranges)
+        return sides[0], sides[1]
+
+    # -- names for messages
+
+    def name(self, number: int) -> str:
+        """A hazard in words."""
+        key = next(key for key, value in self.numbers.items() if value == number)
+        if isinstance(key[0], str):
+            return f"tensor {key[0]!r}"
+        names = [buffer.name for buffer in self.program.buffers if buffer.place == key[0]]
+        here = {
+            operand.buffer for issue in self.issues for operand in (*issue.reads, *issue.writes)
+        }
+        shown = ", ".join(repr(name) for name in names if name in here)
+        return f"slot {key[1]} of place {key[0]} ({shown})"
+
+    # -- when two stages take the same time
+
+    @cached_property
+    def form(self) -> tuple[object, ...]:
+        """What the cycles of the stage follow from, besides its outermost ranges: its text with
+        loops, buffers and places numbered. Two stages of one form, such as the same layer with
+        other weights, take the same cycles."""
+        return _Form(self.program).statements(self.stage.body)
+
+    @cached_property
+    def roots(self) -> tuple[tuple[str, ...], bool]:
+        """The ranges from which loops and issues begin, and whether their starts matter too."""
+        loops = [item for item in statements(self.stage.body) if isinstance(item, Loop)]
+        names = [loop.parent for loop in loops]
+        for text in self.texts.values():
+            names += [*text.lengths, *text.starts]
+        return tuple(dict.fromkeys(names)), any(text.starts for text in self.texts.values())
+
+    def key(self, outermost: Ranges) -> tuple[object, ...]:
+        """Equal keys, equal cycles (on a machine without a cache)."""
+        names, clipped_ = self.roots
+        pieces = [(name, outermost[name]) for name in names if name in outermost]
+        return self.form, tuple(
+            (name, piece.length, piece.start if clipped_ else 0) for name, piece in pieces
+        )
+
+
+@dataclass
+class _Form:
+    """Writes statements down with numbers for names, in the order in which they come up."""
+
+    program: Program
+    seen: dict[tuple[str, object], int] = field(default_factory=dict)
+    loops: set[str] = field(default_factory=set)
+
+    def number(self, kind: str, name: object) -> int:
+        return self.seen.setdefault((kind, name), len(self.seen))
+
+    def range(self, name: str) -> object:
+        return self.number("range", name) if name in self.loops else name
+
+    def statements(self, items: Iterable[Loop | Issue]) -> tuple[object, ...]:
+        return tuple(
+            self.loop(item) if isinstance(item, Loop) else self.issue(item) for item in items
+        )
+
+    def loop(self, item: Loop) -> tuple[object, ...]:
+        parent = self.range(item.parent)
+        self.loops.add(item.range)
+        return (
+            self.range(item.range),
+            parent,
+            item.step,
+            item.spread,
+            item.reverse,
+            self.statements(item.ahead),
+            self.statements(item.body),
+        )
+
+    def issue(self, issue: Issue) -> tuple[object, ...]:
+        return (
+            issue.opcode,
+            issue.unit,
+            tuple((axis, self.range(name)) for axis, name in issue.axes),
+            tuple(self.operand(operand) for operand in issue.reads),
+            tuple(self.operand(operand) for operand in issue.writes),
+        )
+
+    def operand(self, operand: Operand) -> tuple[object, ...]:
+        terms = tuple(
+            (
+                dimension.offset if operand.fill is not None else 0,
+                *((self.range(t.range), self.range(t.base), t.stride) for t in dimension.terms),
+            )
+            for dimension in operand.dimensions
+        )
+        return (self.buffer(self.program.buffer[operand.buffer]), terms, operand.fill is None)
+
+    def buffer(self, buffer: Buffer) -> tuple[object, ...]:
+        return (
+            self.number("buffer", buffer.name),
+            None if buffer.outer else self.number("place", buffer.place),
+            buffer.memory,
+            buffer.shape,
+            buffer.dtype,
+            buffer.slots,
+            self.range(buffer.rotor) if buffer.slots > 1 else "",
+        )

@@ -1,0 +1,454 @@
+"""The reference engine: units are simpy processes, and one dispatcher feeds those of all cores.
+
+Within a cycle simpy runs events in three groups: first whatever ends (issues, transfers), then the
+dispatcher (events of priority `LATE`): it retires and fetches, then starts issues.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from heapq import heappop
+from operator import add, attrgetter
+from typing import ClassVar
+
+import simpy
+from simpy.events import EventPriority
+
+from infinisa.isa.errors import SimulationError
+from infinisa.isa.machine import Machine
+from infinisa.isa.program import Issue, Ranges, stream
+
+from .contract import Entry, Event, Policy, Shape, StageReport
+from .memory import Cache, Channel, FifoChannel, Steps
+from .policy import oldest
+from .shapes import View
+from .stalls import Account
+from .stuck import stuck
+from .totals import Misses, stage_report
+from .trace import events
+
+LATE = EventPriority(2)
+
+BY_NUMBER = attrgetter("number")
+
+LONG_LIST = 64
+"""How many earlier accesses a hazard keeps before it forgets those that have ended."""
+
+
+class Clock(simpy.Environment):
+    """Time in whole cycles; `time` is `now` without the cost of a property."""
+
+    time: int
+
+    def __init__(self, begin: int) -> None:
+        super().__init__(begin)
+        self.time = begin
+
+    def finish(self) -> None:
+        """Run until nothing is left to happen, as `run` does with more around each event."""
+        queue = self._queue
+        while queue:
+            now, _, _, event = heappop(queue)
+            self._now = self.time = int(now)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]  # simpy's mark of a processed event
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
+
+
+class Wake(simpy.Event):
+    """Calls the dispatcher late in the cycle that is `delay` from now."""
+
+    def __init__(self, clock: Clock, delay: int, step: Callable[[simpy.Event], None]) -> None:
+        self.env = clock
+        self.callbacks = [step]
+        self._ok = True
+        self._value = None
+        clock.schedule(self, LATE, delay)
+
+
+class Inbox(simpy.Event):
+    """What a unit waits for: an issue, which it takes at once, in the order of the dispatcher."""
+
+    def give(self, entry: Entry) -> None:
+        self._ok = True
+        self._value = entry
+        callbacks, self.callbacks = self.callbacks, None  # type: ignore[assignment]  # simpy's mark of a processed event
+        for callback in callbacks:
+            callback(self)
+
+
+class Unit:
+    """One execution unit of one core: a process that works on one issue at a time."""
+
+    def __init__(self, core: Core, number: int, name: str, instance: int) -> None:
+        self.core = core
+        self.number, self.name, self.instance = number, name, instance
+        self.account = Account(core.number, name, instance, core.run.clock.time)
+        self.copies = core.run.view.machine.units[number].kind == "copy"
+        self.landed = 0
+        self.entry: Entry | None = None
+        self.inbox = Inbox(core.run.clock)
+        core.run.clock.process(self.work())
+
+    def work(self) -> Steps:
+        """Take issues from the dispatcher, one after the other, for ever."""
+        run = self.core.run
+        clock, channel, arrival = run.clock, run.channel, run.view.machine.dram.latency
+        while True:
+            entry = yield self.inbox
+            assert isinstance(entry, Entry)
+            self.inbox = Inbox(clock)
+            shape = entry.shape
+            if entry.transfer:
+                yield channel.transfer(entry.transfer)
+                rest = entry.start + shape.occupancy - clock.time
+                if rest > 0:
+                    yield clock.timeout(rest)
+                self.land(entry, max(shape.drain, 0) + arrival)
+            elif shape.drain >= 0:
+                yield clock.timeout(shape.occupancy)
+                self.land(entry, shape.drain)
+            else:
+                self.land(entry, shape.occupancy + shape.drain)
+                yield clock.timeout(shape.occupancy)
+            self.release(entry)
+
+    def land(self, entry: Entry, delay: int) -> None:
+        """The results of `entry` are visible after `delay`, but not before earlier ones."""
+        clock = self.core.run.clock
+        now = clock.time
+        self.landed = done = max(now + delay, self.landed)
+        if done == now:
+            self.core.complete(entry)
+        else:
+            clock.timeout(done - now, entry).callbacks.append(self.core.ended)
+
+    def release(self, entry: Entry) -> None:
+        """Be free for the next issue."""
+        run, shape = self.core.run, entry.shape
+        entry.free = run.end = now = run.clock.time
+        self.account.end(now, max(shape.work, entry.transfer), run.dram)
+        self.entry = None
+        if not self.copies:
+            self.core.released(now)
+        if self.core.ready[self.number]:
+            self.core.kick()
+
+
+@dataclass(slots=True)
+class Slot:
+    """Who touches a slot of a place, or a tensor: the last writer, and readers and stores since.
+
+    Earlier writers need not be kept: none of them can be done after the last.
+    """
+
+    writer: Entry | None = None
+    readers: list[Entry] = field(default_factory=list)
+    stores: list[Entry] = field(default_factory=list)
+
+
+class Core:
+    """The window, the hazards and the units of one core."""
+
+    def __init__(self, run: Run, number: int, issues: Iterator[tuple[Issue, Ranges]]) -> None:
+        machine = run.view.machine
+        self.run, self.number, self.issues = run, number, issues
+        self.window: deque[Entry] = deque()
+        self.slots: defaultdict[int, Slot] = defaultdict(Slot)
+        self.ready: list[list[Entry]] = [[] for _ in machine.units]
+        self.account = Account(number, "", 0, run.clock.time)
+        self.units = [
+            [run.kinds.get(unit.name, Unit)(self, k, unit.name, i) for i in range(unit.count)]
+            for k, unit in enumerate(machine.units)
+        ]
+        self.classes = list(zip(self.ready, self.units, strict=True))
+        self.alone = [unit.count == 1 for unit in machine.units]
+        self.fetched = self.working = 0
+        self.over = False
+        self.due = True
+
+    def kick(self, delay: int = 0) -> None:
+        """Have the dispatcher look at this core, in this cycle or a later one."""
+        self.due = True
+        self.run.wake(delay)
+
+    def step(self) -> None:
+        """Retire, fetch and start what can be; come back next cycle if a width was the limit."""
+        run = self.run
+        window = self.window
+        while window and window[0].finished:
+            window.popleft()
+        dispatch = run.view.machine.dispatch
+        room = min(dispatch.window - len(window), dispatch.fetch)
+        for _ in range(room):
+            if not self.fetch():
+                break
+        more = room == dispatch.fetch and not self.over and len(window) < dispatch.window
+        if self.start(dispatch.issue) or more:
+            self.kick(1)
+
+    # -- fetch
+
+    def fetch(self) -> bool:
+        """Take the next issue into the window, if there is one."""
+        got = next(self.issues, None)
+        if got is None:
+            self.over = True
+            return False
+        run = self.run
+        issue, ranges = got
+        shape, transfer, moved = run.look(issue, ranges, self.number)
+        entry = Entry(self.fetched, shape, transfer, run.clock.time)
+        self.fetched += 1
+        if run.trace:
+            entry.record = issue, dict(ranges), moved
+            run.log.append((self.number, entry))
+        self.window.append(entry)
+        self.order(entry, shape)
+        if not entry.waits:
+            entry.ready = entry.fetched
+            self.ready[shape.unit].append(entry)
+        return True
+
+    def order(self, entry: Entry, shape: Shape) -> None:
+        """Make `entry` wait for the earlier issues that it must not overtake."""
+        for number in shape.reads:
+            slot = self.slots[number]
+            if slot.writer is not None:
+                self.follow(entry, slot.writer)
+            for other in slot.stores:
+                self.follow(entry, other)
+            slot.readers.append(entry)
+            if len(slot.readers) > LONG_LIST:
+                slot.readers = [other for other in slot.readers if not other.finished]
+        for number in shape.writes:
+            slot = self.slots[number]
+            if slot.writer is not None:
+                self.replace(entry, slot.writer)
+            for other in (*slot.readers, *slot.stores):
+                self.replace(entry, other)
+            slot.writer = entry
+            slot.readers.clear()
+            slot.stores.clear()
+        for number in shape.stores:
+            slot = self.slots[number]
+            if slot.writer is not None:
+                self.replace(entry, slot.writer)
+            for other in slot.readers:
+                self.replace(entry, other)
+            slot.stores = [other for other in slot.stores if not other.finished]
+            slot.stores.append(entry)
+
+    def follow(self, entry: Entry, other: Entry) -> None:
+        """Wait until `other` is done."""
+        if not other.finished and other is not entry:
+            other.then.append(entry)
+            entry.waits += 1
+
+    def replace(self, entry: Entry, other: Entry) -> None:
+        """Overwrite what `other` reads or writes: wait until it is done, or has started if it runs
+        on the same unit, whose results land in order."""
+        if other.shape.unit != entry.shape.unit or not self.alone[entry.shape.unit]:
+            self.follow(entry, other)
+        elif other.start < 0 and other is not entry:
+            other.after.append(entry)
+            entry.waits += 1
+
+    # -- start
+
+    def start(self, width: int) -> bool:
+        """Give ready issues to free units; whether `width` left some waiting."""
+        run = self.run
+        for ready, units in self.classes:
+            if not ready:
+                continue
+            for unit in units:
+                if unit.entry is not None or not ready:
+                    continue
+                if not width:
+                    return True
+                width -= 1
+                self.begin(unit, ready.pop(run.choose(ready)))
+        return False
+
+    def begin(self, unit: Unit, entry: Entry) -> None:
+        now = self.run.clock.time
+        names = self.run.names
+        holder = names[entry.holder.shape.unit] if entry.holder is not None else ""
+        entry.holder = None
+        entry.start, entry.instance = now, unit.instance
+        unit.entry = entry
+        unit.account.start(entry, now, holder)
+        if not unit.copies:
+            self.working += 1
+            if self.working == 1:
+                self.account.start(entry, now, holder)
+        unit.inbox.give(entry)
+        if entry.after:
+            self.freed(entry, entry.after)
+            entry.after = []
+
+    # -- end
+
+    def released(self, now: int) -> None:
+        self.working -= 1
+        if not self.working:
+            self.account.end(now, now - self.account.since, "")
+
+    def ended(self, event: simpy.Event) -> None:
+        entry = event.value
+        assert isinstance(entry, Entry)
+        self.complete(entry)
+
+    def complete(self, entry: Entry) -> None:
+        """The results of `entry` are there."""
+        entry.finished = True
+        entry.done = self.run.end = self.run.clock.time
+        news = entry is self.window[0]
+        if entry.then:
+            news |= self.freed(entry, entry.then)
+            entry.then = []
+        if news:
+            self.kick()
+
+    def freed(self, holder: Entry, waiting: Sequence[Entry]) -> bool:
+        """One issue less to wait for; of several that end in a cycle, the youngest was the last.
+        Whether something is ready now."""
+        found = False
+        now = self.run.clock.time
+        for entry in waiting:
+            entry.waits -= 1
+            last = entry.holder
+            if last is None or entry.ready != now or last.number < holder.number:
+                entry.holder = holder
+            entry.ready = now
+            if not entry.waits:
+                insort(self.ready[entry.shape.unit], entry, key=BY_NUMBER)
+                found = True
+        return found
+
+
+class Run:
+    """One run of one stage on all cores."""
+
+    def __init__(
+        self,
+        view: View,
+        outermost: Ranges,
+        begin: int,
+        *,
+        choose: Policy = oldest,
+        caches: Sequence[Cache] = (),
+        kinds: Mapping[str, type[Unit]] | None = None,
+        trace: bool = False,
+    ) -> None:
+        self.view, self.choose, self.caches, self.trace = view, choose, caches, trace
+        self.kinds = kinds or {}
+        self.begin = self.end = begin
+        self.clock = Clock(begin)
+        self.channel: Channel = FifoChannel(self.clock)
+        self.dram = view.machine.dram.name
+        self.names = [unit.name for unit in view.machine.units]
+        self.awake: set[int] = set()
+        self.stepped = -1
+        self.used: list[Shape] = []
+        self.misses: dict[str, Misses] = {}
+        self.log: list[tuple[int, Entry]] = []
+        count = view.machine.cores
+        self.cores = [
+            Core(self, core, stream(view.stage, outermost, core, count)) for core in range(count)
+        ]
+        self.wake(0)
+
+    def wake(self, delay: int) -> None:
+        """Have the dispatcher run late in a cycle; it runs once in a cycle."""
+        cycle = self.clock.time + delay
+        if cycle == self.stepped:
+            cycle, delay = cycle + 1, delay + 1
+        if cycle not in self.awake:
+            self.awake.add(cycle)
+            Wake(self.clock, delay, self.step)
+
+    def step(self, _: simpy.Event) -> None:
+        """The dispatcher: all cores that have something to do, in order."""
+        self.stepped = self.clock.time
+        self.awake.discard(self.stepped)
+        for core in self.cores:
+            if core.due:
+                core.due = False
+                core.step()
+
+    def look(self, issue: Issue, ranges: Ranges, core: int) -> tuple[Shape, int, tuple[int, int]]:
+        """The shape of an issue, the cycles of its transfer, and its (read, written) misses."""
+        text = self.view.texts[id(issue)]
+        shape = self.view.shape(text, ranges)
+        if not shape.uses:
+            self.used.append(shape)
+        shape.uses += 1
+        if not text.cached:
+            return shape, shape.transfer, (0, 0)
+        moved = self.view.missed(text, ranges, self.caches[core % len(self.caches)])
+        transfer = shape.transfer
+        if moved != (0, 0):
+            transfer += self.view.machine.transfer_cycles(sum(moved))
+            more = (*moved, max(0, transfer - shape.work))
+            before = self.misses.get(shape.opcode, Misses())
+            self.misses[shape.opcode] = Misses(*map(add, before, more))
+        return shape, transfer, moved
+
+    def run(self) -> StageReport:
+        """Simulate to the end. SimulationError if some issue never ends."""
+        self.clock.finish()
+        if any(core.window or not core.over for core in self.cores):
+            raise SimulationError(stuck(self.view, self.end, [core.window for core in self.cores]))
+        accounts = [core.account for core in self.cores]
+        accounts += [u.account for core in self.cores for units in core.units for u in units]
+        return stage_report(
+            self.view,
+            self.begin,
+            self.end,
+            accounts,
+            self.used,
+            self.misses,
+            self.channel.busy,
+        )
+
+
+@dataclass
+class SimpyEngine:
+    """Runs stages one by one; the caches of a machine that has some live from stage to stage."""
+
+    name: ClassVar[str] = "simpy"
+    machine: Machine
+    choose: Policy = oldest
+    units: Mapping[str, type[Unit]] = field(default_factory=dict)
+    trace: bool = False
+
+    @cached_property
+    def caches(self) -> list[Cache]:
+        """One for all cores or one a core: the memory before DRAM, if hardware manages it."""
+        memory = self.machine.memories[-2]
+        if memory.managed != "hardware":
+            return []
+        return [Cache(memory.size) for _ in range(1 if memory.shared else self.machine.cores)]
+
+    def run(
+        self, view: View, outermost: Ranges, begin: int, turn: int
+    ) -> tuple[StageReport, tuple[Event, ...]]:
+        """One stage from cycle `begin`; with its events if they are traced."""
+        run = Run(
+            view,
+            outermost,
+            begin,
+            choose=self.choose,
+            caches=self.caches,
+            kinds=self.units,
+            trace=self.trace,
+        )
+        return run.run(), events(view, turn, run.log)

@@ -1,0 +1,117 @@
+"""Simulating a program: sections, turns, stages; none whose cycles are known is run again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from infinisa.isa.errors import SimulationError
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.machine import Machine
+from infinisa.isa.program import Program, Section, defaults, extents, turns
+
+from .contract import Event, Policy, Progress, Report, SectionReport, StageReport
+from .policy import policy as named_policy
+from .shapes import Costs, View
+from .simpy_engine import SimpyEngine, Unit
+from .totals import totals
+
+ENGINES: Mapping[str, Callable[..., SimpyEngine]] = {"auto": SimpyEngine, "simpy": SimpyEngine}
+
+
+def simulate(
+    program: Program,
+    library: Mapping[str, Instruction],
+    machine: Machine,
+    parameters: Mapping[str, int] | None = None,
+    *,
+    engine: str = "simpy",
+    policy: str | Policy = "oldest",
+    trace: bool = False,
+    progress: Progress | None = None,
+    units: Mapping[str, type[Unit]] | None = None,
+) -> Report:
+    """How long a program takes on a machine, and where the cycles go.
+
+    parameters  those the caller sets; the others, those that instructions set too, keep their
+                defaults
+    engine      "simpy", or "auto" for the fastest
+    policy      "oldest", "longest", "shortest" or a function
+    trace       keep every issue with its times; every turn is then simulated
+    units       processes that stand in for units of these names
+    """
+    if engine not in ENGINES:
+        raise SimulationError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    choose = named_policy(policy) if isinstance(policy, str) else policy
+    values = defaults(program, parameters)
+    made = ENGINES[engine](machine, choose=choose, units=units or {}, trace=trace)
+    runner = Runner(program, machine, Costs(program, library, machine), made, trace)
+    sections = tuple(runner.section(section, values, progress) for section in program.sections)
+    return Report(
+        **totals(machine, ((section, 1) for section in sections)),
+        program=program.name,
+        engine=made.name,
+        policy=policy if isinstance(policy, str) else policy.__name__,
+        sections=sections,
+        events=tuple(runner.events),
+    )
+
+
+@dataclass
+class Runner:
+    """Runs sections one after the other and remembers what stages took.
+
+    now     cycles so far
+    known   what a stage took, by `View.key`; not used where the contents of caches matter, nor
+            for a trace
+    """
+
+    program: Program
+    machine: Machine
+    costs: Costs
+    engine: SimpyEngine
+    trace: bool = False
+    now: int = 0
+    known: dict[object, StageReport] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+    def section(
+        self, section: Section, values: dict[str, int], progress: Progress | None
+    ) -> SectionReport:
+        views = [
+            View(self.program, self.machine, self.costs, section, stage) for stage in section.stages
+        ]
+        count = 1 if section.repeat is None else max(0, section.repeat.count.value(values))
+        counts: Counter[int] = Counter()
+        reports: dict[int, StageReport] = {}
+        turn_cycles = []
+        for turn in turns(section, values):
+            if progress:
+                progress(section.name, turn, count)
+            before = self.now
+            for report in self.stages(section, views, values, turn):
+                reports[id(report)] = report
+                counts[id(report)] += 1
+            turn_cycles.append(self.now - before)
+        parts = [(reports[key], times) for key, times in counts.items()]
+        return SectionReport(
+            **totals(self.machine, parts), name=section.name, turn_cycles=tuple(turn_cycles)
+        )
+
+    def stages(
+        self, section: Section, views: list[View], values: dict[str, int], turn: int
+    ) -> Iterator[StageReport]:
+        """The stages of one turn, each from where the one before has ended."""
+        outermost = extents(section, values)
+        for view in views:
+            remember = not (self.trace or view.has_cache)
+            key = view.key(outermost) if remember else None
+            report = self.known.get(key) if remember else None
+            if report is None:
+                report, events = self.engine.run(view, outermost, self.now, turn)
+                self.events += events
+                if remember:
+                    self.known[key] = report
+            self.now += report.cycles
+            yield report

@@ -1,0 +1,57 @@
+"""Where the cycles of a unit went: every cycle is busy, waiting for data or issue, or idle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .contract import Entry, Stalls
+
+
+@dataclass(slots=True)
+class Account:
+    """The cycles of one unit of one core in one stage, from cycle `since` on.
+
+    What a unit waited for is known when it takes its next issue: until that was in the window, for
+    issue; until that was ready, for data; until it started, for issue again.
+    """
+
+    core: int
+    unit: str
+    instance: int
+    since: int
+    busy: int = 0
+    issue: int = 0
+    data: dict[str, int] = field(default_factory=dict)
+
+    def start(self, entry: Entry, now: int, holder: str) -> None:
+        """It takes `entry`, for whose data it waited for unit `holder` last."""
+        since = self.since
+        if since < now:
+            fetched = min(max(entry.fetched, since), now)
+            ready = min(max(entry.ready, fetched), now)
+            self.issue += fetched - since + now - ready
+            if ready > fetched:
+                self.data[holder] = self.data.get(holder, 0) + ready - fetched
+        self.since = now
+
+    def end(self, now: int, work: int, memory: str) -> None:
+        """It is free again: of the cycles since it started, `work` were work, and in the others it
+        waited for the channel of `memory`."""
+        waited = now - self.since - work
+        if waited > 0:
+            self.data[memory] = self.data.get(memory, 0) + waited
+        self.busy += work
+        self.since = now
+
+    def close(self, begin: int, end: int) -> Stalls:
+        """All cycles from `begin` to `end`; those since it was last free are idle."""
+        return Stalls(
+            core=self.core,
+            unit=self.unit,
+            instance=self.instance,
+            cycles=end - begin,
+            busy=self.busy,
+            data=dict(sorted(self.data.items())),
+            issue=self.issue,
+            idle=end - self.since,
+        )

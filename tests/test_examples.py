@@ -1,0 +1,73 @@
+"""The example plugin as a third party would use it: installed by pip, found by its entry point."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOFTCAP = ROOT / "examples" / "softcap"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip installed the example."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", "--target", str(folder), str(SOFTCAP)]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def infinisa(site: Path, *arguments: str) -> str:
+    """What the command prints in an environment that has the plugin."""
+    path = os.pathsep.join([str(site), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "infinisa", *arguments],
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_an_installed_plugin_is_listed_with_its_distribution_and_version(site: Path) -> None:
+    """One row of the table of instructions names the plugin, its distribution and its version."""
+    (row,) = [
+        line for line in infinisa(site, "list", "instructions").splitlines() if "softcap_" in line
+    ]
+
+    assert "softcap" in row
+    assert "infinisa-softcap" in row
+    assert "1.2.0" in row
+
+
+def test_a_model_uses_the_instruction_of_an_installed_plugin(site: Path, tmp_path: Path) -> None:
+    """Soft-capped attention compiles to the new instruction; without the plugin it does not."""
+    script = ROOT / "examples" / "softcap" / "model.py"
+    path = os.pathsep.join([str(site), *sys.path])
+    with_plugin = run_script(script, path)
+    without = run_script(script, os.pathsep.join(sys.path))
+
+    assert "softcap_softmax" in with_plugin
+    assert "softcap_softmax" not in without
+
+
+def run_script(script: Path, path: str) -> str:
+    return subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    """The code in the README is the file that is tested."""
+    code = (SOFTCAP / "infinisa_softcap.py").read_text().split('"""\n', 1)[1].strip()
+
+    assert code in (ROOT / "README.md").read_text()
