@@ -7,6 +7,7 @@ rest sorted. A value that is used twice is never taken apart: it is computed onc
 from __future__ import annotations
 
 import hashlib
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -21,16 +22,19 @@ from infinisa.isa.language import (
     Cast,
     Constant,
     Dot,
+    Gather,
     Immediate,
     Input,
     Map,
     Node,
+    Opaque,
     Position,
     Recurrence,
     Reduce,
     Scan,
     Size,
     Stack,
+    Update,
     View,
     walk,
 )
@@ -65,18 +69,18 @@ class Canonical:
 def canonical(
     roots: Iterable[Node],
     sizes: Mapping[Axis, int] | None = None,
-    settled: Iterable[Node] = (),
+    settled: dict[Node, Node] | None = None,
     shared: Iterable[Node] = (),
 ) -> Canonical:
     """The canonical form of values.
 
     sizes    the axes whose extent is a known number
-    settled  values that are canonical already
+    settled  values that are canonical already, each with itself
     shared   those of them that have several users
     """
     roots = tuple(roots)
-    known = {node: node for node in settled}
-    rewriter = _Rewriter(Facts(sizes or {}, set(shared)), _users(roots, known), known)
+    made: ChainMap[Node, Node] = ChainMap({}, settled or {})
+    rewriter = _Rewriter(Facts(sizes or {}, set(shared)), _users(roots, made), made)
     return Canonical(tuple(rewriter.rewrite(root) for root in roots), rewriter.made)
 
 
@@ -99,7 +103,7 @@ def _users(roots: Sequence[Node], settled: Mapping[Node, Node]) -> dict[Node, in
 class _Rewriter:
     """Applies the rules from the leaves up; what a rule makes is rewritten in turn."""
 
-    def __init__(self, facts: Facts, users: Mapping[Node, int], made: dict[Node, Node]) -> None:
+    def __init__(self, facts: Facts, users: Mapping[Node, int], made: ChainMap[Node, Node]) -> None:
         self.facts, self.users, self.made = facts, users, made
 
     def rewrite(self, root: Node) -> Node:
@@ -228,9 +232,14 @@ _DIGESTS: dict[Node, bytes] = {}
 
 def digest(node: Node) -> bytes:
     """A name for a value that does not change from run to run; equal values have one digest."""
-    if node in _DIGESTS:
-        return _DIGESTS[node]
-    for each in walk([node]) if any(c not in _DIGESTS for c in node.children) else [node]:
+    waiting = [node]
+    while waiting:
+        each = waiting[-1]
+        missing = [child for child in each.children if child not in _DIGESTS]
+        waiting.extend(missing)
+        if missing:
+            continue
+        waiting.pop()
         if each not in _DIGESTS:
             made = hashlib.blake2b(label(each).encode(), digest_size=12)
             for child in each.children:
@@ -250,10 +259,18 @@ def label(node: Node) -> str:
             return f"reduce {function} {over}"
         case View(_, index, fill):
             return f"view {index} {fill!r}"
-        case Stack(_, axis):
-            return f"stack {axis}"
-        case Cast(_, type):
-            return f"cast {type}"
+        case Gather(_, _, axis) | Stack(_, axis):
+            return f"{type(node).__name__} {axis}"
+        case Update(_, _, at):
+            return f"update {at}"
+        case Cast(_, to):
+            return f"cast {to}"
+        case Opaque(operator, _, over, to, output):
+            return f"opaque {operator} {over} {to} {output}"
+        case Scan(body, _, _, output):
+            results = " ".join(digest(result).hex() for result in (*body.next, *body.emits))
+            leaves = " ".join(map(str, (*body.states, *body.slices)))
+            return f"scan {body.axis} {body.reverse} {leaves} {results} {output}"
     return str(node)
 
 

@@ -387,6 +387,6 @@ def cover_and_report(
     for old, name in graph.names.items():
         if old in form.made:
             names.setdefault(form.made[old], name)
-    layouts = {new: old.axes for old, new in reversed(form.made.items())}
+    layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
     lowering = Lowering(model, graph, choosing, select, names, layouts, opcodes)
     return lowering.run(form.roots)

@@ -10,7 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -112,6 +112,11 @@ class Surroundings:
         return frozenset(node for node, users in self.users.items() if len(users) > 1)
 
     @cached_property
+    def itself(self) -> dict[Node, Node]:
+        """Every node of the graph, with itself."""
+        return {node: node for node in self.users}
+
+    @cached_property
     def free(self) -> frozenset[Node]:
         """Values that no tensor goes into, such as masks: they may be computed again."""
         found: set[Node] = set()
@@ -207,7 +212,8 @@ def head(node: Node) -> str:
     return type(node).__name__
 
 
-def patterns(library: Iterable[Instruction]) -> list[Pattern]:
+@lru_cache(maxsize=8)
+def patterns(library: tuple[Instruction, ...]) -> list[Pattern]:
     """What to look for: an instruction by the output that has all its operands."""
     found: list[Pattern] = []
     for instruction in library:
@@ -805,7 +811,7 @@ class Syntactic:
     def __init__(self, library: Iterable[Instruction], around: Surroundings) -> None:
         self.around = around
         self.by_head: dict[str, list[Pattern]] = {}
-        for pattern in patterns(library):
+        for pattern in patterns(tuple(library)):
             for name in pattern.heads:
                 self.by_head.setdefault(name, []).append(pattern)
         self.reach = {n: max(p.depth for p in found) for n, found in self.by_head.items()}
@@ -891,7 +897,8 @@ class Syntactic:
         known: dict[Node, Node] = dict(zip(meaning.operands, leaves, strict=True))
         known |= {i: Constant(i.default) for i in meaning.immediates}
         written = substitute([output], known)
-        (form,) = canonical(written, self.around.fixed, leaves, self.around.shared).roots
+        settled = self.around.itself | {leaf: leaf for leaf in leaves}
+        (form,) = canonical(written, self.around.fixed, settled, self.around.shared).roots
         if form not in self.around.users or any(form in self.below(leaf) for leaf in leaves):
             return None
         return form
