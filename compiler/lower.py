@@ -265,7 +265,7 @@ class Lowering:
         limits = self.limits(work, unit, forced, results)
         whole = {a for axis in work.definition.whole for a in work.binding.get(axis, ())}
         reduced = {a for axis in work.definition.reduced for a in work.binding.get(axis, ())}
-        whole |= reduced - work.reduce
+        whole = (whole | reduced) - work.reduce
         opcode = self.opcode(
             Opcode(
                 work.definition.name,
@@ -339,7 +339,7 @@ class Lowering:
         for axis in definition.axes:
             mine = sorted((a for a in binding.get(axis, ()) if a not in found), key=order.index)
             limit = tile_limit(definition, unit, axis)
-            if axis in definition.whole and axis not in definition.reduced:
+            if axis in definition.whole and not work.reduce & set(mine):
                 found.update((a, self.sizes[a]) for a in mine)
             elif limit is not None:
                 self._fill(found, mine, limit)
