@@ -66,21 +66,41 @@ class Canonical:
     made: Mapping[Node, Node]
 
 
-def canonical(
+MOST_PASSES = 12
+
+
+def canonical(roots: Iterable[Node], sizes: Mapping[Axis, int] | None = None) -> Canonical:
+    """The canonical form of values; `sizes` are the axes whose extent is a known number.
+
+    A pass may leave a value with one user that had several, so that more rules apply.
+    """
+    roots = tuple(roots)
+    made = {node: node for node in walk(roots)}
+    for _ in range(MOST_PASSES):
+        found = one_pass(roots, sizes or {})
+        made = {node: found.made.get(form, form) for node, form in made.items()} | {
+            node: form for node, form in found.made.items() if node not in made
+        }
+        if found.roots == roots:
+            break
+        roots = found.roots
+    return Canonical(roots, made)
+
+
+def one_pass(
     roots: Iterable[Node],
-    sizes: Mapping[Axis, int] | None = None,
+    sizes: Mapping[Axis, int],
     settled: dict[Node, Node] | None = None,
     shared: Iterable[Node] = (),
 ) -> Canonical:
-    """The canonical form of values.
+    """Apply the rules from the leaves up, once.
 
-    sizes    the axes whose extent is a known number
     settled  values that are canonical already, each with itself
     shared   those of them that have several users
     """
     roots = tuple(roots)
     made: ChainMap[Node, Node] = ChainMap({}, settled or {})
-    rewriter = _Rewriter(Facts(sizes or {}, set(shared)), _users(roots, made), made)
+    rewriter = _Rewriter(Facts(sizes, set(shared)), _users(roots, made), made)
     return Canonical(tuple(rewriter.rewrite(root) for root in roots), rewriter.made)
 
 

@@ -364,6 +364,18 @@ def canonical_graph(graph: Graph) -> Canonical:
     return canonical(graph.roots, fixed_sizes(graph))
 
 
+def canonical_names(graph: Graph, form: Canonical) -> dict[Node, str]:
+    """What the source called the canonical nodes; a view that went inwards leaves its name."""
+    names: dict[Node, str] = {}
+    for old, name in graph.names.items():
+        if old in form.made:
+            names.setdefault(form.made[old], name)
+    for old, new in form.made.items():
+        if isinstance(old, View) and not isinstance(new, View | Input) and old.x in graph.names:
+            names.setdefault(new, graph.names[old.x])
+    return names
+
+
 def fixed_sizes(graph: Graph) -> dict[Axis, int]:
     """The extents that no parameter changes."""
     return {e.axis: e.length.constant for e in graph.extents if not e.length.terms}
@@ -397,10 +409,7 @@ def cover_and_report(
     form = form or canonical_graph(graph)
     run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
     choosing = Choosing(machine, library, graph.sizes(), run_time)
-    names: dict[Node, str] = {}
-    for old, name in graph.names.items():
-        if old in form.made:
-            names.setdefault(form.made[old], name)
+    names = canonical_names(graph, form)
     layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
 
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:

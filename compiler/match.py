@@ -42,7 +42,7 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .canonical import NEUTRAL, canonical, combined, is_number, label, separated
+from .canonical import NEUTRAL, canonical, combined, is_number, label, one_pass, separated
 
 ROUNDING = 2.0**-23
 """Numbers this close are one number: a model's file may hold either rounded to f32."""
@@ -898,7 +898,7 @@ class Syntactic:
         known |= {i: Constant(i.default) for i in meaning.immediates}
         written = substitute([output], known)
         settled = self.around.itself | {leaf: leaf for leaf in leaves}
-        (form,) = canonical(written, self.around.fixed, settled, self.around.shared).roots
+        (form,) = one_pass(written, self.around.fixed, settled, self.around.shared).roots
         if form not in self.around.users or any(form in self.below(leaf) for leaf in leaves):
             return None
         return form
