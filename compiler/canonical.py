@@ -455,8 +455,8 @@ def number_out(node: Node, facts: Facts) -> Node | None:
     """sum(2 * x)  →  2 * sum(x);  dot(2 * a, b)  →  2 * dot(a, b), unless a is a product itself:
     its number may belong to it, as that of a GELU"""
     match node:
-        case Reduce("sum", Map("multiply") as x, over):
-            number, rest = separated(x, "multiply", facts.shared)
+        case Reduce("sum", Map("multiply") as product, over):
+            number, rest = separated(product, "multiply", facts.shared)
             if rest and not _is(number, 1):
                 return number * Reduce("sum", combined("multiply", Constant(1), rest), over)
         case Dot(a, b, over):

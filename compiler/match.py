@@ -155,7 +155,7 @@ class Pattern:
     expression: Node
     shared: frozenset[Node]
 
-    def alike(self, operands: Sequence[Input]) -> bool:
+    def alike(self, operands: Sequence[Node]) -> bool:
         """Whether operands of one chain can trade places: they occur nowhere else."""
         return all(self.uses[o] == 1 and o.axes == operands[0].axes for o in operands)
 
@@ -185,7 +185,7 @@ class Pattern:
         match self.expression:
             case Map("add" | "multiply" as function, _):
                 number, rest = separated(self.expression, function, self.shared)
-                found = {function}
+                found: set[str] = {function}
                 if len(rest) == 1 and any(isinstance(n, Immediate) for n in walk([number])):
                     found.update(head(part) for part in rest)  # the immediate may be neutral
                 return frozenset(found)
@@ -581,7 +581,7 @@ def _second_roles(
 ) -> dict[Axis, frozenset[str]]:
     """Axes that are reduced inside and yet in the result, where they came from other operands:
     attention's head width. With each the operands in which it is the reduced one."""
-    found = {}
+    found: dict[Axis, frozenset[str]] = {}
     results = set(union(output.axes for output in instruction.outputs))
     for ours, theirs in known.many:
         if not results & set(ours):

@@ -435,8 +435,8 @@ def lstm(reverse: bool) -> Model:
     ]
 
     def step(h: Node, c: Node, x: Node) -> tuple[Sequence[Node], Sequence[Node]]:
-        zs = [dot(x, w, "d") + dot(h, u, "m") for w, u in gates]
-        after, cell = formulas.lstm_cell(*zs, c)
+        z, o, f, g = (dot(x, w, "d") + dot(h, u, "m") for w, u in gates)
+        after, cell = formulas.lstm_cell(z, o, f, g, c)
         return (rename(after, {"n": "m"}), cell), (after,)
 
     zero = b.input("c0", "b n", (3, 8))
@@ -480,7 +480,7 @@ def test_a_state_that_starts_as_a_number_and_is_read_by_its_own_writer() -> None
 
 def test_an_opaque_operator_is_chosen_by_its_name() -> None:
     @opaque(unit="scalar", results={"best": "s", "where": "s: i32"})
-    def peaks(x: "s", best, where):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+    def peaks(x: "s: f32", best, where):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722  # axes
         for i in range(len(x)):
             best[i] = x[i] if i == 0 or x[i] > best[i - 1] else best[i - 1]
             where[i] = i if i == 0 or x[i] > best[i - 1] else where[i - 1]
