@@ -196,6 +196,7 @@ class GraphBuilder:
     builder: Builder
     name: str
     repeat: Repeat | None = None
+    tokens: Count = Count()
     own: dict[Axis, Extent] = field(default_factory=dict)
     outputs: dict[str, Node] = field(default_factory=dict)
     updates: dict[str, Node] = field(default_factory=dict)
@@ -223,12 +224,18 @@ class GraphBuilder:
         self.updates[node.x.name] = node
         return node
 
+    def works_on(self, tokens: Length) -> None:
+        """Say how many tokens a turn works on."""
+        self.tokens = count(tokens)
+
     def build(self) -> Graph:
         roots = (*self.outputs.values(), *self.updates.values())
         reached = set(walk(roots))
         names = {node: name for node, name in self.builder.names.items() if node in reached}
         extents = tuple(self._extents(roots))
-        return Graph(self.name, extents, self.outputs, self.updates, names, self.repeat)
+        return Graph(
+            self.name, extents, self.outputs, self.updates, names, self.repeat, self.tokens
+        )
 
     def _extents(self, roots: Sequence[Node]) -> Iterator[Extent]:
         known = {axis: constant(axis, n) for axis, n in self.builder.lengths().items()}

@@ -1,4 +1,4 @@
-"""One form for expressions that are equal over the reals: cheap rules, each stated in its docstring.
+"""One form for expressions equal over the reals: cheap rules, each stated in its docstring.
 
 Sums and products are chains of two-argument `add` and `multiply` with their numbers first and the
 rest sorted. A value that is used twice is never taken apart: it is computed once.
@@ -381,7 +381,8 @@ def merged_reduction(node: Node, facts: Facts) -> Node | None:
 
 
 def number_out(node: Node, facts: Facts) -> Node | None:
-    """sum(2 * x)  →  2 * sum(x);  dot(2 * a, b)  →  2 * dot(a, b)"""
+    """sum(2 * x)  →  2 * sum(x);  dot(2 * a, b)  →  2 * dot(a, b), unless a is a product itself:
+    its number may belong to it, as that of a GELU"""
     match node:
         case Reduce("sum", Map("multiply") as x, over):
             number, rest = separated(x, "multiply", facts.shared)
@@ -399,7 +400,7 @@ def _scaled(x: Node, facts: Facts) -> tuple[Node, Node]:
     if not isinstance(x, Map) or x.function != "multiply":
         return Constant(1), x
     number, rest = separated(x, "multiply", facts.shared)
-    if not rest or _is(number, 1):
+    if len(rest) != 1 or _is(number, 1):
         return Constant(1), x
     return number, combined("multiply", Constant(1), rest)
 
@@ -522,7 +523,7 @@ def view_without_effect(node: Node, _: Facts) -> Node | None:
     match node:
         case View(x, index, None) if all(i.plain == axis for axis, i in index):
             return x
-        case View(Position(axis), ((_, index),), None) if index.divide == 1 and not index.modulo:
+        case View(Position(), ((_, index),), None) if index.divide == 1 and not index.modulo:
             total: Node = Constant(index.offset)
             for name, stride in index.terms:
                 total = total + stride * Position(name)
@@ -543,12 +544,15 @@ def view_of_stack(node: Node, _: Facts) -> Node | None:
 
 
 def view_inwards(node: Node, facts: Facts) -> Node | None:
-    """view(f(x, y), a=b)  →  f(view(x, a=b), view(y, a=b)), for a rename of a value used here"""
+    """view(f(x, y), a=b)  →  f(view(x, a=b), view(y, a=b)), for a rename of a value used here;
+    reductions and contractions alike, unless they reduce an axis of the new name"""
     match node:
-        case View(Map(function, arguments) as x, index, None) if x not in facts.shared:
+        case View(Map() | Dot() | Reduce() as x, index, None) if x not in facts.shared:
             names = [i.plain for _, i in index]
-            if None not in names and len(set(names)) == len(names):
-                return Map(function, tuple(_viewed(a, index) for a in arguments))
+            hidden = set(x.over) if isinstance(x, Dot | Reduce) else set()
+            if None in names or len(set(names)) < len(names) or hidden & set(names):
+                return None
+            return x.rebuild([_viewed(child, index) for child in x.children])
     return None
 
 

@@ -216,14 +216,9 @@ class Selection:
 
     def chosen(self, roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
         """Every value that is needed, operands first, each with what computes it."""
-        first = self._order(roots, {})
-        known = {
-            root: match
-            for _, match in first
-            if match is not None
-            for root in match.roots
-            if root is not None
-        }
+        first = [match for _, match in self._order(roots, {}) if match is not None]
+        first.sort(key=lambda match: sum(root is not None for root in match.roots))
+        known = {root: match for match in first for root in match.roots if root is not None}
         return self._order(roots, known)
 
     def _order(

@@ -112,7 +112,9 @@ class Handmade:
         sources = [Reference.parse(text, None if n else fill) for n, text in enumerate(reads)]
         targets = [Reference.parse(text) for text in writes]
         accesses = [reference.access for reference in (*sources, *targets)]
-        found = self._limits(definition, unit, bound, accesses) | {scan: 1 for _ in [0] if scan}
+        found = self._limits(definition, unit, bound, accesses)
+        if scan:
+            found[scan] = 1
         found.update(limits or {})
 
         def named(references: Sequence[Reference]) -> tuple[tuple[Axis, ...], ...]:

@@ -5,17 +5,17 @@ Each takes the instructions to choose from, and those of `OWN`, which no family 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, Node, dot, sigmoid, tanh, view
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Count, Extent, parameter
 
-from .calls import Covered
+from .calls import Call, Covered, Tensor
 from .handmade import Handmade
 
-Library = Mapping[str, Instruction]
+Library = dict[str, Instruction]
 
 
 def _convolution() -> Instruction:
@@ -137,6 +137,28 @@ def llama(
     return _down(g)
 
 
+def stacked(layer: Covered, times: int) -> Covered:
+    """A layer again and again, each on the result `z` of the one before as its `x`."""
+    tensors: dict[str, Tensor] = {}
+    calls: list[Call] = []
+    for number in range(times):
+        names = {name: f"{number}.{name}" for name in layer.tensors}
+        if number:
+            names["x"] = f"{number - 1}.z"
+        for name, tensor in layer.tensors.items():
+            if name == "x" and number:
+                continue
+            made = replace(tensor, name=names[name])
+            between = name == "z" and number + 1 < times
+            tensors[made.name] = replace(made, kind="temporary") if between else made
+        for call in layer.calls:
+            reads = tuple(replace(a, tensor=names[a.tensor]) for a in call.reads)
+            writes = tuple(replace(a, tensor=names[a.tensor]) for a in call.writes)
+            name = f"{number}.{call.name}"
+            calls.append(replace(call, name=name, reads=reads, writes=writes))
+    return replace(layer, tensors=tensors, calls=tuple(calls))
+
+
 def _weights(g: Handmade, dtype: str, /, **dims: str) -> None:
     for name, axes in dims.items():
         g.tensor(f"w.{name}" if name in "qkvp" else name, axes, "weight", dtype)
@@ -199,12 +221,17 @@ def lstm(
 
 
 def bigru(
-    machine: Machine, library: Library, steps: int, b: int, n: int, layers: int = 2,
+    machine: Machine,
+    library: Library,
+    steps: int,
+    b: int,
+    n: int,
+    layers: int = 2,
     dtype: str = "bf16",
-) -> Covered:  # fmt: skip
-    """GRU layers that read a sequence from both ends; directions v side by side in their results."""
+) -> Covered:
+    """GRU layers that read a sequence from both ends; axis v of their results: which end."""
     t = Extent("t", parameter("steps"), steps)
-    sizes = {"t": t, "b": b, "n": n, "k": n, "v": 2, "g": 3}
+    sizes: dict[str, int | Extent] = {"t": t, "b": b, "n": n, "k": n, "v": 2, "g": 3}
     g = Handmade("bigru", machine, library | OWN, sizes)
     g.tensor("y0", "t b v n", "input", dtype)
     for layer in range(1, layers + 1):

@@ -55,15 +55,19 @@ ISSUE = 64
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value is: an access in terms of its axes, and the drafts that put it there."""
+    """Where a value is: an access in terms of its axes, and the drafts that put it there.
+
+    old: it is a state from before this turn or step, which something may replace.
+    """
 
     access: Access
     after: frozenset[int] = frozenset()
+    old: bool = False
 
 
 @dataclass
 class Draft:
-    """A call before the order of calls is known: it runs after others; `block`: the scan it is in."""
+    """A call before the order of calls is known: it runs after others; `block` is its scan."""
 
     call: Call
     after: set[int]
@@ -125,6 +129,7 @@ class Lowering:
         self.tensors: dict[str, Tensor] = {}
         self.dims: dict[str, tuple[Axis, ...]] = {}
         self.drafts: list[Draft] = []
+        self.writers: dict[str, set[int]] = {}
         self.old_readers: dict[str, set[int]] = {}
         self.taken: Counter[str] = Counter()
         self.coverage = Coverage()
@@ -334,7 +339,7 @@ class Lowering:
         for axis in definition.axes:
             mine = sorted((a for a in binding.get(axis, ()) if a not in found), key=order.index)
             limit = tile_limit(definition, unit, axis)
-            if axis in definition.whole and axis not in {a for a in definition.reduced}:
+            if axis in definition.whole and axis not in definition.reduced:
                 found.update((a, self.sizes[a]) for a in mine)
             elif limit is not None:
                 self._fill(found, mine, limit)
@@ -410,7 +415,7 @@ def indexed(
 
 
 def ordered(drafts: Sequence[Draft]) -> list[int]:
-    """Numbers of drafts, each after those it waits for and else as given; a scan's stay together."""
+    """Numbers of drafts, each after those it waits for, else as given; a scan's stay together."""
     members: dict[int, list[int]] = {}
     item = {}
     for number, draft in enumerate(drafts):
@@ -462,7 +467,7 @@ class Scope:
         self.all, self.outer, self.scan = lowering, outer, scan
         self.homes: dict[Node, Place] = {}
         self.targets: dict[Node, list[Access]] = {}
-        self.moves: list[tuple[Node, Access, frozenset[int]]] = []
+        self.moves: dict[Node, list[Access]] = {}
         self.written: dict[str, set[int]] = {}
         self.readers: Counter[Node] = Counter()
         self.order: dict[Node, Match | None] = {}
@@ -498,17 +503,18 @@ class Scope:
                 self.opaque(node)
             elif isinstance(node, Scan):
                 self.scanned(node)
-        self.finish_moves()
+            self.make_moves(node)
         self.order_writes()
 
     def _count_readers(self) -> None:
-        """How often each value is read by calls, through views too."""
+        """How many calls read each value, through views too."""
         for match in {m for m in self.order.values() if m is not None}:
-            self.readers.update(set(match.leaves))
+            for leaf in match.leaves:
+                self.readers.update(_storage(leaf))
         for node, match in self.order.items():
-            if match is None:
-                demands = node.arguments if isinstance(node, Opaque) else stored(node) or ()
-                self.readers.update(set(demands))
+            if match is None and isinstance(node, Opaque | Scan):
+                for leaf in node.arguments if isinstance(node, Opaque) else stored(node) or ():
+                    self.readers.update(_storage(leaf))
 
     # -- where values go
 
@@ -521,7 +527,7 @@ class Scope:
                 self.homes[node] = Place(access)
                 for number, x in enumerate(xs):
                     self.want(x, _at(access, axis, number))
-            case Cast(x, _) if node not in self.homes and self.readers[x] == 1 and self.made(x):
+            case Cast(x, _) if node not in self.homes and self.made(x):
                 self.homes[node] = Place(access)
                 self.want(x, access)
             case View(x, index, None) if (
@@ -529,11 +535,10 @@ class Scope:
                 and self.made(x)
                 and (back := inverted(index, x.axes, self.all.sizes))
             ):
-                self.homes[node] = Place(_substituted(access, back))
                 self.homes[node] = Place(access)
                 self.want(x, _substituted(access, back))
             case _:
-                self.moves.append((node, access, frozenset()))
+                self.moves.setdefault(node, []).append(access)
 
     def made(self, node: Node) -> bool:
         """Whether a value is written by a call, so that it can be written elsewhere."""
@@ -543,23 +548,25 @@ class Scope:
 
     def store(self, node: Node) -> None:
         """Give a value that is no computation, and that no index can describe, a tensor."""
-        if self.order[node] is not None or node in self.homes:
+        if self.order[node] is not None or node in self.homes or not self.readers[node]:
             return
         match node:
-            case Stack() | Cast():
+            case Stack():
                 pass
-            case View(_, index, _) if any(i.divide != 1 or i.modulo for _, i in index):
-                pass
+            case Cast(x, to):
+                if is_float(to) and is_float(x.dtype) and not self.made(x):
+                    return  # it is read as it is, without the rounding
+            case View(_, index, _):
+                if all(i.divide == 1 and not i.modulo for _, i in index):
+                    return
             case _:
                 return
-        if isinstance(node, Cast) and not self.readers[node]:
-            return
-        self.want(node, self.all.temporary(self.label(node), self.layout(node), node.dtype))
-        if node not in self.homes:
-            self.homes[node] = Place(self.moves[-1][1])
+        access = self.all.temporary(self.label(node), self.layout(node), node.dtype)
+        self.want(node, access)
+        self.homes.setdefault(node, Place(access))
 
     def layout(self, node: Node) -> tuple[Axis, ...]:
-        """The order of a value's axes in memory: as in the model, where it is one of the model's."""
+        """The order of a value's axes in memory: as the model has it, if it has this value."""
         found = self.all.layouts.get(node, node.axes)
         return found if set(found) == set(node.axes) else node.axes
 
@@ -577,7 +584,7 @@ class Scope:
                 f"not {show(shallow(node))}"
             )
         whole = self.all.outside(node.x)
-        given = {axis: i for axis, i in node.at}
+        given = dict(node.at)
         if any(i.divide != 1 or i.modulo for i in given.values()):
             raise CompileError(
                 f"graph {self.all.graph.name!r}: kept tensor {node.x.name!r} must be updated at "
@@ -593,7 +600,7 @@ class Scope:
         if self.safe(value, leaf, access):
             self.want(value, access)
         else:
-            self.moves.append((value, access, frozenset()))
+            self.moves.setdefault(value, []).append(access)
 
     def safe(self, value: Node, leaf: Input, access: Access) -> bool:
         """Whether the value can be written in place: nobody reads the old one after it or with it,
@@ -630,41 +637,24 @@ class Scope:
         if node in self.homes:
             place = self.homes[node]
             if isinstance(node, Stack | Cast | View | Update):
-                return Place(place.access, place.after | self.putters(node))
+                writers = self.all.writers.get(place.access.tensor, ())
+                return Place(place.access, frozenset(writers))
             return place
         if self.order.get(node) is None:
             match node:
                 case Input():
-                    if self.outer is not None and node not in self.homes:
+                    if self.outer is not None:
                         return self.outer.locate(node)
-                    return Place(self.all.outside(node))
+                    return Place(self.all.outside(node), old=True)
                 case View(x, index, fill):
                     inside = self.locate(x)
-                    return Place(self.viewed(node, inside.access, index, fill), inside.after)
+                    access = self.viewed(node, inside.access, index, fill)
+                    return replace(inside, access=access)
                 case Cast(x, _):
                     return self.locate(x)
                 case _ if is_number(node):
                     return Place(self.all.number(node))
         raise AssertionError(f"no home: {show(shallow(node))}")
-
-    def putters(self, node: Node) -> frozenset[int]:
-        """The drafts that write a value which is no computation."""
-        found: set[int] = set()
-        for moved, _, after in self.moves:
-            if moved is node:
-                found |= after
-        parts: tuple[Node, ...] = node.children
-        if isinstance(node, Update):
-            parts = (node.value,)
-            for number in self.written.get(node.x.name if isinstance(node.x, Input) else "", ()):
-                found.add(number)
-        for part in parts:
-            moved_part = [after for moved, _, after in self.moves if moved is part]
-            for after in moved_part:
-                found |= after
-            if self.order.get(part) is not None or part in self.homes:
-                found |= self.locate(part).after
-        return frozenset(found)
 
     def viewed(
         self,
@@ -743,7 +733,7 @@ class Scope:
             if isinstance(node.x, Input) and node.x.name == name
         ]
         if fills and windows:
-            place = Place(replace(place.access, fill=float(fills[0])), place.after)
+            place = replace(place, access=replace(place.access, fill=float(fills[0])))
         read = Read(place, windows)
         forced: set[Axis] = set()
         indexed(read, self.all.sizes, forced)
@@ -760,15 +750,18 @@ class Scope:
         wanted = self.targets.get(node, [])
         dtype = node.dtype if not is_float(node.dtype) or node.dtype == "f64" else "f32"
         tensors = self.all.tensors
-        exact = [a for a in wanted if tensors[a.tensor].dtype == dtype]
-        only = not self.readers[node] and not accumulates
+        exact = [a for a in wanted if tensors[a.tensor].dtype in (dtype, node.dtype)]
+        only = not self.readers[node]
+        if accumulates:
+            exact = [a for a in wanted if tensors[a.tensor].dtype == dtype]
+            only = False
         home = exact[0] if exact else wanted[0] if wanted and only else None
         rest = [access for access in wanted if access is not home]
         if home is None:
             home = self.all.temporary(label, self.layout(node), dtype)
         self.homes[node] = Place(home)
         if accumulates:
-            self.moves += [(node, access, frozenset()) for access in rest]
+            self.moves.setdefault(node, []).extend(rest)
             return [home]
         return [home, *rest]
 
@@ -782,9 +775,10 @@ class Scope:
             operations *= self.all.sizes[self.scan[0]]
         number = self.all.draft(work, self.scan, operations, nodes)
         for read in work.reads:
-            if not read.place.after:
+            if read.place.old:
                 self.all.old_readers.setdefault(read.place.access.tensor, set()).add(number)
         for _, access in work.writes:
+            self.all.writers.setdefault(access.tensor, set()).add(number)
             if access.tensor in self.written:
                 self.written[access.tensor].add(number)
         return number
@@ -893,15 +887,11 @@ class Scope:
         work = Work(mover.name, source, mover, {m: axes}, (), {}, (Read(place),), ((0, access),))
         return self.call(work, None)
 
-    def finish_moves(self) -> None:
-        """Copy what is wanted at places that nothing could write directly."""
-        left, self.moves = self.moves, []
-        for node, access, _ in left:
-            if node in self.homes and self.homes[node].access == access:
-                place = self._source(node)
-            else:
-                place = self.locate(node)
-            self.moves.append((node, access, frozenset([self.move(node, place, access)])))
+    def make_moves(self, node: Node) -> None:
+        """Copy a value that is there now to where nothing could write it directly."""
+        for access in self.moves.pop(node, ()):
+            own = node in self.homes and self.homes[node].access == access
+            self.move(node, self._source(node) if own else self.locate(node), access)
 
     def _source(self, node: Node) -> Place:
         """Where a value that got a tensor of its own comes from."""
@@ -948,13 +938,13 @@ class Scope:
         for number, result in enumerate(definition.results):
             twin = next((t for t in twins if t.output == number), None)
             axes = union(binding[axis] for axis in result.axes)
-            label = self.label(twin or node, f"{node.operator}.{result.name}")
-            exact = [a for a in self.targets.get(twin, ()) if twin] if twin else []
+            label = self.label(node if twin is None else twin, f"{node.operator}.{result.name}")
+            exact = list(self.targets.get(twin, ())) if twin is not None else []
             home = exact[0] if exact else self.all.temporary(label, axes, result.dtype)
             writes.append((number, home))
             if twin is not None:
                 homes[twin] = home
-                self.moves += [(twin, access, frozenset()) for access in exact[1:]]
+                self.moves.setdefault(twin, []).extend(exact[1:])
         source = self.all.names.get(node, "")
         work = Work(
             definition.name, source, definition, binding, (), {}, tuple(reads), tuple(writes),
@@ -987,7 +977,7 @@ class Scope:
         home = wanted[0] if wanted else self.all.temporary(label, node.axes, node.dtype)
         made = self.move(node, Place(carry, after), home)
         self.homes[node] = Place(home, frozenset([made]))
-        self.moves += [(node, access, frozenset()) for access in wanted[1:]]
+        self.moves.setdefault(node, []).extend(wanted[1:])
 
 
 class Steps:
@@ -1006,7 +996,7 @@ class Steps:
         carries = [self.carry(n) for n in range(len(body.states))]
         renamed, leaves = self.renamed()
         for leaf, (access, after) in zip(leaves, carries, strict=False):
-            self.inner.homes[leaf] = Place(access, after)
+            self.inner.homes[leaf] = Place(access, after, old=True)
         count_ = len(body.states)
         fixed = {a: n for a, n in self.all.sizes.items() if not self.all.extents[a].length.terms}
         roots = canonical((*renamed.next, *renamed.emits), fixed).roots
@@ -1020,7 +1010,7 @@ class Steps:
                 if wanted
                 else self.all.temporary(outer.label(twin, self.label), twin.axes, twin.dtype)
             )
-            outer.moves += [(twin, access, frozenset()) for access in wanted[1:]]
+            outer.moves.setdefault(twin, []).extend(wanted[1:])
             results.append((roots[count_ + number], home))
         asked = (*states, *(node for node, _ in results))
         order = self.all.select(asked)
@@ -1136,11 +1126,11 @@ def inverted(
 
 
 def _storage(node: Node) -> set[Node]:
-    """The values that a value which is no computation is read from."""
+    """The values that reading a value reads: through views and stacks."""
     found, waiting = {node}, [node]
     while waiting:
         match waiting.pop():
-            case View(x, _, _) | Cast(x, _):
+            case View(x, _, _):
                 more: tuple[Node, ...] = (x,)
             case Stack(xs, _):
                 more = xs

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from infinisa.isa.dtypes import is_float, promote
 from infinisa.isa.evaluate import evaluate
+from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.instance import instance
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
@@ -206,17 +207,19 @@ def _forms(output: Node) -> list[tuple[Node, frozenset[Node]]]:
 def _inside_contraction(output: Node) -> list[Node]:
     """dot(e, v, t) * r  →  dot(e * r, v, t), where r lacks t: softmax before or after the dot"""
     (node,) = canonical([output]).roots
-    match node:
-        case Map("multiply", _):
-            number, rest = separated(node, "multiply")
-            for part in rest:
-                others = [other for other in rest if other is not part]
-                if isinstance(part, Dot) and others:
-                    if not any(set(part.over) & set(other.axes) for other in others):
-                        for a, b in ((part.a, part.b), (part.b, part.a)):
-                            if all(set(other.axes) <= set(a.axes) for other in others):
-                                inside = combined("multiply", Constant(1), [a, *others])
-                                return [number * Dot(inside, b, part.over)]
+    if not (isinstance(node, Map) and node.function == "multiply"):
+        return []
+    number, rest = separated(node, "multiply")
+    for part in rest:
+        others = [other for other in rest if other is not part]
+        if not isinstance(part, Dot) or not others:
+            continue
+        if any(set(part.over) & set(other.axes) for other in others):
+            continue
+        for a, b in ((part.a, part.b), (part.b, part.a)):
+            if all(set(other.axes) <= set(a.axes) for other in others):
+                inside = combined("multiply", Constant(1), [a, *others])
+                return [number * Dot(inside, b, part.over)]
     return []
 
 
@@ -226,21 +229,11 @@ def _additive_mask(output: Node) -> list[Node]:
     for node in walk([output]):
         match node:
             case Map("where", (condition, x, Constant(low))) if low <= MASKED and x.axes:
-                known[node] = _Raw.add(
-                    x, Map("where", (condition, Constant(0.0), Constant(MASKED)))
-                )
+                known[node] = x + Map("where", (condition, Constant(0.0), Constant(MASKED)))
     if not known:
         return []
     (changed,) = substitute([output], known)
     return [changed, *_inside_contraction(changed)]
-
-
-class _Raw:
-    """Nodes as they are written."""
-
-    @staticmethod
-    def add(a: Node, b: Node) -> Node:
-        return Map("add", (a, b))
 
 
 # ---------------------------------------------------------------- unification
@@ -408,8 +401,6 @@ def seen_through(node: Node) -> Node:
 
 
 def _commutes(function: str) -> bool:
-    from infinisa.isa.functions import FUNCTIONS
-
     return FUNCTIONS[function].commutative
 
 
@@ -513,13 +504,15 @@ def bind_axes(
         if not _bind_reduced(instruction, known, bound, ours, theirs):
             return None
     taken = set(union(bound.values()))
+    again = _second_roles(instruction, known, root)
     every = union([root.axes, *(leaf.axes for leaf in known.leaves.values())])
-    left = [axis for axis in every if axis not in taken]
+    left = [axis for axis in every if axis not in taken or axis in again]
     loops: list[Axis] = []
     shares: dict[tuple[Axis, ...], list[Axis]] = {}
     open_ = {a: where for a, where in _occurrences(instruction).items() if a not in bound}
     for axis in left:
         where = {name for name, leaf in known.leaves.items() if axis in leaf.axes}
+        where -= again.get(axis, frozenset())
         if axis not in root.axes or not where:
             return None
         fitting = [a for a, operands in open_.items() if where <= operands]
@@ -527,7 +520,7 @@ def bind_axes(
         if fitting:
             best = tuple(a for a in fitting if len(open_[a]) == fewest)
             shares.setdefault(best, []).append(axis)
-        else:
+        elif axis not in again:
             loops.append(axis)
     for ours, found in shares.items():
         _deal(instruction, bound, loops, ours, found)
@@ -537,6 +530,21 @@ def bind_axes(
                 return None
             bound[axis] = ()
     return bound, tuple(loops)
+
+
+def _second_roles(
+    instruction: Instruction, known: Partial, root: Node
+) -> dict[Axis, frozenset[str]]:
+    """Axes that are reduced inside and yet in the result, where they came from other operands:
+    attention's head width. With each the operands in which it is the reduced one."""
+    found = {}
+    results = set(union(output.axes for output in instruction.outputs))
+    for ours, theirs in known.many:
+        if not results & set(ours):
+            names = {o.name for o in instruction.operands if set(ours) & set(o.axes)}
+            elsewhere = union(leaf.axes for n, leaf in known.leaves.items() if n not in names)
+            found.update((a, frozenset(names)) for a in theirs if a in root.axes and a in elsewhere)
+    return found
 
 
 def _occurrences(instruction: Instruction) -> dict[Axis, frozenset[str]]:

@@ -212,15 +212,19 @@ def rnn(
     hidden: Node,
     axis: Axis,
     reverse: bool = False,
+    over: Over = "d",
 ) -> tuple[Node, Node]:
-    """(the hidden of every step, the last): weight (n d), recurrent (n m), bias (n)."""
+    """(the hidden of every step, the last): weight (n d), recurrent (n m), bias (n).
+
+    `over` names the axes of the input, if they are not just d.
+    """
 
     def step(hidden_state: Node, projected: Node) -> tuple[list[Node], list[Node]]:
         product = dot(rename(hidden_state, {"n": "m"}), recurrent, "m")
         after = rnn_cell(projected, product)
         return [after], [after]
 
-    inputs = {"projected": dot(x, weight, "d") + bias}
+    inputs = {"projected": dot(x, weight, over) + bias}
     (last,), (every,) = scan(step, {"hidden_state": hidden}, inputs, axis, reverse)
     return every, last
 
@@ -235,6 +239,7 @@ def lstm(
     axis: Axis,
     reverse: bool = False,
     order: str = "iofc",
+    over: Over = "d",
 ) -> tuple[Node, Node, Node]:
     """(the hidden of every step, the last, the last cell): weight (q n d), recurrent (q n m).
 
@@ -250,7 +255,7 @@ def lstm(
         return [after, after_cell], [after]
 
     states = {"hidden_state": hidden, "cell_state": cell}
-    inputs = {"projected": dot(x, weight, "d") + bias}
+    inputs = {"projected": dot(x, weight, over) + bias}
     (last, last_cell), (every,) = scan(step, states, inputs, axis, reverse)
     return every, last, last_cell
 
@@ -266,6 +271,7 @@ def gru(
     reverse: bool = False,
     linear_before_reset: bool = False,
     order: str = "zrh",
+    over: Over = "d",
 ) -> tuple[Node, Node]:
     """(the hidden of every step, the last): weight (q n d), recurrent (q n m), biases (q n).
 
@@ -288,7 +294,7 @@ def gru(
             after = gru_cell(z, inputs + product(left, candidate), hidden_state)
         return [after], [after]
 
-    inputs = {"projected": dot(x, weight, "d") + bias}
+    inputs = {"projected": dot(x, weight, over) + bias}
     (last,), (every,) = scan(step, {"hidden_state": hidden}, inputs, axis, reverse)
     return every, last
 

@@ -39,6 +39,9 @@ class Count:
             factors[name] = factors.get(name, 0) + factor
         return Count(self.constant + other.constant, tuple((n, f) for n, f in factors.items() if f))
 
+    def __mul__(self, factor: int) -> Count:
+        return Count(self.constant * factor, tuple((n, f * factor) for n, f in self.terms))
+
     def __str__(self) -> str:
         terms = [name if factor == 1 else f"{factor}*{name}" for name, factor in self.terms]
         if self.constant or not terms:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from infinisa.compiler.graph import Model
+from infinisa.compiler.readers import lac
 from infinisa.compiler.readers.huggingface import read_folder
 
+from ..families.tagging import read_lac
 from ..families.tokenization import codec
 from ..tokenizers import load_tokenizer
 
@@ -26,6 +28,8 @@ def read_model_folder(
     The other options are those of `infinisa.compiler.readers.huggingface.Options`.
     """
     folder = Path(path)
+    if lac.is_folder(folder):
+        return read_lac(folder)
     with_text = text and any((folder / name).is_file() for name in TOKENIZER_FILES)
     tokenizer = codec(load_tokenizer(folder)) if with_text else None
     return read_folder(folder, prompt=prompt, tokens=tokens, context=context, codec=tokenizer)

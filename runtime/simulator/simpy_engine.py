@@ -7,7 +7,7 @@ dispatcher (events of priority `LATE`): it retires and fetches, then starts issu
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -160,13 +160,14 @@ class Core:
         machine = run.view.machine
         self.run, self.number, self.issues = run, number, issues
         self.window: deque[Entry] = deque()
-        self.slots: dict[int, Slot] = {}
+        self.slots: defaultdict[int, Slot] = defaultdict(Slot)
         self.ready: list[list[Entry]] = [[] for _ in machine.units]
         self.account = Account(number, "", 0, run.clock.time)
         self.units = [
             [run.kinds.get(unit.name, Unit)(self, k, unit.name, i) for i in range(unit.count)]
             for k, unit in enumerate(machine.units)
         ]
+        self.classes = list(zip(self.ready, self.units, strict=True))
         self.alone = [unit.count == 1 for unit in machine.units]
         self.fetched = self.working = 0
         self.over = False
@@ -217,9 +218,8 @@ class Core:
 
     def order(self, entry: Entry, shape: Shape) -> None:
         """Make `entry` wait for the earlier issues that it must not overtake."""
-        slots = self.slots
         for number in shape.reads:
-            slot = slots.get(number) or slots.setdefault(number, Slot())
+            slot = self.slots[number]
             if slot.writer is not None:
                 self.follow(entry, slot.writer)
             for other in slot.stores:
@@ -228,16 +228,16 @@ class Core:
             if len(slot.readers) > LONG_LIST:
                 slot.readers = [other for other in slot.readers if not other.finished]
         for number in shape.writes:
-            slot = slots.get(number) or slots.setdefault(number, Slot())
+            slot = self.slots[number]
             if slot.writer is not None:
                 self.replace(entry, slot.writer)
-            for other in slot.readers:
+            for other in (*slot.readers, *slot.stores):
                 self.replace(entry, other)
-            for other in slot.stores:
-                self.replace(entry, other)
-            slots[number] = Slot(entry)
+            slot.writer = entry
+            slot.readers.clear()
+            slot.stores.clear()
         for number in shape.stores:
-            slot = slots.get(number) or slots.setdefault(number, Slot())
+            slot = self.slots[number]
             if slot.writer is not None:
                 self.replace(entry, slot.writer)
             for other in slot.readers:
@@ -265,7 +265,7 @@ class Core:
     def start(self, width: int) -> bool:
         """Give ready issues to free units; whether `width` left some waiting."""
         run = self.run
-        for ready, units in zip(self.ready, self.units, strict=True):
+        for ready, units in self.classes:
             if not ready:
                 continue
             for unit in units:

@@ -15,11 +15,15 @@ from infinisa.compiler.handmade import Handmade
 from infinisa.compiler.nest import Run
 from infinisa.compiler.tile import atoms, schedule
 from infinisa.isa.dtypes import DTYPES
-from infinisa.isa.instruction import Instruction, opaque
+from infinisa.isa.errors import CompileError
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Input
 from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
 from infinisa.isa.program import (
     Buffer,
+    Count,
     Dimension,
+    Extent,
     Issue,
     Loop,
     Operand,
@@ -50,7 +54,10 @@ def machine(kilobytes: int = 64, cores: int = 1, cache: bool = False, array: int
     managed = "hardware" if cache else "software"
     first = replace(first, size=kilobytes << 10, managed=managed)  # type: ignore[arg-type]  # one of Managed
     units = tuple(
-        replace(unit, attributes={**unit.attributes, "rows": array, "columns": array, "depth": 2 * array})
+        replace(
+            unit,
+            attributes={**unit.attributes, "rows": array, "columns": array, "depth": 2 * array},
+        )
         if unit.kind == "matrix"
         else unit
         for unit in TINY.units
@@ -154,3 +161,196 @@ def check(
         for name in kept:
             np.testing.assert_allclose(got.kept[name], expected.kept[name], tolerance, tolerance)
     return program
+
+
+def cases(on: Machine) -> dict[str, tuple[Covered, tuple[dict[str, int], ...]]]:
+    """Small models on which no tile comes out even, with the run-time lengths to try."""
+    contexts = tuple({"context": n} for n in (37, 3, 22))
+    steps = tuple({"steps": n} for n in (7, 1, 4))
+    return {
+        "gpt2": (layers.gpt2(on, LIBRARY, 13, 18, 3, 22, "f32"), ({},)),
+        "two gpt2": (layers.stacked(layers.gpt2(on, LIBRARY, 5, 6, 1, 7, "f32"), 2), ({},)),
+        "llama": (layers.llama(on, LIBRARY, 11, 20, 5, 26, dtype="f32"), ({},)),
+        "decode": (
+            layers.llama(on, LIBRARY, 1, 20, 5, 26, context=37, dtype="f32"),
+            (*contexts, {"context": 1}),
+        ),
+        "chunk": (layers.llama(on, LIBRARY, 3, 20, 5, 26, context=37, dtype="f32"), contexts),
+        "lstm": (layers.lstm(on, LIBRARY, 7, 2, 10, "f32"), steps),
+        "bigru": (layers.bigru(on, LIBRARY, 7, 2, 10, dtype="f32"), steps),
+        "resnet": (layers.resnet(on, LIBRARY, 7, 6, "f32"), ({},)),
+    }
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "apart"])
+@pytest.mark.parametrize("cache", [False, True], ids=["scratchpad", "cache"])
+@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize("case", cases(TINY))
+def test_a_program_gives_the_untiled_values(case: str, cores: int, cache: bool, fuse: bool) -> None:
+    """Chip memory starts as NaN, so a piece that is not loaded or not finished shows."""
+    on = machine(12, cores, cache, array=8)
+    covered, lengths = cases(on)[case]
+
+    check(covered, on, lengths, fuse)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some.data())
+def test_a_program_gives_the_untiled_values_whatever_the_shapes(data: some.DataObject) -> None:
+    def number(low: int, high: int) -> int:
+        return data.draw(some.integers(low, high))
+
+    on = machine(
+        data.draw(some.sampled_from([6, 12, 40])),
+        number(1, 4),
+        data.draw(some.booleans()),
+        data.draw(some.sampled_from([2, 4, 8])),
+    )
+    heads, wide, context = number(1, 4), number(1, 3), number(4, 40)
+    rows, columns = number(1, 15), number(2, 30)
+    covered, lengths = data.draw(
+        some.sampled_from(
+            [
+                (layers.gpt2(on, LIBRARY, rows, 2 * heads * wide, heads, columns, "f32"), {}),
+                (
+                    layers.llama(
+                        on, LIBRARY, min(rows, 4), 2 * heads * wide, heads, columns,
+                        context=context, dtype="f32",
+                    ),
+                    {"context": number(4, context)},
+                ),
+                (
+                    layers.bigru(on, LIBRARY, rows, heads, columns, dtype="f32"),
+                    {"steps": number(1, rows)},
+                ),
+                (layers.resnet(on, LIBRARY, min(rows, 9), heads * wide, "f32"), {}),
+            ]
+        )
+    )  # fmt: skip
+
+    check(covered, on, (lengths,), data.draw(some.booleans()))
+
+
+def test_a_layer_is_few_issues() -> None:
+    """Loops are not unrolled: 17 calls, their copies, and no more whatever the shapes."""
+    on = MACHINES["edge"]
+    covered = layers.llama(on, LIBRARY, 512, 4096, 32, 11008)
+
+    program = emit("llama", on, [(covered, schedule(covered, on))])
+
+    stages = program.sections[0].stages
+    issues = [s for stage in stages for s in statements(stage.body) if isinstance(s, Issue)]
+    assert len(issues) <= 60
+
+
+def test_a_tensor_may_have_no_axes() -> None:
+    g = Handmade("main", TINY, LIBRARY, {"n": 40})
+    g.tensor("x", "n", "input")
+    g.tensor("total", "")
+    g.tensor("y", "", "output")
+    g.call("reduce_sum.step", "m= n=n", ["x[n]"], ["total[]"], limits={"n": 16})
+    g.call("gelu_tanh", "m=", ["total[]"], ["y[]"])
+
+    check(g.covered(), TINY)
+
+
+def test_rows_of_a_table_are_read_in_place() -> None:
+    """The table does not fit on the chip, and only a few of its rows are wanted."""
+    g = Handmade("main", TINY, LIBRARY, {"s": 5, "v": 3000, "d": 24})
+    g.tensor("table", "v d", "weight")
+    g.tensor("index", "s", "input", "i32")
+    g.tensor("x", "s d")
+    g.tensor("y", "s d", "output")
+    g.call("embedding", "v=v d=d s=s", ["table[v d]", "index[s]"], ["x[s d]"], direct=["table"])
+    g.call("gelu_tanh", "m=s,d", ["x[s d]"], ["y[s d]"])
+
+    program = check(g.covered(), TINY)
+
+    (embedding,) = reading(program, "table")
+    assert embedding.opcode == "embedding.main.0"
+
+
+def reading(program: Program, buffer: str) -> list[Issue]:
+    return [
+        s
+        for section in program.sections
+        for stage in section.stages
+        for s in statements(stage.body)
+        if isinstance(s, Issue) and any(operand.buffer == buffer for operand in s.reads)
+    ]
+
+
+def sort(values: memoryview, ordered: memoryview) -> int:
+    """Insertion sort; returns the least."""
+    for i in range(len(values)):
+        ordered[i] = values[i]
+        for j in range(i, 0, -1):
+            if ordered[j] < ordered[j - 1]:
+                ordered[j], ordered[j - 1] = ordered[j - 1], ordered[j]
+    return int(ordered[0])
+
+
+SORT = Instruction(
+    name="sort",
+    unit="scalar",
+    operands=(Input("values", ("n",), "i32"),),
+    body=sort,
+    results=(Input("ordered", ("n",), "i32"),),
+    sets=("least",),
+)
+
+
+def test_an_opaque_call_on_a_scalar_unit_works_outside_the_chip() -> None:
+    """Its operands may be larger than the chip; what it returns sets a parameter."""
+    g = Handmade("main", TINY, LIBRARY | {"sort": SORT}, {"n": 20_000})
+    for name, kind in (("x", "input"), ("doubled", "temporary"), ("y", "output")):
+        g.tensor(name, "n", kind, "i32")
+    g.call("add", "m=n", ["x[n]", "x[n]"], ["doubled[n]"])
+    g.call("sort", "n=n", ["doubled[n]"], ["y[n]"], sets=["least"])
+    covered, least = g.covered(), Parameter("least", 99, 0, given=False)
+    program = emit("test", TINY, [(covered, schedule(covered, TINY))], [least])
+    x = np.arange(20_000, dtype=np.int32) + 3
+
+    result = interpret(program, LIBRARY | {"sort": SORT}, {"x": x})
+
+    assert (result.outputs["y"] == 2 * x).all()
+    assert result.parameters == {"least": 6}
+    assert [issue.opcode for issue in reading(program, "main/doubled")] == ["sort.main.0"]
+
+
+def test_graphs_share_weights_and_kept_tensors() -> None:
+    """A row is kept in the first graph and read in the second; positions count from 0 in both."""
+    rows = Extent("s", Count(2), 2, Count(3), 5)
+    first = Handmade("keep", TINY, LIBRARY, {"s": rows, "n": 8})
+    second = Handmade("use", TINY, LIBRARY, {"t": 5, "n": 8})
+    for g in (first, second):
+        g.tensor("kept", "5 n", "state", initial=7.0)
+    first.tensor("x", "2 n", "input")
+    first.tensors["x"] = replace(first.tensors["x"], absolute=False)
+    first.call("relu", "m=s,n", ["x[s n]"], ["kept[s n]"])
+    second.tensor("use/y", "t n", "output")
+    second.call("relu", "m=t,n", ["kept[t n]"], ["use/y[t n]"])
+    graphs = [(g.covered(), schedule(g.covered(), TINY)) for g in (first, second)]
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+
+    result = interpret(emit("test", TINY, graphs), LIBRARY, {"x": x})
+
+    assert (result.outputs["use/y"][:3] == 7).all()
+    assert (result.outputs["use/y"][3:] == x).all()
+
+
+def test_tensors_of_one_name_must_agree() -> None:
+    graphs = []
+    for name, length in (("a", 8), ("b", 9)):
+        g = Handmade(name, TINY, LIBRARY, {"n": length})
+        g.tensor("x", "n", "input")
+        g.tensor(f"{name}/y", "n", "output")
+        g.call("relu", "m=n", ["x[n]"], [f"{name}/y[n]"])
+        graphs.append((g.covered(), schedule(g.covered(), TINY)))
+
+    with pytest.raises(CompileError) as caught:
+        emit("test", TINY, graphs)
+
+    assert str(caught.value) == (
+        "tensor 'x': must be the same in all graphs, not f32 (9,) and f32 (8,)"
+    )

@@ -1,8 +1,9 @@
 """Small programs by hand, on a machine whose numbers are easy to add up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Axis, Input, Node, dot, relu
 from infinisa.isa.machine import Dispatch, Machine, Memory, Unit
@@ -107,6 +108,7 @@ class Builder:
     buffers: dict[str, Buffer] = field(default_factory=dict)
     opcodes: dict[str, Opcode] = field(default_factory=dict)
     parameters: list[Parameter] = field(default_factory=list)
+    dtype: str = "i8"
     library: Mapping[str, Instruction] = field(default_factory=lambda: LIBRARY)
 
     def axis(self, name: Axis, length: int | Count, most: int = 0) -> None:
@@ -114,16 +116,16 @@ class Builder:
         self.extents[name] = Extent(name, count, most or count.constant)
 
     def tensor(self, name: str, *shape: int, kind: Kind = "input") -> None:
-        """A tensor outside the chip: a byte an element."""
-        self.buffers[name] = Buffer(name, "dram", shape, "i8", kind)
+        """A tensor outside the chip; a byte an element, if the type is left as it is."""
+        self.buffers[name] = Buffer(name, "dram", shape, self.dtype, kind)
 
     def tile(
         self, name: str, *shape: int, slots: int = 1, rotor: str = "", place: int | None = None
     ) -> None:
-        """A buffer on the chip, in a place of its own unless one is given; a byte an element."""
+        """A buffer on the chip, in a place of its own unless one is given."""
         number = len(self.buffers) if place is None else place
         self.buffers[name] = Buffer(
-            name, "scratchpad", shape, "i8", slots=slots, rotor=rotor, place=number,
+            name, "scratchpad", shape, self.dtype, slots=slots, rotor=rotor, place=number,
             address=4096 * number, pitch=1024,
         )  # fmt: skip
 
@@ -153,7 +155,7 @@ class Builder:
         fresh: tuple[str, ...] | None = None,
     ) -> Issue:  # fmt: skip
         """An issue of an instruction of the library; `axes` such as "m=s1 k=k"."""
-        meaning = self.library[name]
+        meaning = find(name, self.library)
         given = dict(pair.split("=") for pair in axes.split())
         known = [axis for axis in meaning.axes if axis in given]
         self.opcodes[name] = Opcode(
@@ -186,8 +188,3 @@ class Builder:
             tuple(self.buffers.values()),
             (section,),
         )
-
-
-def renamed(program: Program, name: str) -> Program:
-    """The same program with its only section called otherwise."""
-    return replace(program, sections=tuple(replace(s, name=name) for s in program.sections))

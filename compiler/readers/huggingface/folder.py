@@ -156,9 +156,11 @@ def add_decoder(folder: Folder, context: int, network: Callable[[Node], Step]) -
 
     prefill = b.graph("prefill")
     prefill.axis("s", prompt)
+    prefill.works_on(prompt)
     finish(prefill, prompt + -1)
     decode = b.graph("decode", Repeat("turn", tokens + -1))
     decode.axis("s", 1, start=prompt + turn, end=context)
+    decode.works_on(1)
     finish(decode, prompt + turn)
     if folder.options.codec:
         add_decode(b, folder.options.codec, view(ids, {"n": "s"}), prompt, tokens)

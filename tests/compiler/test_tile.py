@@ -1,0 +1,152 @@
+"""Which calls are joined, in tiles of what size, and what is found only once."""
+
+from dataclasses import replace
+
+import pytest
+
+from infinisa.compiler import layers, tile
+from infinisa.compiler.cost import Group, tile_sizes
+from infinisa.compiler.handmade import Handmade
+from infinisa.compiler.home import Setting
+from infinisa.compiler.tile import atoms, orders, schedule
+from infinisa.isa.errors import CompileError
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
+from infinisa.isa.program import Parameter
+from infinisa.plugins.families import attention, elementwise, linear, normalization
+
+FAMILIES = (attention, elementwise, linear, normalization)
+LIBRARY: dict[str, Instruction] = {
+    made.name: made for family in FAMILIES for made in family.infinisa_instructions()
+}
+MACHINES = {file.stem: load_machine(file) for file in builtin_machine_files()}
+TINY, EDGE, DATACENTER = (MACHINES[name] for name in ("tiny", "edge", "datacenter"))
+
+
+def product(machine: Machine, m: int, n: int, k: int) -> Handmade:
+    g = Handmade("main", machine, LIBRARY, {"m": m, "n": n, "k": k})
+    g.tensor("x", "m k", "input", "bf16")
+    g.tensor("w", "k n", "weight", "bf16")
+    g.tensor("y", "m n", "output")
+    g.call("matmul.step", "m=m n=n k=k", ["x[m k]", "w[k n]"], ["y[m n]"])
+    return g
+
+
+def test_tile_sizes_are_whole_arrays_and_leave_no_sliver() -> None:
+    calls = product(EDGE, 200, 32, 768).covered().calls
+
+    assert tile_sizes(calls, "m", 200) == [32, 64, 128, 200]
+    assert tile_sizes(calls, "n", 32) == [32]
+    assert tile_sizes(calls, "k", 768) == [512, 768]
+
+
+def test_an_order_is_tried_for_every_axis_outside() -> None:
+    calls = product(EDGE, 200, 64, 768).covered().calls
+
+    assert orders(calls, 2) == [("m", "n", "k"), ("n", "m", "k")]
+    assert ("k", "m", "n") in orders(calls, 3)
+
+
+def test_a_layer_is_a_few_groups() -> None:
+    covered = layers.gpt2(EDGE, LIBRARY, 128, 768, 12, 3072)
+
+    groups = schedule(covered, EDGE)
+
+    assert len(groups) <= 4
+    assert [call for group in groups for call in group.calls] == list(covered.calls)
+
+
+def test_without_fusion_every_call_is_a_group() -> None:
+    covered = layers.gpt2(EDGE, LIBRARY, 128, 768, 12, 3072)
+
+    assert len(schedule(covered, EDGE, fuse=False)) == len(covered.calls)
+
+
+def test_a_scan_is_never_parted() -> None:
+    covered = layers.bigru(EDGE, LIBRARY, 16, 1, 64)
+
+    assert atoms(covered)[:4] == [(0, 1), (1, 3), (3, 4), (4, 6)]
+
+
+def test_all_users_of_a_scan_state_stay_with_it() -> None:
+    """A call before the scan that sets the state, and one after it that reads the state."""
+    covered = layers.lstm(EDGE, LIBRARY, 16, 1, 64)
+    g = Handmade("lstm", EDGE, LIBRARY, covered.sizes or {"b": 1, "n": 64})
+    g.tensors.update(covered.tensors)
+    g.tensor("start", "b n", "input", "bf16")
+    g.tensor("end", "b n", "output", "bf16")
+    g.call("move", "m=b,n", ["start[b n]"], ["h[b n]"])
+    g.call("move", "m=b,n", ["h[b n]"], ["end[b n]"])
+    before, after = g.calls
+    project, *scan = covered.calls
+
+    whole = replace(covered, calls=(before, project, *scan, after), tensors=g.tensors)
+
+    assert atoms(whole) == [(0, 5)]
+
+
+def test_weights_of_a_recurrence_stay_on_the_chip_if_they_fit() -> None:
+    steps = (Parameter("steps", 64, 64),)
+
+    def level(n: int) -> int:
+        covered = layers.lstm(EDGE, LIBRARY, 64, 1, n)
+        return schedule(covered, EDGE, parameters=steps)[-1].level["w.h"]
+
+    assert level(128) == 0  # 128 KiB
+    assert level(512) > 0  # 2 MiB
+
+
+def test_the_outermost_axis_is_dealt_out_over_the_cores() -> None:
+    covered = product(DATACENTER, 1024, 1024, 1024).covered()
+
+    (group,) = schedule(covered, DATACENTER)
+
+    assert group.spread in ("m", "n")
+    assert group.step == 128
+    assert group.tile[group.spread] <= 256
+
+
+def test_an_axis_is_as_long_as_its_parameter_usually_is() -> None:
+    """A context of 32 of at most 2048 positions: the cost is that of 32."""
+    covered = layers.llama(EDGE, LIBRARY, 1, 512, 8, 1024, context=2048)
+
+    def moved(length: int) -> float:
+        groups = schedule(covered, EDGE, parameters=(Parameter("context", 2048, length),))
+        return sum(group.bytes for group in groups)
+
+    cache = 2 * 512 * 2  # bytes of keys and values a position
+    assert moved(2048) - moved(32) == pytest.approx((2048 - 32) * cache, rel=0.01)
+
+
+def test_repeated_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[Group | None] = []
+    search = tile.Search._search
+
+    def counted(self: tile.Search, first: int, setting: Setting, *rest: object) -> Group | None:
+        searched.append(search(self, first, setting, *rest))  # type: ignore[arg-type]  # as given
+        return searched[-1]
+
+    monkeypatch.setattr(tile.Search, "_search", counted)
+
+    def searches(times: int) -> int:
+        searched.clear()
+        layer = layers.gpt2(EDGE, LIBRARY, 128, 768, 12, 3072)
+        schedule(layers.stacked(layer, times), EDGE)
+        return len(searched)
+
+    assert searches(3) == searches(12)
+
+
+def test_the_smallest_tile_must_fit() -> None:
+    g = Handmade("main", TINY, LIBRARY, {"m": 4, "n": 30_000})
+    g.tensor("x", "m n", "input")
+    g.tensor("y", "m n", "output")
+    g.call("softmax", "m=m n=n", ["x[m n]"], ["y[m n]"])
+
+    with pytest.raises(CompileError) as caught:
+        schedule(g.covered(), TINY)
+
+    assert str(caught.value) == (
+        "graph 'main': the smallest tiles of softmax y need 240000 bytes, "
+        "memory 'scratchpad' of machine 'tiny' has 65536"
+    )
