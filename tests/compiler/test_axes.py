@@ -205,8 +205,10 @@ def test_constants_fold_where_that_needs_no_more_memory() -> None:
         ((7,), lambda x: x.slice(0, 1, 6, 2), lambda x: x[1:6:2]),
         ((6,), lambda x: x.slice(0, 1, 6, 2), lambda x: x[1:6:2]),
         ((6,), lambda x: x.slice(0, 4, 1), lambda x: x[4:1]),
-        ((2, 3), lambda x: x.pad(1, 1, 2, 9.0), lambda x: np.pad(x, ((0, 0), (1, 2)), constant_values=9)),
-        ((1, 3), lambda x: x.pad(0, 1, 0, 9.0), lambda x: np.pad(x, ((1, 0), (0, 0)), constant_values=9)),
+        ((2, 3), lambda x: x.pad(1, 1, 2, 9.0),
+         lambda x: np.pad(x, ((0, 0), (1, 2)), constant_values=9)),
+        ((1, 3), lambda x: x.pad(0, 1, 0, 9.0),
+         lambda x: np.pad(x, ((1, 0), (0, 0)), constant_values=9)),
         ((2, 3), lambda x: x.expand((4, 2, 3)).reduce("sum", [0]), lambda x: 4 * x),
         ((2, 3), lambda x: x.expand((2, 2, 3)).reduce("product", [0]), lambda x: x * x),
         ((2, 6), lambda x: x.reshape((2, 2, 3)).reshape((2, 6)).argmax(1), lambda x: x.argmax(1)),
@@ -216,7 +218,8 @@ def test_constants_fold_where_that_needs_no_more_memory() -> None:
         ((6, 4), lambda x: x.reshape((4, 6)).matmul(x), lambda x: x.reshape(4, 6) @ x),
         ((5,), lambda x: x + position(5).cast("f32"), lambda x: x + np.arange(5)),
         ((3, 2), lambda x: x.gather(from_array(np.array([2, 0, -1])), 0), lambda x: x[[2, 0, 2]]),
-        ((4, 2), lambda x: concat([x.slice(0, 0, 1), x.slice(0, 1, 4), x], 0), lambda x: np.vstack([x, x])),
+        ((4, 2), lambda x: concat([x.slice(0, 0, 1), x.slice(0, 1, 4), x], 0),
+         lambda x: np.vstack([x, x])),
     ],
 )  # fmt: skip
 def test_an_operation_gives_what_numpy_gives(
@@ -289,7 +292,7 @@ class Both:
 
 def factorised(size: int, data: Any) -> list[int]:
     """Some sizes with this product."""
-    sizes = []
+    sizes: list[int] = []
     while size > 1 and len(sizes) < 4:
         factor = data.draw(st.sampled_from([n for n in range(1, size + 1) if size % n == 0]))
         sizes.append(factor)
