@@ -30,7 +30,7 @@ from .cost import (
     least_bytes,
     make_grid,
 )
-from .home import Setting, Surroundings, Uses, volume
+from .home import Frame, Setting, Uses, volume
 from .likeness import Key, Likeness, Names
 from .nest import Cut, Nest, Run, may_share, nest
 from .place import chip_bytes
@@ -84,8 +84,8 @@ def lengths(covered: Covered, parameters: Iterable[Parameter]) -> Sizes:
     return Sizes(most, typical)
 
 
-def surroundings(covered: Covered, machine: Machine) -> Surroundings:
-    return Surroundings(covered, machine.scratchpad.managed == "software")
+def frame(covered: Covered, machine: Machine) -> Frame:
+    return Frame(covered, machine.scratchpad.managed == "software")
 
 
 def atoms(covered: Covered) -> list[Run]:
@@ -177,7 +177,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.likeness = Likeness(self.covered.tensors, self.sizes)
-        self.around = surroundings(self.covered, self.machine)
+        self.around = frame(self.covered, self.machine)
 
     def legal(self, first: Call, second: Call, axis: Axis) -> bool:
         key = first, second, axis
