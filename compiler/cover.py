@@ -62,12 +62,13 @@ def tile_limit(instruction: Instruction, unit: Unit, axis: Axis) -> int | None:
     """How much of an axis one issue takes, if the instruction says so."""
     limit = dict(instruction.tile).get(axis)
     if isinstance(limit, str):
-        if limit not in unit.attributes:
+        room = unit.room(limit)
+        if room is None:
             raise CompileError(
                 f"instruction {instruction.name!r}: tile limit {limit!r} of axis {axis!r} must be "
                 f"an attribute of unit {unit.name!r}"
             )
-        return unit.attributes[limit]
+        return room
     return limit
 
 

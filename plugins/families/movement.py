@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from infinisa.compiler.operator import TYPES, Operator, operator
 from infinisa.compiler.positional import (
     Data,
+    Number,
     Tensor,
     concat,
     constant,
@@ -163,15 +164,23 @@ def pad_node(
     half = len(dims)
     if len(amounts) != 2 * half:
         raise ModelError(f"{half} dimensions need {2 * half} pads, not {len(amounts)}")
-    number = 0 if value is None else value.values("the value of padding").reshape(-1)[0].item()
-    number = float(number) if is_float(x.dtype) else number
-    for dim, before, after in zip(dims, amounts[:half], amounts[half:], strict=True):
-        if mode == "constant":
-            x = x.pad(dim, before, after, number)
-        else:
+    sides = list(zip(dims, amounts[:half], amounts[half:], strict=True))
+    if mode != "constant":
+        for dim, before, after in sides:
             size = x.shape[x.dim(dim)]
             places = np.arange(-before, size + after)
             x = x.gather(from_array(_inside(places, size, mode)), dim)
+        return x
+    if value is None or value.data:
+        number = 0 if value is None else value.values("value").reshape(-1)[0].item()
+        return _padded(x, sides, float(number) if is_float(x.dtype) else number)
+    kept = _padded(full(x.shape, True, "bool"), sides, False)
+    return kept.where(_padded(x, sides, 0), value.reshape(()))
+
+
+def _padded(x: Tensor, sides: Sequence[tuple[int, int, int]], number: Number) -> Tensor:
+    for dim, before, after in sides:
+        x = x.pad(dim, before, after, number)
     return x
 
 
