@@ -236,7 +236,7 @@ def memory_fault(buffer: Buffer, machine: Machine | None) -> str:
         if buffer.memory == machine.dram.name:
             return ""
         return f"must be in {machine.dram.name!r}, being outside the chip, not {buffer.memory!r}"
-    chips = [memory.name for memory in machine.memories if memory.managed == "software"]
+    chips = [memory.name for memory in machine.memories if memory.managed != "none"]
     if buffer.memory in chips:
         return ""
     known = ", ".join(map(repr, chips)) or "no memory"
@@ -244,10 +244,12 @@ def memory_fault(buffer: Buffer, machine: Machine | None) -> str:
 
 
 def chip_size(facts: Facts, buffer: Buffer) -> int:
-    """Bytes that a core has of a buffer's memory."""
+    """Bytes that a core has of a buffer's memory; behind a cache there is the DRAM."""
     if facts.machine is None:
         return LARGEST_MEMORY
     memory = facts.machine.memory(buffer.memory)
+    if memory.managed == "hardware":
+        return facts.machine.dram.size
     return memory.size // (facts.cores if memory.shared else 1)
 
 

@@ -53,7 +53,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("compute", "right"),
     ("bandwidth", "right"),
     ("bound by", "left"),
-    ("coverage\nnodes / FLOPs / bytes", "right"),
+    ("covered by fused\nnodes / FLOPs / bytes", "right"),
 )
 
 
@@ -76,7 +76,7 @@ def comparison(result: Comparison) -> RenderableType:
 
 
 def _cells(row: Row, first: bool) -> Iterable[str]:
-    covered = row.coverage
+    covered = row.fused
     return (
         row.section if first else "",
         row.machine,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infinisa.compiler.graph import Model
+from infinisa.compiler.cover import Coverage
 from infinisa.compiler.pipeline import Compilation, compile_model
 from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.encoding import decode, encode
@@ -24,7 +25,7 @@ from infinisa.isa.program import Program
 from infinisa.isa.verify import verify
 from infinisa.plugins.manager import Registry
 from infinisa.plugins.manager import load as load_plugins
-from infinisa.runtime.compare import Comparison, Simulated
+from infinisa.runtime.compare import Comparison, Share, Simulated
 from infinisa.runtime.compare import compare as compare_runs
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.report.text import Entry
@@ -67,7 +68,9 @@ class Loaded:
         """The model as a program for a machine, by name, .toml file or value."""
         target = find_machine(machine, self.registry)
         progress(f"compiling for {target.name}")
-        done = compile_model(self.model, target, self.registry.library, print_after=print_after)
+        done = compile_model(
+            self.model, target, self.registry.library, print_after=print_after, progress=progress
+        )
         return Compiled(done.program, target, self.registry, self.model, done)
 
 
@@ -295,8 +298,7 @@ def compare(
 ) -> Comparison:
     """Simulated and measured throughput side by side.
 
-    The values are computed once by the interpreter as well: what a language model writes must be
-    the same from both.
+    The simulated programs take a text's number of tokens and the like from the run on the CPU.
     """
     host = model.compile("host", progress=progress)
     native = host.native("vector")
@@ -306,31 +308,50 @@ def compare(
         progress("running on this CPU", number, rounds)
         runs.append(native.run(arrays, settings))
     parameters = {p.name: runs[0].parameters[p.name] for p in host.program.parameters}
-    simulations = []
+    simulations: list[Simulated] = []
     for machine in machines:
         compiled = model.compile(machine, progress=progress)
         progress(f"simulating {compiled.machine.name}")
         report = compiled.simulate(parameters, trace=trace if not simulations else None)
         assert compiled.compilation is not None  # it was compiled just now
-        simulations.append(Simulated(compiled.program, report, compiled.compilation.coverage))
+        fused = {name: shares(row) for name, row in compiled.compilation.coverage.items()}
+        simulations.append(Simulated(compiled.program, report, fused))
     return compare_runs(model.model.name, simulations, runs, texts(runs[0]), {"rounds": rounds})
+
+
+def shares(coverage: Coverage) -> Share:
+    """The part of a graph that instructions of more than one node compute."""
+    rows = coverage.instructions.values()
+    fused = [row for row in rows if row.nodes > row.calls]
+
+    def share(what: str) -> float:
+        whole = sum(getattr(row, what) for row in rows)
+        return sum(getattr(row, what) for row in fused) / whole if whole else 1.0
+
+    return Share(share("nodes"), share("operations"), share("bytes"))
+
+
+def is_text(name: str) -> bool:
+    """Whether an output is text: UTF-8 bytes, as many as parameter `written` says."""
+    return name.rpartition("/")[2] == TEXT
+
+
+def text_of(result: Result, name: str) -> str:
+    data = result.outputs[name].tobytes()
+    return data[: result.parameters.get("written", len(data))].decode(errors="replace")
 
 
 def texts(result: Result) -> dict[str, str]:
     """Outputs that are text."""
-    return {
-        name: array.tobytes().decode(errors="replace")
-        for name, array in result.outputs.items()
-        if name == TEXT
-    }
+    return {name: text_of(result, name) for name in result.outputs if is_text(name)}
 
 
 def shown_outputs(result: Result) -> list[str]:
     """A line for each output: text as it is, arrays by shape and first values."""
     lines = []
     for name, array in result.outputs.items():
-        if name == TEXT:
-            lines.append(array.tobytes().decode(errors="replace"))
+        if is_text(name):
+            lines.append(text_of(result, name))
         else:
             first = np.array2string(array.reshape(-1)[:6], precision=6, separator=" ")
             lines.append(f"{name} {array.dtype} {list(array.shape)} {first}")
