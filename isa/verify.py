@@ -670,10 +670,16 @@ def dimension_fault(
         if missing := [a for a in index.axes if a not in site.axes]:
             return f"be read over a range that the issue gives axis {missing[0]!r}"
         wanted = sorted((site.axes[a], stride) for a, stride in index.terms)
-    if spans(dimension) == wanted:
+    single = {name for name, known in site.ranges.items() if known.longest == known.shortest == 1}
+    if _moving(spans(dimension), single) == _moving(wanted, single):
         return ""
     text = " + ".join(name if stride == 1 else f"{stride}*{name}" for name, stride in wanted)
     return f"be over {text} where the opcode names axis {axis!r}"
+
+
+def _moving(terms: Iterable[tuple[str, int]], single: set[str]) -> list[tuple[str, int]]:
+    """The terms over more than one position: a single one only moves the region."""
+    return [(name, stride) for name, stride in terms if name not in single]
 
 
 def axes_have_ranges(facts: Facts) -> Iterator[str]:
