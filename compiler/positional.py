@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce as fold
 from math import prod
 from typing import Any, TypeAlias
@@ -266,9 +266,8 @@ class Tensor:
         """Broadcast with a shape, as in NumPy: dimensions of both that are 1 yield."""
         whole = broadcast_shape(self.shape, shape)
         if self.data:
-            return constant(
-                self.data.moved(f"expand {whole}", whole, lambda v: np.broadcast_to(v, whole))
-            )
+            data = self.data.moved(f"expand {whole}", whole, lambda v: np.broadcast_to(v, whole))
+            return constant(replace(data, parameter=data.parameter and prod(self.shape) > 1))
         old = ((),) * (len(whole) - self.rank) + self.dims
         return _same(
             self,
