@@ -37,7 +37,7 @@ from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
 from .calls import Covered
-from .canonical import canonical, is_number
+from .canonical import Canonical, canonical, is_number
 from .graph import Graph, Model
 from .match import Finder, Match, Surroundings, Syntactic, head
 
@@ -62,12 +62,13 @@ def tile_limit(instruction: Instruction, unit: Unit, axis: Axis) -> int | None:
     """How much of an axis one issue takes, if the instruction says so."""
     limit = dict(instruction.tile).get(axis)
     if isinstance(limit, str):
-        if limit not in unit.attributes:
+        room = unit.room(limit)
+        if room is None:
             raise CompileError(
                 f"instruction {instruction.name!r}: tile limit {limit!r} of axis {axis!r} must be "
                 f"an attribute of unit {unit.name!r}"
             )
-        return unit.attributes[limit]
+        return room
     return limit
 
 
@@ -126,11 +127,12 @@ class Choosing:
             "", match.instruction.name, "", unit.name,
             tuple(match.binding.items()), tuple(match.immediates.items()),
         )  # fmt: skip
-        lengths = {axis: self.sizes[axis] for axis in match.axes}
-        busy, _ = issue_cycles(match.meaning, opcode, unit, lengths)
+        one = {axis: 1 if axis in match.loops else self.sizes[axis] for axis in match.axes}
+        busy, _ = issue_cycles(match.meaning, opcode, unit, one)
+        busy = int(busy) * self.volume(match.loops)
         memory = self.machine.dram
         traffic = self.bytes(match) * self.machine.clock / max(memory.bandwidth, 1)
-        return CALL + int(busy) / unit.count + traffic
+        return CALL + busy / unit.count + traffic
 
     def bytes(self, match: Match) -> int:
         """What a match reads and writes if nothing stays on the chip."""
@@ -349,6 +351,36 @@ class Coverage:
     instructions: dict[str, Share] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        rows = sorted(self.instructions.items(), key=lambda row: -row[1].operations)
+        return "\n".join(
+            f"{name}: {share.calls} calls, {share.nodes} nodes, {share.operations} operations, "
+            f"{share.bytes} bytes"
+            for name, share in rows
+        )
+
+
+def canonical_graph(graph: Graph) -> Canonical:
+    """The canonical form of what a graph computes; outputs first, then updates."""
+    return canonical(graph.roots, fixed_sizes(graph))
+
+
+def canonical_names(graph: Graph, form: Canonical) -> dict[Node, str]:
+    """What the source called the canonical nodes; a view that went inwards leaves its name."""
+    names: dict[Node, str] = {}
+    for old, name in graph.names.items():
+        if old in form.made:
+            names.setdefault(form.made[old], name)
+    for old, new in form.made.items():
+        if isinstance(old, View) and not isinstance(new, View | Input) and old.x in graph.names:
+            names.setdefault(new, graph.names[old.x])
+    return names
+
+
+def fixed_sizes(graph: Graph) -> dict[Axis, int]:
+    """The extents that no parameter changes."""
+    return {e.axis: e.length.constant for e in graph.extents if not e.length.terms}
+
 
 def cover(
     model: Model, graph: Graph, machine: Machine, library: Mapping[str, Instruction]
@@ -362,30 +394,31 @@ def cover_and_report(
     graph: Graph,
     machine: Machine,
     library: Mapping[str, Instruction],
+    *,
+    form: Canonical | None = None,
     opcodes: dict[object, Opcode] | None = None,
     finder: MakeFinder = Syntactic,
 ) -> tuple[Covered, Coverage]:
-    """As `cover`, and what covers what. Graphs of one program share `opcodes`."""
+    """As `cover`, and what covers what.
+
+    form     the canonical form of the graph, if it is known
+    opcodes  those of the program so far, which graphs share
+    finder   finds the instructions for a node
+    """
     from .lower import Lowering
 
-    sizes = graph.sizes()
-    fixed = {e.axis: e.length.constant for e in graph.extents if not e.length.terms}
-    form = canonical(graph.roots, fixed)
+    form = form or canonical_graph(graph)
     run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
-    choosing = Choosing(machine, library, sizes, run_time)
+    choosing = Choosing(machine, library, graph.sizes(), run_time)
+    names = canonical_names(graph, form)
+    layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
 
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
-        around = Surroundings.of(roots, sizes, fixed)
+        around = Surroundings.of(roots, choosing.sizes, fixed_sizes(graph))
         selection = Selection(finder(choosing.usable(), around), choosing)
         selection.settle(roots)
         if (node := selection.blame(roots)) is not None:
             raise uncovered(graph, node, names.get(node, ""), choosing)
         return selection.chosen(roots)
 
-    names: dict[Node, str] = {}
-    for old, name in graph.names.items():
-        if old in form.made:
-            names.setdefault(form.made[old], name)
-    layouts = {new: old.axes for old, new in reversed(form.made.items())}
-    lowering = Lowering(model, graph, choosing, select, names, layouts, opcodes)
-    return lowering.run(form.roots)
+    return Lowering(model, graph, choosing, select, names, layouts, opcodes).run(form.roots)

@@ -201,7 +201,7 @@ class StageWriter:
         return Loop(
             inner.ranges[axis],
             scope.ranges[axis],
-            self.group.tile[axis],
+            self.group.tile[self.layout.tree.cuts[i][depth]],
             self.body(run, depth + 1, inner),
             reverse=any(call.scan == axis and call.reverse for call in members),
         )
@@ -210,7 +210,8 @@ class StageWriter:
         """Call i on its tile: an issue inside loops over what a tile has more than one issue
         takes, reduced axes innermost."""
         call = self.group.calls[i]
-        extent = {**self.most, **{axis: self.group.tile[axis] for axis in call.loops}}
+        cuts = self.layout.tree.cuts[i]
+        extent = {**self.most, **{cut.axis: self.group.tile[cut] for cut in cuts}}
         inner = [axis for axis in call.loops if extent[axis] > call.limits[axis]]
         inner.sort(key=lambda axis: axis in call.reduce)
         made = []
@@ -252,7 +253,8 @@ class StageWriter:
     def buffer(self, number: int, home: Home, scope: Scope) -> Buffer:
         spot, tensor = self.layout.spots[number], home.tensor
         slots = slots_of(home, self.group)
-        name = base = f"{self.graph.name}/{self.number}/{tensor.name}"
+        own = tensor.name.removeprefix(f"{self.graph.name}/")
+        name = base = f"{self.graph.name}/{self.number}/{own}"
         again = 1
         while name in self.chip:
             again += 1

@@ -86,6 +86,7 @@ class Module:
 
     functions: list[str] = field(default_factory=list)
     declarations: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
 
     @property
     def text(self) -> str:
