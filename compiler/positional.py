@@ -757,7 +757,8 @@ def _one_axis(names: Names, node: Node, dim: Dim) -> tuple[Node, Axis]:
 def _gathered(table: Tensor, index: Tensor, dim: Dim, dims: Sequence[Dim]) -> Tensor:
     def build(names: Names, nodes: Sequence[Node]) -> Node:
         node, axis = _one_axis(names, nodes[0], dim)
-        return language.gather(node, nodes[1], axis) if axis in node.axes else node
+        at = nodes[1] if nodes[1].dtype != "i64" else language.cast(nodes[1], "i32")
+        return language.gather(node, at, axis) if axis in node.axes else node
 
     return made((table, index), dims, table.dtype, build)
 
