@@ -250,73 +250,79 @@ class Lowering:
         """Make a call; the number of its draft."""
         unit = unit_for(work.definition, self.choosing.machine)
         assert unit is not None
-        forced: set[Axis] = {scan[0]} if scan else set()
-        reads, operands, results = [], [], []
-        for read in work.reads:
-            access, axes = indexed(read, self.sizes, forced)
+        axis, reverse, block = scan or (None, False, None)
+        forced: set[Axis] = {axis} if axis else set()
+        read = [indexed(each, self.sizes, forced) for each in work.reads]
+        written = [indexed(Read(Place(to)), self.sizes, forced) for _, to in work.writes]
+        reads, operands = tuple(a for a, _ in read), tuple(axes for _, axes in read)
+        writes, results = tuple(a for a, _ in written), tuple(axes for _, axes in written)
+        for access in (*reads, *writes):
             self.count_from_zero(access)
-            reads.append(access)
-            operands.append(axes)
-        for _, access in work.writes:
-            self.count_from_zero(access)
-            results.append(indexed(Read(Place(access)), self.sizes, forced)[1])
-        types = tuple(self.tensors[access.tensor].dtype for access in reads)
-        meaning = self.meaning(work, operands, types)
         limits = self.limits(work, unit, forced, results)
-        whole = {a for axis in work.definition.whole for a in work.binding.get(axis, ())}
-        reduced = {a for axis in work.definition.reduced for a in work.binding.get(axis, ())}
-        whole |= reduced - work.reduce
-        opcode = self.opcode(
-            Opcode(
-                work.definition.name,
-                work.definition.name,
-                work.definition.meaning,
-                unit.name,
-                tuple(work.binding.items()),
-                tuple(work.immediates.items()),
-                tuple(operands),
-                tuple(results),
-                tuple(number for number, _ in work.writes),
-                tuple(limits.items()),
-            ),
-            types,
-        )
+        definition = work.definition
+        every = (*definition.whole, *definition.reduced)
+        whole = {a for ours in every for a in work.binding.get(ours, ())} - work.reduce - forced
         call = Call(
             self.unique(work.name),
             work.source,
-            opcode,
-            meaning,
+            self.opcode(work, unit, operands, results, limits, reads),
+            self.meaning(work, operands, reads),
             unit,
-            tuple(reads),
-            tuple(access for _, access in work.writes),
+            reads,
+            writes,
             limits,
             work.reduce,
-            frozenset(whole - forced),
-            scan[0] if scan else None,
-            scan[1] if scan else False,
+            frozenset(whole),
+            axis,
+            reverse,
             operations,
             work.sets,
             frozenset(reads[number].tensor for number in work.direct),
         )
-        after = {number for read in work.reads for number in read.place.after}
-        self.drafts.append(Draft(call, after, scan[2] if scan else None))
+        after = {number for each in work.reads for number in each.place.after}
+        self.drafts.append(Draft(call, after, block))
         self._report(call, nodes)
         return len(self.drafts) - 1
 
+    def types(self, reads: Sequence[Access]) -> tuple[str, ...]:
+        return tuple(self.tensors[access.tensor].dtype for access in reads)
+
     def meaning(
-        self, work: Work, operands: Sequence[tuple[Axis, ...]], types: Sequence[str]
+        self, work: Work, operands: Sequence[tuple[Axis, ...]], reads: Sequence[Access]
     ) -> Instruction:
         leaves = [
             Input(old.name, tuple(axis for axis in axes if axis), kind)
-            for old, axes, kind in zip(work.definition.operands, operands, types, strict=True)
+            for old, axes, kind in zip(
+                work.definition.operands, operands, self.types(reads), strict=True
+            )
         ]
         if work.definition.opaque:
             return replace(work.definition, operands=tuple(leaves))
         return instance(work.definition, work.binding, leaves, work.immediates)
 
-    def opcode(self, opcode: Opcode, types: tuple[str, ...]) -> Opcode:
+    def opcode(
+        self,
+        work: Work,
+        unit: Unit,
+        operands: tuple[tuple[Axis, ...], ...],
+        results: tuple[tuple[Axis, ...], ...],
+        limits: Mapping[Axis, int],
+        reads: Sequence[Access],
+    ) -> Opcode:
         """The opcode under a name of its own; equal ones over equal types are one."""
-        key = (opcode, types)
+        opcode = Opcode(
+            work.definition.name,
+            work.definition.name,
+            work.definition.meaning,
+            unit.name,
+            tuple(work.binding.items()),
+            tuple(work.immediates.items()),
+            operands,
+            results,
+            tuple(number for number, _ in work.writes),
+            tuple(limits.items()),
+        )
+        key = (opcode, self.types(reads))
         if key not in self.opcodes:
             names = {known.name for known in self.opcodes.values()}
             name, number = opcode.name, 1
@@ -339,7 +345,7 @@ class Lowering:
         for axis in definition.axes:
             mine = sorted((a for a in binding.get(axis, ()) if a not in found), key=order.index)
             limit = tile_limit(definition, unit, axis)
-            if axis in definition.whole and axis not in definition.reduced:
+            if axis in definition.whole and not work.reduce & set(mine):
                 found.update((a, self.sizes[a]) for a in mine)
             elif limit is not None:
                 self._fill(found, mine, limit)
@@ -508,8 +514,8 @@ class Scope:
 
     def _count_readers(self) -> None:
         """How many calls read each value, through views too."""
-        for match in {m for m in self.order.values() if m is not None}:
-            for leaf in match.leaves:
+        for chosen in dict.fromkeys(m for m in self.order.values() if m is not None):
+            for leaf in chosen.leaves:
                 self.readers.update(_storage(leaf))
         for node, match in self.order.items():
             if match is None and isinstance(node, Opaque | Scan):
@@ -697,7 +703,7 @@ class Scope:
         if law is not None:
             self.by_law(match, work, law, label)
         elif self.in_pieces(work):
-            self.by_steps(match, work, label)
+            self.by_steps(match, self.without_windows(work), label)
         else:
             writes = []
             for number, node in enumerate(match.roots):
@@ -712,9 +718,8 @@ class Scope:
         return node in self.order or node in self.targets
 
     def source(self, match: Match) -> str:
-        names = [self.all.names.get(root) for root in match.roots if root is not None]
-        names += [self.all.names.get(node) for node in match.inner]
-        return ", ".join(dict.fromkeys(name for name in names if name))
+        mine = match.inner.union(root for root in match.roots if root is not None)
+        return ", ".join(name for node, name in self.all.names.items() if node in mine)
 
     def read(self, match: Match, number: int, leaf: Node) -> Read:
         """An operand, through its windows; what is indexed too awkwardly is moved first."""
@@ -737,10 +742,10 @@ class Scope:
         read = Read(place, windows)
         forced: set[Axis] = set()
         indexed(read, self.all.sizes, forced)
-        kept = {
-            a for axis in (*definition.whole, *definition.reduced) for a in binding.get(axis, ())
-        }
-        if forced & (kept | set(union(binding.get(a, ()) for a in definition.indexed))):
+        whole = {*definition.whole, *definition.indexed}
+        if definition.accumulation is None:
+            whole |= definition.reduced
+        if forced & set(union(binding.get(axis, ()) for axis in whole)):
             access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
             return Read(Place(access, frozenset([self.move(leaf, place, access)])), windows)
         return read
@@ -792,9 +797,27 @@ class Scope:
             return False
         unit = unit_for(definition, self.all.choosing.machine)
         assert unit is not None
-        limits = self.all.limits(work, unit, set(), ())
+        limits = self.all.limits(work, unit, self.forced(work), ())
         reduced = [a for axis in definition.reduced for a in work.binding[axis]]
         return any(limits[axis] < self.all.sizes[axis] for axis in reduced)
+
+    def forced(self, work: Work) -> set[Axis]:
+        """Axes that go one position an issue because of how operands are indexed."""
+        found: set[Axis] = set()
+        for read in work.reads:
+            indexed(read, self.all.sizes, found)
+        return found
+
+    def without_windows(self, work: Work) -> Work:
+        """The work without the reduced axes that go one position an issue, as those of a
+        convolution's window do: an issue contracts the rest, and accumulates over them."""
+        forced = self.forced(work)
+        binding = {
+            axis: tuple(a for a in axes if a not in forced or axis not in work.definition.reduced)
+            for axis, axes in work.binding.items()
+        }
+        reduced = {a for axis in work.definition.reduced for a in work.binding[axis]}
+        return replace(work, binding=binding, reduce=frozenset(reduced))
 
     def by_steps(self, match: Match, work: Work, label: str) -> None:
         """A step that accumulates over pieces, and what finishes it."""
@@ -802,10 +825,9 @@ class Scope:
         (root,) = match.roots
         assert root is not None
         step, finish = step_of(definition)
-        reduced = frozenset(a for axis in definition.reduced for a in work.binding[axis])
         given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
         reads = tuple(given[operand.name] for operand in step.operands)
-        work = replace(work, definition=step, reads=reads, reduce=reduced)
+        work = replace(work, definition=step, reads=reads)
         if finish is None:
             (home,) = self.goals(root, label, accumulates=True)
             made = self.call(replace(work, writes=((0, home),)), match.meaning, len(match.inner))

@@ -6,7 +6,8 @@ number is a variable-length one (7 bits a byte, lowest first; signed ones with t
 table of all strings comes first, sorted, each as how much of the one before it begins with and the
 rest. Then follow, as lists, parameters, the opcode table (name, instruction, hash of its meaning,
 encoding), buffers and sections. Opcodes and buffers are numbered as they are listed, so two
-plugins cannot claim one number.
+plugins cannot claim one number. Words that come often (ranges, units, memories, types) are numbered
+as they appear.
 
 Nothing in a file is believed: a list may not be longer than the bytes that are left, nor a loop
 deeper than `DEEPEST`.
@@ -22,7 +23,6 @@ from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar, get_args
 
 from .assembly import DEEPEST
-from .dtypes import DTYPES
 from .errors import ProgramError
 from .machine import Machine
 from .program import (
@@ -57,7 +57,6 @@ ALL_STRINGS = 1 << 24
 """Bytes of all strings together: since they share beginnings, a file could ask for more."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-TYPES = tuple(DTYPES)
 _HEX = re.compile(r"(?:[0-9a-f]{2}){4,}")
 
 
@@ -94,7 +93,7 @@ class Writer:
         self.opcodes = {opcode.name: n for n, opcode in enumerate(program.opcodes)}
         self.buffers = {buffer.name: n for n, buffer in enumerate(program.buffers)}
         self.units = {opcode.name: opcode.unit for opcode in program.opcodes}
-        self.ranges: dict[str, int] = {}
+        self.words: dict[str, int] = {}
 
     def natural(self, value: int) -> None:
         if not 0 <= value < 1 << 64:
@@ -149,24 +148,25 @@ class Writer:
         self.natural(parameter.given)
 
     def opcode(self, opcode: Opcode) -> None:
-        for text in (opcode.name, opcode.instruction, opcode.meaning, opcode.unit):
+        for text in (opcode.name, opcode.instruction, opcode.meaning):
             self.string(text)
+        self.word(opcode.unit)
         self.each(opcode.binding, self.binding)
         self.each(opcode.immediates, self.immediate)
-        self.each(opcode.operands, self.strings_of)
-        self.each(opcode.results, self.strings_of)
+        self.each(opcode.operands, self.words_of)
+        self.each(opcode.results, self.words_of)
         self.each(opcode.outputs, self.integer)
         self.each(opcode.limits, self.limit)
 
-    def strings_of(self, texts: Sequence[str]) -> None:
-        self.each(texts, self.string)
+    def words_of(self, texts: Sequence[str]) -> None:
+        self.each(texts, self.word)
 
     def binding(self, pair: tuple[str, tuple[str, ...]]) -> None:
-        self.string(pair[0])
-        self.strings_of(pair[1])
+        self.word(pair[0])
+        self.words_of(pair[1])
 
     def immediate(self, pair: tuple[str, float | int]) -> None:
-        self.string(pair[0])
+        self.word(pair[0])
         self.natural(isinstance(pair[1], float))
         if isinstance(pair[1], float):
             self.real(pair[1])
@@ -174,14 +174,15 @@ class Writer:
             self.integer(pair[1])
 
     def limit(self, pair: tuple[str, int]) -> None:
-        self.string(pair[0])
+        self.word(pair[0])
         self.integer(pair[1])
 
     def buffer(self, buffer: Buffer) -> None:
         blank = Buffer("", "", (), "")
         self.string(buffer.name)
-        self.string(buffer.memory)
-        self.natural(KINDS.index(buffer.kind) * len(TYPES) + type_number(buffer.dtype))
+        self.word(buffer.memory)
+        self.word(buffer.dtype)
+        self.natural(KINDS.index(buffer.kind))
         self.each(buffer.shape, self.integer)
         has_initial = struct.pack("<d", buffer.initial) != bytes(8)
         placed = any(getattr(buffer, key) != getattr(blank, key) for key in PLACEMENT)
@@ -210,7 +211,7 @@ class Writer:
         self.each(section.stages, self.stage)
 
     def extent(self, extent: Extent) -> None:
-        self.range(extent.axis)
+        self.word(extent.axis)
         self.count(extent.length)
         self.integer(extent.most)
         self.count(extent.start)
@@ -226,12 +227,12 @@ class Writer:
         self.integer(alive[1])
         self.integer(alive[2])
 
-    def range(self, name: str) -> None:
-        """A range by its number in order of appearance: a new one is followed by its name."""
-        new = name not in self.ranges
-        self.natural(self.ranges.setdefault(name, len(self.ranges)))
+    def word(self, text: str) -> None:
+        """A string by its number in order of appearance; a new one is followed by the string."""
+        new = text not in self.words
+        self.natural(self.words.setdefault(text, len(self.words)))
         if new:
-            self.string(name)
+            self.string(text)
 
     def buffer_number(self, name: str) -> None:
         if name not in self.buffers:
@@ -244,8 +245,8 @@ class Writer:
             self.issue(item)
             return
         self.natural(bool(item.ahead) + 2 * item.spread + 4 * item.reverse)
-        self.range(item.range)
-        self.range(item.parent)
+        self.word(item.range)
+        self.word(item.parent)
         self.integer(item.step)
         if item.ahead:
             self.each(item.ahead, self.issue)
@@ -259,18 +260,18 @@ class Writer:
         self.natural(self.opcodes[issue.opcode] + 8)
         self.natural(accumulates + 2 * bool(issue.sets) + 4 * own_unit)
         if own_unit:
-            self.string(issue.unit)
+            self.word(issue.unit)
         self.each(issue.axes, self.pair)
         if issue.fresh is not None:
-            self.each(issue.fresh, self.range)
+            self.each(issue.fresh, self.word)
         if issue.sets:
-            self.strings_of(issue.sets)
+            self.words_of(issue.sets)
         self.each(issue.reads, self.operand)
         self.each(issue.writes, self.operand)
 
     def pair(self, pair: tuple[str, str]) -> None:
-        self.range(pair[0])
-        self.range(pair[1])
+        self.word(pair[0])
+        self.word(pair[1])
 
     def operand(self, operand: Operand) -> None:
         self.buffer_number(operand.buffer)
@@ -287,9 +288,9 @@ class Writer:
         self.natural(2 * len(dimension.terms) + offset)
         for term in dimension.terms:
             self.natural((term.base != "") + 2 * (term.stride != 1))
-            self.range(term.range)
+            self.word(term.range)
             if term.base:
-                self.range(term.base)
+                self.word(term.base)
             if term.stride != 1:
                 self.integer(term.stride)
         if offset:
@@ -297,12 +298,6 @@ class Writer:
 
 
 PLACEMENT = ("place", "address", "pitch", "slots", "rotor")
-
-
-def type_number(dtype: str) -> int:
-    if dtype not in DTYPES:
-        raise ProgramError(f"encoding: element type must be one of {', '.join(TYPES)}")
-    return TYPES.index(dtype)
 
 
 def utf8(text: str) -> bytes:
@@ -362,7 +357,7 @@ class Reader:
     strings: list[str] = field(default_factory=list)
     opcodes: list[Opcode] = field(default_factory=list)
     buffers: list[str] = field(default_factory=list)
-    ranges: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
 
     def fail(self, expected: str) -> NoReturn:
         raise ProgramError(f"program {self.source}, byte {HEADER + self.at}: expected {expected}")
@@ -414,8 +409,8 @@ class Reader:
     def string(self) -> str:
         return self.strings[self.below(len(self.strings), "the number of a string")]
 
-    def strings_of(self) -> tuple[str, ...]:
-        return self.each(self.string)
+    def words_of(self) -> tuple[str, ...]:
+        return self.each(self.word)
 
     def table(self) -> None:
         before, total = b"", 0
@@ -455,27 +450,27 @@ class Reader:
             self.string(),
             self.string(),
             self.string(),
-            self.string(),
+            self.word(),
             self.each(self.binding),
             self.each(self.immediate),
-            self.each(self.strings_of),
-            self.each(self.strings_of),
+            self.each(self.words_of),
+            self.each(self.words_of),
             self.each(self.integer),
             self.each(self.limit),
         )
 
     def binding(self) -> tuple[str, tuple[str, ...]]:
-        return self.string(), self.strings_of()
+        return self.word(), self.words_of()
 
     def immediate(self) -> tuple[str, float | int]:
-        return self.string(), self.real() if self.flags(2) else self.integer()
+        return self.word(), self.real() if self.flags(2) else self.integer()
 
     def limit(self) -> tuple[str, int]:
-        return self.string(), self.integer()
+        return self.word(), self.integer()
 
     def buffer(self) -> Buffer:
-        name, memory = self.string(), self.string()
-        kind, dtype = divmod(self.below(len(KINDS) * len(TYPES), "a kind and type"), len(TYPES))
+        name, memory, dtype = self.string(), self.word(), self.word()
+        kind = KINDS[self.below(len(KINDS), "the number of a kind")]
         shape, flags = self.each(self.integer), self.flags(8)
         initial = self.real() if flags & 1 else 0.0
         place, address, pitch, slots = -1, 0, 0, 1
@@ -487,8 +482,8 @@ class Reader:
             name,
             memory,
             shape,
-            TYPES[dtype],
-            KINDS[kind],
+            dtype,
+            kind,
             slots,
             rotor,
             place,
@@ -508,7 +503,7 @@ class Reader:
         return Section(name, self.each(self.extent), self.each(self.stage), repeat, tokens)
 
     def extent(self) -> Extent:
-        return Extent(self.range(), self.count(), self.integer(), self.count(), self.integer())
+        return Extent(self.word(), self.count(), self.integer(), self.count(), self.integer())
 
     def stage(self) -> Stage:
         name, lifetimes = self.string(), self.each(self.lifetime)
@@ -520,11 +515,11 @@ class Reader:
     def buffer_name(self) -> str:
         return self.buffers[self.below(len(self.buffers), "the number of a buffer")]
 
-    def range(self) -> str:
-        number = self.below(len(self.ranges) + 1, "the number of a range")
-        if number == len(self.ranges):
-            self.ranges.append(self.string())
-        return self.ranges[number]
+    def word(self) -> str:
+        number = self.below(len(self.words) + 1, "the number of a word")
+        if number == len(self.words):
+            self.words.append(self.string())
+        return self.words[number]
 
     def statement(self, depth: int) -> Statement:
         flags = self.natural()
@@ -532,7 +527,7 @@ class Reader:
             return self.issue_of(flags)
         if depth > DEEPEST:
             self.fail(f"at most {DEEPEST} loops inside each other")
-        name, parent, step = self.range(), self.range(), self.integer()
+        name, parent, step = self.word(), self.word(), self.integer()
         ahead = self.each(self.issue) if flags & 1 else ()
         body = self.each(lambda: self.statement(depth + 1))
         return Loop(name, parent, step, body, ahead, bool(flags & 2), bool(flags & 4))
@@ -544,15 +539,15 @@ class Reader:
         if not 8 <= number < 8 + len(self.opcodes):
             self.fail(f"the number of an opcode less than {len(self.opcodes)}, not {number - 8}")
         opcode, flags = self.opcodes[number - 8], self.flags(8)
-        unit = self.string() if flags & 4 else opcode.unit
+        unit = self.word() if flags & 4 else opcode.unit
         axes = self.each(self.pair)
-        fresh = self.each(self.range) if flags & 1 else None
-        sets = self.strings_of() if flags & 2 else ()
+        fresh = self.each(self.word) if flags & 1 else None
+        sets = self.words_of() if flags & 2 else ()
         reads, writes = self.each(self.operand), self.each(self.operand)
         return Issue(opcode.name, unit, reads, writes, axes, fresh, sets)
 
     def pair(self) -> tuple[str, str]:
-        return self.range(), self.range()
+        return self.word(), self.word()
 
     def operand(self) -> Operand:
         buffer, number = self.buffer_name(), self.natural()
@@ -566,6 +561,6 @@ class Reader:
 
     def term(self) -> Term:
         flags = self.flags(4)
-        inner = self.range()
-        base = self.range() if flags & 1 else ""
+        inner = self.word()
+        base = self.word() if flags & 1 else ""
         return Term(inner, base, self.integer() if flags & 2 else 1)

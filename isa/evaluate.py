@@ -212,11 +212,13 @@ def _reduce(function: str, x: Node, array: Array, over: Sequence[Axis], kind: st
     if function == "argmax":
         if len(dims) != 1:
             raise LanguageError(f"argmax: over one axis, not {' '.join(over)}")
+        if not array.shape[dims[0]]:
+            raise LanguageError(f"argmax: axis {over[0]!r} must have at least one position")
         return np.asarray(np.argmax(array, axis=dims[0]), np.int32)
     array = widened(array, kind)
     if any(array.shape[dim] == 0 for dim in dims):
         shape = [n for dim, n in enumerate(array.shape) if dim not in dims]
-        return np.full(shape, fold.neutral).astype(array.dtype)
+        return saturate(np.full(shape, fold.neutral), kind)
     return np.asarray(fold.numpy(array, axis=dims)).astype(array.dtype, copy=False)
 
 
@@ -281,6 +283,8 @@ def _gather(node: Gather, table: Array, index: Array) -> Array:
     picks: list[Array] = []
     for axis, extent in zip(names, table.shape, strict=True):
         if axis == node.axis:
+            if not extent:
+                raise LanguageError(f"gather: axis {axis!r} must have at least one position")
             pick = align(np.clip(index, 0, max(extent - 1, 0)), node.index.axes, node.axes)
         else:
             pick = align(np.arange(extent), (axis,), node.axes)

@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .errors import ProgramError
-from .instruction import Instruction, State, default_occupancy, step_of, volume
-from .language import Axis, Immediate, Input, Node, refine, substitute, union
+from .instruction import (
+    ACCUMULATOR,
+    Instruction,
+    State,
+    default_occupancy,
+    step_of,
+    volume,
+)
+from .language import Axis, Immediate, Input, Map, Node, refine, substitute, union
 from .machine import Unit
 from .program import Opcode
 from .timing import Number
@@ -33,10 +40,11 @@ def instance(
     known.update(zip(instruction.immediates, numbers, strict=True))
     states = []
     extra = [a for a in union(o.axes for o in operands) if a not in union(o.axes for o in old)]
-    for state, output in zip(instruction.states, instruction.outputs, strict=False):
+    for state, output in zip(instruction.states, outputs, strict=False):
         (leaf,) = refine([state.input], binding)
-        batch = [axis for axis in extra if axis not in leaf.axes and output is not None]
-        grown = Input(state.input.name, (*batch, *leaf.axes), state.input.dtype)
+        batch = [axis for axis in extra if axis not in leaf.axes]
+        dtype = _accumulated(state, output, known)
+        grown = Input(state.input.name, (*batch, *leaf.axes), dtype)
         known[leaf] = grown
         states.append(State(grown, state.initial))
     return replace(
@@ -46,6 +54,15 @@ def instance(
         outputs=substitute(outputs, known),
         immediates=numbers,
     )
+
+
+def _accumulated(state: State, output: Node, known: Mapping[Node, Node]) -> str:
+    """The type of a state. What `step_of` made is of the type that its operands add up to: i32
+    over i8, though the instruction was traced over f32."""
+    if state.input.name == ACCUMULATOR and isinstance(output, Map) and len(output.arguments) == 2:
+        (fold,) = substitute([output.arguments[1]], known)
+        return fold.dtype
+    return state.input.dtype
 
 
 def find(name: str, library: Mapping[str, Instruction]) -> Instruction:
@@ -72,11 +89,12 @@ def resolve(
             f"opcode {opcode.name!r}: instruction {opcode.instruction!r} must have meaning "
             f"{opcode.meaning}, the loaded plugin's is {definition.meaning}"
         )
-    if not len(definition.operands) == len(opcode.operands) == len(types):
-        raise ProgramError(
-            f"opcode {opcode.name!r}: {opcode.instruction!r} takes {len(definition.operands)} "
-            f"operands, not {len(opcode.operands)}"
-        )
+    for number in (len(opcode.operands), len(types)):
+        if number != len(definition.operands):
+            raise ProgramError(
+                f"opcode {opcode.name!r}: {opcode.instruction!r} takes "
+                f"{len(definition.operands)} operands, not {number}"
+            )
     operands = [
         Input(old.name, tuple(axis for axis in axes if axis), kind)
         for old, axes, kind in zip(definition.operands, opcode.operands, types, strict=True)

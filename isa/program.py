@@ -371,18 +371,20 @@ def stream(
         start, length = ranges[item.parent][:2]
         trips, before = -(-length // item.step), done.get(item.range, 0)
         done[item.range] = before + trips
-        pieces = [
-            Piece(start + i * item.step, min(item.step, length - i * item.step), n, before + n)
-            for n, i in enumerate(reversed(range(trips)) if item.reverse else range(trips))
-        ]
-        for i, piece in enumerate(pieces):
-            if item.ahead and i == 0:
-                ranges[item.range] = piece
+
+        def piece(n: int) -> Piece:
+            i = trips - 1 - n if item.reverse else n
+            most = length - i * item.step
+            return Piece(start + i * item.step, min(item.step, most), n, before + n)
+
+        for n in range(trips):
+            if item.ahead and n == 0:
+                ranges[item.range] = piece(0)
                 yield from each(item.ahead)
-            if item.ahead and i + 1 < trips:
-                ranges[item.range] = pieces[i + 1]
+            if item.ahead and n + 1 < trips:
+                ranges[item.range] = piece(n + 1)
                 yield from each(item.ahead)
-            ranges[item.range] = piece
+            ranges[item.range] = piece(n)
             yield from each(item.body)
 
     spreads = any(isinstance(item, Loop) and item.spread for item in stage.body)
@@ -397,7 +399,7 @@ def core_share(length: int, step: int, cores: int) -> int:
 
 
 def region(operand: Operand, ranges: Mapping[str, Piece]) -> list[tuple[int, int]]:
-    """(start, length) of each dimension of an operand's buffer."""
+    """(start, length) of each dimension of an operand's buffer; (0, 0) over an empty range."""
     found = []
     for dimension in operand.dimensions:
         start, length = dimension.offset, 1
@@ -406,7 +408,8 @@ def region(operand: Operand, ranges: Mapping[str, Piece]) -> list[tuple[int, int
             base = ranges[term.base].start if term.base else 0
             start += term.stride * (piece.start - base)
             length += term.stride * (piece.length - 1)
-        found.append((start, length))
+        empty = any(not ranges[term.range].length for term in dimension.terms)
+        found.append((0, 0) if empty else (start, length))
     return found
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from infinisa.isa.errors import ProgramError
 from infinisa.isa.evaluate import Range, align, evaluate, saturate
 from infinisa.isa.instance import resolve
 from infinisa.isa.instruction import Instruction
@@ -21,6 +22,7 @@ from infinisa.isa.program import (
     Ranges,
     defaults,
     extents,
+    statements,
     stream,
     turns,
 )
@@ -141,7 +143,7 @@ class Executor:
                 found[state.input.name] = align(kept, order, axes)
             else:
                 shape = [known[axis].length for axis in axes]
-                found[state.input.name] = np.full(shape, state.initial, np.float32)
+                found[state.input.name] = saturate(np.full(shape, state.initial), state.input.dtype)
         return found
 
     def _opaque(
@@ -152,11 +154,24 @@ class Executor:
         flat = [np.ascontiguousarray(a).reshape(-1).data for a in given]
         out = [np.ascontiguousarray(a).reshape(-1) for a in results]
         assert meaning.body is not None
-        returned = meaning.body(*flat, *(a.data for a in out))
-        numbers = returned if isinstance(returned, tuple) else (returned,)
-        for name, number in zip(issue.sets, numbers, strict=False):
-            self.values[name] = int(number)
+        try:
+            returned = meaning.body(*flat, *(a.data for a in out))
+            numbers = returned if isinstance(returned, tuple) else (returned,)
+            returned = [int(number) for number in numbers[: len(issue.sets)]]
+        except Exception as error:
+            raise ProgramError(
+                f"instruction {meaning.name!r}: failed with {type(error).__name__}: {error}"
+            ) from error
+        for name, number in zip(issue.sets, returned, strict=True):
+            self.set(name, number)
         return [a.reshape(b.shape) for a, b in zip(out, results, strict=True)]
+
+    def set(self, name: str, value: int) -> None:
+        """Give a parameter the value that an instruction returned."""
+        (most,) = (p.most for p in self.program.parameters if p.name == name)
+        if not 0 <= value <= most:
+            raise ProgramError(f"parameter {name!r}: must be 0 to {most}, not {value}")
+        self.values[name] = value
 
     def write(self, issue: Issue, ranges: Ranges, core: int, values: list[Array]) -> None:
         for operand, value in zip(issue.writes, values, strict=True):
@@ -166,8 +181,6 @@ class Executor:
 
 def issues_of(program: Program) -> list[Issue]:
     """Every issue of the program's text, once."""
-    from infinisa.isa.program import statements
-
     return [
         item
         for section in program.sections
@@ -179,6 +192,8 @@ def issues_of(program: Program) -> list[Issue]:
 
 def window(index: Affine, known: Mapping[str, Range]) -> Range:
     """The positions that an affine index takes while its axes run over their ranges."""
+    if any(not known[axis].length for axis in index.axes):
+        return Range(0, 0)
     low = high = index.offset
     for axis, stride in index.terms:
         start, length = known[axis]

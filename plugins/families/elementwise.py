@@ -313,6 +313,14 @@ def swish_node(x: Tensor, alpha: float = 1.0) -> Tensor:
     return each(lambda v: formulas.silu(v) if alpha == 1.0 else v * sigmoid(alpha * v), [x])
 
 
+@operator("SwiGLU", since=28)
+def swiglu_node(gate: Tensor, up: Tensor, alpha: float = 1.0) -> Tensor:
+    def scaled(a: Node, b: Node) -> Node:
+        return formulas.swiglu(a, b) if alpha == 1.0 else a * sigmoid(alpha * a) * b
+
+    return each(scaled, [gate, up])
+
+
 def softplus(x: Node) -> Node:
     """log(1 + exp(x)), without overflow."""
     return maximum(x, 0.0) + log(1.0 + exp(-absolute(x)))
@@ -380,5 +388,6 @@ def infinisa_operators() -> Sequence[Operator]:
         dropout_node,
         gelu_node,
         swish_node,
+        swiglu_node,
         relu_node,
     ]
