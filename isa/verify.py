@@ -237,7 +237,7 @@ def memory_fault(buffer: Buffer, machine: Machine | None) -> str:
             return ""
         return f"must be in {machine.dram.name!r}, being outside the chip, not {buffer.memory!r}"
     chips = [memory.name for memory in machine.memories if memory.managed == "software"]
-    if buffer.memory in chips:
+    if buffer.memory in (*chips, machine.scratchpad.name):  # scratch space, where it is a cache
         return ""
     known = ", ".join(map(repr, chips)) or "no memory"
     return f"must be in {known}, being on chip, not {buffer.memory!r}"
@@ -248,6 +248,8 @@ def chip_size(facts: Facts, buffer: Buffer) -> int:
     if facts.machine is None:
         return LARGEST_MEMORY
     memory = facts.machine.memory(buffer.memory)
+    if memory.managed == "hardware":  # what does not fit a cache is not lost
+        return facts.machine.dram.size
     return memory.size // (facts.cores if memory.shared else 1)
 
 
