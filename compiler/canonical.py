@@ -66,7 +66,7 @@ class Canonical:
     made: Mapping[Node, Node]
 
 
-MOST_PASSES = 12
+MOST_PASSES = 3
 
 
 def canonical(roots: Iterable[Node], sizes: Mapping[Axis, int] | None = None) -> Canonical:

@@ -7,7 +7,7 @@ are written, an update is written into what it updates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import inf
@@ -37,7 +37,7 @@ from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
 from .calls import Covered
-from .canonical import Canonical, canonical, is_number
+from .canonical import NEUTRAL, Canonical, canonical, is_number, parts
 from .graph import Graph, Model
 from .match import Finder, Match, Surroundings, Syntactic, head
 
@@ -130,14 +130,13 @@ class Choosing:
         one = {axis: 1 if axis in match.loops else self.sizes[axis] for axis in match.axes}
         busy, _ = issue_cycles(match.meaning, opcode, unit, one)
         busy = int(busy) * self.volume(match.loops)
-        memory = self.machine.dram
-        traffic = self.bytes(match) * self.machine.clock / max(memory.bandwidth, 1)
-        return CALL + busy / unit.count + traffic
-
-    def bytes(self, match: Match) -> int:
-        """What a match reads and writes if nothing stays on the chip."""
         values = [*match.leaves, *(root for root in match.roots if root is not None)]
-        return sum(self.volume(v.axes) * DTYPES[v.dtype].size for v in values)
+        return CALL + busy / unit.count + self.traffic(values)
+
+    def traffic(self, values: Iterable[Node]) -> float:
+        """Cycles in which values pass between the chip and the outermost store."""
+        size = sum(self.volume(v.axes) * DTYPES[v.dtype].size for v in values)
+        return size * self.machine.clock / self.machine.dram.bandwidth
 
 
 def choose(options: Sequence[Choice], machine: Machine) -> Choice:
@@ -168,6 +167,7 @@ class Selection:
 
     finder: Finder
     choosing: Choosing
+    users: Container[Node]
     best: dict[Node, Choice] = field(default_factory=dict)
     options_of: dict[Node, list[Choice]] = field(default_factory=dict)
 
@@ -209,12 +209,34 @@ class Selection:
             instruction = self.choosing.library.get(node.operator)
             known = instruction is not None and instruction.opaque
             return [Choice(None, node.arguments)] if known else []
-        if not isinstance(node, Input | Scan | Update) and not is_number(node):
-            for match in self.finder(node):
-                if self.choosing.fits(match):
-                    own = self.choosing.cycles(match)
-                    found.append(Choice(match, match.leaves, own))
-        return found
+        if isinstance(node, Input | Scan | Update) or is_number(node):
+            return found
+        matches = [match for match in self.finder(node) if self.choosing.fits(match)]
+        made = [Choice(match, match.leaves, self.choosing.cycles(match)) for match in matches]
+        return [*found, *self.worthwhile(made)]
+
+    def worthwhile(self, options: Sequence[Choice]) -> list[Choice]:
+        """The options without those that another is surely better than: it needs no more and costs
+        no more, or it does all that this one does and what this one needs besides."""
+        kept: list[Choice] = []
+        for option in sorted(options, key=lambda option: (-len(_inner(option)), option.own)):
+            parts_ = {part for leaf in option.demands for part in self._parts(leaf)}
+            for other in kept:
+                inside = [leaf for leaf in option.demands if leaf in _inner(other)]
+                more = sum(CALL + 2 * self.choosing.traffic([leaf]) for leaf in inside)
+                if _inner(other) > _inner(option) and other.own <= option.own + max(more, CALL):
+                    break
+                if parts_ >= {*other.demands} and other.own <= option.own:
+                    break
+            else:
+                kept.append(option)
+        return kept
+
+    def _parts(self, leaf: Node) -> list[Node]:
+        """A value of the graph, or what a group made for an operand consists of."""
+        if isinstance(leaf, Map) and leaf.function in NEUTRAL and leaf not in self.users:
+            return [part for part in parts(leaf, leaf.function) if not is_number(part)]
+        return [] if is_number(leaf) else [leaf]
 
     def chosen(self, roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
         """Every value that is needed, operands first, each with what computes it."""
@@ -252,6 +274,10 @@ class Selection:
                     return node
                 node = missing[0]
         return None
+
+
+def _inner(option: Choice) -> frozenset[Node]:
+    return option.match.inner if option.match else frozenset()
 
 
 def stored(node: Node) -> tuple[Node, ...] | None:
@@ -415,7 +441,7 @@ def cover_and_report(
 
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
         around = Surroundings.of(roots, choosing.sizes, fixed_sizes(graph))
-        selection = Selection(finder(choosing.usable(), around), choosing)
+        selection = Selection(finder(choosing.usable(), around), choosing, around.users)
         selection.settle(roots)
         if (node := selection.blame(roots)) is not None:
             raise uncovered(graph, node, names.get(node, ""), choosing)

@@ -703,7 +703,7 @@ class Scope:
         if law is not None:
             self.by_law(match, work, law, label)
         elif self.in_pieces(work):
-            self.by_steps(match, work, label)
+            self.by_steps(match, self.without_windows(work), label)
         else:
             writes = []
             for number, node in enumerate(match.roots):
@@ -742,10 +742,10 @@ class Scope:
         read = Read(place, windows)
         forced: set[Axis] = set()
         indexed(read, self.all.sizes, forced)
-        kept = {
-            a for axis in (*definition.whole, *definition.reduced) for a in binding.get(axis, ())
-        }
-        if forced & (kept | set(union(binding.get(a, ()) for a in definition.indexed))):
+        whole = {*definition.whole, *definition.indexed}
+        if definition.accumulation is None:
+            whole |= definition.reduced
+        if forced & set(union(binding.get(axis, ()) for axis in whole)):
             access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
             return Read(Place(access, frozenset([self.move(leaf, place, access)])), windows)
         return read
@@ -797,9 +797,27 @@ class Scope:
             return False
         unit = unit_for(definition, self.all.choosing.machine)
         assert unit is not None
-        limits = self.all.limits(work, unit, set(), ())
+        limits = self.all.limits(work, unit, self.forced(work), ())
         reduced = [a for axis in definition.reduced for a in work.binding[axis]]
         return any(limits[axis] < self.all.sizes[axis] for axis in reduced)
+
+    def forced(self, work: Work) -> set[Axis]:
+        """Axes that go one position an issue because of how operands are indexed."""
+        found: set[Axis] = set()
+        for read in work.reads:
+            indexed(read, self.all.sizes, found)
+        return found
+
+    def without_windows(self, work: Work) -> Work:
+        """The work without the reduced axes that go one position an issue, as those of a
+        convolution's window do: an issue contracts the rest, and accumulates over them."""
+        forced = self.forced(work)
+        binding = {
+            axis: tuple(a for a in axes if a not in forced or axis not in work.definition.reduced)
+            for axis, axes in work.binding.items()
+        }
+        reduced = {a for axis in work.definition.reduced for a in work.binding[axis]}
+        return replace(work, binding=binding, reduce=frozenset(reduced))
 
     def by_steps(self, match: Match, work: Work, label: str) -> None:
         """A step that accumulates over pieces, and what finishes it."""
@@ -807,10 +825,9 @@ class Scope:
         (root,) = match.roots
         assert root is not None
         step, finish = step_of(definition)
-        reduced = frozenset(a for axis in definition.reduced for a in work.binding[axis])
         given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
         reads = tuple(given[operand.name] for operand in step.operands)
-        work = replace(work, definition=step, reads=reads, reduce=reduced)
+        work = replace(work, definition=step, reads=reads)
         if finish is None:
             (home,) = self.goals(root, label, accumulates=True)
             made = self.call(replace(work, writes=((0, home),)), match.meaning, len(match.inner))

@@ -7,6 +7,7 @@ What else could say the same, such as comparing values, is another `Finder`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -230,9 +231,12 @@ def patterns(library: tuple[Instruction, ...]) -> list[Pattern]:
 
 def _forms(output: Node) -> list[tuple[Node, frozenset[Node]]]:
     """The canonical form of an output and of the other ways to write it."""
-    forms = {}
-    for written in (output, *_inside_contraction(output), *_additive_mask(output)):
-        made = canonical([written])
+    forms: dict[Node, frozenset[Node]] = {}
+    written = [output]
+    for rule in (_unguarded, _additive_mask, _inside_contraction):
+        written += [other for form in written for other in rule(form)]
+    for form in written:
+        made = canonical([form])
         users: dict[Node, int] = {}
         for node in walk(made.roots):
             for child in node.children:
@@ -262,16 +266,30 @@ def _inside_contraction(output: Node) -> list[Node]:
 
 
 def _additive_mask(output: Node) -> list[Node]:
-    """where(c, x, -inf)  →  x + where(c, 0, -inf), both also under the other forms"""
+    """where(c, x, -inf)  →  x + where(c, 0, -inf)"""
     known: dict[Node, Node] = {}
     for node in walk([output]):
         match node:
             case Map("where", (condition, x, Constant(low))) if low <= MASKED and x.axes:
                 known[node] = x + Map("where", (condition, Constant(0.0), Constant(MASKED)))
+    return list(substitute([output], known)) if known else []
+
+
+def _unguarded(output: Node) -> list[Node]:
+    """where(-inf < x, x, 0)  →  x;  where(0 < x, x, 1)  →  x: a softmax that minds rows of nothing
+    but -inf serves where there are none"""
+    known: dict[Node, Node] = {}
+    for node in walk(canonical([output]).roots):
+        match node:
+            case Map("where", (Map("less", (Constant(low), x)), y, Constant(other))) if x is y:
+                if (low, other) in ((-math.inf, 0), (0, 1)):
+                    known[node] = x
     if not known:
         return []
-    (changed,) = substitute([output], known)
-    return [changed, *_inside_contraction(changed)]
+    (made,) = canonical([output]).roots
+    while any(node in known for node in walk([made])):
+        (made,) = substitute([made], known)
+    return [made]
 
 
 # ---------------------------------------------------------------- unification
@@ -344,7 +362,7 @@ class Unifier:
         if bound is not None:
             if bound is g or seen_through(bound) is seen_through(g):
                 yield known
-        elif p.type == "f32" or p.type == g.dtype:
+        elif _accepts(p.type, g.dtype):
             yield known.with_leaf(p.name, g)
 
     def _same_kind(self, p: Node, g: Node, known: Partial) -> Iterator[Partial]:
@@ -436,6 +454,12 @@ def seen_through(node: Node) -> Node:
     while isinstance(node, Cast) and is_float(node.type) and is_float(node.x.dtype):
         node = node.x
     return node
+
+
+def _accepts(operand: str, value: str) -> bool:
+    """Whether an operand of this type takes such values: f32 stands for any, i32 for integers."""
+    whole = operand == "i32" and not is_float(value) and value != "bool"
+    return operand in ("f32", value) or whole
 
 
 def _commutes(function: str) -> bool:

@@ -39,6 +39,7 @@ GROUP = "infinisa"
 BUILT_IN = (
     *(f"{families.__name__}.{found.name}" for found in pkgutil.iter_modules(families.__path__)),
     "infinisa.plugins.machines",
+    "infinisa.plugins.models",
 )
 """Modules with hooks that InfinISA ships: each file of families/ is one."""
 
