@@ -536,15 +536,18 @@ class Scope:
             case Cast(x, _) if node not in self.homes and self.made(x):
                 self.homes[node] = Place(access)
                 self.want(x, access)
-            case View(x, index, None) if (
-                node not in self.homes
-                and self.made(x)
-                and (back := inverted(index, x.axes, self.all.sizes))
-            ):
+            case View(x, index, None) if node not in self.homes and self.all_of(node):
                 self.homes[node] = Place(access)
-                self.want(x, _substituted(access, back))
+                self.want(x, _substituted(access, inverted(index, self.all.sizes) or {}))
             case _:
                 self.moves.setdefault(node, []).append(access)
+
+    def all_of(self, node: View) -> bool:
+        """Whether a view is better written where its operand is: it has all its positions, and the
+        operand is written by a call or the view could not be read."""
+        plain = all(i.divide == 1 and not i.modulo for _, i in node.index)
+        back = inverted(node.index, self.all.sizes)
+        return back is not None and (self.made(node.x) or not plain)
 
     def made(self, node: Node) -> bool:
         """Whether a value is written by a call, so that it can be written elsewhere."""
@@ -554,22 +557,46 @@ class Scope:
 
     def store(self, node: Node) -> None:
         """Give a value that is no computation, and that no index can describe, a tensor."""
-        if self.order[node] is not None or node in self.homes or not self.readers[node]:
+        wanted = self.readers[node] or node in self.moves
+        if self.order[node] is not None or node in self.homes or not wanted:
             return
         match node:
+            case View(_, index, _) if any(i.divide != 1 or i.modulo for _, i in index):
+                self.flatten(node)
+                return
             case Stack():
                 pass
-            case Cast(x, to):
-                if is_float(to) and is_float(x.dtype) and not self.made(x):
-                    return  # it is read as it is, without the rounding
-            case View(_, index, _):
-                if all(i.divide == 1 and not i.modulo for _, i in index):
-                    return
+            case Cast(x, to) if self.made(x) or not (is_float(to) and is_float(x.dtype)):
+                pass  # else it is read as it is, without the rounding
             case _:
                 return
         access = self.all.temporary(self.label(node), self.layout(node), node.dtype)
         self.want(node, access)
         self.homes.setdefault(node, Place(access))
+
+    def flatten(self, node: View) -> None:
+        """Write the operand of a view with axes that one index goes through, such as
+        h = n // 64 and e = n % 64, as one dimension, which the view reads at a sum of axes."""
+        found = digits(node.index, self.all.sizes)
+        if found is None:
+            raise CompileError(
+                f"graph {self.all.graph.name!r}: {show(shallow(node))} is read at an index that is "
+                "no sum of axes"
+            )
+        inside = {axis for group in found for axis in group.axes}
+        kept = [axis for axis in node.x.axes if axis not in inside]
+        rows = [(group.index, group.extent) for group in found]
+        rows += [(Index(((axis, 1),)), self.all.sizes[axis]) for axis in kept]
+        name = self.all.unique(f"{self.all.graph.name}/{self.label(node)}")
+        shape = tuple(extent for _, extent in rows)
+        axes = (*("" for _ in found), *kept)
+        self.all.add(Tensor(name, shape, node.dtype), axes)
+        self.want(node.x, Access(name, tuple(index for index, _ in rows)))
+        given = dict(node.index)
+        reads = [Index(group.at.terms, group.at.offset) for group in found]
+        reads += [Index(i.terms, i.offset) for i in (given.get(a, _plain(a)) for a in kept)]
+        fill = None if node.fill is None else float(node.fill)
+        self.homes[node] = Place(Access(name, tuple(reads), fill))
 
     def layout(self, node: Node) -> tuple[Axis, ...]:
         """The order of a value's axes in memory: as the model has it, if it has this value."""
@@ -917,13 +944,8 @@ class Scope:
 
     def _source(self, node: Node) -> Place:
         """Where a value that got a tensor of its own comes from."""
-        match node:
-            case View(x, index, fill):
-                inside = self.locate(x)
-                return Place(self.viewed(node, inside.access, index, fill), inside.after)
-            case Cast(x, _):
-                return self.locate(x)
-        raise AssertionError(node)
+        assert isinstance(node, Cast)
+        return self.locate(node.x)
 
     # -- opaque operators and scans
 
@@ -1117,33 +1139,75 @@ def _substituted(access: Access, index: Mapping[Axis, Affine]) -> Access:
     return Access(access.tensor, tuple(found), access.fill)
 
 
+@dataclass(frozen=True)
+class Digits:
+    """Axes that are the digits of one number, the index `at`.
+
+    index   the number in terms of the axes
+    extent  how many values it has
+    """
+
+    axes: tuple[Axis, ...]
+    at: Affine
+    index: Index
+    extent: int
+
+
+def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> list[Digits] | None:
+    """The axes of a view that together are digits of a number, such as h = n // 64, e = n % 64.
+
+    None if some are not: each must begin where the one below it ends, and only the highest may
+    have no modulus; it says where the number starts.
+    """
+    groups: dict[tuple[tuple[Axis, int], ...], list[tuple[Axis, Affine]]] = {}
+    for axis, i in pairs:
+        if i.divide != 1 or i.modulo:
+            groups.setdefault(i.terms, []).append((axis, i))
+    for axis, i in pairs:
+        if i.divide == 1 and not i.modulo and i.terms in groups:
+            groups[i.terms].append((axis, i))
+    found = []
+    for terms, members in groups.items():
+        members.sort(key=lambda pair: (pair[1].divide, not pair[1].modulo))
+        offset, stride, index = members[-1][1].offset, 1, []
+        for number, (axis, i) in enumerate(members):
+            last = number == len(members) - 1
+            period = i.divide * i.modulo
+            if i.divide != stride or (last != (not i.modulo)):
+                return None
+            if not last and (i.modulo != sizes[axis] or (i.offset - offset) % period):
+                return None
+            index.append((axis, stride))
+            stride *= sizes[axis]
+        axes = tuple(axis for axis, _ in members)
+        found.append(Digits(axes, Affine(terms, offset), Index(tuple(index)), stride))
+    return found
+
+
+def _plain(axis: Axis) -> Affine:
+    return Affine(((axis, 1),))
+
+
 def inverted(
-    index: Sequence[tuple[Axis, Affine]], axes: Sequence[Axis], sizes: Mapping[Axis, int]
+    index: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]
 ) -> dict[Axis, Affine] | None:
-    """The new axes of a view in terms of the old, if every old position is some new one:
+    """The new axes of a view in terms of the old, if every old position is one new one:
     a rename, or a merge such as h = n // 64, e = n % 64."""
+    groups = digits(index, sizes)
+    if groups is None:
+        return None
     found: dict[Axis, Affine] = {}
-    merged: dict[Axis, list[tuple[Axis, Affine]]] = {}
+    for group in groups:
+        new = group.at.plain
+        if new is None or group.extent != sizes[new] or new in found:
+            return None
+        found[new] = Affine(group.index.terms)
+    inside = {axis for group in groups for axis in group.axes}
     for old, i in index:
-        if i.plain is not None:
-            if sizes[old] != sizes[i.plain] or i.plain in found:
+        if old not in inside:
+            if i.plain is None or sizes[old] != sizes[i.plain] or i.plain in found:
                 return None
-            found[i.plain] = Affine(((old, 1),))
-        elif len(i.terms) == 1 and i.terms[0][1] == 1 and not i.offset:
-            merged.setdefault(i.terms[0][0], []).append((old, i))
-        else:
-            return None
-    for new, parts in merged.items():
-        stride, terms = 1, []
-        for old, i in sorted(parts, key=lambda part: part[1].divide):
-            outermost = stride * sizes[old] == sizes[new] and not i.modulo
-            if i.divide != stride or not (outermost or i.modulo == sizes[old]):
-                return None
-            terms.append((old, stride))
-            stride *= sizes[old]
-        if stride != sizes[new]:
-            return None
-        found[new] = Affine(tuple(terms))
+            found[i.plain] = _plain(old)
     return found
 
 
