@@ -251,7 +251,7 @@ class Lowering:
         unit = unit_for(work.definition, self.choosing.machine)
         assert unit is not None
         axis, reverse, block = scan or (None, False, None)
-        forced: set[Axis] = {axis} if axis else set()
+        forced = self.forced(work, {axis} if axis else set())
         read = [indexed(each, self.sizes, forced) for each in work.reads]
         written = [indexed(Read(Place(to)), self.sizes, forced) for _, to in work.writes]
         reads, operands = tuple(a for a, _ in read), tuple(axes for _, axes in read)
@@ -283,6 +283,15 @@ class Lowering:
         self.drafts.append(Draft(call, after, block))
         self._report(call, nodes)
         return len(self.drafts) - 1
+
+    def forced(self, work: Work, given: Iterable[Axis] = ()) -> set[Axis]:
+        """Axes that go one position an issue, because of how a tensor is indexed somewhere."""
+        found, before = set(given), -1
+        while len(found) > before:
+            before = len(found)
+            for read in (*work.reads, *(Read(Place(to)) for _, to in work.writes)):
+                indexed(read, self.sizes, found)
+        return found
 
     def types(self, reads: Sequence[Access]) -> tuple[str, ...]:
         return tuple(self.tensors[access.tensor].dtype for access in reads)
@@ -732,10 +741,10 @@ class Scope:
         elif self.in_pieces(work):
             self.by_steps(match, self.without_windows(work), label)
         else:
-            writes = []
+            writes, whole = [], self.whole(definition, match.binding)
             for number, node in enumerate(match.roots):
                 if node is not None and self.needed(node):
-                    writes += [(number, access) for access in self.goals(node, label)]
+                    writes += [(number, access) for access in self.goals(node, label, whole)]
             made = self.call(replace(work, writes=tuple(writes)), match.meaning, len(match.inner))
             for node in match.roots:
                 if node is not None and node in self.homes:
@@ -769,33 +778,45 @@ class Scope:
         read = Read(place, windows)
         forced: set[Axis] = set()
         indexed(read, self.all.sizes, forced)
-        whole = {*definition.whole, *definition.indexed}
-        if definition.accumulation is None:
-            whole |= definition.reduced
-        if forced & set(union(binding.get(axis, ()) for axis in whole)):
+        if forced & self.whole(definition, binding):
             access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
             return Read(Place(access, frozenset([self.move(leaf, place, access)])), windows)
         return read
 
-    def goals(self, node: Node, label: str, accumulates: bool = False) -> list[Access]:
-        """Where a call writes a value; its home is the first that serves all its readers."""
-        wanted = self.targets.get(node, [])
+    def goals(
+        self, node: Node, label: str, whole: Iterable[Axis] = (), accumulates: bool = False
+    ) -> list[Access]:
+        """Where a call writes a value; its home is the first that serves all its readers.
+
+        A place that would take apart an axis that a call sees whole is reached by a move, and so
+        is a second place of a value that accumulates.
+        """
         dtype = node.dtype if not is_float(node.dtype) or node.dtype == "f64" else "f32"
-        tensors = self.all.tensors
-        exact = [a for a in wanted if tensors[a.tensor].dtype in (dtype, node.dtype)]
-        only = not self.readers[node]
-        if accumulates:
-            exact = [a for a in wanted if tensors[a.tensor].dtype == dtype]
-            only = False
-        home = exact[0] if exact else wanted[0] if wanted and only else None
-        rest = [access for access in wanted if access is not home]
+        same = (dtype,) if accumulates else (dtype, node.dtype)
+        wanted = [a for a in self.targets.get(node, ()) if not self.apart(a) & set(whole)]
+        exact = [a for a in wanted if self.all.tensors[a.tensor].dtype in same]
+        only = wanted if not self.readers[node] and not accumulates else []
+        home = next(iter(exact + only), None)
         if home is None:
             home = self.all.temporary(label, self.layout(node), dtype)
         self.homes[node] = Place(home)
-        if accumulates:
-            self.moves.setdefault(node, []).extend(rest)
-            return [home]
-        return [home, *rest]
+        direct = [] if accumulates else [access for access in wanted if access is not home]
+        moved = [a for a in self.targets.get(node, ()) if a is not home and a not in direct]
+        self.moves.setdefault(node, []).extend(moved)
+        return [home, *direct]
+
+    def apart(self, access: Access) -> set[Axis]:
+        """The axes that an access takes position by position."""
+        found: set[Axis] = set()
+        indexed(Read(Place(access)), self.all.sizes, found)
+        return found
+
+    def whole(self, definition: Instruction, binding: Binding) -> set[Axis]:
+        """The axes that an issue cannot take position by position."""
+        every = {*definition.whole, *definition.indexed}
+        if definition.accumulation is None:
+            every |= definition.reduced
+        return set(union(binding.get(axis, ()) for axis in every))
 
     def call(self, work: Work, meaning: Instruction | None, nodes: int = 0) -> int:
         """Make a call; note what it does to tensors whose old value others read."""
@@ -824,21 +845,14 @@ class Scope:
             return False
         unit = unit_for(definition, self.all.choosing.machine)
         assert unit is not None
-        limits = self.all.limits(work, unit, self.forced(work), ())
+        limits = self.all.limits(work, unit, self.all.forced(work), ())
         reduced = [a for axis in definition.reduced for a in work.binding[axis]]
         return any(limits[axis] < self.all.sizes[axis] for axis in reduced)
-
-    def forced(self, work: Work) -> set[Axis]:
-        """Axes that go one position an issue because of how operands are indexed."""
-        found: set[Axis] = set()
-        for read in work.reads:
-            indexed(read, self.all.sizes, found)
-        return found
 
     def without_windows(self, work: Work) -> Work:
         """The work without the reduced axes that go one position an issue, as those of a
         convolution's window do: an issue contracts the rest, and accumulates over them."""
-        forced = self.forced(work)
+        forced = self.all.forced(work)
         binding = {
             axis: tuple(a for a in axes if a not in forced or axis not in work.definition.reduced)
             for axis, axes in work.binding.items()
@@ -914,7 +928,7 @@ class Scope:
         root = next(r for r in match.roots if r is not None)
         names = {i.name for i in finish.immediates}
         numbers = {key: value for key, value in work.immediates.items() if key in names}
-        goals = self.goals(root, label)
+        goals = self.goals(root, label, self.whole(finish, binding))
         made = self.call(
             replace(
                 work, name=finish.name, definition=finish, binding=binding, immediates=numbers,
@@ -938,8 +952,10 @@ class Scope:
 
     def make_moves(self, node: Node) -> None:
         """Copy a value that is there now to where nothing could write it directly."""
-        for access in self.moves.pop(node, ()):
-            own = node in self.homes and self.homes[node].access == access
+        wanted = self.moves.pop(node, [])
+        home = self.homes[node].access if node in self.homes else None
+        for access in sorted(wanted, key=lambda access: access != home):
+            own = access == home
             self.move(node, self._source(node) if own else self.locate(node), access)
 
     def _source(self, node: Node) -> Place:
