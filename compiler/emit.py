@@ -25,10 +25,10 @@ from infinisa.isa.program import (
 
 from .calls import Access, Call, Covered, Tensor
 from .cost import Group, Sizes
-from .home import Home, Surroundings
+from .home import Frame, Home
 from .nest import Run
 from .place import core_sizes, layout, slots_of
-from .tile import lengths, surroundings
+from .tile import frame, lengths
 
 COPY_OPCODES = (Opcode("load", "load", "", "load"), Opcode("store", "store", "", "store"))
 """Copies name no axes: their one read and one write are regions of equal shape."""
@@ -49,7 +49,7 @@ def emit(
     sections = []
     for graph, groups in covered:
         _add(buffers, (_outside(graph, tensor, machine) for tensor in _bound(graph)))
-        site = Site(graph, machine, lengths(graph, ()), surroundings(graph, machine))
+        site = Site(graph, machine, lengths(graph, ()), frame(graph, machine))
         writers = [StageWriter(site, group, number) for number, group in enumerate(groups)]
         stages = tuple(writer.stage() for writer in writers)
         for writer in writers:
@@ -138,7 +138,7 @@ class Site:
     graph: Covered
     machine: Machine
     sizes: Sizes
-    around: Surroundings
+    around: Frame
 
 
 class StageWriter:

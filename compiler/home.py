@@ -95,8 +95,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """A graph on a kind of machine: what is outside of any run of its calls."""
+class Frame:
+    """A graph on a kind of machine: what is inside and outside of any run of its calls."""
 
     covered: Covered
     copies: bool

@@ -30,7 +30,7 @@ from .cost import (
     least_bytes,
     make_grid,
 )
-from .home import Setting, Surroundings, Uses, volume
+from .home import Frame, Setting, Uses, volume
 from .likeness import Key, Likeness, Names
 from .nest import Cut, Nest, Run, may_share, nest
 from .place import chip_bytes
@@ -43,13 +43,16 @@ FILLS = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 
 class Effort(NamedTuple):
-    """How finely a group is searched: axes tried as outermost, tile sizes."""
+    """How finely a group is searched: axes tried as outermost, tile sizes tried for every order,
+    and then for so many of the best orders."""
 
     heads: int
-    points: int
+    points: int = 100
+    finest: int = 0
+    best: int = 0
 
 
-COARSE, FINE = Effort(2, 100), Effort(4, 400)
+COARSE, FINE = Effort(2), Effort(4, finest=1000, best=3)
 
 
 def schedule(
@@ -84,8 +87,8 @@ def lengths(covered: Covered, parameters: Iterable[Parameter]) -> Sizes:
     return Sizes(most, typical)
 
 
-def surroundings(covered: Covered, machine: Machine) -> Surroundings:
-    return Surroundings(covered, machine.scratchpad.managed == "software")
+def frame(covered: Covered, machine: Machine) -> Frame:
+    return Frame(covered, machine.scratchpad.managed == "software")
 
 
 def atoms(covered: Covered) -> list[Run]:
@@ -177,7 +180,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.likeness = Likeness(self.covered.tensors, self.sizes)
-        self.around = surroundings(self.covered, self.machine)
+        self.around = frame(self.covered, self.machine)
 
     def legal(self, first: Call, second: Call, axis: Axis) -> bool:
         key = first, second, axis
@@ -203,25 +206,39 @@ class Search:
         if key not in self.best_known:
             target = Target.of(self.machine, fill)
             tried = [order] if order else orders(setting.calls, effort.heads)
-            groups = [self._costed(setting, one, effort, target, slots) for one in tried]
-            found = min(filter(None, groups), key=lambda g: (g.time, g.bytes), default=None)
-            self.best_known[key] = found and _renamed(found, names, names.numbered)
+            groups = self._ranked(setting, tried, effort.points, target, slots)
+            if effort.best:
+                again = [group.order for group in groups[: effort.best]]
+                groups = self._ranked(setting, again, effort.finest, target, slots) or groups
+            self.best_known[key] = _renamed(groups[0], names, names.numbered) if groups else None
         group = self.best_known[key]
         if group is None:
             return None
         return replace(_renamed(group, names.numbered, names), first=run[0], calls=setting.calls)
 
+    def _ranked(
+        self,
+        setting: Setting,
+        tried: Iterable[tuple[Axis, ...]],
+        points: int,
+        target: Target,
+        slots: int,
+    ) -> list[Group]:
+        """The best schedule for each order for which anything fits, the fastest first."""
+        groups = [self._costed(setting, order, points, target, slots) for order in tried]
+        return sorted(filter(None, groups), key=lambda group: (group.time, group.bytes))
+
     def _costed(
         self,
         setting: Setting,
         order: tuple[Axis, ...],
-        effort: Effort,
+        points: int,
         target: Target,
         slots: int,
     ) -> Group | None:
         tree = nest(setting.calls, order, self.legal)
         spread = spreadable(tree) if target.cores > 1 else None
-        grid = make_grid(tree, setting, order, self.sizes, effort.points, spread, target.cores)
+        grid = make_grid(tree, setting, order, self.sizes, points, spread, target.cores)
         return estimate(grid, target, self.cycles, slots)
 
     def hope(self, run: Run) -> float:

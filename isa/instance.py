@@ -89,11 +89,12 @@ def resolve(
             f"opcode {opcode.name!r}: instruction {opcode.instruction!r} must have meaning "
             f"{opcode.meaning}, the loaded plugin's is {definition.meaning}"
         )
-    if not len(definition.operands) == len(opcode.operands) == len(types):
-        raise ProgramError(
-            f"opcode {opcode.name!r}: {opcode.instruction!r} takes {len(definition.operands)} "
-            f"operands, not {len(opcode.operands)}"
-        )
+    for number in (len(opcode.operands), len(types)):
+        if number != len(definition.operands):
+            raise ProgramError(
+                f"opcode {opcode.name!r}: {opcode.instruction!r} takes "
+                f"{len(definition.operands)} operands, not {number}"
+            )
     operands = [
         Input(old.name, tuple(axis for axis in axes if axis), kind)
         for old, axes, kind in zip(definition.operands, opcode.operands, types, strict=True)

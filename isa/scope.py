@@ -5,7 +5,7 @@ the ranges there whatever the parameters are. What `verify` looks at; nothing he
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .assembly import DEEPEST, issue_text, loop_text
@@ -19,6 +19,7 @@ from .program import (
     Extent,
     Issue,
     Loop,
+    Opcode,
     Operand,
     Program,
     Section,
@@ -224,6 +225,7 @@ class Facts:
         self.buffers = program.buffer
         self.opcodes = program.opcode
         self._meanings: dict[tuple[str, tuple[str, ...]], Instruction] = {}
+        self._resolved: dict[tuple[Opcode, tuple[str, ...]], Instruction] = {}
 
     @cached_property
     def walked(self) -> Walker:
@@ -262,5 +264,12 @@ class Facts:
         """What an issue means. InfinisaError if its opcode means nothing."""
         key = site.issue.opcode, self.types(site)
         if key not in self._meanings:
-            self._meanings[key] = resolve(self.opcodes[key[0]], key[1], self.library)
+            self._meanings[key] = self._resolve(self.opcodes[key[0]], key[1])
         return self._meanings[key]
+
+    def _resolve(self, opcode: Opcode, types: tuple[str, ...]) -> Instruction:
+        """Opcodes that differ in what does not matter here share what they mean."""
+        alike = replace(opcode, name="", unit="", results=(), outputs=(), limits=()), types
+        if alike not in self._resolved:
+            self._resolved[alike] = resolve(opcode, types, self.library)
+        return self._resolved[alike]

@@ -14,14 +14,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import combinations
+from itertools import pairwise
 
 from .dtypes import DTYPES, is_float
 from .errors import InfinisaError, ProgramError
 from .instruction import Instruction
 from .machine import Machine
 from .meaning import needs, unproved
-from .program import COPIES, Buffer, Count, Dimension, Loop, Operand, Program, Section
+from .program import COPIES, Buffer, Count, Dimension, Loop, Operand, Program, Section, Stage
 from .scope import Facts, Known, Site, least_and_most
 
 LARGEST = (1 << 31) - 1
@@ -187,6 +187,8 @@ def buffer_faults(buffer: Buffer) -> Iterator[str]:
         yield f"must be outside the chip, being of kind {buffer.kind!r}"
     if buffer.slots > 1 and not buffer.rotor:
         yield f"must have a rotor, having {buffer.slots} slots"
+    if buffer.slots > 1 and buffer.kind == "state":
+        yield f"must have one slot, being a state, not {buffer.slots}"
 
 
 def number_fault(number: float, dtype: str) -> str:
@@ -297,11 +299,11 @@ def loops_narrow(facts: Facts) -> Iterator[str]:
 def ranges_are_open(facts: Facts) -> Iterator[str]:
     """An issue names ranges of its section's axes and of the loops around it."""
     for site in facts.sites:
-        known = ", ".join(site.ranges)
         used = [*(name for _, name in site.issue.axes), *(site.issue.fresh or ())]
         used += [term.range for _, dimension in dimensions(site) for term in dimension.terms]
         for name in used:
             if name not in site.ranges:
+                known = ", ".join(site.ranges)
                 yield f"{site}: must use open ranges ({known}), not {name!r}"
         for axis, times in Counter(axis for axis, _ in site.issue.axes).items():
             if times > 1:
@@ -334,22 +336,21 @@ def cores_work_apart(facts: Facts) -> Iterator[str]:
         for site in sites:
             if site.issue.sets:
                 yield f"{site}: must set no parameters, being dealt out over cores"
-        written = {o.buffer for site in sites for o in site.issue.writes}
-        for name in sorted(written):
-            if facts.buffers[name].outer and not apart(sites, loops[0], name):
+        own = own_pieces(sites, loops[0])
+        for name in sorted({o.buffer for site in sites for o in site.issue.writes}):
+            if facts.buffers[name].outer and not own[name]:
                 yield (
                     f"{sites[0].place}: cores must write pieces of their own of {name!r}, cut by "
                     f"{loops[0].range!r}"
                 )
 
 
-def apart(sites: Iterable[Site], loop: Loop, buffer: str) -> bool:
-    """Whether in one dimension all accesses are to positions of a piece that one core has."""
-    shared: set[tuple[int, int, str]] | None = None
+def own_pieces(sites: Iterable[Site], loop: Loop) -> dict[str, set[tuple[int, int, str]]]:
+    """For each buffer the dimensions in which all accesses are to the piece that one core has:
+    (number, offset, base)."""
+    found: dict[str, set[tuple[int, int, str]]] = {}
     for site in sites:
         for operand in site.operands:
-            if operand.buffer != buffer:
-                continue
             own = set()
             for number, dimension in enumerate(operand.dimensions):
                 if len(dimension.terms) == 1 and dimension.terms[0].stride == 1:
@@ -357,8 +358,8 @@ def apart(sites: Iterable[Site], loop: Loop, buffer: str) -> bool:
                     known = site.ranges[term.range]
                     if known.base(loop.range) and term.base in ("", *ancestors(known, loop)):
                         own.add((number, dimension.offset, term.base))
-            shared = own if shared is None else shared & own
-    return bool(shared)
+            found[operand.buffer] = found.get(operand.buffer, own) & own
+    return found
 
 
 def ancestors(known: Known, loop: Loop) -> Iterator[str]:
@@ -488,41 +489,58 @@ def results_are_written_before_they_are_read(facts: Facts) -> Iterator[str]:
         written.update(operand.buffer for operand in site.issue.writes)
 
 
-def chip_buffers_do_not_meet(facts: Facts) -> Iterator[str]:
-    """Buffers alive together have no byte in common; those that have are of one place and shape of
-    slots, so that hazards on (place, slot) are all there are."""
+def chip_buffers_are_alive_once(facts: Facts) -> Iterator[str]:
+    """A stage says of chip buffers when they are alive; states are set when it starts."""
+    for where, stage in stages(facts):
+        for name, first, last in stage.lifetimes:
+            buffer = facts.buffers.get(name)
+            if buffer is None or buffer.outer:
+                yield f"{where}: must say when chip buffers are alive, not {name!r}"
+            elif not 0 <= first < last <= LARGEST:
+                yield f"{where}: {name!r} must be alive for a while, not {first} to {last}"
+            elif buffer.kind == "state" and first > 0:
+                yield f"{where}: {name!r} must be alive from 0, being a state, not from {first}"
+        for name, times in Counter(name for name, _, _ in stage.lifetimes).items():
+            if times > 1:
+                yield f"{where}: {name!r} must be alive once, not {times} times"
+
+
+def stages(facts: Facts) -> Iterator[tuple[str, Stage]]:
     for section in facts.program.sections:
         for number, stage in enumerate(section.stages):
-            where = f"section {section.name!r}, stage {number} {stage.name!r}"
-            for name, first, last in stage.lifetimes:
-                buffer = facts.buffers.get(name)
-                if buffer is None or buffer.outer:
-                    yield f"{where}: must say when chip buffers are alive, not {name!r}"
-                elif not 0 <= first < last <= LARGEST:
-                    yield f"{where}: {name!r} must be alive for a while, not {first} to {last}"
-            for name, times in Counter(name for name, _, _ in stage.lifetimes).items():
-                if times > 1:
-                    yield f"{where}: {name!r} must be alive once, not {times} times"
-            alive = [(facts.buffers[name], a, b) for name, a, b in stage.lifetimes]
-            for (one, first, last), (other, start, end) in combinations(alive, 2):
-                together = first < end and start < last
-                if fault := meeting_fault(one, other, together):
-                    yield f"{where}: {one.name!r} and {other.name!r} must {fault}"
+            yield f"section {section.name!r}, stage {number} {stage.name!r}", stage
 
 
-def meeting_fault(one: Buffer, other: Buffer, together: bool) -> str:
-    if one.memory != other.memory:
-        same_number = one.place == other.place
-        return "have different places, being in different memories" if same_number else ""
-    if one.place == other.place:
-        if (one.address, one.pitch, one.slots) != (other.address, other.pitch, other.slots):
-            return f"have the same address, pitch and slots, being of place {one.place}"
-        return f"not be alive together, being of place {one.place}" if together else ""
-    apart = (
-        one.address + one.slots * one.pitch <= other.address
-        or other.address + other.slots * other.pitch <= one.address
-    )
-    return "" if apart else "have no byte in common, being of different places"
+def places_do_not_meet(facts: Facts) -> Iterator[str]:
+    """Buffers of one place have the same slots and are never alive together; different places have
+    no byte in common. So hazards on (place, slot) are all there are."""
+    for where, stage in stages(facts):
+        places: dict[int, list[tuple[int, int, Buffer]]] = {}
+        for name, first, last in stage.lifetimes:
+            buffer = facts.buffers[name]
+            places.setdefault(buffer.place, []).append((first, last, buffer))
+        for place, alive in places.items():
+            alive.sort(key=lambda each: each[:2])
+            for (_, end, one), (start, _, other) in pairwise(alive):
+                names = f"{one.name!r} and {other.name!r}"
+                if spot(one) != spot(other):
+                    yield (
+                        f"{where}: {names} must have the same memory, address, pitch and slots, "
+                        f"being of place {place}"
+                    )
+                if start < end:
+                    yield f"{where}: {names} must not be alive together, being of place {place}"
+        firsts = sorted((alive[0][2] for alive in places.values()), key=spot)
+        for one, other in pairwise(firsts):
+            if one.memory == other.memory and one.address + one.slots * one.pitch > other.address:
+                yield (
+                    f"{where}: {one.name!r} and {other.name!r} must have no byte in common, being "
+                    "of different places"
+                )
+
+
+def spot(buffer: Buffer) -> tuple[str, int, int, int]:
+    return buffer.memory, buffer.address, buffer.pitch, buffer.slots
 
 
 def chip_buffers_are_used_while_alive(facts: Facts) -> Iterator[str]:
@@ -814,7 +832,8 @@ RULES: tuple[Rule, ...] = (
     inputs_and_weights_stay,
     regions_fit_memory,
     results_are_written_before_they_are_read,
-    chip_buffers_do_not_meet,
+    chip_buffers_are_alive_once,
+    places_do_not_meet,
     chip_buffers_are_used_while_alive,
     opcodes_are_defined,
     opcodes_have_one_set_of_types,

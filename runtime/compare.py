@@ -59,10 +59,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, what the model wrote, and how it was measured."""
+    """All rows, what the model was given and wrote, and how it was measured."""
 
     model: str
     rows: tuple[Row, ...]
+    prompt: str
     outputs: Mapping[str, str]
     settings: Mapping[str, str | int | float]
 
@@ -81,6 +82,7 @@ class Comparison:
             "model": self.model,
             "settings": dict(self.settings),
             "rows": rows,
+            "prompt": self.prompt,
             "outputs": dict(self.outputs),
         }
 
@@ -98,6 +100,7 @@ def compare(
     model: str,
     simulations: Sequence[Simulated],
     measurements: Iterable[Result],
+    prompt: str,
     outputs: Mapping[str, str],
     settings: Mapping[str, str | int | float],
 ) -> Comparison:
@@ -115,7 +118,7 @@ def compare(
     )
     order = list(dict.fromkeys(row.section for row in rows))
     ordered = sorted(rows, key=lambda row: order.index(row.section))
-    return Comparison(model, tuple(ordered), dict(outputs), dict(settings))
+    return Comparison(model, tuple(ordered), prompt, dict(outputs), dict(settings))
 
 
 def _tokens(program: Program, name: str, parameters: Mapping[str, int]) -> int | None:

@@ -12,7 +12,19 @@ from .folder import read_model_folder
 PYTHON_LM = Path(__file__).parent / "python_lm"
 """A small Llama trained on the Python standard library; its folder has a model card."""
 
-PROMPT = "def main():\n"
+PROMPT = '''\
+class Cache:
+    """Remember the last few values of a given function."""
+
+    def __init__(self, func, size=16):
+        self.func = func
+        self.size = size
+        self.data = {}
+
+    def __getitem__(self, key):
+        try:
+            return'''
+"""Exactly 64 tokens. It ends before a line break, which the tokenizer joins to the next line."""
 
 
 def python_lm(tokens: int = 64) -> Model:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.graph import Model
 from infinisa.compiler.cover import Coverage
+from infinisa.compiler.graph import Model
 from infinisa.compiler.pipeline import Compilation, compile_model
 from infinisa.isa.assembly import parse_text, to_text
+from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.encoding import decode, encode
 from infinisa.isa.errors import InfinisaError, MachineError, ModelError
 from infinisa.isa.instruction import Instruction
@@ -28,6 +29,8 @@ from infinisa.plugins.manager import load as load_plugins
 from infinisa.runtime.compare import Comparison, Share, Simulated
 from infinisa.runtime.compare import compare as compare_runs
 from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.jit import Compiled as Native
+from infinisa.runtime.jit import compile_program
 from infinisa.runtime.report.text import Entry
 from infinisa.runtime.simulator import Report
 from infinisa.runtime.simulator import simulate as simulate_program
@@ -192,21 +195,20 @@ class Compiled:
         """Values on this CPU, by the interpreter ("reference") or as native code."""
         if backend not in BACKENDS:
             raise InfinisaError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
-        arrays, settings = self._bound(prompt, inputs)
+        arrays, settings = self.bound(prompt, inputs)
         settings.update(parameters or {})
         if backend == "reference":
             return interpret(self.program, self.library, arrays, settings, cores=self.machine.cores)
         return self.native(backend).run(arrays, settings)
 
-    def native(self, backend: str) -> Any:
+    def native(self, backend: str) -> Native:
         """The program as native code."""
-        from infinisa.runtime.jit import compile_program
-
         return compile_program(self.program, self.library, backend, cores=self.machine.cores)
 
-    def _bound(
+    def bound(
         self, prompt: str | None, inputs: Path | Mapping[str, Array] | None
     ) -> tuple[dict[str, Array], dict[str, int]]:
+        """Arrays by buffer name, and the parameters that follow from a text."""
         given = _read_arrays(inputs) if isinstance(inputs, Path) else dict(inputs or {})
         arrays: dict[str, Array] = dict(self.weights) | given
         settings: dict[str, int] = {}
@@ -239,7 +241,7 @@ def _stored_weights(store: Path | None, needed: Sequence[str]) -> dict[str, Arra
         raise ModelError(f"weight {needed[0]!r}: a program holds none, give --weights FILE")
     from safetensors import safe_open
 
-    with safe_open(store, framework="numpy") as file:  # type: ignore[no-untyped-call]  # no stubs
+    with safe_open(store, framework="numpy") as file:
         present = set(file.keys())
         if missing := [name for name in needed if name not in present]:
             raise ModelError(f"weights {store}: must hold {missing[0]!r}")
@@ -302,21 +304,42 @@ def compare(
     """
     host = model.compile("host", progress=progress)
     native = host.native("vector")
-    arrays, settings = host._bound(prompt, None)
+    arrays, given = host.bound(prompt, None)
+    arrays |= random_inputs(host.program, arrays)
     runs = []
     for number in range(rounds):
         progress("running on this CPU", number, rounds)
-        runs.append(native.run(arrays, settings))
+        runs.append(native.run(arrays, given))
     parameters = {p.name: runs[0].parameters[p.name] for p in host.program.parameters}
     simulations: list[Simulated] = []
     for machine in machines:
         compiled = model.compile(machine, progress=progress)
         progress(f"simulating {compiled.machine.name}")
-        report = compiled.simulate(parameters, trace=trace if not simulations else None)
+        report = compiled.simulate(parameters, trace=trace and own_trace(trace, compiled, machines))
         assert compiled.compilation is not None  # it was compiled just now
         fused = {name: shares(row) for name, row in compiled.compilation.coverage.items()}
         simulations.append(Simulated(compiled.program, report, fused))
-    return compare_runs(model.model.name, simulations, runs, texts(runs[0]), {"rounds": rounds})
+    wanted = model.model.example if prompt is None else prompt
+    settings: dict[str, str | int | float] = {"CPU runs": rounds, **runs[0].parameters}
+    return compare_runs(model.model.name, simulations, runs, wanted, texts(runs[0]), settings)
+
+
+def own_trace(trace: Path, compiled: Compiled, machines: Sequence[object]) -> Path:
+    """The file of one machine's trace: with several machines its name has the machine's."""
+    one = len(machines) == 1
+    return trace if one else trace.with_stem(f"{trace.stem}.{compiled.machine.name}")
+
+
+def random_inputs(program: Program, given: Mapping[str, Array]) -> dict[str, Array]:
+    """Numbers for inputs that nobody gave: seeded normal floats, zeros where integers are read."""
+    generator = np.random.default_rng(0)
+    found: dict[str, Array] = {}
+    for buffer in program.of_kind("input"):
+        if buffer.name not in given:
+            dtype = DTYPES[buffer.dtype].numpy
+            values = generator.standard_normal(buffer.shape)
+            found[buffer.name] = (values if is_float(buffer.dtype) else 0 * values).astype(dtype)
+    return found
 
 
 def shares(coverage: Coverage) -> Share:

@@ -380,5 +380,5 @@ def test_results_may_lie_between_each_other() -> None:
 
 
 def gelu_tanh(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    value = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    return value.astype(np.float32)
+    inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    return np.asarray(0.5 * x * (1 + np.tanh(inner)), np.float32)
