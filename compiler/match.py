@@ -508,13 +508,15 @@ def _has_immediate(node: Node) -> bool:
 def _equal_numbers(a: Node, b: Node) -> bool:
     if isinstance(a, Constant) and isinstance(b, Constant):
         return close(a.value, b.value)
-    return True  # sizes are compared when the axes are known
+    symbolic = isinstance(b, Constant) or not isinstance(a, Constant)
+    return symbolic  # sizes are compared when the axes are known
 
 
 def _remainder(function: str, ours: Node, theirs: Node) -> Node | None:
     """The number that an operand must take in: the graph's without the instruction's."""
     assert isinstance(ours, Constant)
-    assert isinstance(theirs, Constant)
+    if not isinstance(theirs, Constant):
+        return theirs if ours.value == NEUTRAL[function] else None
     if theirs.value == NEUTRAL[function]:
         return None  # the graph has no number there: it would be invented
     if function == "add":
