@@ -49,7 +49,7 @@ Order = list[tuple[Node, "Match | None"]]
 Select = Callable[[Sequence[Node]], Order]
 Binding = Mapping[Axis, tuple[Axis, ...]]
 
-ISSUE = 64
+ISSUE = 4096
 """Elements a lane of a vector unit takes in one issue: enough to hide its fixed cost."""
 
 
