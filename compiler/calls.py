@@ -70,6 +70,16 @@ class Access:
             if len(dimension.terms) == 1 and dimension.terms[0][1] == 1 and not dimension.offset
         }
 
+    def gaps(self, sizes: Mapping[Axis, int]) -> bool:
+        """Whether it touches every other position of a dimension only, or fewer."""
+        for index in self.index:
+            covered = 1
+            for axis, stride in sorted(index.terms, key=lambda term: abs(term[1])):
+                if sizes[axis] > 1 and abs(stride) > covered:
+                    return True
+                covered += abs(stride) * (sizes[axis] - 1)
+        return False
+
 
 @dataclass(frozen=True, eq=False)
 class Call:
@@ -122,6 +132,18 @@ class Call:
     def loops(self) -> tuple[Axis, ...]:
         """The axes that loops may cut."""
         return tuple(axis for axis in self.limits if axis not in self.whole)
+
+    @cached_property
+    def tiled(self) -> tuple[Axis, ...]:
+        """The axes of which a tile may hold a part. Where a write has several axes in one
+        dimension, as in `64*h + e`, only the one with the largest stride: what a tile writes must
+        have no gaps, for it is stored in one piece."""
+        inner: set[Axis] = set()
+        for access in self.writes:
+            for index in access.index:
+                terms = sorted(index.terms, key=lambda term: abs(term[1]))
+                inner.update(axis for axis, _ in terms[:-1])
+        return tuple(axis for axis in self.loops if axis not in inner)
 
     def cycles(self, lengths: Mapping[Axis, Number]) -> tuple[Number, Number]:
         """(occupancy, latency) of one issue over these lengths of the call's axes."""

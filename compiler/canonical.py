@@ -7,6 +7,7 @@ rest sorted. A value that is used twice is never taken apart: it is computed onc
 from __future__ import annotations
 
 import hashlib
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -21,16 +22,19 @@ from infinisa.isa.language import (
     Cast,
     Constant,
     Dot,
+    Gather,
     Immediate,
     Input,
     Map,
     Node,
+    Opaque,
     Position,
     Recurrence,
     Reduce,
     Scan,
     Size,
     Stack,
+    Update,
     View,
     walk,
 )
@@ -62,28 +66,65 @@ class Canonical:
     made: Mapping[Node, Node]
 
 
+MOST_PASSES = 3
+
+
 def canonical(roots: Iterable[Node], sizes: Mapping[Axis, int] | None = None) -> Canonical:
-    """The canonical form of values; `sizes` are the axes whose extent is a known number."""
+    """The canonical form of values; `sizes` are the axes whose extent is a known number.
+
+    A pass may leave a value with one user that had several, so that more rules apply.
+    """
     roots = tuple(roots)
-    rewriter = _Rewriter(Facts(sizes or {}), _users(roots))
+    made = {node: node for node in walk(roots)}
+    for _ in range(MOST_PASSES):
+        found = one_pass(roots, sizes or {})
+        made = {node: found.made.get(form, form) for node, form in made.items()} | {
+            node: form for node, form in found.made.items() if node not in made
+        }
+        if found.roots == roots:
+            break
+        roots = found.roots
+    return Canonical(roots, made)
+
+
+def one_pass(
+    roots: Iterable[Node],
+    sizes: Mapping[Axis, int],
+    settled: dict[Node, Node] | None = None,
+    shared: Iterable[Node] = (),
+) -> Canonical:
+    """Apply the rules from the leaves up, once.
+
+    settled  values that are canonical already, each with itself
+    shared   those of them that have several users
+    """
+    roots = tuple(roots)
+    made: ChainMap[Node, Node] = ChainMap({}, settled or {})
+    rewriter = _Rewriter(Facts(sizes, set(shared)), _users(roots, made), made)
     return Canonical(tuple(rewriter.rewrite(root) for root in roots), rewriter.made)
 
 
-def _users(roots: Sequence[Node]) -> dict[Node, int]:
+def _users(roots: Sequence[Node], settled: Mapping[Node, Node]) -> dict[Node, int]:
     """How often each value is used; a result counts as used from outside."""
     users = dict.fromkeys(roots, 1)
-    for node in walk(roots):
+    waiting, seen = list(roots), set(roots)
+    while waiting:
+        node = waiting.pop()
+        if node in settled:
+            continue
         for child in node.children:
             users[child] = users.get(child, 0) + 1
+            if child not in seen:
+                seen.add(child)
+                waiting.append(child)
     return users
 
 
 class _Rewriter:
     """Applies the rules from the leaves up; what a rule makes is rewritten in turn."""
 
-    def __init__(self, facts: Facts, users: Mapping[Node, int]) -> None:
-        self.facts, self.users = facts, users
-        self.made: dict[Node, Node] = {}
+    def __init__(self, facts: Facts, users: Mapping[Node, int], made: ChainMap[Node, Node]) -> None:
+        self.facts, self.users, self.made = facts, users, made
 
     def rewrite(self, root: Node) -> Node:
         stack = [root]
@@ -161,7 +202,7 @@ def separated(node: Node, function: str, shared: Iterable[Node] = ()) -> tuple[N
 
 def combined(function: str, number: Node, rest: Iterable[Node]) -> Node:
     """The chain of a sum or product in canonical order, without a neutral number."""
-    ordered = sorted(rest, key=digest)
+    ordered = sorted(rest, key=rank)
     if not ordered:
         return number
     result = ordered[0]
@@ -189,23 +230,45 @@ def _is(node: Node, value: float) -> bool:
     return isinstance(node, Constant) and not isinstance(node.value, bool) and node.value == value
 
 
+_NEAR: dict[tuple[Node, int], str] = {}
+
+
+def rank(node: Node) -> tuple[str, bytes]:
+    """The key that values are sorted by: first what is near, then what is far below, so that the
+    layers of a model are sorted alike."""
+    return _near(node, 3), digest(node)
+
+
+def _near(node: Node, reach: int) -> str:
+    if (node, reach) not in _NEAR:
+        inside = ",".join(_near(child, reach - 1) for child in node.children) if reach else ""
+        what = "" if isinstance(node, Input) else label(node)
+        _NEAR[node, reach] = f"{what}{node.axes}({inside})"
+    return _NEAR[node, reach]
+
+
 _DIGESTS: dict[Node, bytes] = {}
 
 
 def digest(node: Node) -> bytes:
     """A name for a value that does not change from run to run; equal values have one digest."""
-    if node in _DIGESTS:
-        return _DIGESTS[node]
-    for each in walk([node]) if any(c not in _DIGESTS for c in node.children) else [node]:
+    waiting = [node]
+    while waiting:
+        each = waiting[-1]
+        missing = [child for child in each.children if child not in _DIGESTS]
+        waiting.extend(missing)
+        if missing:
+            continue
+        waiting.pop()
         if each not in _DIGESTS:
-            made = hashlib.blake2b(_label(each).encode(), digest_size=12)
+            made = hashlib.blake2b(label(each).encode(), digest_size=12)
             for child in each.children:
                 made.update(_DIGESTS[child])
             _DIGESTS[each] = made.digest()
     return _DIGESTS[node]
 
 
-def _label(node: Node) -> str:
+def label(node: Node) -> str:
     """Everything that makes a node except its children."""
     match node:
         case Map(function, _):
@@ -216,10 +279,18 @@ def _label(node: Node) -> str:
             return f"reduce {function} {over}"
         case View(_, index, fill):
             return f"view {index} {fill!r}"
-        case Stack(_, axis):
-            return f"stack {axis}"
-        case Cast(_, type):
-            return f"cast {type}"
+        case Gather(_, _, axis) | Stack(_, axis):
+            return f"{type(node).__name__} {axis}"
+        case Update(_, _, at):
+            return f"update {at}"
+        case Cast(_, to):
+            return f"cast {to}"
+        case Opaque(operator, _, over, to, output):
+            return f"opaque {operator} {over} {to} {output}"
+        case Scan(body, _, _, output):
+            results = " ".join(digest(result).hex() for result in (*body.next, *body.emits))
+            leaves = " ".join(map(str, (*body.states, *body.slices)))
+            return f"scan {body.axis} {body.reverse} {leaves} {results} {output}"
     return str(node)
 
 
@@ -382,11 +453,11 @@ def merged_reduction(node: Node, facts: Facts) -> Node | None:
 
 def number_out(node: Node, facts: Facts) -> Node | None:
     """sum(2 * x)  →  2 * sum(x);  dot(2 * a, b)  →  2 * dot(a, b), unless a is a product itself:
-    its number may belong to it, as that of a GELU"""
+    its number may belong to it, as that of a GELU; and that of a mean, 1 / size, stays with it"""
     match node:
-        case Reduce("sum", Map("multiply") as x, over):
-            number, rest = separated(x, "multiply", facts.shared)
-            if rest and not _is(number, 1):
+        case Reduce("sum", Map("multiply") as product, over):
+            number, rest = separated(product, "multiply", facts.shared)
+            if rest and not _is(number, 1) and not _has_size(number):
                 return number * Reduce("sum", combined("multiply", Constant(1), rest), over)
         case Dot(a, b, over):
             (left, x), (right, y) = _scaled(a, facts), _scaled(b, facts)
@@ -395,12 +466,16 @@ def number_out(node: Node, facts: Facts) -> Node | None:
     return None
 
 
+def _has_size(number: Node) -> bool:
+    return any(isinstance(node, Size) for node in walk([number]))
+
+
 def _scaled(x: Node, facts: Facts) -> tuple[Node, Node]:
     """A value as (number, rest)."""
     if not isinstance(x, Map) or x.function != "multiply":
         return Constant(1), x
     number, rest = separated(x, "multiply", facts.shared)
-    if len(rest) != 1 or _is(number, 1):
+    if len(rest) != 1 or _is(number, 1) or _has_size(number):
         return Constant(1), x
     return number, combined("multiply", Constant(1), rest)
 
@@ -472,7 +547,7 @@ def sorted_arguments(node: Node, _: Facts) -> Node | None:
     """maximum(0, x)  →  maximum(x, 0): numbers last, the rest sorted"""
     match node:
         case Map(function, (a, b)) if FUNCTIONS[function].commutative and function not in NEUTRAL:
-            if (is_number(b), digest(b)) < (is_number(a), digest(a)):
+            if (is_number(b), rank(b)) < (is_number(a), rank(a)):
                 return Map(function, (b, a))
     return None
 

@@ -24,7 +24,7 @@ from infinisa.isa.timing import Number
 
 from .calls import Call
 from .home import Home, Setting, loads, results, volume
-from .nest import Nest
+from .nest import Cut, Nest
 
 Array = NDArray[Any]
 
@@ -36,6 +36,12 @@ ISSUE = 8
 """Cycles that an issue should at least be worth: smaller ones leave no slack to the window."""
 
 ALIGNMENT = 64
+
+
+def chip_capacity(machine: Machine) -> int:
+    """Bytes of the chip memory that one core has."""
+    memory = machine.scratchpad
+    return memory.size // (machine.cores if memory.shared else 1)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Target:
     @staticmethod
     def of(machine: Machine, fill: float) -> Target:
         return Target(
-            capacity=int(machine.scratchpad.size * fill),
+            capacity=int(chip_capacity(machine) * fill),
             strict=machine.scratchpad.managed == "software",
             bandwidth=machine.dram.bandwidth / machine.clock,
             latency=machine.dram.latency,
@@ -85,7 +91,7 @@ class Group:
     """Calls of a graph with their schedule: one stage of the program.
 
     first   the number of the first call in its graph
-    order   the loops that calls have, outermost first; `tile`: their steps
+    order   the axes of the loops, outermost first; `tile`: their steps
     level   inside how many loops a tensor from outside is loaded
     spread  the axis dealt out over cores, in multiples of `step`
     slots   copies of a buffer opened inside a loop
@@ -95,7 +101,7 @@ class Group:
     first: int
     calls: tuple[Call, ...]
     order: tuple[Axis, ...]
-    tile: Mapping[Axis, int]
+    tile: Mapping[Cut, int]
     level: Mapping[str, int]
     spread: Axis | None
     step: int
@@ -115,14 +121,12 @@ def in_core(most: int, step: int, cores: int) -> int:
     return min(most, core_share(most, step, cores))
 
 
-def tile_sizes(calls: Sequence[Call], axis: Axis, extent: int) -> list[int]:
+def tile_sizes(users: Sequence[Call], axis: Axis, extent: int) -> list[int]:
     """Tile sizes worth trying: what a matrix unit takes at once, times 2 or 4, so balanced that the
     last tile is no sliver. A scan goes step by step."""
-    users = [call for call in calls if axis in call.loops]
     if any(call.scan == axis for call in users):
         return [1]
-    matrix = [call.limits[axis] for call in users if call.unit.kind == "matrix"]
-    base = min(matrix or [1])
+    base = min([call.limits[axis] for call in users if call.unit.kind == "matrix"], default=1)
     found, tile = {extent}, base
     while tile < extent:
         parts = ceil(extent / tile)
@@ -131,18 +135,18 @@ def tile_sizes(calls: Sequence[Call], axis: Axis, extent: int) -> list[int]:
     return sorted(found)
 
 
-def thinned(choices: list[list[int]], points: int) -> list[list[int]]:
+def thinned(choices: Mapping[Cut, list[int]], points: int) -> dict[Cut, list[int]]:
     """At most so many combinations: the longest lists lose their second smallest sizes."""
-    choices = [list(sizes) for sizes in choices]
-    while prod(map(len, choices)) > points:
-        longest = max(choices, key=len)
+    kept = {cut: list(sizes) for cut, sizes in choices.items()}
+    while prod(map(len, kept.values())) > points:
+        longest = max(kept.values(), key=len)
         del longest[1:2]
-    return choices
+    return kept
 
 
 @dataclass
 class Grid:
-    """The tile sizes tried for one loop tree, and what follows from them axis by axis.
+    """The tile sizes tried for one loop tree, and what follows from them cut by cut.
 
     sizes  of one core: the spread axis is cut to a core's share, a multiple of `step`
     cores  how many cores work
@@ -152,63 +156,61 @@ class Grid:
     setting: Setting
     order: tuple[Axis, ...]
     sizes: Sizes
-    choices: list[list[int]]
+    choices: dict[Cut, list[int]]
     spread: Axis | None = None
     step: int = 1
     cores: int = 1
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        return tuple(map(len, self.choices))
+        return tuple(map(len, self.choices.values()))
 
     @cached_property
-    def tile(self) -> dict[Axis, Number]:
-        """The tile sizes of each axis, along its own dimension; a number where there is one."""
-        found: dict[Axis, Number] = {}
-        for number, (axis, sizes) in enumerate(zip(self.order, self.choices, strict=True)):
-            along = [1] * len(self.order)
+    def tile(self) -> dict[Cut, Number]:
+        """The tile sizes of each cut, along its own dimension; a number where there is one."""
+        found: dict[Cut, Number] = {}
+        for number, (cut, sizes) in enumerate(self.choices.items()):
+            along = [1] * len(self.choices)
             along[number] = -1
-            found[axis] = np.array(sizes).reshape(along) if len(sizes) > 1 else sizes[0]
+            found[cut] = np.array(sizes).reshape(along) if len(sizes) > 1 else sizes[0]
         return found
 
     @cached_property
-    def usual(self) -> dict[Axis, Number]:
+    def usual(self) -> dict[Cut, Number]:
         """The tile sizes cut to the lengths that are expected."""
         typical = self.sizes.typical
-        return {axis: _minimum(tile, typical[axis]) for axis, tile in self.tile.items()}
+        return {cut: _minimum(tile, typical[cut.axis]) for cut, tile in self.tile.items()}
 
     @cached_property
-    def trips(self) -> dict[Axis, Number]:
+    def trips(self) -> dict[Cut, Number]:
         typical = self.sizes.typical
-        return {axis: -(-typical[axis] // tile) for axis, tile in self.tile.items()}
+        return {cut: -(-typical[cut.axis] // tile) for cut, tile in self.tile.items()}
 
-    def at_most(self, axis: Axis, limit: int) -> Number:
-        """The length that one issue takes of the axis' tiles."""
-        least = min(self.choices[self.order.index(axis)][0], self.sizes.typical[axis])
-        return limit if least >= limit else _minimum(self.usual[axis], limit)
+    def at_most(self, cut: Cut, limit: int) -> Number:
+        """The length that one issue takes of the cut's tiles."""
+        least = min(self.choices[cut][0], self.sizes.typical[cut.axis])
+        return limit if least >= limit else _minimum(self.usual[cut], limit)
 
-    def parts(self, axis: Axis, limit: int) -> Number:
-        """Issues that a tile takes along the axis."""
-        return -(-self.usual[axis] // limit)
+    def parts(self, cut: Cut, limit: int) -> Number:
+        """Issues that a tile takes along its axis."""
+        return -(-self.usual[cut] // limit)
 
     def held(self, home: Home, slots: int) -> Number:
         """Bytes of chip memory that a home takes."""
-        lengths = {**self.sizes.most, **{axis: self.tile[axis] for axis in self._looped(home)}}
+        around = self.tree.around(home.run, home.depth)
+        lengths = {**self.sizes.most, **{cut.axis: self.tile[cut] for cut in around}}
         size: Number = DTYPES[home.tensor.dtype].size * (slots if home.depth else 1)
         for extent in home.shape(lengths):
             size = size * extent
         return size
 
-    def _looped(self, home: Home) -> tuple[Axis, ...]:
-        return self.tree.paths[home.run[0]][: home.depth]
-
     def moved(self, home: Home) -> tuple[Number, Number]:
         """(bytes, copies) that loading or storing a home once a turn of its loops takes."""
-        path = self._looped(home)
-        lengths = {**self.sizes.typical, **{axis: self.usual[axis] for axis in path}}
+        around = self.tree.around(home.run, home.depth)
+        lengths = {**self.sizes.typical, **{cut.axis: self.usual[cut] for cut in around}}
         count: Number = 1
-        for axis in path:
-            count = count * self.trips[axis]
+        for cut in around:
+            count = count * self.trips[cut]
         accesses = [access for _, access in home.stores] + [home.access] * home.load
         size = sum(volume(access, lengths) for access in accesses)
         return DTYPES[home.tensor.dtype].size * size * count, count * len(accesses)
@@ -233,7 +235,14 @@ def make_grid(
             {**sizes.most, spread: in_core(sizes.most[spread], step, cores)},
             {**sizes.typical, spread: share},
         )
-    choices = [tile_sizes(tree.calls, axis, sizes.most[axis]) for axis in order]
+    users: dict[Cut, list[Call]] = {}
+    for call, cuts in zip(tree.calls, tree.cuts, strict=True):
+        for cut in cuts:
+            users.setdefault(cut, []).append(call)
+    choices = {
+        cut: tile_sizes(users[cut], cut.axis, sizes.most[cut.axis])
+        for cut in sorted(users, key=lambda cut: (order.index(cut.axis), cut.alone))
+    }
     return Grid(tree, setting, order, sizes, thinned(choices, points), spread, step, used)
 
 
@@ -260,15 +269,17 @@ def work(grid: Grid, cycles: Cycles) -> tuple[dict[str, Number], Number]:
     """(busy cycles of each unit, issues) of one core."""
     busy: dict[str, Number] = {}
     issues: Number = 0
-    for call in grid.setting.calls:
+    for call, cuts in zip(grid.setting.calls, grid.tree.cuts, strict=True):
         count: Number = 1
         lengths: dict[Axis, Number] = {}
+        cut_of = {cut.axis: cut for cut in cuts}
         for axis, limit in call.limits.items():
-            if axis in call.loops:
-                lengths[axis] = grid.at_most(axis, limit)
-                count = count * grid.trips[axis] * grid.parts(axis, limit)
+            if cut := cut_of.get(axis):
+                lengths[axis] = grid.at_most(cut, limit)
+                count = count * grid.trips[cut] * grid.parts(cut, limit)
             else:
                 lengths[axis] = min(grid.sizes.typical[axis], limit)
+                count = count * -(-grid.sizes.typical[axis] // limit)
         name = call.unit.name
         busy[name] = busy.get(name, 0) + count * cycles(call, lengths) / call.unit.count
         issues = issues + count
@@ -369,9 +380,7 @@ def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
     return level
 
 
-def estimate(
-    grid: Grid, target: Target, cycles: Cycles, first: int, slots: int = 2
-) -> Group | None:
+def estimate(grid: Grid, target: Target, cycles: Cycles, slots: int = 2) -> Group | None:
     """The best tile sizes of this tree, or None if none fits."""
     busy, issues = work(grid, cycles)
     found, level = settle(grid, target, slots)
@@ -386,10 +395,10 @@ def estimate(
     if not np.isfinite(time[at]):
         return None
     return Group(
-        first,
+        0,
         grid.setting.calls,
         grid.order,
-        {axis: int(_pick(tile, at)) for axis, tile in grid.tile.items()},
+        {cut: int(_pick(tile, at)) for cut, tile in grid.tile.items()},
         {name: int(_pick(depth, at)) for name, depth in level.items()},
         grid.spread,
         grid.step,

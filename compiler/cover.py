@@ -7,7 +7,7 @@ are written, an update is written into what it updates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import inf
@@ -37,7 +37,7 @@ from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
 from .calls import Covered
-from .canonical import canonical, is_number
+from .canonical import NEUTRAL, Canonical, canonical, is_number, parts
 from .graph import Graph, Model
 from .match import Finder, Match, Surroundings, Syntactic, head
 
@@ -62,12 +62,13 @@ def tile_limit(instruction: Instruction, unit: Unit, axis: Axis) -> int | None:
     """How much of an axis one issue takes, if the instruction says so."""
     limit = dict(instruction.tile).get(axis)
     if isinstance(limit, str):
-        if limit not in unit.attributes:
+        room = unit.room(limit)
+        if room is None:
             raise CompileError(
                 f"instruction {instruction.name!r}: tile limit {limit!r} of axis {axis!r} must be "
                 f"an attribute of unit {unit.name!r}"
             )
-        return unit.attributes[limit]
+        return room
     return limit
 
 
@@ -126,16 +127,16 @@ class Choosing:
             "", match.instruction.name, "", unit.name,
             tuple(match.binding.items()), tuple(match.immediates.items()),
         )  # fmt: skip
-        lengths = {axis: self.sizes[axis] for axis in match.axes}
-        busy, _ = issue_cycles(match.meaning, opcode, unit, lengths)
-        memory = self.machine.dram
-        traffic = self.bytes(match) * self.machine.clock / max(memory.bandwidth, 1)
-        return CALL + int(busy) / unit.count + traffic
-
-    def bytes(self, match: Match) -> int:
-        """What a match reads and writes if nothing stays on the chip."""
+        one = {axis: 1 if axis in match.loops else self.sizes[axis] for axis in match.axes}
+        busy, _ = issue_cycles(match.meaning, opcode, unit, one)
+        busy = int(busy) * self.volume(match.loops)
         values = [*match.leaves, *(root for root in match.roots if root is not None)]
-        return sum(self.volume(v.axes) * DTYPES[v.dtype].size for v in values)
+        return CALL + busy / unit.count + self.traffic(values)
+
+    def traffic(self, values: Iterable[Node]) -> float:
+        """Cycles in which values pass between the chip and the outermost store."""
+        size = sum(self.volume(v.axes) * DTYPES[v.dtype].size for v in values)
+        return size * self.machine.clock / self.machine.dram.bandwidth
 
 
 def choose(options: Sequence[Choice], machine: Machine) -> Choice:
@@ -166,6 +167,7 @@ class Selection:
 
     finder: Finder
     choosing: Choosing
+    users: Container[Node]
     best: dict[Node, Choice] = field(default_factory=dict)
     options_of: dict[Node, list[Choice]] = field(default_factory=dict)
 
@@ -207,12 +209,34 @@ class Selection:
             instruction = self.choosing.library.get(node.operator)
             known = instruction is not None and instruction.opaque
             return [Choice(None, node.arguments)] if known else []
-        if not isinstance(node, Input | Scan | Update) and not is_number(node):
-            for match in self.finder(node):
-                if self.choosing.fits(match):
-                    own = self.choosing.cycles(match)
-                    found.append(Choice(match, match.leaves, own))
-        return found
+        if isinstance(node, Input | Scan | Update) or is_number(node):
+            return found
+        matches = [match for match in self.finder(node) if self.choosing.fits(match)]
+        made = [Choice(match, match.leaves, self.choosing.cycles(match)) for match in matches]
+        return [*found, *self.worthwhile(made)]
+
+    def worthwhile(self, options: Sequence[Choice]) -> list[Choice]:
+        """The options without those that another is surely better than: it needs no more and costs
+        no more, or it does all that this one does and what this one needs besides."""
+        kept: list[Choice] = []
+        for option in sorted(options, key=lambda option: (-len(_inner(option)), option.own)):
+            parts_ = {part for leaf in option.demands for part in self._parts(leaf)}
+            for other in kept:
+                inside = [leaf for leaf in option.demands if leaf in _inner(other)]
+                more = sum(CALL + 2 * self.choosing.traffic([leaf]) for leaf in inside)
+                if _inner(other) > _inner(option) and other.own <= option.own + max(more, CALL):
+                    break
+                if parts_ >= {*other.demands} and other.own <= option.own:
+                    break
+            else:
+                kept.append(option)
+        return kept
+
+    def _parts(self, leaf: Node) -> list[Node]:
+        """A value of the graph, or what a group made for an operand consists of."""
+        if isinstance(leaf, Map) and leaf.function in NEUTRAL and leaf not in self.users:
+            return [part for part in parts(leaf, leaf.function) if not is_number(part)]
+        return [] if is_number(leaf) else [leaf]
 
     def chosen(self, roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
         """Every value that is needed, operands first, each with what computes it."""
@@ -250,6 +274,10 @@ class Selection:
                     return node
                 node = missing[0]
         return None
+
+
+def _inner(option: Choice) -> frozenset[Node]:
+    return option.match.inner if option.match else frozenset()
 
 
 def stored(node: Node) -> tuple[Node, ...] | None:
@@ -349,6 +377,36 @@ class Coverage:
     instructions: dict[str, Share] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        rows = sorted(self.instructions.items(), key=lambda row: -row[1].operations)
+        return "\n".join(
+            f"{name}: {share.calls} calls, {share.nodes} nodes, {share.operations} operations, "
+            f"{share.bytes} bytes"
+            for name, share in rows
+        )
+
+
+def canonical_graph(graph: Graph) -> Canonical:
+    """The canonical form of what a graph computes; outputs first, then updates."""
+    return canonical(graph.roots, fixed_sizes(graph))
+
+
+def canonical_names(graph: Graph, form: Canonical) -> dict[Node, str]:
+    """What the source called the canonical nodes; a view that went inwards leaves its name."""
+    names: dict[Node, str] = {}
+    for old, name in graph.names.items():
+        if old in form.made:
+            names.setdefault(form.made[old], name)
+    for old, new in form.made.items():
+        if isinstance(old, View) and not isinstance(new, View | Input) and old.x in graph.names:
+            names.setdefault(new, graph.names[old.x])
+    return names
+
+
+def fixed_sizes(graph: Graph) -> dict[Axis, int]:
+    """The extents that no parameter changes."""
+    return {e.axis: e.length.constant for e in graph.extents if not e.length.terms}
+
 
 def cover(
     model: Model, graph: Graph, machine: Machine, library: Mapping[str, Instruction]
@@ -362,30 +420,31 @@ def cover_and_report(
     graph: Graph,
     machine: Machine,
     library: Mapping[str, Instruction],
+    *,
+    form: Canonical | None = None,
     opcodes: dict[object, Opcode] | None = None,
     finder: MakeFinder = Syntactic,
 ) -> tuple[Covered, Coverage]:
-    """As `cover`, and what covers what. Graphs of one program share `opcodes`."""
+    """As `cover`, and what covers what.
+
+    form     the canonical form of the graph, if it is known
+    opcodes  those of the program so far, which graphs share
+    finder   finds the instructions for a node
+    """
     from .lower import Lowering
 
-    sizes = graph.sizes()
-    fixed = {e.axis: e.length.constant for e in graph.extents if not e.length.terms}
-    form = canonical(graph.roots, fixed)
+    form = form or canonical_graph(graph)
     run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
-    choosing = Choosing(machine, library, sizes, run_time)
+    choosing = Choosing(machine, library, graph.sizes(), run_time)
+    names = canonical_names(graph, form)
+    layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
 
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
-        around = Surroundings.of(roots, sizes, fixed)
-        selection = Selection(finder(choosing.usable(), around), choosing)
+        around = Surroundings.of(roots, choosing.sizes, fixed_sizes(graph))
+        selection = Selection(finder(choosing.usable(), around), choosing, around.users)
         selection.settle(roots)
         if (node := selection.blame(roots)) is not None:
             raise uncovered(graph, node, names.get(node, ""), choosing)
         return selection.chosen(roots)
 
-    names: dict[Node, str] = {}
-    for old, name in graph.names.items():
-        if old in form.made:
-            names.setdefault(form.made[old], name)
-    layouts = {new: old.axes for old, new in reversed(form.made.items())}
-    lowering = Lowering(model, graph, choosing, select, names, layouts, opcodes)
-    return lowering.run(form.roots)
+    return Lowering(model, graph, choosing, select, names, layouts, opcodes).run(form.roots)

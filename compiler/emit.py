@@ -25,10 +25,10 @@ from infinisa.isa.program import (
 
 from .calls import Access, Call, Covered, Tensor
 from .cost import Group, Sizes
-from .home import Home, Surroundings
+from .home import Frame, Home
 from .nest import Run
 from .place import core_sizes, layout, slots_of
-from .tile import lengths, surroundings
+from .tile import frame, lengths
 
 COPY_OPCODES = (Opcode("load", "load", "", "load"), Opcode("store", "store", "", "store"))
 """Copies name no axes: their one read and one write are regions of equal shape."""
@@ -49,7 +49,7 @@ def emit(
     sections = []
     for graph, groups in covered:
         _add(buffers, (_outside(graph, tensor, machine) for tensor in _bound(graph)))
-        site = Site(graph, machine, lengths(graph, ()), surroundings(graph, machine))
+        site = Site(graph, machine, lengths(graph, ()), frame(graph, machine))
         writers = [StageWriter(site, group, number) for number, group in enumerate(groups)]
         stages = tuple(writer.stage() for writer in writers)
         for writer in writers:
@@ -138,7 +138,7 @@ class Site:
     graph: Covered
     machine: Machine
     sizes: Sizes
-    around: Surroundings
+    around: Frame
 
 
 class StageWriter:
@@ -201,7 +201,7 @@ class StageWriter:
         return Loop(
             inner.ranges[axis],
             scope.ranges[axis],
-            self.group.tile[axis],
+            self.group.tile[self.layout.tree.cuts[i][depth]],
             self.body(run, depth + 1, inner),
             reverse=any(call.scan == axis and call.reverse for call in members),
         )
@@ -210,7 +210,8 @@ class StageWriter:
         """Call i on its tile: an issue inside loops over what a tile has more than one issue
         takes, reduced axes innermost."""
         call = self.group.calls[i]
-        extent = {**self.most, **{axis: self.group.tile[axis] for axis in call.loops}}
+        cuts = self.layout.tree.cuts[i]
+        extent = {**self.most, **{cut.axis: self.group.tile[cut] for cut in cuts}}
         inner = [axis for axis in call.loops if extent[axis] > call.limits[axis]]
         inner.sort(key=lambda axis: axis in call.reduce)
         made = []
@@ -252,7 +253,8 @@ class StageWriter:
     def buffer(self, number: int, home: Home, scope: Scope) -> Buffer:
         spot, tensor = self.layout.spots[number], home.tensor
         slots = slots_of(home, self.group)
-        name = base = f"{self.graph.name}/{self.number}/{tensor.name}"
+        own = tensor.name.removeprefix(f"{self.graph.name}/")
+        name = base = f"{self.graph.name}/{self.number}/{own}"
         again = 1
         while name in self.chip:
             again += 1

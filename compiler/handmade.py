@@ -27,7 +27,11 @@ Binding = dict[Axis, tuple[Axis, ...]]
 
 @dataclass(frozen=True)
 class Reference:
-    """An access as written, such as `x[c h=2*p+r-1 0]`: with the axis of each dimension."""
+    """An access as written, such as `x[c h=2*p+r-1 0 8*m+n =l]`: with the axis of each dimension.
+
+    `h=` names the axis that the instruction walks (here a window's, `=l`: none, l goes one by one);
+    else it is the one with stride 1.
+    """
 
     access: Access
     axes: tuple[Axis, ...]
@@ -40,7 +44,8 @@ class Reference:
             axis, given, index = word.partition("=")
             found = affine(index if given else word if not word.isdigit() else int(word))
             indices.append(Index(found.terms, found.offset))
-            axes.append(axis if not axis.isdigit() else "")
+            walked = [a for a, stride in found.terms if stride == 1]
+            axes.append(axis if given else walked[0] if walked else "")
         return Reference(Access(name, tuple(indices), fill), tuple(axes))
 
 
@@ -112,7 +117,8 @@ class Handmade:
         sources = [Reference.parse(text, None if n else fill) for n, text in enumerate(reads)]
         targets = [Reference.parse(text) for text in writes]
         accesses = [reference.access for reference in (*sources, *targets)]
-        found = self._limits(definition, unit, bound, accesses)
+        base = self.library.get(instruction.removesuffix(".step"), definition)
+        found = self._limits(definition, base.whole, unit, bound, accesses)
         if scan:
             found[scan] = 1
         found.update(limits or {})
@@ -140,7 +146,6 @@ class Handmade:
         ]
         meaning = instance(definition, bound, operands, immediates)
         over = {axis: bound.get(axis, (axis,)) for axis in definition.axes}
-        base = self.library.get(instruction.removesuffix(".step"), definition)
         whole = frozenset(a for axis in base.whole for a in over.get(axis, ()))
         self.calls.append(
             Call(
@@ -162,19 +167,26 @@ class Handmade:
         )
 
     def _limits(
-        self, definition: Instruction, unit: Unit, bound: Binding, accesses: Sequence[Access]
+        self,
+        definition: Instruction,
+        whole: frozenset[Axis],
+        unit: Unit,
+        bound: Binding,
+        accesses: Sequence[Access],
     ) -> dict[Axis, int]:
-        """The instruction's limits, filled from the innermost of the axes bound to one; other
-        axes go one by one."""
+        """The instruction's limits, filled from the innermost of the axes bound to one. Axes that
+        it does not have go one by one."""
         over = {axis: bound.get(axis, (axis,)) for axis in definition.axes}
         sizes = {axis: prod(self.sizes[a] for a in axes) for axis, axes in over.items()}
-        found = {}
-        for axis, room in definition.limits(unit, sizes).items():
-            for inner in reversed(over[axis]):
+        limits = definition.limits(unit, sizes)
+        found: dict[Axis, int] = {}
+        for axis, axes in over.items():
+            room = sizes[axis] if axis in whole else limits[axis]
+            for inner in reversed(axes):
                 found[inner] = max(1, min(room, self.sizes[inner]))
                 room //= found[inner]
-        axes = [axis for access in accesses for index in access.index for axis, _ in index.terms]
-        return {axis: found.get(axis, 1) for axis in dict.fromkeys(axes)}
+        every = [axis for access in accesses for index in access.index for axis, _ in index.terms]
+        return {axis: found.get(axis, 1) for axis in dict.fromkeys(every)}
 
     def _opcode(self, opcode: Opcode) -> Opcode:
         """The opcode under a name; equal ones share it."""

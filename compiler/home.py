@@ -95,8 +95,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """A graph on a kind of machine: what is outside of any run of its calls."""
+class Frame:
+    """A graph on a kind of machine: what is inside and outside of any run of its calls."""
 
     covered: Covered
     copies: bool
@@ -204,6 +204,8 @@ def _shared_home(tree: Nest, setting: Setting, name: str, spread: Axis | None) -
     writers, readers = setting.writers.get(name, ()), setting.readers.get(name, ())
     users = [i for i, _ in (*writers, *readers)]
     tensor, first = setting.tensors[name], users[0]
+    stored = name in setting.outside and tensor.kind != "carry"
+    last = max((i for i, _ in writers), default=0)  # before it, there may be gaps
     depth = 0
     if tensor.kind != "carry":
         depth = min(tree.common(users), *(tree.pinned(i) for i, _ in writers))
@@ -216,7 +218,7 @@ def _shared_home(tree: Nest, setting: Setting, name: str, spread: Axis | None) -
         reads=tuple(dict.fromkeys(i for i, _ in readers)),
         writes=tuple(dict.fromkeys(i for i, _ in writers)),
         whole=True,
-        stores=writers if name in setting.outside and tensor.kind != "carry" else (),
+        stores=tuple(dict.fromkeys((last, access) for _, access in writers if stored)),
     )
 
 

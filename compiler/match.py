@@ -7,13 +7,16 @@ What else could say the same, such as comparing values, is another `Finder`.
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
+import numpy as np
+
 from infinisa.isa.dtypes import is_float, promote
-from infinisa.isa.evaluate import evaluate
 from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.instance import instance
 from infinisa.isa.instruction import Instruction
@@ -40,7 +43,7 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .canonical import NEUTRAL, canonical, combined, is_number, separated
+from .canonical import NEUTRAL, canonical, combined, is_number, label, one_pass, separated
 
 ROUNDING = 2.0**-23
 """Numbers this close are one number: a model's file may hold either rounded to f32."""
@@ -110,6 +113,11 @@ class Surroundings:
         return frozenset(node for node, users in self.users.items() if len(users) > 1)
 
     @cached_property
+    def itself(self) -> dict[Node, Node]:
+        """Every node of the graph, with itself."""
+        return {node: node for node in self.users}
+
+    @cached_property
     def free(self) -> frozenset[Node]:
         """Values that no tensor goes into, such as masks: they may be computed again."""
         found: set[Node] = set()
@@ -148,17 +156,47 @@ class Pattern:
     expression: Node
     shared: frozenset[Node]
 
+    def alike(self, operands: Sequence[Node]) -> bool:
+        """Whether operands of one chain can trade places: they occur nowhere else."""
+        return all(self.uses[o] == 1 and o.axes == operands[0].axes for o in operands)
+
+    @cached_property
+    def uses(self) -> Counter[Node]:
+        """How often each node of the expression is an argument."""
+        return Counter(child for node in walk([self.expression]) for child in node.children)
+
+    @cached_property
+    def wanted(self) -> frozenset[str]:
+        """Operations that a cone must have to match; regrouped ones and numbers apart."""
+        return frozenset(
+            head(node)
+            for node in walk([self.expression])
+            if node.axes and node.children and not isinstance(node, Cast)
+            if not (isinstance(node, Map) and node.function in NEUTRAL)
+        )
+
+    @cached_property
+    def depth(self) -> int:
+        """How many operations lie above the deepest operand, a chain counting once."""
+        return depth(self.expression)
+
     @cached_property
     def heads(self) -> frozenset[str]:
         """What the outermost operation of a matching node may be."""
         match self.expression:
             case Map("add" | "multiply" as function, _):
                 number, rest = separated(self.expression, function, self.shared)
-                found = {function}
+                found: set[str] = {function}
                 if len(rest) == 1 and any(isinstance(n, Immediate) for n in walk([number])):
                     found.update(head(part) for part in rest)  # the immediate may be neutral
                 return frozenset(found)
         return frozenset([head(self.expression)])
+
+
+def depth(node: Node, above: str = "") -> int:
+    function = node.function if isinstance(node, Map) else ""
+    own = 0 if function in NEUTRAL and function == above else 1
+    return max((depth(child, function) + own for child in node.children), default=0)
 
 
 def head(node: Node) -> str:
@@ -175,7 +213,8 @@ def head(node: Node) -> str:
     return type(node).__name__
 
 
-def patterns(library: Iterable[Instruction]) -> list[Pattern]:
+@lru_cache(maxsize=8)
+def patterns(library: tuple[Instruction, ...]) -> list[Pattern]:
     """What to look for: an instruction by the output that has all its operands."""
     found: list[Pattern] = []
     for instruction in library:
@@ -192,9 +231,12 @@ def patterns(library: Iterable[Instruction]) -> list[Pattern]:
 
 def _forms(output: Node) -> list[tuple[Node, frozenset[Node]]]:
     """The canonical form of an output and of the other ways to write it."""
-    forms = {}
-    for written in (output, *_inside_contraction(output), *_additive_mask(output)):
-        made = canonical([written])
+    forms: dict[Node, frozenset[Node]] = {}
+    written = [output]
+    for rule in FORMS:
+        written += [other for form in written for other in rule(form)]
+    for form in written:
+        made = canonical([form])
         users: dict[Node, int] = {}
         for node in walk(made.roots):
             for child in node.children:
@@ -224,16 +266,65 @@ def _inside_contraction(output: Node) -> list[Node]:
 
 
 def _additive_mask(output: Node) -> list[Node]:
-    """where(c, x, -inf)  →  x + where(c, 0, -inf), both also under the other forms"""
+    """where(c, x, -inf)  →  x + where(c, 0, -inf)"""
     known: dict[Node, Node] = {}
     for node in walk([output]):
         match node:
             case Map("where", (condition, x, Constant(low))) if low <= MASKED and x.axes:
                 known[node] = x + Map("where", (condition, Constant(0.0), Constant(MASKED)))
+    return list(substitute([output], known)) if known else []
+
+
+def _unguarded(output: Node) -> list[Node]:
+    """where(-inf < x, x, 0)  →  x;  where(0 < x, x, 1)  →  x: a softmax that minds rows of nothing
+    but -inf serves where there are none"""
+    known: dict[Node, Node] = {}
+    for node in walk(canonical([output]).roots):
+        match node:
+            case Map("where", (Map("less", (Constant(low), x)), y, Constant(other))) if x is y:
+                if (low, other) in ((-math.inf, 0), (0, 1)):
+                    known[node] = x
     if not known:
         return []
-    (changed,) = substitute([output], known)
-    return [changed, *_inside_contraction(changed)]
+    (made,) = canonical([output]).roots
+    while any(node in known for node in walk([made])):
+        (made,) = substitute([made], known)
+    return [made]
+
+
+def _guarded_after(output: Node) -> list[Node]:
+    """dot(safe softmax, v)  →  dot(where(is_nan(p), 0, p), v), p being the plain softmax"""
+    found: list[Node] = []
+    for plain in _unguarded(output):
+        if isinstance(plain, Dot):
+            p, v, over = plain.a, plain.b, plain.over
+            guarded = Map("where", (Map("is_nan", (p,)), Constant(0.0), p))
+            found.append(Dot(guarded, v, over))
+    return found
+
+
+def _guarded(output: Node) -> list[Node]:
+    """softmax of where(position(t) <= position(s), x, -inf)  →  the safe softmax of it: a query
+    always sees the first key"""
+    (node,) = canonical([output]).roots
+    causal = any(
+        isinstance(n, Map) and n.function == "less_equal"
+        and all(isinstance(a, Position) for a in n.arguments)
+        for n in walk([node])
+    )  # fmt: skip
+    tops = [n for n in walk([node]) if isinstance(n, Reduce) and n.function == "max"]
+    sums = [n for n in walk([node]) if isinstance(n, Reduce) and n.function == "sum"]
+    if not causal or len(tops) != 1 or len(sums) != 1:
+        return []
+    (top,), (total,) = tops, sums
+    low = Map("where", (Map("less", (Constant(-math.inf), top)), top, Constant(0.0)))
+    (finite,) = substitute([total], {top: low})
+    some = Map("where", (Map("less", (Constant(0.0), finite)), finite, Constant(1.0)))
+    return list(substitute(substitute([node], {top: low}), {finite: some}))
+
+
+FORMS = (_unguarded, _guarded_after, _guarded, _additive_mask, _inside_contraction)
+"""Other ways to write what an instruction computes, each applied to what those before it made."""
 
 
 # ---------------------------------------------------------------- unification
@@ -306,7 +397,7 @@ class Unifier:
         if bound is not None:
             if bound is g or seen_through(bound) is seen_through(g):
                 yield known
-        elif p.type == "f32" or p.type == g.dtype:
+        elif _accepts(p.type, g.dtype):
             yield known.with_leaf(p.name, g)
 
     def _same_kind(self, p: Node, g: Node, known: Partial) -> Iterator[Partial]:
@@ -388,7 +479,7 @@ class Unifier:
             spare = _remainder(function, ours, theirs)
             if spare is None:
                 return
-        for groups in _shares(list(left), len(loose), spare):
+        for groups in _shares(list(left), len(loose), spare, self.pattern.alike(loose)):
             given = [_group(function, group) for group in groups]
             yield from self._each(loose, given, known)
 
@@ -398,6 +489,12 @@ def seen_through(node: Node) -> Node:
     while isinstance(node, Cast) and is_float(node.type) and is_float(node.x.dtype):
         node = node.x
     return node
+
+
+def _accepts(operand: str, value: str) -> bool:
+    """Whether an operand of this type takes such values: f32 stands for any, i32 for integers."""
+    whole = operand == "i32" and not is_float(value) and value != "bool"
+    return operand in ("f32", value) or whole
 
 
 def _commutes(function: str) -> bool:
@@ -411,13 +508,15 @@ def _has_immediate(node: Node) -> bool:
 def _equal_numbers(a: Node, b: Node) -> bool:
     if isinstance(a, Constant) and isinstance(b, Constant):
         return close(a.value, b.value)
-    return True  # sizes are compared when the axes are known
+    symbolic = isinstance(b, Constant) or not isinstance(a, Constant)
+    return symbolic  # sizes are compared when the axes are known
 
 
 def _remainder(function: str, ours: Node, theirs: Node) -> Node | None:
     """The number that an operand must take in: the graph's without the instruction's."""
     assert isinstance(ours, Constant)
-    assert isinstance(theirs, Constant)
+    if not isinstance(theirs, Constant):
+        return theirs if ours.value == NEUTRAL[function] else None
     if theirs.value == NEUTRAL[function]:
         return None  # the graph has no number there: it would be invented
     if function == "add":
@@ -427,8 +526,11 @@ def _remainder(function: str, ours: Node, theirs: Node) -> Node | None:
     return theirs if ours.value == 1 else Constant(theirs.value / ours.value)
 
 
-def _shares(left: list[Node], count: int, spare: Node | None) -> Iterator[list[list[Node]]]:
-    """Ways to part what is left into `count` groups, none empty; `spare` joins one or is one."""
+def _shares(
+    left: list[Node], count: int, spare: Node | None, alike: bool
+) -> Iterator[list[list[Node]]]:
+    """Ways to part what is left into `count` groups, none empty; `spare` joins one or is one.
+    If the groups are alike, their order does not count."""
     if count == 0:
         if not left and spare is None:
             yield []
@@ -437,10 +539,10 @@ def _shares(left: list[Node], count: int, spare: Node | None) -> Iterator[list[l
         left, spare = [*left, spare], None
     if len(left) < count:
         return
-    for labels in _labels(len(left), count):
+    for labels in _labels(len(left), count, alike):
         groups: list[list[Node]] = [[] for _ in range(count)]
-        for part, label in zip(left, labels, strict=True):
-            groups[label].append(part)
+        for part, group in zip(left, labels, strict=True):
+            groups[group].append(part)
         if spare is None:
             yield groups
         else:
@@ -448,14 +550,17 @@ def _shares(left: list[Node], count: int, spare: Node | None) -> Iterator[list[l
                 yield [[*group, spare] if n == number else group for n, group in enumerate(groups)]
 
 
-def _labels(parts: int, count: int) -> Iterator[tuple[int, ...]]:
-    if parts == count:
+def _labels(parts: int, count: int, alike: bool) -> Iterator[tuple[int, ...]]:
+    if parts == count and alike:
+        yield tuple(range(count))
+    elif parts == count:
         yield from itertools.permutations(range(count))
     elif count == 1:
         yield (0,) * parts
     elif count**parts <= 64:
         for labels in itertools.product(range(count), repeat=parts):
-            if len(set(labels)) == count:
+            first = list(dict.fromkeys(labels))
+            if len(first) == count and not (alike and first != sorted(first)):
                 yield labels
 
 
@@ -537,7 +642,7 @@ def _second_roles(
 ) -> dict[Axis, frozenset[str]]:
     """Axes that are reduced inside and yet in the result, where they came from other operands:
     attention's head width. With each the operands in which it is the reduced one."""
-    found = {}
+    found: dict[Axis, frozenset[str]] = {}
     results = set(union(output.axes for output in instruction.outputs))
     for ours, theirs in known.many:
         if not results & set(ours):
@@ -680,17 +785,23 @@ def number_of(
     node: Node, values: Mapping[str, float | int], sizes: Mapping[Axis, int]
 ) -> float | None:
     """A number, if everything in it is known."""
-    for n in walk([node]):
-        if isinstance(n, Immediate) and n.name not in values:
-            return None
-        if isinstance(n, Size) and not sizes.get(n.axis):
-            return None
-    known: dict[Node, Node] = dict(_constants(node, values))
-    known |= {n: Constant(sizes[n.axis]) for n in walk([node]) if isinstance(n, Size)}
-    (form,) = canonical(substitute([node], known)).roots
-    if isinstance(form, Constant):
-        return form.value
-    return float(evaluate([form], {})[0])
+    match node:
+        case Constant(value):
+            return value
+        case Immediate(name, _):
+            return values.get(name)
+        case Size(axis):
+            return sizes.get(axis) or None
+        case Cast(x, _):
+            return number_of(x, values, sizes)
+        case Map(function, arguments):
+            given = [number_of(argument, values, sizes) for argument in arguments]
+            known = [np.float64(value) for value in given if value is not None]
+            if len(known) < len(given):
+                return None
+            with np.errstate(all="ignore"):
+                return float(FUNCTIONS[function].numpy(*known))
+    raise AssertionError(node)
 
 
 def _inverted(
@@ -719,26 +830,92 @@ def _inverted(
 # ---------------------------------------------------------------- matches
 
 
+@dataclass(frozen=True, eq=False)
+class Cone:
+    """What lies under a node, as far as patterns reach: nodes in a fixed order, and a key that
+    two cones share if they differ only in what lies below."""
+
+    nodes: tuple[Node, ...]
+    heads: frozenset[str]
+    key: tuple[object, ...]
+
+    @staticmethod
+    def of(root: Node, reach: int, around: Surroundings) -> Cone:
+        left = {root: reach}
+        order = [root]
+        for node in order:
+            function = node.function if isinstance(node, Map) else ""
+            for child in node.children if left[node] > 0 else ():
+                same = function in NEUTRAL and getattr(child, "function", "") == function
+                same = same and child not in around.shared
+                kept = left[node] if same or isinstance(child, Cast) else left[node] - 1
+                if child not in left:
+                    order.append(child)
+                left[child] = max(left.get(child, -1), kept)
+        number = {node: n for n, node in enumerate(order)}
+        key = []
+        for node in order:
+            inside = left[node] > 0
+            users = around.users.get(node, frozenset())
+            mine = sorted(number[u] for u in users if u is not None and u in number)
+            children = tuple(number[c] for c in node.children) if inside else ()
+            what = label(node) if inside and not isinstance(node, Input) else ""
+            flags = len(mine) < len(users), node in around.free, isinstance(node, Constant)
+            key.append((what, node.axes, node.dtype, children, tuple(mine), *flags))
+        return Cone(tuple(order), frozenset(head(node) for node in order), tuple(key))
+
+
 class Syntactic:
-    """The finder that compares canonical forms."""
+    """The finder that compares canonical forms. It remembers what it found, so that the layers of
+    a model after the first cost little."""
 
     def __init__(self, library: Iterable[Instruction], around: Surroundings) -> None:
         self.around = around
         self.by_head: dict[str, list[Pattern]] = {}
-        for pattern in patterns(library):
+        for pattern in patterns(tuple(library)):
             for name in pattern.heads:
                 self.by_head.setdefault(name, []).append(pattern)
+        self.reach = {n: max(p.depth for p in found) for n, found in self.by_head.items()}
+        self.known: dict[tuple[object, ...], tuple[Cone, list[tuple[Pattern, Match]]]] = {}
+        self.under: dict[Node, frozenset[Node]] = {}
 
     def __call__(self, root: Node) -> Iterator[Match]:
+        name = head(root)
+        if name not in self.by_head:
+            return
+        cone = Cone.of(root, self.reach[name], self.around)
+        if cone.key not in self.known:
+            self.known[cone.key] = cone, list(self.search(root, cone))
+        first, found = self.known[cone.key]
+        for pattern, match in found:
+            again = match if first.nodes == cone.nodes else self.moved(pattern, match, first, cone)
+            if again is not None:
+                yield again
+
+    def search(self, root: Node, cone: Cone) -> Iterator[tuple[Pattern, Match]]:
         seen = set()
-        for pattern in self.by_head.get(head(root), ()):
+        for pattern in self.by_head[head(root)]:
+            if not pattern.wanted <= cone.heads:
+                continue
             for partial in Unifier(pattern, self.around)(root):
                 found = self.complete(pattern, partial, root)
                 if found is not None:
                     key = (found.instruction, found.leaves, *found.immediates.values())
                     if key not in seen:
                         seen.add(key)
-                        yield found
+                        yield pattern, found
+
+    def moved(self, pattern: Pattern, match: Match, old: Cone, new: Cone) -> Match | None:
+        """A match in another cone with the same key."""
+        known = dict(zip(old.nodes, new.nodes, strict=True))
+        leaves = tuple(transplanted(leaf, known) for leaf in match.leaves)
+        roots = self.roots(pattern, match.meaning, leaves, new.nodes[0])
+        if roots is None:
+            return None
+        inner = frozenset(transplanted(node, known) for node in match.inner)
+        if len(roots) > 1 and self.needed_outside(inner, leaves, roots):
+            return None
+        return replace(match, leaves=leaves, roots=roots, inner=inner)
 
     def complete(self, pattern: Pattern, partial: Partial, root: Node) -> Match | None:
         """A match, if axes and numbers fit and nobody else needs what is inside."""
@@ -772,13 +949,25 @@ class Syntactic:
                     return None
                 found.append(root)
             else:
-                known: dict[Node, Node] = dict(zip(meaning.operands, leaves, strict=True))
-                known |= {i: Constant(i.default) for i in meaning.immediates}
-                (form,) = canonical(substitute([output], known), self.around.fixed).roots
-                found.append(form if form in self.around.users else None)
-        if any(leaf in found for leaf in leaves):
-            return None
+                found.append(self.other_root(output, meaning, leaves))
         return tuple(found)
+
+    def other_root(self, output: Node, meaning: Instruction, leaves: Sequence[Node]) -> Node | None:
+        """The node of the graph that a further output yields, if there is one and no operand
+        depends on it."""
+        known: dict[Node, Node] = dict(zip(meaning.operands, leaves, strict=True))
+        known |= {i: Constant(i.default) for i in meaning.immediates}
+        written = substitute([output], known)
+        settled = self.around.itself | {leaf: leaf for leaf in leaves}
+        (form,) = one_pass(written, self.around.fixed, settled, self.around.shared).roots
+        if form not in self.around.users or any(form in self.below(leaf) for leaf in leaves):
+            return None
+        return form
+
+    def below(self, node: Node) -> frozenset[Node]:
+        if node not in self.under:
+            self.under[node] = frozenset(walk([node]))
+        return self.under[node]
 
     def needed_outside(
         self, inner: frozenset[Node], leaves: Sequence[Node], roots: Sequence[Node | None]
@@ -788,6 +977,8 @@ class Syntactic:
             if node in roots or node in self.around.free or node in leaves:
                 continue
             users = self.around.users.get(node, frozenset())
+            if len(users) == 1 and None not in users:
+                continue  # its user may be a chain that is regrouped here
             if any(user is None or not self._inside(user, inner) for user in users):
                 return True
         return False
@@ -800,6 +991,18 @@ class Syntactic:
             return False  # parts of a chain are not listed one by one
         users = self.around.users.get(user, frozenset())
         return bool(users) and all(u is not None and self._inside(u, inner) for u in users)
+
+
+def transplanted(node: Node, known: Mapping[Node, Node]) -> Node:
+    """A node of one cone, or a sum or product of its nodes, in another."""
+    if node in known:
+        return known[node]
+    if isinstance(node, Map) and node.function in NEUTRAL:
+        parts_ = [transplanted(part, known) for part in node.arguments]
+        whole = Map(node.function, tuple(parts_))
+        number, rest = separated(whole, node.function, set(known.values()))
+        return combined(node.function, number, rest)
+    return node.rebuild([transplanted(child, known) for child in node.children])
 
 
 def _same_type(output: Node, root: Node) -> bool:

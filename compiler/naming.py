@@ -138,8 +138,11 @@ class _Weights:
         """A number, or a weight over the axes on which the values depend."""
         axes = self.names(atom for dim in dims for atom in dim)
         shape = [self.names.sizes[axis] for axis in axes]
-        if not axes and (number := _number(data.load())) is not None:
-            return number
+        whole = data.load()
+        if not axes or not (any(whole.strides) or data.parameter):  # one number, read everywhere
+            number = _number(whole.reshape(-1)[:1]) if whole.size else None
+            if number is not None:
+                return number
 
         def load() -> Array:
             return data.load().reshape(shape)
@@ -151,9 +154,13 @@ class _Weights:
                 number = _number(values.reshape(-1)[:1])
                 if number is not None:
                     return number
+            pick = tuple(slice(None) if k in depends else 0 for k in range(len(shape)))
+            if len(depends) == 2:
+                mask = _causal(values[pick], *(axes[k] for k in depends))
+                if mask is not None:
+                    return mask
             if depends and len(depends) < len(axes):
                 axes = tuple(axes[k] for k in depends)
-                pick = tuple(slice(None) if k in depends else 0 for k in range(len(shape)))
                 return self._weight(data.name, axes, data.dtype, data.content, lambda: load()[pick])
         return self._weight(data.name, axes, data.dtype, data.content, load)
 
@@ -233,6 +240,23 @@ def _number(values: Array) -> Constant | None:
         number = int(value)
         return Constant(number) if -(1 << 31) <= number < 1 << 31 else None
     return Constant(float(value))
+
+
+def _causal(values: Array, queries: Axis, keys: Axis) -> Node | None:
+    """A mask that lets a position see those up to its own, as a comparison of positions."""
+    seen = np.tri(len(values), dtype=np.bool_)
+    if (
+        values.shape != seen.shape
+        or not (values == np.where(seen, values[0, 0], values[0, 1])).all()
+    ):
+        return None
+    yes, no = _number(values[0, 0]), _number(values[0, 1])
+    if yes is None or no is None:
+        return None
+    mask = language.position(queries) >= language.position(keys)
+    if values.dtype == np.bool_ and yes.value:
+        return mask
+    return language.where(mask, yes, no)
 
 
 def _same_along(values: Array, dim: int) -> bool:

@@ -1,6 +1,6 @@
 """Which loops calls share: the loop tree of an order of axes, and the one rule of legality.
 
-A schedule of some calls is an order of axes and one tile size an axis. Each call takes the axes it
+A schedule of some calls is an order of axes and tile sizes. Each call takes the axes it
 has, in that order; the outermost loops that neighbours have in common are merged as far as that is
 legal. Fusion is thus no transformation: it falls out of the order.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
 
 from infinisa.isa.language import Axis
 
@@ -19,6 +20,14 @@ Run: TypeAlias = tuple[int, int]
 """The calls from the first number up to, not including, the second."""
 
 Legal: TypeAlias = Callable[[Call, Call, Axis], bool]
+
+
+class Cut(NamedTuple):
+    """What has one tile size: the loops over an axis, those apart that are of one call only, which
+    accumulates over them. An axis is often the depth of one product and the width of the next."""
+
+    axis: Axis
+    alone: bool = False
 
 
 def may_share(first: Call, second: Call, axis: Axis) -> bool:
@@ -50,6 +59,23 @@ class Nest:
     paths: tuple[tuple[Axis, ...], ...]
     runs: tuple[tuple[Run, ...], ...]
 
+    @cached_property
+    def cuts(self) -> tuple[tuple[Cut, ...], ...]:
+        """The cut that each loop of each call makes."""
+        return tuple(
+            tuple(
+                Cut(axis, axis in call.reduce and runs[depth + 1] == (i, i + 1))
+                for depth, axis in enumerate(path)
+            )
+            for i, (call, path, runs) in enumerate(
+                zip(self.calls, self.paths, self.runs, strict=True)
+            )
+        )
+
+    def around(self, run: Run, depth: int) -> tuple[Cut, ...]:
+        """The cuts of the loops around a run of calls that share `depth` loops."""
+        return self.cuts[run[0]][:depth]
+
     def common(self, members: Sequence[int]) -> int:
         """How many loops these calls share."""
         depth = 0
@@ -71,7 +97,7 @@ def _agree(runs: Iterable[tuple[Run, ...]]) -> bool:
 
 def nest(calls: tuple[Call, ...], order: Sequence[Axis], legal: Legal = may_share) -> Nest:
     """The loop tree of `calls` under an order of axes."""
-    paths = tuple(tuple(axis for axis in order if axis in call.loops) for call in calls)
+    paths = tuple(tuple(axis for axis in order if axis in call.tiled) for call in calls)
     runs: list[list[Run]] = [[(0, len(calls))] for _ in calls]
 
     def part(first: int, last: int, depth: int) -> None:

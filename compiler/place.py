@@ -15,7 +15,7 @@ from infinisa.isa.language import Axis
 
 from .cost import ALIGNMENT, Group, Sizes, in_core
 from .home import Home, Setting, loads, results
-from .nest import Nest, Run, nest
+from .nest import Cut, Nest, Run, nest
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def slots_of(home: Home, group: Group) -> int:
 
 
 def _inside(
-    home: Home, tree: Nest, tile: Mapping[Axis, int], most: Mapping[Axis, int]
+    home: Home, tree: Nest, tile: Mapping[Cut, int], most: Mapping[Axis, int]
 ) -> dict[Axis, int]:
     """The axes' lengths inside a home's loops."""
-    return {**most, **{axis: tile[axis] for axis in tree.paths[home.run[0]][: home.depth]}}
+    return {**most, **{cut.axis: tile[cut] for cut in tree.around(home.run, home.depth)}}
 
 
 def chip_bytes(group: Group, setting: Setting, sizes: Sizes, cores: int) -> int:

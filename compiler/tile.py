@@ -25,14 +25,15 @@ from .cost import (
     Group,
     Sizes,
     Target,
+    chip_capacity,
     combined,
     estimate,
     least_bytes,
     make_grid,
 )
-from .home import Setting, Surroundings, Uses, volume
+from .home import Frame, Setting, Uses, volume
 from .likeness import Key, Likeness, Names
-from .nest import Nest, Run, may_share, nest
+from .nest import Cut, Nest, Run, may_share, nest
 from .place import chip_bytes
 
 LONGEST = 16
@@ -43,13 +44,16 @@ FILLS = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 
 class Effort(NamedTuple):
-    """How finely a group is searched: axes tried as outermost, tile sizes."""
+    """How finely a group is searched: axes tried as outermost, tile sizes tried for every order,
+    and then for so many of the best orders."""
 
     heads: int
-    points: int
+    points: int = 100
+    finest: int = 0
+    best: int = 0
 
 
-COARSE, FINE = Effort(2, 100), Effort(4, 1000)
+COARSE, FINE = Effort(2), Effort(4, finest=1000, best=3)
 
 
 def schedule(
@@ -84,23 +88,25 @@ def lengths(covered: Covered, parameters: Iterable[Parameter]) -> Sizes:
     return Sizes(most, typical)
 
 
-def surroundings(covered: Covered, machine: Machine) -> Surroundings:
-    return Surroundings(covered, machine.scratchpad.managed == "software")
+def frame(covered: Covered, machine: Machine) -> Frame:
+    return Frame(covered, machine.scratchpad.managed == "software")
 
 
 def atoms(covered: Covered) -> list[Run]:
-    """Runs of calls that cannot be parted: those of one scan, and all users of a scan's state."""
+    """Runs of calls that cannot be parted: those of one scan, all users of a scan's state, and all
+    that write a tensor with gaps, which only together have something to store."""
     calls = covered.calls
     ends = list(range(1, len(calls) + 1))  # atom i reaches at least to ends[i]
     for i, (call, after) in enumerate(pairwise(calls)):
         if call.scan and (call.scan, call.reverse) == (after.scan, after.reverse):
             ends[i] = max(ends[i], i + 2)
     first: dict[str, int] = {}
+    gapped = _gapped(covered)
     for i, call in enumerate(calls):
-        for access in call.accesses:
-            if covered.tensors[access.tensor].kind == "carry":
-                start = first.setdefault(access.tensor, i)
-                ends[start] = max(ends[start], i + 1)
+        states = [a for a in call.accesses if covered.tensors[a.tensor].kind == "carry"]
+        for access in (*states, *(a for a in call.writes if a.tensor in gapped)):
+            start = first.setdefault(access.tensor, i)
+            ends[start] = max(ends[start], i + 1)
     found: list[Run] = []
     start = 0
     while start < len(calls):
@@ -112,13 +118,30 @@ def atoms(covered: Covered) -> list[Run]:
     return found
 
 
+def _gapped(covered: Covered) -> set[str]:
+    """The tensors that calls write with gaps. CompileError for a kept one: what is in the gaps
+    would be lost."""
+    sizes = {extent.axis: extent.most for extent in covered.extents}
+    found = set()
+    for call in covered.calls:
+        for access in call.writes:
+            if access.gaps(sizes):
+                found.add(access.tensor)
+                if covered.tensors[access.tensor].kind == "state":
+                    raise CompileError(
+                        f"graph {covered.name!r}: call {call.name!r} must write kept tensor "
+                        f"{access.tensor!r} without gaps"
+                    )
+    return found
+
+
 def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
     """Orders worth trying: any one or two shared axes outside, then parallel axes, then those
     that all their calls accumulate over. A scan is outside of all."""
-    axes = list(dict.fromkeys(axis for call in calls for axis in call.loops))
+    axes = list(dict.fromkeys(axis for call in calls for axis in call.tiled))
     scans = [axis for axis in axes if any(call.scan == axis for call in calls)]
-    users = {axis: sum(axis in call.loops for call in calls) for axis in axes}
-    reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.loops)}
+    users = {axis: sum(axis in call.tiled for call in calls) for axis in axes}
+    reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.tiled)}
     rest = [axis for axis in axes if axis not in scans]
     outer = [axis for axis in rest if len(calls) == 1 or users[axis] > 1]
     outer = sorted(outer, key=lambda axis: (-users[axis], axis in reduced))[:heads]
@@ -129,7 +152,7 @@ def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
         tail = [axis for axis in rest if axis not in head]
         tail.sort(key=lambda axis: (axis in reduced, -users[axis], axes.index(axis)))
         order = (*scans, *head, *tail)
-        found.setdefault(tuple(tuple(a for a in order if a in c.loops) for c in calls), order)
+        found.setdefault(tuple(tuple(a for a in order if a in c.tiled) for c in calls), order)
     return list(found.values())
 
 
@@ -158,7 +181,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.likeness = Likeness(self.covered.tensors, self.sizes)
-        self.around = surroundings(self.covered, self.machine)
+        self.around = frame(self.covered, self.machine)
 
     def legal(self, first: Call, second: Call, axis: Axis) -> bool:
         key = first, second, axis
@@ -167,32 +190,57 @@ class Search:
         return self.shared[key]
 
     def best(
-        self, run: Run, effort: Effort = COARSE, fill: float = FILLS[0], slots: int = 2
+        self,
+        run: Run,
+        effort: Effort = COARSE,
+        fill: float = FILLS[0],
+        slots: int = 2,
+        order: tuple[Axis, ...] | None = None,
     ) -> Group | None:
-        """The fastest schedule of a run as one group, or None if nothing fits."""
+        """The fastest schedule of a run as one group, or None if nothing fits.
+
+        order  the only one to try
+        """
         setting = self.around.setting(run)
         key, names = self.likeness.of(setting.calls, setting.outside)
-        key = (key, effort, fill, slots)
+        key = (key, effort, fill, slots, order and tuple(map(names.axes.index, order)))
         if key not in self.best_known:
-            found = self._search(run[0], setting, effort, Target.of(self.machine, fill), slots)
-            self.best_known[key] = found and _renamed(found, names, names.numbered)
+            target = Target.of(self.machine, fill)
+            tried = [order] if order else orders(setting.calls, effort.heads)
+            groups = self._ranked(setting, tried, effort.points, target, slots)
+            if effort.best:
+                again = [group.order for group in groups[: effort.best]]
+                groups = self._ranked(setting, again, effort.finest, target, slots) or groups
+            self.best_known[key] = _renamed(groups[0], names, names.numbered) if groups else None
         group = self.best_known[key]
         if group is None:
             return None
         return replace(_renamed(group, names.numbered, names), first=run[0], calls=setting.calls)
 
-    def _search(
-        self, first: int, setting: Setting, effort: Effort, target: Target, slots: int
+    def _ranked(
+        self,
+        setting: Setting,
+        tried: Iterable[tuple[Axis, ...]],
+        points: int,
+        target: Target,
+        slots: int,
+    ) -> list[Group]:
+        """The best schedule for each order for which anything fits, the fastest first."""
+        groups = [self._costed(setting, order, points, target, slots) for order in tried]
+        return sorted(filter(None, groups), key=lambda group: (group.time, group.bytes))
+
+    def _costed(
+        self,
+        setting: Setting,
+        order: tuple[Axis, ...],
+        points: int,
+        target: Target,
+        slots: int,
     ) -> Group | None:
-        best: Group | None = None
-        for order in orders(setting.calls, effort.heads):
-            tree = nest(setting.calls, order, self.legal)
-            spread = spreadable(tree) if target.cores > 1 else None
-            grid = make_grid(tree, setting, order, self.sizes, effort.points, spread, target.cores)
-            group = estimate(grid, target, self.cycles, first, slots)
-            if group and (best is None or (group.time, group.bytes) < (best.time, best.bytes)):
-                best = group
-        return best
+        tree = nest(setting.calls, order, self.legal)
+        spread = spreadable(tree) if target.cores > 1 else None
+        grid = make_grid(tree, setting, order, self.sizes, points, spread, target.cores)
+        return estimate(grid, target, self.cycles, slots)
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
@@ -231,24 +279,31 @@ class Search:
         return self.least[number]
 
     def placed(self, run: Run) -> Group:
-        """The final schedule of a run: searched finely, and known to have room for its places."""
-        coarse = self.best(run)
+        """The final schedule of a run: searched finely, and known to have room for its places.
+
+        If places take more than their contents, the same order is tried again for less memory.
+        """
+        coarse, fine = self.best(run), self.best(run, FINE)
+        if coarse and fine and coarse.time < fine.time:
+            fine = coarse
+        order = fine.order if fine else None
         for slots in (2, 1):
             for fill in FILLS:
-                fine = self.best(run, FINE, fill, slots)
-                for group in sorted(filter(None, (fine, coarse)), key=lambda g: g.time):
-                    if self.fits(group):
-                        return group
-                coarse = None
+                group = fine if (slots, fill) == (2, FILLS[0]) else None
+                group = group or self.best(run, FINE, fill, slots, order)
+                if group and self.fits(group):
+                    return group
+            order = None
         raise self.too_large(run)
 
     def fits(self, group: Group) -> bool:
         """Whether the buffers of a group have room on the chip (a cache has always)."""
-        scratchpad = self.machine.scratchpad
-        if scratchpad.managed != "software":
+        if self.machine.scratchpad.managed != "software":
             return True
         setting = self.around.setting((group.first, group.first + len(group.calls)))
-        return chip_bytes(group, setting, self.sizes, self.machine.cores) <= scratchpad.size
+        return chip_bytes(group, setting, self.sizes, self.machine.cores) <= chip_capacity(
+            self.machine
+        )
 
     def too_large(self, run: Run) -> CompileError:
         setting = self.around.setting(run)
@@ -260,7 +315,8 @@ class Search:
         scratchpad = self.machine.scratchpad
         return CompileError(
             f"graph {self.covered.name!r}: the smallest tiles of {names} need {min(needed)} bytes, "
-            f"memory {scratchpad.name!r} of machine {self.machine.name!r} has {scratchpad.size}"
+            f"memory {scratchpad.name!r} of machine {self.machine.name!r} has "
+            f"{chip_capacity(self.machine)}"
         )
 
 
@@ -272,7 +328,7 @@ def _renamed(group: Group, old: Names, new: Names) -> Group:
         group,
         calls=(),
         order=tuple(axes[axis] for axis in group.order),
-        tile={axes[axis]: size for axis, size in group.tile.items()},
+        tile={Cut(axes[cut.axis], cut.alone): size for cut, size in group.tile.items()},
         level={tensors[name]: depth for name, depth in group.level.items()},
         spread=group.spread and axes[group.spread],
     )

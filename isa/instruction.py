@@ -181,7 +181,7 @@ class Instruction:
         """How much of each axis one issue takes on this unit; axes taken whole get their size."""
         found = {}
         for axis, limit in self.tile:
-            number = unit.attributes.get(limit) if isinstance(limit, str) else limit
+            number = unit.room(limit) if isinstance(limit, str) else limit
             if number is None:
                 raise LanguageError(
                     f"instruction {self.name!r}: tile limit {limit!r} of axis {axis!r} must be a "

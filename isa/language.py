@@ -137,7 +137,7 @@ def _key(value: object) -> object:
     return value
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Node(metaclass=_Interned):
     """A value over named axes. `axes` is their order in memory, `dtype` the element type."""
 
@@ -156,8 +156,8 @@ class Node(metaclass=_Interned):
         """The same kind of node over other children."""
         return self
 
-    def __str__(self) -> str:
-        return show(self)
+    def __repr__(self) -> str:
+        return show(self)  # a shared node once: what a dataclass prints doubles with each level
 
     def __bool__(self) -> bool:
         raise LanguageError("a tensor has no truth value: use where(condition, a, b)")
@@ -211,7 +211,7 @@ class Node(metaclass=_Interned):
         return apply("greater_equal", self, other)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Input(Node):
     """A tensor from outside: a model's input or weight, an instruction's operand."""
 
@@ -226,7 +226,7 @@ class Input(Node):
         self._set(self.over, self.type)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Constant(Node):
     """A number. It has no axes and takes the type of what it meets, if it can hold it."""
 
@@ -237,7 +237,7 @@ class Constant(Node):
         self._set((), kinds[type(self.value)])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Immediate(Node):
     """A number that an instruction carries in its encoding."""
 
@@ -248,7 +248,7 @@ class Immediate(Node):
         self._set((), "i32" if isinstance(self.default, int) else "f32")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Size(Node):
     """The whole extent of an axis, i32."""
 
@@ -258,7 +258,7 @@ class Size(Node):
         self._set((), "i32")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Position(Node):
     """The index along an axis, i32; it counts from where the axis starts."""
 
@@ -268,7 +268,7 @@ class Position(Node):
         self._set((self.axis,), "i32")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Map(Node):
     """A scalar function over the union of the axes of its arguments."""
 
@@ -298,7 +298,7 @@ class Map(Node):
         return Map(self.function, tuple(children))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reduce(Node):
     """A fold over axes: sum, max, min, product, or argmax (one axis; i32; the first of equals)."""
 
@@ -323,7 +323,7 @@ class Reduce(Node):
         return Reduce(self.function, children[0], self.over)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dot(Node):
     """A contraction: the sum of a * b over axes that both have."""
 
@@ -346,7 +346,7 @@ class Dot(Node):
         return Dot(children[0], children[1], self.over)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class View(Node):
     """x read at other indices: rename, split, merge, slice, stride, pad, reverse, window.
 
@@ -378,7 +378,7 @@ class View(Node):
         return View(children[0], self.index, self.fill)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gather(Node):
     """table read along `axis` at an integer `index`; an index outside is clipped to the ends.
 
@@ -405,7 +405,7 @@ class Gather(Node):
         return Gather(children[0], children[1], self.axis)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Update(Node):
     """x with `value` written where the axes of x have the index that `at` gives them."""
 
@@ -431,7 +431,7 @@ class Update(Node):
         return Update(children[0], children[1], self.at)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stack(Node):
     """Values side by side along a new axis, which comes first."""
 
@@ -452,7 +452,7 @@ class Stack(Node):
         return Stack(tuple(children), self.axis)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cast(Node):
     """x rounded (to nearest even) or saturated (integers) to another type."""
 
@@ -487,7 +487,7 @@ class Recurrence:
     reverse: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scan(Node):
     """One result of a recurrence: final state `output`, or, after the states, an emitted value
     collected along the scanned axis, which comes first."""
@@ -536,7 +536,7 @@ class Scan(Node):
         return Scan(body, tuple(children[:first]), tuple(children[first:count]), self.output)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Opaque(Node):
     """What the language cannot say: result `output` of an operator known only by its name.
 

@@ -37,13 +37,17 @@ KIND_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 COMMON_ATTRIBUTES = ("overhead", "latency")
 """What a unit of any kind may state, in cycles; zero unless stated."""
 
+ISSUE_ATTRIBUTES = ("issue_rows", "issue_columns")
+"""What a matrix unit may state: an issue is larger than the array, which takes it in pieces."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """A class of `count` like execution units of one core.
 
-    attributes: for a matrix unit `rows`, `columns` and `depth` (the longest k of one issue); for
-    a vector or special unit `lanes`; for all `overhead` (cycles added to an issue's occupancy)
+    attributes: for a matrix unit `rows`, `columns` and `depth` (the longest k of one issue), and
+    `issue_rows` and `issue_columns` where an issue is larger than the array (as on a processor);
+    for a vector or special unit `lanes`; for all `overhead` (cycles added to an issue's occupancy)
     and `latency` (cycles from the end of its occupancy until its result is visible).
     dataflow: which operand of a matrix unit stays in place; "" for every other kind.
     """
@@ -59,6 +63,7 @@ class Unit:
             known = ", ".join(KIND_ATTRIBUTES)
             raise MachineError(f"units.{self.name}.kind must be one of {known}, not {self.kind!r}")
         needed = KIND_ATTRIBUTES[self.kind]
+        extra = [k for k in ISSUE_ATTRIBUTES if self.kind == "matrix" and k in self.attributes]
         given = dict.fromkeys(COMMON_ATTRIBUTES, 0) | dict(self.attributes)
         path = f"units.{self.name}"
         _refuse(
@@ -66,12 +71,21 @@ class Unit:
             _not_whole(path, 1, count=self.count),
             (f"{path}.{key} is missing" for key in needed if key not in given),
             _not_whole(path, 1, **{key: given[key] for key in needed if key in given}),
+            _not_whole(path, 1, **{key: given[key] for key in extra}),
             _not_whole(path, 0, **{key: given[key] for key in COMMON_ATTRIBUTES}),
-            (f"{path}.{key} is unknown" for key in given if key not in needed + COMMON_ATTRIBUTES),
+            (
+                f"{path}.{key} is unknown"
+                for key in given
+                if key not in (*needed, *extra, *COMMON_ATTRIBUTES)
+            ),
             self._wrong_dataflow(),
         )
-        ordered = {key: given[key] for key in needed + COMMON_ATTRIBUTES}
+        ordered = {key: given[key] for key in (*needed, *extra, *COMMON_ATTRIBUTES)}
         object.__setattr__(self, "attributes", ordered)
+
+    def room(self, limit: str) -> int | None:
+        """How much one issue takes of an axis that is limited by this attribute."""
+        return self.attributes.get(f"issue_{limit}", self.attributes.get(limit))
 
     def _wrong_dataflow(self) -> Iterator[str]:
         if self.kind != "matrix" and self.dataflow:

@@ -102,6 +102,8 @@ class MatrixTable(UnitTable):
     rows: Positive
     columns: Positive
     depth: Positive
+    issue_rows: Positive | None = None
+    issue_columns: Positive | None = None
 
 
 class LanesTable(UnitTable):
@@ -187,7 +189,7 @@ def _build(table: MachineTable) -> Machine:
 
 
 def _unit(name: str, table: MatrixTable | LanesTable | PlainTable) -> Unit:
-    attributes = table.model_dump(exclude={"kind", "count", "dataflow"})
+    attributes = table.model_dump(exclude={"kind", "count", "dataflow"}, exclude_none=True)
     dataflow = table.dataflow if isinstance(table, MatrixTable) else ""
     return Unit(
         name=name, kind=table.kind, count=table.count, attributes=attributes, dataflow=dataflow

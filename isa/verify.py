@@ -238,7 +238,7 @@ def memory_fault(buffer: Buffer, machine: Machine | None) -> str:
         if buffer.memory == machine.dram.name:
             return ""
         return f"must be in {machine.dram.name!r}, being outside the chip, not {buffer.memory!r}"
-    chips = [memory.name for memory in machine.memories if memory.managed == "software"]
+    chips = [memory.name for memory in machine.memories if memory.managed != "none"]
     if buffer.memory in chips:
         return ""
     known = ", ".join(map(repr, chips)) or "no memory"
@@ -246,10 +246,12 @@ def memory_fault(buffer: Buffer, machine: Machine | None) -> str:
 
 
 def chip_size(facts: Facts, buffer: Buffer) -> int:
-    """Bytes that a core has of a buffer's memory."""
+    """Bytes that a core has of a buffer's memory; behind a cache there is the DRAM."""
     if facts.machine is None:
         return LARGEST_MEMORY
     memory = facts.machine.memory(buffer.memory)
+    if memory.managed == "hardware":
+        return facts.machine.dram.size
     return memory.size // (facts.cores if memory.shared else 1)
 
 
@@ -668,10 +670,16 @@ def dimension_fault(
         if missing := [a for a in index.axes if a not in site.axes]:
             return f"be read over a range that the issue gives axis {missing[0]!r}"
         wanted = sorted((site.axes[a], stride) for a, stride in index.terms)
-    if spans(dimension) == wanted:
+    single = {name for name, known in site.ranges.items() if known.longest == known.shortest == 1}
+    if _moving(spans(dimension), single) == _moving(wanted, single):
         return ""
     text = " + ".join(name if stride == 1 else f"{stride}*{name}" for name, stride in wanted)
     return f"be over {text} where the opcode names axis {axis!r}"
+
+
+def _moving(terms: Iterable[tuple[str, int]], single: set[str]) -> list[tuple[str, int]]:
+    """The terms over more than one position: a single one only moves the region."""
+    return [(name, stride) for name, stride in terms if name not in single]
 
 
 def axes_have_ranges(facts: Facts) -> Iterator[str]:

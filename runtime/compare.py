@@ -13,7 +13,7 @@ from .values import Result
 
 @dataclass(frozen=True)
 class Share:
-    """What instructions cover of a model: nodes of its graphs, scalar operations, bytes."""
+    """Parts of a model: of the nodes of its graph, of scalar operations, of bytes; 0 to 1."""
 
     nodes: float
     operations: float
@@ -27,6 +27,8 @@ class Row:
     seconds    simulated time; measured is the time on this CPU
     tokens     worked on in that time (runs of the part, where tokens mean nothing)
     bandwidth  and compute: shares of the machine's peak, 0 to 1
+    fused      what instructions compute that stand for more than one node; all nodes are covered,
+               or the model would not have been compiled
     """
 
     section: str
@@ -39,7 +41,7 @@ class Row:
     compute: float
     bandwidth: float
     bound_by: str
-    coverage: Share
+    fused: Share
 
     @property
     def simulated_rate(self) -> float:
@@ -57,10 +59,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, what the model wrote, and how it was measured."""
+    """All rows, what the model was given and wrote, and how it was measured."""
 
     model: str
     rows: tuple[Row, ...]
+    prompt: str
     outputs: Mapping[str, str]
     settings: Mapping[str, str | int | float]
 
@@ -79,23 +82,25 @@ class Comparison:
             "model": self.model,
             "settings": dict(self.settings),
             "rows": rows,
+            "prompt": self.prompt,
             "outputs": dict(self.outputs),
         }
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """A model's program for one machine, its simulation and its coverage by section."""
+    """A model's program for one machine, its simulation and, by section, what is fused."""
 
     program: Program
     report: Report
-    coverage: Mapping[str, Share]
+    fused: Mapping[str, Share]
 
 
 def compare(
     model: str,
     simulations: Sequence[Simulated],
     measurements: Iterable[Result],
+    prompt: str,
     outputs: Mapping[str, str],
     settings: Mapping[str, str | int | float],
 ) -> Comparison:
@@ -113,7 +118,7 @@ def compare(
     )
     order = list(dict.fromkeys(row.section for row in rows))
     ordered = sorted(rows, key=lambda row: order.index(row.section))
-    return Comparison(model, tuple(ordered), dict(outputs), dict(settings))
+    return Comparison(model, tuple(ordered), prompt, dict(outputs), dict(settings))
 
 
 def _tokens(program: Program, name: str, parameters: Mapping[str, int]) -> int | None:
@@ -140,5 +145,5 @@ def _row(simulated: Simulated, part: SectionReport, tokens: int, measured: float
         compute=part.share_of_peak_compute,
         bandwidth=part.share_of_peak_bandwidth,
         bound_by=part.bound_by,
-        coverage=simulated.coverage[part.name],
+        fused=simulated.fused[part.name],
     )

@@ -1,8 +1,8 @@
 """LAC, Baidu's lexical analysis of Chinese: words and their tags (arXiv 1807.01882).
 
-A folder holds `word.dic`, `tag.dic` (number, tab, name a line) and `model_baseline/`, a file for each
-tensor: 16 bytes of zeros, the size of a description (i32), the description (its element type and
-dimensions as varints), then little-endian f32. Two layers of gated recurrent units read the
+A folder holds `word.dic`, `tag.dic` (number, tab, name a line) and `model_baseline/`, a file for
+each tensor: 16 bytes of zeros, the size of a description (i32), the description (its element type
+and dimensions as varints), then little-endian f32. Two layers of gated recurrent units read the
 characters both ways; a Viterbi search finds the best tags.
 
 Axes: characters s, embedding d, gates q, hidden n and m, directions c, inputs of a second layer
@@ -116,7 +116,7 @@ def inputs(matrix: Array) -> Array:
 
 def bias(row: Array) -> Array:
     """A bias (3 n) as (q n), the update gate negated."""
-    return row.reshape(3, -1) * np.array([-1, 1, 1], "f4")[:, None]
+    return np.asarray(row.reshape(3, -1) * np.array([-1, 1, 1], "f4")[:, None])
 
 
 class Reader:
@@ -138,8 +138,7 @@ class Reader:
                 raise ModelError(f"{file}: must have shape {shape}, not {values.shape}")
             return np.ascontiguousarray(values.reshape(shape))
 
-        about = f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}"
-        content = hashlib.sha256(about.encode()).hexdigest()[:16]
+        content = hashlib.sha256(f"{shape}".encode() + file.read_bytes()).hexdigest()[:16]
         return self.builder.weight(name, axes, load, shape=shape, dtype="f32", content=content)
 
     def direction(self, x: Node, number: int, width: int, hidden: int, reverse: bool) -> Node:
@@ -203,9 +202,7 @@ def read_folder(path: Path, codec: Codec, tag_tables: Mapping[str, Array], most:
     found = b.name("tags", Opaque(PATH, (sums, came, best), ("s",), "i32"))
     graph.output("tags", found)
     text, _ = b.inputs["text"]
-    longest = parameter("bytes") + prompt * (
-        2 + LONGEST_TAG
-    )  # a word is followed by /TAG and space
+    longest = parameter("bytes") + prompt * (2 + LONGEST_TAG)  # a word, /TAG and a space
     graph.axis("b", parameter("bytes"))
     graph.axis("o", longest)
     b.parameter("written", most=b.bound(longest), default=0, given=False)

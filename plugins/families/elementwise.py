@@ -23,6 +23,7 @@ from infinisa.isa.language import (
     log,
     maximum,
     minimum,
+    position,
     sigmoid,
     sin,
     tanh,
@@ -90,6 +91,12 @@ def move(x: "m"):
 
 
 @instruction(unit="vector")
+def positions():
+    """The numbers along an axis, for masks and angles that no larger instruction makes itself."""
+    return position("m")
+
+
+@instruction(unit="vector")
 def relu(x: "m"):
     return rectify(x)
 
@@ -131,6 +138,7 @@ def infinisa_instructions() -> Sequence[Instruction]:
         *CASTS,
         *WITH_NUMBER,
         move,
+        positions,
         relu,
         gelu_erf,
         gelu_tanh,
@@ -313,6 +321,14 @@ def swish_node(x: Tensor, alpha: float = 1.0) -> Tensor:
     return each(lambda v: formulas.silu(v) if alpha == 1.0 else v * sigmoid(alpha * v), [x])
 
 
+@operator("SwiGLU", since=28)
+def swiglu_node(gate: Tensor, up: Tensor, alpha: float = 1.0) -> Tensor:
+    def scaled(a: Node, b: Node) -> Node:
+        return formulas.swiglu(a, b) if alpha == 1.0 else a * sigmoid(alpha * a) * b
+
+    return each(scaled, [gate, up])
+
+
 def softplus(x: Node) -> Node:
     """log(1 + exp(x)), without overflow."""
     return maximum(x, 0.0) + log(1.0 + exp(-absolute(x)))
@@ -380,5 +396,6 @@ def infinisa_operators() -> Sequence[Operator]:
         dropout_node,
         gelu_node,
         swish_node,
+        swiglu_node,
         relu_node,
     ]

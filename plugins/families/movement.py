@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from infinisa.compiler.operator import TYPES, Operator, operator
 from infinisa.compiler.positional import (
     Data,
+    Number,
     Tensor,
     concat,
     constant,
@@ -163,15 +164,23 @@ def pad_node(
     half = len(dims)
     if len(amounts) != 2 * half:
         raise ModelError(f"{half} dimensions need {2 * half} pads, not {len(amounts)}")
-    number = 0 if value is None else value.values("the value of padding").reshape(-1)[0].item()
-    number = float(number) if is_float(x.dtype) else number
-    for dim, before, after in zip(dims, amounts[:half], amounts[half:], strict=True):
-        if mode == "constant":
-            x = x.pad(dim, before, after, number)
-        else:
+    sides = list(zip(dims, amounts[:half], amounts[half:], strict=True))
+    if mode != "constant":
+        for dim, before, after in sides:
             size = x.shape[x.dim(dim)]
             places = np.arange(-before, size + after)
             x = x.gather(from_array(_inside(places, size, mode)), dim)
+        return x
+    if value is None or value.data:
+        number = 0 if value is None else value.values("value").reshape(-1)[0].item()
+        return _padded(x, sides, float(number) if is_float(x.dtype) else number)
+    kept = _padded(full(x.shape, True, "bool"), sides, False)
+    return kept.where(_padded(x, sides, 0), value.reshape(()))
+
+
+def _padded(x: Tensor, sides: Sequence[tuple[int, int, int]], number: Number) -> Tensor:
+    for dim, before, after in sides:
+        x = x.pad(dim, before, after, number)
     return x
 
 
@@ -223,6 +232,25 @@ def _walked(x: Tensor, index: Tensor, shared: int) -> Tensor:
     picks = index.reshape((*index.shape[:shared], prod(own), 1))
     wide = picks.expand((*picks.shape[:-1], prod(rest)))
     return table.gather_elements(wide, shared).reshape((*index.shape, *rest))
+
+
+@operator("ScatterND", since=11)
+def scatter_nd_node(x: Tensor, indices: Tensor, updates: Tensor, reduction: str = "none") -> Tensor:
+    """x with rows written at constant places: a choice between x and the row for each place."""
+    if reduction != "none":
+        raise ModelError(f"reduction must be none, not {reduction!r}")
+    places = indices.values("indices")
+    depth = places.shape[-1]
+    rows = places.reshape((-1, depth))
+    writer = np.full(x.shape[:depth], -1, np.int64)
+    try:
+        writer[tuple(rows.T)] = np.arange(len(rows))
+    except IndexError as error:
+        raise ModelError(f"{error}") from None
+    flat = updates.reshape((len(rows), *x.shape[depth:]))
+    written = flat.gather(from_array(np.maximum(writer, 0)), 0)
+    there = from_array((writer >= 0).reshape((*writer.shape, *[1] * (x.rank - depth))))
+    return there.where(written, x)
 
 
 @operator("OneHot", since=9)
@@ -312,6 +340,7 @@ def infinisa_operators() -> Sequence[Operator]:
         gather_node,
         gather_elements_node,
         gather_nd_node,
+        scatter_nd_node,
         one_hot_node,
         range_node,
         trilu_node,

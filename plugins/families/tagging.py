@@ -11,6 +11,7 @@ from infinisa.compiler.readers.text import Codec
 from infinisa.isa.instruction import Instruction, opaque
 
 from ..hookspec import hookimpl
+from ..tokenizers.arrays import I32, U8, Table
 from ..tokenizers.lookup import number_table
 from .tokenization import decode_tokens, encode_character
 
@@ -107,7 +108,7 @@ def write_tagged(
     return written
 
 
-def put_tag(tag, starts, pool, tagged, written):
+def put_tag(tag: int, starts: I32, pool: U8, tagged: U8, written: int) -> int:
     """Write a slash and the name of a tag; where the text ends then."""
     tagged[written] = SLASH
     written += 1
@@ -131,7 +132,7 @@ def read_lac(path: Path, most: int = 512) -> Model:
     return lac.read_folder(path, codec, tag_tables([name for name, _ in tags]), most)
 
 
-def tag_tables(names: Sequence[str]) -> Mapping[str, np.ndarray]:
+def tag_tables(names: Sequence[str]) -> Mapping[str, Table]:
     """What `write_tagged` reads, from names such as PER-B, PER-I and O."""
     kinds = [OUTSIDE if n == "O" else BEGINS if n.endswith("-B") else INSIDE for n in names]
     texts = [name.partition("-")[0].encode() for name in names]

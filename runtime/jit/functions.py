@@ -22,8 +22,8 @@ REGISTER = {"bool": "i1", "i32": "i32", "i64": "i64", "f32": "float", "f64": "do
 """What a wide type is in a register."""
 
 STORED = {
-    "bool": "i8", "i8": "i8", "u8": "i8", "i16": "i16", "i32": "i32", "i64": "i64",
-    "bf16": "i16", "f16": "half", "f32": "float", "f64": "double",
+    "bool": "i8", "i8": "i8", "u8": "i8", "i16": "i16", "u16": "i16", "i32": "i32",
+    "i64": "i64", "bf16": "i16", "f16": "half", "f32": "float", "f64": "double",
 }  # fmt: skip
 """What a type is in memory."""
 
@@ -50,7 +50,7 @@ def widen(f: Function, raw: Value, dtype: str) -> Value:
             return f.compare("ne", raw, like(raw, 0))
         case "i8" | "i16":
             return f.convert("sext", raw, "i32")
-        case "u8":
+        case "u8" | "u16":
             return f.convert("zext", raw, "i32")
         case "bf16":
             bits = f.binary("shl", f.convert("zext", raw, "i32"), constant("i32", 16))
@@ -67,7 +67,7 @@ def narrow(f: Function, value: Value, dtype: str) -> Value:
             return f.convert("zext", value, "i8")
         case "i8" | "u8":
             return f.convert("trunc", value, "i8")
-        case "i16":
+        case "i16" | "u16":
             return f.convert("trunc", value, "i16")
         case "bf16":
             bits = f.convert("bitcast", value, "i32")

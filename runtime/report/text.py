@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -41,19 +42,23 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.1f} %"
 
 
-COLUMNS: tuple[tuple[str, str], ...] = (
+COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("part", "left"),
     ("machine", "left"),
     ("instructions", "right"),
     ("cycles", "right"),
     ("time", "right"),
-    ("tokens/s simulated", "right"),
-    ("tokens/s CPU", "right"),
-    ("simulated / CPU", "right"),
-    ("compute", "right"),
-    ("bandwidth", "right"),
+    ("tokens/s\nsimulated", "right"),
+    ("tokens/s\nthis CPU", "right"),
+    ("simulated\n/ CPU", "right"),
+    ("of peak\ncompute", "right"),
+    ("of peak\nbandwidth", "right"),
     ("bound by", "left"),
-    ("coverage\nnodes / FLOPs / bytes", "right"),
+    ("coverage: nodes,\nFLOPs, bytes", "right"),
+)
+CAPTION = (
+    "Instructions cover every node; coverage is the share that instructions of more than one node "
+    "compute."
 )
 
 
@@ -61,7 +66,7 @@ def comparison(result: Comparison) -> RenderableType:
     """The table of a comparison, then what the model wrote."""
     table = Table(box=box.SIMPLE_HEAD, title=result.model, title_justify="left")
     for heading, side in COLUMNS:
-        table.add_column(heading, justify="right" if side == "right" else "left")
+        table.add_column(heading, justify=side, no_wrap=True)
     last = ""
     for row in result.rows:
         if last and row.section != last:
@@ -69,14 +74,14 @@ def comparison(result: Comparison) -> RenderableType:
         table.add_row(*_cells(row, row.section != last))
         last = row.section
     settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
-    parts: list[RenderableType] = [table, Text(settings, style="dim")]
-    for name, text in result.outputs.items():
-        parts += [Text(f"\n{name}", style="bold"), Text(text)]
+    parts: list[RenderableType] = [table, Text(f"{CAPTION}\n{settings}", style="dim")]
+    for text in result.outputs.values():
+        parts.append(Text.assemble("\n", (result.prompt, "dim"), (text, "bold")))
     return Group(*parts)
 
 
 def _cells(row: Row, first: bool) -> Iterable[str]:
-    covered = row.coverage
+    covered = row.fused
     return (
         row.section if first else "",
         row.machine,
@@ -89,7 +94,7 @@ def _cells(row: Row, first: bool) -> Iterable[str]:
         percent(row.compute),
         percent(row.bandwidth),
         row.bound_by,
-        " / ".join(percent(share) for share in (covered.nodes, covered.operations, covered.bytes)),
+        ", ".join(percent(share) for share in (covered.nodes, covered.operations, covered.bytes)),
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import simpy
 
@@ -42,6 +42,10 @@ class Channel(Protocol):
     def transfer(self, cycles: int) -> simpy.Event:
         """An event for the end of a transfer that is asked for now."""
         ...
+
+
+Sharing: TypeAlias = Callable[[simpy.Environment], Channel]
+"""Makes the channel of one run."""
 
 
 @dataclass

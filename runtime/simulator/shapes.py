@@ -299,88 +299,112 @@ class View:
     # -- when two stages take the same time
 
     @cached_property
-    def form(self) -> tuple[object, ...]:
-        """What the cycles of the stage follow from, besides its outermost ranges: its text with
-        loops, buffers and places numbered. Two stages of one form, such as the same layer with
-        other weights, take the same cycles."""
-        return _Form(self.program).statements(self.stage.body)
-
-    @cached_property
-    def roots(self) -> tuple[tuple[str, ...], bool]:
-        """The ranges from which loops and issues begin, and whether their starts matter too."""
-        loops = [item for item in statements(self.stage.body) if isinstance(item, Loop)]
-        names = [loop.parent for loop in loops]
-        for text in self.texts.values():
-            names += [*text.lengths, *text.starts]
-        return tuple(dict.fromkeys(names)), any(text.starts for text in self.texts.values())
+    def form(self) -> Form:
+        return Form(self.program, self.stage)
 
     def key(self, outermost: Ranges) -> tuple[object, ...]:
         """Equal keys, equal cycles (on a machine without a cache)."""
-        names, clipped_ = self.roots
-        pieces = [(name, outermost[name]) for name in names if name in outermost]
-        return self.form, tuple(
-            (name, piece.length, piece.start if clipped_ else 0) for name, piece in pieces
+        pieces = [outermost[name] for name in self.form.roots]
+        starts = any(text.starts for text in self.texts.values())
+        return (
+            self.form.text,
+            tuple(piece.length for piece in pieces),
+            tuple(piece.start for piece in pieces) if starts else (),
         )
 
 
-@dataclass
-class _Form:
-    """Writes statements down with numbers for names, in the order in which they come up."""
+class Form:
+    """What the cycles of a stage follow from, besides the lengths of its outermost ranges: its
+    text, with numbers for names in the order in which they come up. Two stages of one text, such as
+    a layer and the next with other weights, take the same cycles.
 
-    program: Program
-    seen: dict[tuple[str, object], int] = field(default_factory=dict)
-    loops: set[str] = field(default_factory=set)
+    roots    the outermost ranges in that order
+    opcodes  the names of the opcodes in that order
+    """
 
-    def number(self, kind: str, name: object) -> int:
+    def __init__(self, program: Program, stage: Stage) -> None:
+        self.program = program
+        self.seen: dict[tuple[str, object], int] = {}
+        self.loops: set[str] = set()
+        self.text = self._statements(stage.body)
+        self.roots = tuple(
+            name
+            for kind, name in self.seen
+            if kind == "range" and isinstance(name, str) and name not in self.loops
+        )
+        self.opcodes = tuple(str(name) for kind, name in self.seen if kind == "opcode")
+
+    def _number(self, kind: str, name: object) -> int:
         return self.seen.setdefault((kind, name), len(self.seen))
 
-    def range(self, name: str) -> object:
-        return self.number("range", name) if name in self.loops else name
+    def _range(self, name: str) -> int:
+        return self._number("range", name) if name else -1
 
-    def statements(self, items: Iterable[Loop | Issue]) -> tuple[object, ...]:
+    def _axis(self, name: str) -> int:
+        return self._number("axis", name) if name else -1
+
+    def _statements(self, items: Iterable[Loop | Issue]) -> tuple[object, ...]:
         return tuple(
-            self.loop(item) if isinstance(item, Loop) else self.issue(item) for item in items
+            self._loop(item) if isinstance(item, Loop) else self._issue(item) for item in items
         )
 
-    def loop(self, item: Loop) -> tuple[object, ...]:
-        parent = self.range(item.parent)
+    def _loop(self, item: Loop) -> tuple[object, ...]:
+        parent = self._range(item.parent)
         self.loops.add(item.range)
         return (
-            self.range(item.range),
+            self._range(item.range),
             parent,
             item.step,
             item.spread,
             item.reverse,
-            self.statements(item.ahead),
-            self.statements(item.body),
+            self._statements(item.ahead),
+            self._statements(item.body),
         )
 
-    def issue(self, issue: Issue) -> tuple[object, ...]:
+    def _issue(self, issue: Issue) -> tuple[object, ...]:
         return (
-            issue.opcode,
+            self._opcode(self.program.opcode[issue.opcode]),
             issue.unit,
-            tuple((axis, self.range(name)) for axis, name in issue.axes),
-            tuple(self.operand(operand) for operand in issue.reads),
-            tuple(self.operand(operand) for operand in issue.writes),
+            tuple((self._axis(axis), self._range(name)) for axis, name in issue.axes),
+            tuple(self._operand(operand) for operand in issue.reads),
+            tuple(self._operand(operand) for operand in issue.writes),
         )
 
-    def operand(self, operand: Operand) -> tuple[object, ...]:
-        terms = tuple(
+    def _opcode(self, opcode: Opcode) -> tuple[object, ...]:
+        known = ("opcode", opcode.name) in self.seen
+        number = self._number("opcode", opcode.name)
+        if known:
+            return (number,)
+        return (
+            number,
+            opcode.instruction,
+            opcode.meaning,
+            opcode.immediates,
+            opcode.outputs,
+            tuple((own, tuple(map(self._axis, axes))) for own, axes in opcode.binding),
+            tuple(tuple(map(self._axis, axes)) for axes in opcode.operands),
+            tuple(tuple(map(self._axis, axes)) for axes in opcode.results),
+        )
+
+    def _operand(self, operand: Operand) -> tuple[object, ...]:
+        """Offsets matter only where an operand is cut to its buffer."""
+        dimensions = tuple(
             (
                 dimension.offset if operand.fill is not None else 0,
-                *((self.range(t.range), self.range(t.base), t.stride) for t in dimension.terms),
+                *((self._range(t.range), self._range(t.base), t.stride) for t in dimension.terms),
             )
             for dimension in operand.dimensions
         )
-        return (self.buffer(self.program.buffer[operand.buffer]), terms, operand.fill is None)
+        buffer = self.program.buffer[operand.buffer]
+        return (self._buffer(buffer), dimensions, operand.fill is None)
 
-    def buffer(self, buffer: Buffer) -> tuple[object, ...]:
+    def _buffer(self, buffer: Buffer) -> tuple[object, ...]:
         return (
-            self.number("buffer", buffer.name),
-            None if buffer.outer else self.number("place", buffer.place),
+            self._number("buffer", buffer.name),
+            None if buffer.outer else self._number("place", buffer.place),
             buffer.memory,
             buffer.shape,
             buffer.dtype,
             buffer.slots,
-            self.range(buffer.rotor) if buffer.slots > 1 else "",
+            self._range(buffer.rotor) if buffer.slots > 1 else -1,
         )

@@ -23,7 +23,7 @@ from infinisa.isa.machine import Machine
 from infinisa.isa.program import Issue, Ranges, stream
 
 from .contract import Entry, Event, Policy, Shape, StageReport
-from .memory import Cache, Channel, FifoChannel, Steps
+from .memory import Cache, FifoChannel, Sharing, Steps
 from .policy import oldest
 from .shapes import View
 from .stalls import Account
@@ -344,6 +344,7 @@ class Run:
         begin: int,
         *,
         choose: Policy = oldest,
+        channel: Sharing = FifoChannel,
         caches: Sequence[Cache] = (),
         kinds: Mapping[str, type[Unit]] | None = None,
         trace: bool = False,
@@ -352,7 +353,7 @@ class Run:
         self.kinds = kinds or {}
         self.begin = self.end = begin
         self.clock = Clock(begin)
-        self.channel: Channel = FifoChannel(self.clock)
+        self.channel = channel(self.clock)
         self.dram = view.machine.dram.name
         self.names = [unit.name for unit in view.machine.units]
         self.awake: set[int] = set()
@@ -427,6 +428,7 @@ class SimpyEngine:
     name: ClassVar[str] = "simpy"
     machine: Machine
     choose: Policy = oldest
+    channel: Sharing = FifoChannel
     units: Mapping[str, type[Unit]] = field(default_factory=dict)
     trace: bool = False
 
@@ -447,6 +449,7 @@ class SimpyEngine:
             outermost,
             begin,
             choose=self.choose,
+            channel=self.channel,
             caches=self.caches,
             kinds=self.units,
             trace=self.trace,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infinisa.isa.errors import SimulationError
 from infinisa.isa.instruction import Instruction
@@ -63,8 +63,8 @@ class Runner:
     """Runs sections one after the other and remembers what stages took.
 
     now     cycles so far
-    known   what a stage took, by `View.key`; not used where the contents of caches matter, nor
-            for a trace
+    known   what a stage took, by `View.key` and by its names of opcodes; not used where
+            the contents of caches matter, nor for a trace
     """
 
     program: Program
@@ -73,7 +73,7 @@ class Runner:
     engine: SimpyEngine
     trace: bool = False
     now: int = 0
-    known: dict[object, StageReport] = field(default_factory=dict)
+    known: dict[object, dict[tuple[str, ...], StageReport]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
 
     def section(
@@ -107,11 +107,22 @@ class Runner:
         for view in views:
             remember = not (self.trace or view.has_cache)
             key = view.key(outermost) if remember else None
-            report = self.known.get(key) if remember else None
-            if report is None:
+            if key not in self.known:
                 report, events = self.engine.run(view, outermost, self.now, turn)
                 self.events += events
                 if remember:
-                    self.known[key] = report
+                    self.known[key] = {view.form.opcodes: report}
+            else:
+                report = self.recall(view, self.known[key])
             self.now += report.cycles
             yield report
+
+    def recall(self, view: View, found: dict[tuple[str, ...], StageReport]) -> StageReport:
+        """The report of a stage that was simulated, with this stage's names of opcodes."""
+        mine = view.form.opcodes
+        if mine not in found:
+            theirs, report = next(iter(found.items()))
+            names = dict(zip(theirs, mine, strict=True))
+            rows = tuple(replace(row, opcode=names[row.opcode]) for row in report.opcodes)
+            found[mine] = replace(report, opcodes=rows)
+        return found[mine]

@@ -13,20 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from infinisa.compiler.cover import Coverage
 from infinisa.compiler.graph import Model
+from infinisa.compiler.operator import Operator
 from infinisa.compiler.pipeline import Compilation, compile_model
 from infinisa.isa.assembly import parse_text, to_text
+from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.encoding import decode, encode
 from infinisa.isa.errors import InfinisaError, MachineError, ModelError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine
 from infinisa.isa.program import Program
 from infinisa.isa.verify import verify
-from infinisa.plugins.manager import Registry
+from infinisa.plugins.backends import Run
+from infinisa.plugins.manager import Registered, Registry, own_version
 from infinisa.plugins.manager import load as load_plugins
-from infinisa.runtime.compare import Comparison, Simulated
+from infinisa.runtime.compare import Comparison, Share, Simulated
 from infinisa.runtime.compare import compare as compare_runs
-from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.report.text import Entry
 from infinisa.runtime.simulator import Report
 from infinisa.runtime.simulator import simulate as simulate_program
@@ -38,7 +41,6 @@ Progress = Callable[..., None]
 DEFAULT_MODEL = "python_lm"
 DEFAULT_MACHINES = ("edge", "datacenter", "tpu_v1")
 PROGRAM_SUFFIXES = (".iasm", ".iisa")
-BACKENDS = ("reference", "scalar", "vector")
 TEXT = "text"
 """The name of a model's text input and output: UTF-8 bytes."""
 
@@ -67,7 +69,9 @@ class Loaded:
         """The model as a program for a machine, by name, .toml file or value."""
         target = find_machine(machine, self.registry)
         progress(f"compiling for {target.name}")
-        done = compile_model(self.model, target, self.registry.library, print_after=print_after)
+        done = compile_model(
+            self.model, target, self.registry.library, print_after=print_after, progress=progress
+        )
         return Compiled(done.program, target, self.registry, self.model, done)
 
 
@@ -125,6 +129,13 @@ def find_machine(machine: str | Path | Machine, registry: Registry) -> Machine:
     raise MachineError(f"machine {name!r}: must be a .toml file or one of {known}")
 
 
+def chosen(kind: str, name: str, table: Mapping[str, Registered[Any]]) -> Any:
+    """What a plugin registered under a name."""
+    if name not in table:
+        raise InfinisaError(f"{kind} {name!r}: must be one of {', '.join(table)}")
+    return table[name].item
+
+
 # ---------------------------------------------------------------- compiled
 
 
@@ -167,7 +178,7 @@ class Compiled:
             self.machine,
             parameters,
             engine=engine,
-            policy=policy,
+            policy=chosen("policy", policy, self.registry.policies),
             trace=trace is not None,
             progress=progress,
         )
@@ -187,23 +198,20 @@ class Compiled:
         progress: Progress = silent,
     ) -> Result:
         """Values on this CPU, by the interpreter ("reference") or as native code."""
-        if backend not in BACKENDS:
-            raise InfinisaError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
-        arrays, settings = self._bound(prompt, inputs)
+        arrays, settings = self.bound(prompt, inputs)
         settings.update(parameters or {})
-        if backend == "reference":
-            return interpret(self.program, self.library, arrays, settings, cores=self.machine.cores)
-        return self.native(backend).run(arrays, settings)
+        return self.runner(backend)(arrays, settings)
 
-    def native(self, backend: str) -> Any:
-        """The program as native code."""
-        from infinisa.runtime.jit import compile_program
+    def runner(self, backend: str) -> Run:
+        """What computes the program's values: from arrays and parameters to a result."""
+        make = chosen("backend", backend, self.registry.backends)
+        run: Run = make(self.program, self.library, self.machine.cores)
+        return run
 
-        return compile_program(self.program, self.library, backend, cores=self.machine.cores)
-
-    def _bound(
+    def bound(
         self, prompt: str | None, inputs: Path | Mapping[str, Array] | None
     ) -> tuple[dict[str, Array], dict[str, int]]:
+        """Arrays by buffer name, and the parameters that follow from a text."""
         given = _read_arrays(inputs) if isinstance(inputs, Path) else dict(inputs or {})
         arrays: dict[str, Array] = dict(self.weights) | given
         settings: dict[str, int] = {}
@@ -236,7 +244,7 @@ def _stored_weights(store: Path | None, needed: Sequence[str]) -> dict[str, Arra
         raise ModelError(f"weight {needed[0]!r}: a program holds none, give --weights FILE")
     from safetensors import safe_open
 
-    with safe_open(store, framework="numpy") as file:  # type: ignore[no-untyped-call]  # no stubs
+    with safe_open(store, framework="numpy") as file:
         present = set(file.keys())
         if missing := [name for name in needed if name not in present]:
             raise ModelError(f"weights {store}: must hold {missing[0]!r}")
@@ -295,42 +303,81 @@ def compare(
 ) -> Comparison:
     """Simulated and measured throughput side by side.
 
-    The values are computed once by the interpreter as well: what a language model writes must be
-    the same from both.
+    The simulated programs take a text's number of tokens and the like from the run on the CPU.
     """
     host = model.compile("host", progress=progress)
-    native = host.native("vector")
-    arrays, settings = host._bound(prompt, None)
+    run = host.runner("vector")
+    arrays, given = host.bound(prompt, None)
+    arrays |= random_inputs(host.program, arrays)
     runs = []
     for number in range(rounds):
         progress("running on this CPU", number, rounds)
-        runs.append(native.run(arrays, settings))
+        runs.append(run(arrays, given))
     parameters = {p.name: runs[0].parameters[p.name] for p in host.program.parameters}
-    simulations = []
+    simulations: list[Simulated] = []
     for machine in machines:
         compiled = model.compile(machine, progress=progress)
         progress(f"simulating {compiled.machine.name}")
-        report = compiled.simulate(parameters, trace=trace if not simulations else None)
+        report = compiled.simulate(parameters, trace=trace and own_trace(trace, compiled, machines))
         assert compiled.compilation is not None  # it was compiled just now
-        simulations.append(Simulated(compiled.program, report, compiled.compilation.coverage))
-    return compare_runs(model.model.name, simulations, runs, texts(runs[0]), {"rounds": rounds})
+        fused = {name: shares(row) for name, row in compiled.compilation.coverage.items()}
+        simulations.append(Simulated(compiled.program, report, fused))
+    wanted = model.model.example if prompt is None else prompt
+    settings: dict[str, str | int | float] = {"CPU runs": rounds, **runs[0].parameters}
+    return compare_runs(model.model.name, simulations, runs, wanted, texts(runs[0]), settings)
+
+
+def own_trace(trace: Path, compiled: Compiled, machines: Sequence[object]) -> Path:
+    """The file of one machine's trace: with several machines its name has the machine's."""
+    one = len(machines) == 1
+    return trace if one else trace.with_stem(f"{trace.stem}.{compiled.machine.name}")
+
+
+def random_inputs(program: Program, given: Mapping[str, Array]) -> dict[str, Array]:
+    """Numbers for inputs that nobody gave: seeded normal floats, zeros where integers are read."""
+    generator = np.random.default_rng(0)
+    found: dict[str, Array] = {}
+    for buffer in program.of_kind("input"):
+        if buffer.name not in given:
+            dtype = DTYPES[buffer.dtype].numpy
+            values = generator.standard_normal(buffer.shape)
+            found[buffer.name] = (values if is_float(buffer.dtype) else 0 * values).astype(dtype)
+    return found
+
+
+def shares(coverage: Coverage) -> Share:
+    """The part of a graph that instructions of more than one node compute."""
+    rows = coverage.instructions.values()
+    fused = [row for row in rows if row.nodes > row.calls]
+
+    def share(what: str) -> float:
+        whole = sum(getattr(row, what) for row in rows)
+        return sum(getattr(row, what) for row in fused) / whole if whole else 1.0
+
+    return Share(share("nodes"), share("operations"), share("bytes"))
+
+
+def is_text(name: str) -> bool:
+    """Whether an output is text: UTF-8 bytes, as many as parameter `written` says."""
+    return name.rpartition("/")[2] == TEXT
+
+
+def text_of(result: Result, name: str) -> str:
+    data = result.outputs[name].tobytes()
+    return data[: result.parameters.get("written", len(data))].decode(errors="replace")
 
 
 def texts(result: Result) -> dict[str, str]:
     """Outputs that are text."""
-    return {
-        name: array.tobytes().decode(errors="replace")
-        for name, array in result.outputs.items()
-        if name == TEXT
-    }
+    return {name: text_of(result, name) for name in result.outputs if is_text(name)}
 
 
 def shown_outputs(result: Result) -> list[str]:
     """A line for each output: text as it is, arrays by shape and first values."""
     lines = []
     for name, array in result.outputs.items():
-        if name == TEXT:
-            lines.append(array.tobytes().decode(errors="replace"))
+        if is_text(name):
+            lines.append(text_of(result, name))
         else:
             first = np.array2string(array.reshape(-1)[:6], precision=6, separator=" ")
             lines.append(f"{name} {array.dtype} {list(array.shape)} {first}")
@@ -346,13 +393,18 @@ def listing(kind: str, plugins: Sequence[str | Path] = ()) -> list[Entry]:
     if kind == "plugins":
         return [Entry(o.plugin, o.plugin, o.distribution, o.version, "") for o in registry.plugins]
     found = getattr(registry, kind)
-    return [
+    host = Entry("host", "runtime.host", "infinisa", own_version(), "this CPU, probed when used")
+    extra = [host] if kind == "machines" else []
+    return extra + [
         Entry(name, e.origin.plugin, e.origin.distribution, e.origin.version, _about(e.item))
         for name, e in sorted(found.items())
     ]
 
 
 def _about(item: object) -> str:
+    if isinstance(item, Operator):
+        until = f" to {item.until}" if item.until else ""
+        return f"{item.domain or 'ai.onnx'}, since version {item.since}{until}"
     text = item.documentation if isinstance(item, Instruction) else (item.__doc__ or "")
     if isinstance(item, Machine):
         return f"{item.cores} x {item.peak() / item.cores / 1e9:.0f} Gop/s, {item.dram.name}"
@@ -381,7 +433,14 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+        os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

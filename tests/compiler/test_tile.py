@@ -1,6 +1,7 @@
 """Which calls are joined, in tiles of what size, and what is found only once."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from infinisa.compiler import layers, tile
 from infinisa.compiler.cost import Group, tile_sizes
 from infinisa.compiler.handmade import Handmade
 from infinisa.compiler.home import Setting
+from infinisa.compiler.nest import Cut
 from infinisa.compiler.tile import atoms, orders, schedule
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction
@@ -103,7 +105,7 @@ def test_the_outermost_axis_is_dealt_out_over_the_cores() -> None:
 
     assert group.spread in ("m", "n")
     assert group.step == 128
-    assert group.tile[group.spread] <= 256
+    assert group.tile[Cut(group.spread)] <= 256
 
 
 def test_an_axis_is_as_long_as_its_parameter_usually_is() -> None:
@@ -119,14 +121,14 @@ def test_an_axis_is_as_long_as_its_parameter_usually_is() -> None:
 
 
 def test_repeated_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    searched: list[Group | None] = []
-    search = tile.Search._search
+    searched = []
+    costed = tile.Search._costed
 
-    def counted(self: tile.Search, first: int, setting: Setting, *rest: object) -> Group | None:
-        searched.append(search(self, first, setting, *rest))  # type: ignore[arg-type]  # as given
-        return searched[-1]
+    def counted(self: tile.Search, setting: Setting, *rest: Any) -> Group | None:
+        searched.append(setting)
+        return costed(self, setting, *rest)
 
-    monkeypatch.setattr(tile.Search, "_search", counted)
+    monkeypatch.setattr(tile.Search, "_costed", counted)
 
     def searches(times: int) -> int:
         searched.clear()

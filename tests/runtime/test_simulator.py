@@ -451,15 +451,19 @@ def test_a_stage_of_known_cycles_is_not_simulated_again(monkeypatch: pytest.Monk
 def test_like_layers_with_other_weights_are_simulated_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Axes, buffers and opcodes are called otherwise; the report still has each by its name."""
     build = tiles("x", "y")
-    build.axis("s", 4)
     stages: list[list[Statement]] = []
     for layer in range(3):
+        build.axis(f"a{layer}", 4)
         build.tensor(f"w{layer}", 4, kind="weight")
         build.tile(f"p{layer}", 4)
         load = build.load(f"p{layer} s{layer}", f"w{layer} s{layer}")
         use = build.issue("positive", [f"p{layer} s{layer}"], ["y"])
-        stages.append([Loop(f"s{layer}", "s", 2, (load, use))])
+        name = f"positive.{layer}"
+        build.opcodes[name] = replace(build.opcodes["positive"], name=name)
+        body = (load, replace(use, opcode=name))
+        stages.append([Loop(f"s{layer}", f"a{layer}", 2, body)])
     program = build.program(*stages)
     apart = run(program, machine())
     ran: list[int] = []
@@ -473,6 +477,7 @@ def test_like_layers_with_other_weights_are_simulated_once(
     report = simulate(program, LIBRARY, machine())
 
     assert ran == [0]
+    assert [row.issues for row in report.opcodes] == [6, 2, 2, 2]
     assert replace(report, events=()) == replace(apart, events=())
 
 

@@ -169,7 +169,9 @@ def stored(path: Path, name: str, entry: object, data: int, size: int) -> Stored
     if not all(type(n) is int and n >= 0 for n in shape):
         raise ModelError(f"{where}: shape must be whole numbers, not {shape}")
     expected = math.prod(shape) * DTYPES[TYPES[kind]].size
-    if start < 0 or stop - start != expected:
+    if start < 0:
+        raise ModelError(f"{where}: data_offsets must not be negative")
+    if stop - start != expected:
         raise ModelError(f"{where} must have {expected} bytes, not {stop - start}")
     if data + stop > size:
         raise ModelError(f"{where} is cut off: it ends at byte {data + stop} of {size}")

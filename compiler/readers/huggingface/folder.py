@@ -147,8 +147,9 @@ def add_decoder(folder: Folder, context: int, network: Callable[[Node], Step]) -
     following = b.name("next", argmax(step.logits, "v"))
 
     def finish(graph: GraphBuilder, last: Count) -> None:
-        graph.axis("t", last + 1, most=context)
-        graph.axis("r", 1, start=last, end=context)
+        """The token after position `last` must still have a place, so `last` is before `most`."""
+        graph.axis("t", last + 1, most=most)
+        graph.axis("r", 1, start=last, end=most)
         graph.output("logits", step.logits)
         for cache in step.updates:
             graph.update(cache)
@@ -159,7 +160,7 @@ def add_decoder(folder: Folder, context: int, network: Callable[[Node], Step]) -
     prefill.works_on(prompt)
     finish(prefill, prompt + -1)
     decode = b.graph("decode", Repeat("turn", tokens + -1))
-    decode.axis("s", 1, start=prompt + turn, end=context)
+    decode.axis("s", 1, start=prompt + turn, end=most)
     decode.works_on(1)
     finish(decode, prompt + turn)
     if folder.options.codec:

@@ -1,0 +1,161 @@
+"""The compiler on one page: what each stage makes of a model, in order."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from infinisa.isa.assembly import to_text
+from infinisa.isa.errors import CompileError, InfinisaError
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import show
+from infinisa.isa.machine import Machine
+from infinisa.isa.program import Opcode, Program
+from infinisa.isa.verify import verify
+
+from .calls import Access, Covered
+from .canonical import Canonical
+from .cost import Group
+from .cover import Coverage, canonical_graph, cover_and_report
+from .emit import emit
+from .graph import Model
+from .tile import schedule
+
+Progress = Callable[..., None]
+
+
+@dataclass
+class Compilation:
+    """A model on its way to a program: each stage adds its part.
+
+    forms     the canonical form of each graph
+    covered   each graph as calls, and `coverage` by graph
+    groups    the calls of each graph in scheduled groups
+    program   the result
+    """
+
+    model: Model
+    machine: Machine
+    library: Mapping[str, Instruction]
+    forms: list[Canonical] = field(default_factory=list)
+    covered: list[Covered] = field(default_factory=list)
+    coverage: dict[str, Coverage] = field(default_factory=dict)
+    groups: list[list[Group]] = field(default_factory=list)
+    made: Program | None = None
+
+    @property
+    def program(self) -> Program:
+        if self.made is None:
+            raise CompileError(f"model {self.model.name!r} has not been compiled to its end")
+        return self.made
+
+    # -- the stages
+
+    def canonicalise(self) -> None:
+        """One form for expressions that are equal over the reals."""
+        self.forms = [canonical_graph(graph) for graph in self.model.graphs]
+
+    def cover(self) -> None:
+        """Which instruction computes what."""
+        opcodes: dict[object, Opcode] = {}
+        for graph, form in zip(self.model.graphs, self.forms, strict=True):
+            covered, self.coverage[graph.name] = cover_and_report(
+                self.model, graph, self.machine, self.library, form=form, opcodes=opcodes
+            )
+            self.covered.append(covered)
+
+    def schedule(self) -> None:
+        """Which calls share loops, in tiles of what size."""
+        given = self.model.parameters
+        self.groups = [schedule(each, self.machine, parameters=given) for each in self.covered]
+
+    def emit(self) -> None:
+        """Loops, buffers and their addresses."""
+        parts = list(zip(self.covered, self.groups, strict=True))
+        self.made = emit(self.model.name, self.machine, parts, self.model.parameters)
+
+    def verify(self) -> None:
+        """Every access in bounds, every rule of programs kept."""
+        verify(self.program, self.machine, self.library)
+
+    # -- what they left, as text
+
+    def shown(self, stage: str) -> str:
+        match stage:
+            case "canonicalise":
+                return "\n".join(
+                    f"{graph.name}.{name} = {show(root)}"
+                    for graph, form in zip(self.model.graphs, self.forms, strict=True)
+                    for name, root in zip([*graph.outputs, *graph.updates], form.roots, strict=True)
+                )
+            case "cover":
+                return "\n".join(f"{each.name}:\n{calls_text(each)}" for each in self.covered)
+            case "schedule":
+                return "\n".join(
+                    f"{each.name}: {', '.join(call.name for call in group.calls)} "
+                    f"in order {' '.join(group.order)}, tiles {dict(group.tile)}"
+                    for each, groups in zip(self.covered, self.groups, strict=True)
+                    for group in groups
+                )
+        return to_text(self.program)
+
+
+STAGES: Mapping[str, Callable[[Compilation], None]] = {
+    "canonicalise": Compilation.canonicalise,
+    "cover": Compilation.cover,
+    "schedule": Compilation.schedule,
+    "emit": Compilation.emit,
+    "verify": Compilation.verify,
+}
+
+
+def compile_model(
+    model: Model,
+    machine: Machine,
+    library: Mapping[str, Instruction],
+    print_after: Collection[str] = (),
+    progress: Progress | None = None,
+) -> Compilation:
+    """The model as a program for a machine.
+
+    print_after  names of stages after which the state is printed to standard error
+    progress     told (stage, number, how many) before each stage
+
+    A stage that fails names itself in the error.
+    """
+    if unknown := [name for name in print_after if name not in STAGES]:
+        raise CompileError(f"stage must be one of {', '.join(STAGES)}, not {unknown[0]!r}")
+    work = Compilation(model, machine, library)
+    for number, (name, stage) in enumerate(STAGES.items()):
+        if progress:
+            progress(name, number, len(STAGES))
+        try:
+            stage(work)
+        except InfinisaError as error:
+            error.add_note(f"in stage {name!r} of compiling model {model.name!r}")
+            raise
+        if name in print_after:
+            print(f"--- after {name}", work.shown(name), sep="\n", file=sys.stderr)
+    return work
+
+
+def calls_text(covered: Covered) -> str:
+    """A graph's calls, a line each."""
+    lines = []
+    for call in covered.calls:
+        writes = ", ".join(map(access_text, call.writes))
+        reads = ", ".join(map(access_text, call.reads))
+        source = f"  # {call.source}" if call.source else ""
+        lines.append(f"  {writes} = {call.opcode.name}({reads}){source}")
+    return "\n".join(lines)
+
+
+def access_text(access: Access) -> str:
+    dimensions = []
+    for index in access.index:
+        terms = [axis if stride == 1 else f"{stride}*{axis}" for axis, stride in index.terms]
+        if index.offset or not terms:
+            terms.append(str(index.offset))
+        dimensions.append(" + ".join(terms).replace("+ -", "- "))
+    return f"{access.tensor}[{', '.join(dimensions)}]"

@@ -1,0 +1,209 @@
+"""This processor as a machine: measured once, then kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from infinisa.isa.errors import MachineError
+from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, load_machine
+
+from .jit.ir import Code, Function, Module, Target, Value, compile_text, constant
+
+VERSION = 1
+"""Of what is measured and how: another one does not read the old file."""
+
+SECOND_CACHE = 1 << 20
+"""Bytes, where the system does not tell."""
+
+DEPTH = 1024
+"""The longest k of one issue: the panels of a contraction then fit the second cache."""
+
+
+def probe(refresh: bool = False) -> Machine:
+    """The machine `host`: one core of this processor, in about 0.3 s the first time."""
+    path = cache_folder() / f"host-{processor()}.toml"
+    if not refresh:
+        with contextlib.suppress(MachineError):
+            return load_machine(path)
+    machine = measure()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}")
+        beside.write_text(machine.text(), "utf-8")
+        beside.replace(path)
+    return machine
+
+
+def measure() -> Machine:
+    """Clock, multiply-adds a cycle and bandwidth as they are now."""
+    lanes = Target.host().lanes
+    clock = _clock()
+    macs = max(1, round(_multiply_adds(lanes) / clock))
+    macs = 1 << max(0, round(float(np.log2(macs))))
+    cache = _second_cache()
+    rows = max(64, min(256, cache // 2 // (4 * DEPTH)))
+    matrix = {
+        "rows": 1,
+        "columns": macs,
+        "depth": DEPTH,
+        "issue_rows": rows,
+        "issue_columns": 512,
+        "overhead": 50,
+    }
+    vector = {"lanes": min(macs, lanes), "overhead": 50}
+    return Machine(
+        name="host",
+        clock=round(clock / 1e6) * 10**6,
+        dispatch=Dispatch(window=1, fetch=1, issue=1),
+        units=(
+            Unit(name="matrix", kind="matrix", dataflow="output", attributes=matrix),
+            Unit(name="vector", kind="vector", attributes=vector),
+            Unit(name="scalar", kind="scalar", attributes={"latency": 1}),
+            Unit(name="text", kind="text", attributes={"latency": 1}),
+        ),
+        memories=(
+            Memory(name="cache", size=cache, managed="hardware"),
+            Memory(
+                name="dram",
+                size=_main_memory(),
+                bandwidth=round(_bandwidth() / 1e8) * 10**8,
+                latency=round(100e-9 * clock),
+                managed="none",
+                shared=True,
+            ),
+        ),
+    )
+
+
+# ---------------------------------------------------------------- what the system tells
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what can be made again."""
+    if os.name == "nt":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "infinisa"
+
+
+def processor() -> str:
+    """A hash of what this processor is."""
+    features = llvm.get_host_cpu_features().flatten()
+    parts = [str(VERSION), platform.machine(), llvm.get_host_cpu_name(), features, _model()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _second_cache() -> int:
+    for index in range(8):
+        folder = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}")
+        with contextlib.suppress(OSError, ValueError):
+            if (folder / "level").read_text("utf-8").strip() == "2":
+                size = (folder / "size").read_text("utf-8").strip()
+                return int(size.rstrip("KM")) << {"K": 10, "M": 20}.get(size[-1], 0)
+    return SECOND_CACHE
+
+
+def _main_memory() -> int:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 8 << 30
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def _clock() -> float:
+    """Cycles a second: each link of a chain of additions and exclusive ors takes one."""
+    links = 64
+
+    def body(f: Function) -> None:
+        step, flip = f.parameters["a"], f.parameters["b"]
+
+        def turn(_: Value, values: list[Value]) -> list[Value]:
+            (x,) = values
+            for _link in range(links // 2):
+                x = f.binary("xor", f.binary("add", x, step), flip)
+            return [x]
+
+        (x,) = f.loop(0, f.parameters["n"], 1, turn, [step])
+        f.store(x, f.parameters["out"])
+
+    turns = 50_000
+    return links * turns / _fastest(_compiled(body), turns)
+
+
+def _multiply_adds(lanes: int) -> float:
+    """f32 multiply-adds a second."""
+    chains = 12
+
+    def body(f: Function) -> None:
+        factor = constant("float", 0.999, lanes)
+        more = constant("float", 1e-3, lanes)
+
+        def turn(_: Value, values: list[Value]) -> list[Value]:
+            return [f.intrinsic("fmuladd", [value, factor, more]) for value in values]
+
+        start = [constant("float", 0.1 * chain, lanes) for chain in range(chains)]
+        total, *rest = f.loop(0, f.parameters["n"], 1, turn, start)
+        for value in rest:
+            total = f.binary("fadd", total, value)
+        f.store(total, f.parameters["out"])
+
+    turns = 300_000
+    return chains * lanes * turns / _fastest(_compiled(body), turns)
+
+
+def _compiled(body: Callable[[Function], None]) -> Code:
+    module = Module()
+    given = [("out", "ptr"), ("n", "i64"), ("a", "i64"), ("b", "i64")]
+    f = Function(module, "run", given, public=True)
+    body(f)
+    f.done()
+    return compile_text(module.text, ["run"], optimise=False)
+
+
+def _fastest(code: Code, turns: int) -> float:
+    """Seconds of the best of a few runs: others only disturb."""
+    number = ctypes.c_int64
+    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, number, number, number)(code.addresses["run"])
+    out = np.zeros(64)
+    best = float("inf")
+    for _ in range(9):
+        began = time.perf_counter()
+        run(out.ctypes.data, turns, 12345, 54321)
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def _bandwidth() -> float:
+    """Bytes a second between the processor and its memory: a copy reads and writes each."""
+    source = np.ones(4 << 20)
+    target = np.empty_like(source)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        np.copyto(target, source)
+        best = min(best, time.perf_counter() - began)
+    return 2 * source.nbytes / best

@@ -1,0 +1,535 @@
+"""Contractions: sums of products over named axes, any strides, lengths known when they run.
+
+One side, X, holds the axis that is contiguous in the result: it is read as vectors, the other
+side, S, one number at a time. Three kernels do the work, shared by all contractions of a program:
+
+tile    R x V registers of the result stay put while all of k streams past; X in packed panels
+spread  rows of X, each times a number, are added to rows of the result: for few rows, or where
+        there are no vectors of our own
+dots    both sides contiguous along k: for few rows
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from infinisa.isa.language import Axis, Dot, Map, Node, Reduce, View
+
+from .expression import Env, Index, Place, rooted
+from .functions import STORED, register
+from .ir import BYTES, Function, Number, Value, constant, number
+from .microkernels import dots_kernel, spread_kernel, tile_kernel
+from .rows import Rows
+
+FEW_ROWS = 4
+"""Up to so many rows a side that is packed would not be used often enough."""
+
+DEEPEST = 1024
+"""Steps of k after which a panel would leave the second cache."""
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A contraction's operands by their roles: x is read as vectors along axis `vector`."""
+
+    x: Node
+    s: Node
+    vector: Axis
+    columns: tuple[Axis, ...]
+    rows: tuple[Axis, ...]
+    over: tuple[Axis, ...]
+
+
+class Contractions(Rows):
+    """Emits contractions and allots scratch memory."""
+
+    work: Value
+    used = 0
+    largest = 0
+
+    # -- scratch
+
+    @contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Memory allotted inside is free again afterwards."""
+        before = self.used
+        yield
+        self.used = before
+
+    def allot(self, elements: int, dtype: str) -> Value:
+        """Memory for so many elements."""
+        found = self.f.at(self.work, self.used)
+        size = (elements + 2 * self.target.lanes) * BYTES[STORED[dtype]]
+        self.used += -(-size // ALIGNMENT) * ALIGNMENT
+        self.largest = max(self.largest, self.used)
+        return found
+
+    def bound(self, axes: Sequence[Axis]) -> int:
+        return math.prod(self.frame.bounds[axis] for axis in axes)
+
+    def scratch_place(self, axes: Sequence[Axis], dtype: str) -> Place:
+        """A tensor over these axes, the last contiguous, as large as they can be."""
+        strides: dict[Axis, Number] = {}
+        size = 1
+        for axis in reversed(axes):
+            strides[axis] = size
+            size *= self.frame.bounds[axis]
+        return Place(self.allot(size, dtype), dtype, strides)
+
+    def packed_place(self, axes: Sequence[Axis], dtype: str) -> Place:
+        """The same without gaps: strides follow from the lengths as they are."""
+        strides: dict[Axis, Number] = {}
+        size: Number = 1
+        for axis in reversed(axes):
+            strides[axis] = size
+            size = self.f.multiply(self.frame.length(axis), size)
+        return Place(self.allot(self.bound(axes), dtype), dtype, strides)
+
+    # -- reading in place
+
+    def direct(self, node: Node) -> Place | None:
+        """Where a node already is in memory, perhaps under other strides."""
+        if node in self.initials:
+            return None
+        if node in self.places:
+            place = self.places[node]
+            return None if place.borders else place
+        if node in self.aliases:
+            other, more = self.aliases[node]
+            place_ = self.direct(other)
+            if place_ is None:
+                return None
+            offset = sum_of(
+                self.f, [(more[a].base, s) for a, s in place_.strides.items() if a in more]
+            )
+            kept = {a: s for a, s in place_.strides.items() if a not in more}
+            return replace(rooted(place_, self.f, offset), strides=kept)
+        if isinstance(node, View) and node.fill is None:
+            inner = self.direct(node.x)
+            return None if inner is None else self.seen_through(node, inner)
+        return None
+
+    def seen_through(self, node: View, inner: Place) -> Place | None:
+        """The memory of a viewed tensor as the view shows it, if its indices are sums."""
+        f, given = self.f, dict(node.index)
+        if any(index.divide != 1 or index.modulo for index in given.values()):
+            return None
+        strides: dict[Axis, Number] = {}
+        offset: Number = 0
+        for axis, stride in inner.strides.items():
+            if axis not in given:
+                strides[axis] = f.add(strides.get(axis, 0), stride)
+                continue
+            index = given[axis]
+            first: Number = index.offset
+            for mover, step in index.terms:
+                first = f.add(first, f.multiply(self.frame.starts.get(mover, 0), step))
+                strides[mover] = f.add(strides.get(mover, 0), f.multiply(stride, step))
+            first = f.subtract(first, self.frame.starts.get(axis, 0))
+            offset = f.add(offset, f.multiply(first, stride))
+        return replace(rooted(inner, f, offset), strides=strides)
+
+    def base(self, place: Place, env: Env) -> Value:
+        """The address at the axes that have a position."""
+        pairs = [(env[a].base, s) for a, s in place.strides.items() if a in env]
+        return rooted(place, self.f, sum_of(self.f, pairs)).pointer
+
+    # -- one contraction
+
+    def dot(self, node: Dot, place: Place, env: Env, accumulate: Number) -> None:
+        """place = a . b, or place += a . b where `accumulate` is 1."""
+        sides = self.sides(node, place, env)
+        if sides is None:
+            assert accumulate == 0, node
+            self.reduce(as_reduce(node), place, env)
+            return
+        batch = [a for a in node.axes if a in node.a.axes and a in node.b.axes and a not in env]
+        stored = [axis for axis in node.axes if axis not in env and axis not in batch]
+
+        def each(at: Env) -> None:
+            with self.scratch():
+                self.contract(node, sides, place, at, accumulate)
+
+        assert set(stored) == {*sides.rows, *sides.columns}
+        with self.scope():
+            self.loops(batch, env, each)
+
+    def loops(self, axes: Sequence[Axis], env: Env, body: Callable[[Env], None]) -> None:
+        """Plain loops, outermost first."""
+        if not axes:
+            body(env)
+            return
+        axis, *rest = axes
+
+        def turn(index: Value, _: list[Value]) -> None:
+            with self.scope():
+                self.loops(rest, {**env, axis: Index(index)}, body)
+
+        if self.frame.length(axis) == 1:
+            self.loops(rest, {**env, axis: Index(0)}, body)
+        else:
+            self.f.loop(0, self.frame.length(axis), 1, turn)
+
+    def sides(self, node: Dot, place: Place, env: Env) -> Sides | None:
+        """The roles, or None where a fold of products serves better."""
+        private = {
+            side: tuple(a for a in side.axes if a in node.axes and a not in other.axes
+                        and a not in env)
+            for side, other in ((node.a, node.b), (node.b, node.a))
+        }  # fmt: skip
+        if node.a is node.b or register(node.dtype) == "i1":
+            return None
+        over = tuple(axis for axis in node.over if self.frame.lengths[axis] != 1)
+        best: Sides | None = None
+        for x, s in ((node.b, node.a), (node.a, node.b)):
+            units = [axis for axis in private[x] if place.strides.get(axis) == 1]
+            for vector in sorted(units, key=lambda a: -self.frame.bounds[a])[:1]:
+                found = Sides(x, s, vector, private[x], private[s], over)
+                if best is None or self.frame.bounds[vector] > self.frame.bounds[best.vector]:
+                    best = found
+        return best if over else None
+
+    def contract(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
+        env = {**env, **{a: Index(0) for a in node.over if a not in sides.over}}
+        x, s = self.direct(sides.x), self.direct(sides.s)
+        few = self.bound(sides.rows) <= FEW_ROWS
+        kind = register(node.dtype)
+        last = self.contiguous(x, s, sides)
+        if few and last and x and s and self.frame.bounds[last] >= 2 * self.target.lanes:
+            self.dots(Job(self, kind, sides, place, x, s, env), last, accumulate)
+            return
+        spread = self.target.lanes == 1 or few
+        ready = spread and x is not None and x.strides.get(sides.vector) == 1
+        flat = ready or len(sides.over) == 1
+        if s is None or STORED[s.dtype] != kind or not flat:
+            s = self.pack(sides.s, (*sides.rows, *sides.over), node.dtype, env)
+        job = Job(self, kind, sides, place, x, s, env)
+        if ready:
+            self.spread(job, accumulate, few)
+        else:
+            self.panels(job, node.dtype, accumulate, spread)
+
+    def contiguous(self, x: Place | None, s: Place | None, sides: Sides) -> Axis | None:
+        """An axis of k along which both sides are contiguous."""
+        if x is None or s is None:
+            return None
+        for axis in sides.over:
+            if x.strides.get(axis) == 1 and s.strides.get(axis) == 1:
+                return axis
+        return None
+
+    def pack(self, node: Node, axes: Sequence[Axis], dtype: str, env: Env) -> Place:
+        """A side copied into scratch, widened, the last axis contiguous, without gaps."""
+        place = self.packed_place(axes, dtype)
+        self.fill(node, place, axes, env)
+        return place
+
+    # -- spread
+
+    def spread(self, job: Job, accumulate: Number, few: bool) -> None:
+        """X where it is. Without vectors of our own the compiler makes some of the inner loop."""
+        x, f, vector = job.x, self.f, job.sides.vector
+        assert x is not None
+        inner = max(job.sides.over, key=lambda axis: self.frame.bounds[axis])
+        outer = [axis for axis in job.sides.over if axis != inner]
+        others = [axis for axis in job.sides.columns if axis != vector]
+        self.clear(job, accumulate)
+        name = self.micro_spread(job.kind, x.dtype)
+        length, depth = self.frame.length(vector), self.frame.length(inner)
+        block, deep = (4096, 1 << 40) if few else (256, 256)
+
+        def part(first: Value, begin: Number, env: Env) -> None:
+            columns = f.minimum(f.subtract(length, first), block)
+            steps = f.minimum(f.subtract(depth, begin), deep)
+
+            def call(at: Env, rows: int) -> None:
+                at = {**at, vector: Index(first), inner: Index(begin)}
+                job.call(name(rows), x, at, inner, steps, columns)
+
+            self.row_tiles(job, env, 4, call)
+
+        def each(env: Env) -> None:
+            def column(first: Value, _: list[Value]) -> None:
+                if few:
+                    part(first, 0, env)
+                else:
+                    f.loop(0, depth, deep, lambda begin, _: part(first, begin, env))
+
+            f.loop(0, length, block, column)
+
+        self.loops([*others, *outer], job.env, each)
+
+    def clear(self, job: Job, accumulate: Number) -> None:
+        """Zeros in the result, unless it accumulates."""
+        f = self.f
+        axes = [*job.sides.rows, *job.sides.columns]
+
+        def clean() -> None:
+            vector = job.sides.vector if self.target.lanes > 1 else None
+            order = self.order(axes, job.place, vector)
+            nothing = constant(job.kind, 0)
+            with self.scope():
+                self.nest(order, vector, [], job.env, lambda at: self.store(nothing, job.place, at))
+
+        if accumulate == 0:
+            clean()
+        elif accumulate != 1:
+            f.when(f.compare("eq", number(accumulate), constant("i64", 0)), clean)
+
+    # -- panels
+
+    def panels(self, job: Job, dtype: str, accumulate: Number, spread: bool) -> None:
+        """X packed into panels of a few vectors; all rows pass by a panel while it is cached."""
+        # long: one loop nest, whose bodies share what the loops fix
+        f, frame, sides = self.f, self.frame, job.sides
+        count, rows = self.tile_shape(frame.bounds[sides.vector])
+        width = 256 if spread else count * self.target.lanes
+        others = [axis for axis in sides.columns if axis != sides.vector]
+        length: Number = 1
+        for axis in sides.over:
+            length = f.multiply(length, frame.length(axis))
+        job = replace(job, depth=length)
+        if spread:
+            self.clear(job, accumulate)
+            accumulate = 1
+        single = len(sides.over) == 1 and frame.bounds[sides.over[0]] > DEEPEST
+        name = self.micro_spread(job.kind, dtype) if spread else self.micro_tile(job.kind, count)
+        depth = frame.bounds[sides.over[0]] if single else self.bound(sides.over)
+        panel = self.allot(min(depth, DEEPEST // 2 if single else depth) * width, dtype)
+        vector = sides.vector
+
+        def one(env: Env, first: Number, columns: Number, begin: Number, steps: Number) -> None:
+            """One panel against all rows."""
+            place = self.panel_place(job, panel, dtype, width, first, begin)
+            with self.part(vector, first, columns):
+                if single:
+                    with self.part(sides.over[0], begin, steps):
+                        self.fill(sides.x, place, (*sides.over, vector), env)
+                else:
+                    self.fill(sides.x, place, (*sides.over, vector), env)
+            packed = Place(panel, dtype, {})
+            more = accumulate if begin == 0 else self.either_number(begin, accumulate)
+
+            def call(at: Env, tall: int) -> None:
+                at = {**at, vector: Index(first)}
+                if single:
+                    at = {**at, sides.over[0]: Index(begin)}
+                job.call(name(tall), packed, at, None, steps, columns, more, width)
+
+            self.row_tiles(job, env, 4 if spread else rows, call)
+
+        def column(first: Value, _: list[Value], env: Env) -> None:
+            columns = f.minimum(f.subtract(frame.length(vector), first), width)
+            if not single:
+                with self.scope():
+                    one(env, first, columns, 0, job.depth)
+                return
+
+            def block(begin: Value, _: list[Value]) -> None:
+                with self.scope():
+                    steps = f.minimum(f.subtract(job.depth, begin), DEEPEST // 2)
+                    one(env, first, columns, begin, steps)
+
+            f.loop(0, job.depth, DEEPEST // 2, block)
+
+        def each(env: Env) -> None:
+            f.loop(0, frame.length(vector), width, lambda i, v: column(i, v, env))
+
+        self.loops(others, job.env, each)
+
+    def either_number(self, begin: Number, accumulate: Number) -> Number:
+        """1 behind the first block of k, whatever the contraction itself does."""
+        f = self.f
+        later = f.compare("sgt", number(begin), constant("i64", 0))
+        return f.select(later, constant("i64", 1), number(accumulate))
+
+    def panel_place(
+        self, job: Job, panel: Value, dtype: str, width: int, first: Number, begin: Number
+    ) -> Place:
+        """[k][width], addressed by positions on the whole axes."""
+        strides: dict[Axis, Number] = {job.sides.vector: 1}
+        size: Number = width
+        for axis in reversed(job.sides.over):
+            strides[axis] = size
+            size = self.f.multiply(size, self.frame.length(axis))
+        offset = self.f.add(first, self.f.multiply(begin, width))
+        place = Place(panel, dtype, strides)
+        return rooted(place, self.f, self.f.subtract(0, offset))
+
+    @contextmanager
+    def part(self, axis: Axis, first: Number, length: Number) -> Iterator[None]:
+        """Loops over the axis take only these positions."""
+        frame = self.frame
+        before = frame.lengths[axis], frame.firsts.get(axis, 0)
+        frame.lengths[axis], frame.firsts[axis] = length, first
+        yield
+        frame.lengths[axis], frame.firsts[axis] = before
+
+    def tile_shape(self, columns: int) -> tuple[int, int]:
+        """(vectors, rows) of the register tile: least waste at the end, then the widest."""
+        lanes, registers = self.target.lanes, self.target.registers
+        vectors = -(-columns // lanes)
+        widest = 4 if registers >= 32 else 2
+        count = min(range(1, widest + 1), key=lambda n: (-(-vectors // n) * n, -n))
+        if vectors > 8 * widest:
+            count = widest
+        return count, min((registers - count - 1) // count, 12)
+
+    def row_tiles(self, job: Job, env: Env, tall: int, call: Callable[[Env, int], None]) -> None:
+        """Calls for all rows: tiles of `tall`, and the rest in powers of two."""
+        f, rows = self.f, job.sides.rows
+        if not rows:
+            call(env, 1)
+            return
+        row = max(rows, key=lambda axis: self.frame.bounds[axis])
+        bound, length = self.frame.bounds[row], self.frame.length(row)
+        tall = min(tall, bound)
+
+        def tiles(env: Env) -> None:
+            full = f.whole(length, tall)
+            if full == tall:
+                call({**env, row: Index(0)}, tall)
+            elif full != 0:
+                f.loop(0, full, tall, lambda i, _: call({**env, row: Index(i)}, tall))
+            rest, done = f.subtract(length, full), full
+            size = 1 << ((tall - 1).bit_length() - 1) if tall > 1 else 0
+            while size and rest != 0:
+                rest, done = self.rest_tile(size, rest, done, env, row, call)
+                size //= 2
+
+        self.loops([axis for axis in rows if axis != row], env, tiles)
+
+    def rest_tile(
+        self,
+        size: int,
+        rest: Number,
+        done: Number,
+        env: Env,
+        row: Axis,
+        call: Callable[[Env, int], None],
+    ) -> tuple[Number, Number]:
+        """One tile of `size` rows if so many are left: (what is left, rows done)."""
+        f = self.f
+        if isinstance(rest, int):
+            if rest < size:
+                return rest, done
+            call({**env, row: Index(done)}, size)
+            return rest - size, f.add(done, size)
+        some = f.compare("sge", rest, constant("i64", size))
+        f.when(some, lambda: call({**env, row: Index(done)}, size))
+        taken = f.select(some, constant("i64", size), constant("i64", 0))
+        return f.subtract(rest, taken), f.add(done, taken)
+
+    # -- dots
+
+    def dots(self, job: Job, last: Axis, accumulate: Number) -> None:
+        """A vector of products for each number of the result, folded at the end."""
+        f, sides, place, x = self.f, job.sides, job.place, job.x
+        assert x is not None
+        outer = [axis for axis in sides.over if axis != last]
+        others = [axis for axis in sides.columns if axis != sides.vector]
+        if outer:
+            self.clear(job, accumulate)
+            accumulate = 1
+        length = self.frame.length(sides.vector)
+        most = min(self.bound(sides.rows), 4) if sides.rows else 1
+        wide = 4
+
+        def tile(env: Env, tall: int) -> None:
+            def call(first: Value, count: int) -> None:
+                at = {**env, sides.vector: Index(first)}
+                name = self.micro_dots(job.kind, x.dtype, job.s.dtype, tall, count)
+                f.run(name, [
+                    ("ptr", self.base(x, at)), ("i64", x.strides[sides.vector]),
+                    ("ptr", self.base(job.s, at)), ("i64", job.row_stride(job.s)),
+                    ("ptr", self.base(place, at)), ("i64", job.row_stride(place)),
+                    ("i64", self.frame.length(last)), ("i64", accumulate),
+                ])  # fmt: skip
+
+            full = f.whole(length, wide)
+            f.loop(0, full, wide, lambda i, _: call(i, wide))
+            f.loop(full, length, 1, lambda i, _: call(i, 1))
+
+        def each(env: Env) -> None:
+            self.row_tiles(job, env, most, tile)
+
+        self.loops([*others, *outer], job.env, each)
+
+    # -- kernels
+
+    def micro_tile(self, kind: str, count: int) -> Callable[[int], str]:
+        def name(rows: int) -> str:
+            return tile_kernel(self.f.module, kind, self.target.lanes, rows, count)
+
+        return name
+
+    def micro_spread(self, kind: str, dtype: str) -> Callable[[int], str]:
+        def name(rows: int) -> str:
+            return spread_kernel(self.f.module, kind, dtype, self.target.lanes, rows)
+
+        return name
+
+    def micro_dots(self, kind: str, x: str, s: str, rows: int, count: int) -> str:
+        return dots_kernel(self.f.module, kind, (x, s), self.target.lanes, rows, count)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A contraction under way: where its sides and its result are, and the loops around it."""
+
+    emitter: Contractions
+    kind: str
+    sides: Sides
+    place: Place
+    x: Place | None
+    s: Place
+    env: Env
+    depth: Number = 0
+
+    @property
+    def row(self) -> Axis | None:
+        """The axis whose rows a tile takes; other axes of S are loops."""
+        rows, bounds = self.sides.rows, self.emitter.frame.bounds
+        return max(rows, key=lambda axis: bounds[axis]) if rows else None
+
+    def row_stride(self, place: Place) -> Number:
+        return place.strides.get(self.row, 0) if self.row else 0
+
+    def call(
+        self,
+        name: str,
+        x: Place,
+        env: Env,
+        inner: Axis | None,
+        steps: Number,
+        columns: Number,
+        accumulate: Number = 1,
+        width: int = 0,
+    ) -> None:
+        """Call a kernel; `inner` is the axis it runs along, None: all of k, without gaps."""
+        emitter, last = self.emitter, inner or self.sides.over[-1]
+        emitter.f.run(name, [
+            ("ptr", emitter.base(x, env)), ("i64", width or x.strides[last]),
+            ("ptr", emitter.base(self.s, env)), ("i64", self.row_stride(self.s)),
+            ("i64", self.s.strides[last]),
+            ("ptr", emitter.base(self.place, env)), ("i64", self.row_stride(self.place)),
+            ("i64", steps), ("i64", columns), ("i64", accumulate),
+        ])  # fmt: skip
+
+
+def as_reduce(node: Dot) -> Reduce:
+    """A contraction as a fold of products."""
+    product = Map("multiply", (node.a, node.b))
+    return Reduce("sum", product, node.over)
+
+
+def sum_of(f: Function, pairs: Sequence[tuple[Number, Number]]) -> Number:
+    total: Number = 0
+    for a, b in pairs:
+        total = f.add(total, f.multiply(a, b))
+    return total

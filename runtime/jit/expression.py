@@ -1,0 +1,439 @@
+"""The value of an expression at one position, or at a vector of positions along one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias
+
+from infinisa.isa.dtypes import DTYPES, is_float
+from infinisa.isa.errors import CompileError
+from infinisa.isa.functions import FUNCTIONS as ROWS
+from infinisa.isa.language import (
+    Affine,
+    Axis,
+    Cast,
+    Constant,
+    Gather,
+    Immediate,
+    Input,
+    Map,
+    Node,
+    Position,
+    Size,
+    Stack,
+    View,
+    arithmetic_type,
+)
+
+from .functions import FUNCTIONS, STORED, convert, narrow, register, saturate, widen
+from .ir import Function, Number, Target, Value, constant, number
+
+
+class Index(NamedTuple):
+    """A position from the start of its range: base + step * lane, or `lanes`, one a lane."""
+
+    base: Number
+    step: int = 0
+    lanes: Value | None = None
+
+    @property
+    def uniform(self) -> bool:
+        return not self.step and self.lanes is None
+
+
+Env: TypeAlias = Mapping[Axis, Index]
+
+
+class Border(NamedTuple):
+    """Positions of an axis from `low`, below `high`, are inside a buffer."""
+
+    axis: Axis
+    low: Number
+    high: Number
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A tensor in memory: where it starts and how many elements one step of an axis is.
+
+    With borders, positions outside of them read as `fill`.
+    """
+
+    pointer: Value
+    dtype: str
+    strides: Mapping[Axis, Number]
+    borders: tuple[Border, ...] = ()
+    fill: float = 0.0
+
+
+@dataclass
+class Frame:
+    """What the axes of an instruction are while it runs, and the most they can be.
+
+    starts and lengths of ranges; sizes of whole axes; bounds on lengths; where loops begin, if
+    they take only a part
+    """
+
+    starts: dict[Axis, Number] = field(default_factory=dict)
+    lengths: dict[Axis, Number] = field(default_factory=dict)
+    sizes: dict[Axis, Number] = field(default_factory=dict)
+    bounds: dict[Axis, int] = field(default_factory=dict)
+    firsts: dict[Axis, Number] = field(default_factory=dict)
+
+    def length(self, axis: Axis) -> Number:
+        if axis not in self.lengths:
+            raise CompileError(f"axis {axis!r} has no extent")
+        return self.lengths[axis]
+
+
+class Emitter:
+    """Adds code to a function that computes expressions.
+
+    places  where inputs and values computed before are
+    known   nodes whose values are in registers while this part of the code runs
+    mask    the lanes that exist, at the end of a row; None: all
+    """
+
+    def __init__(self, f: Function, target: Target, frame: Frame) -> None:
+        self.f, self.target, self.frame = f, target, frame
+        self.places: dict[Node, Place] = {}
+        self.aliases: dict[Node, tuple[Node, dict[Axis, Index]]] = {}
+        self.initials: dict[Node, tuple[Value, float]] = {}
+        self.known: set[Node] = set()
+        self.memo: dict[object, Value] = {}
+        self.mask: Value | None = None
+        self.width = 1
+
+    # -- scopes
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """What is computed inside is forgotten: it may not have run."""
+        memo = dict(self.memo)
+        yield
+        self.memo = memo
+
+    @contextmanager
+    def vector(self, width: int, mask: Value | None) -> Iterator[None]:
+        before = self.width, self.mask
+        self.width, self.mask = width, mask
+        yield
+        self.width, self.mask = before
+
+    @contextmanager
+    def guarded(self, mask: Value) -> Iterator[None]:
+        """Only lanes of `mask` are read inside."""
+        before = self.mask
+        if mask.width > 1:
+            self.mask = mask if before is None else self.f.binary("and", before, mask)
+        yield
+        self.mask = before
+
+    # -- indices
+
+    def lanes(self, index: Index) -> Value:
+        """An index as one i64 a lane."""
+        if index.lanes is not None:
+            return index.lanes
+        base = self.f.splat(number(index.base), self.width)
+        if not index.step:
+            return base
+        return self.f.binary("add", base, self.f.lane_numbers("i64", self.width, index.step))
+
+    def index(self, affine: Affine, env: Env) -> Index:
+        """An absolute index at a position."""
+        f = self.f
+        base: Number = affine.offset
+        step, lanes = 0, None
+        for axis, stride in affine.terms:
+            at = env[axis]
+            start = self.frame.starts.get(axis, 0)
+            base = f.add(base, f.multiply(f.add(start, at.base), stride))
+            step += stride * at.step
+            if at.lanes is not None:
+                term = f.binary("mul", at.lanes, constant("i64", stride))
+                lanes = term if lanes is None else f.binary("add", lanes, term)
+        found = self.sum(Index(base, step), lanes)
+        if affine.divide == 1 and not affine.modulo:
+            return found
+        return self.divided(found, affine)
+
+    def sum(self, index: Index, lanes: Value | None) -> Index:
+        if lanes is None:
+            return index
+        return Index(0, 0, self.f.binary("add", self.lanes(index), lanes))
+
+    def divided(self, index: Index, affine: Affine) -> Index:
+        if index.uniform and isinstance(index.base, int):
+            low = index.base // affine.divide
+            return Index(low % affine.modulo if affine.modulo else low)
+        value = number(index.base) if index.uniform else self.lanes(index)
+        if affine.divide != 1:
+            value, _ = self.floor(value, affine.divide)
+        if affine.modulo:
+            _, value = self.floor(value, affine.modulo)
+        return Index(value) if index.uniform else Index(0, 0, value)
+
+    def floor(self, value: Value, by: int) -> tuple[Value, Value]:
+        """(value // by, value % by), rounded down as in Python."""
+        f, divisor = self.f, constant("i64", by)
+        if by & (by - 1) == 0:
+            shift = constant("i64", by.bit_length() - 1)
+            return f.binary("ashr", value, shift), f.binary("and", value, constant("i64", by - 1))
+        quotient, rest = f.binary("sdiv", value, divisor), f.binary("srem", value, divisor)
+        below = f.compare("slt", rest, constant("i64", 0))
+        rest = f.select(below, f.binary("add", rest, divisor), rest)
+        return f.binary("add", quotient, f.convert("sext", below, "i64")), rest
+
+    def shifted(self, index: Index, by: Number) -> Index:
+        """An index minus a number."""
+        if by == 0:
+            return index
+        if index.lanes is not None:
+            return Index(0, 0, self.f.binary("sub", index.lanes, number(by)))
+        return index._replace(base=self.f.subtract(index.base, by))
+
+    def inside(self, index: Index, low: Number, high: Number) -> Value:
+        """Whether low <= index < high, for all lanes or for each."""
+        f = self.f
+        at = number(index.base) if index.uniform else self.lanes(index)
+        above = f.compare("sge", at, number(low))
+        return f.binary("and", above, f.compare("slt", at, number(high)))
+
+    def clipped(self, index: Index, low: Number, high: Number) -> Index:
+        """The nearest position from `low` to below `high`, for what is read in any case."""
+        f = self.f
+        last = f.subtract(high, 1)
+        if index.uniform:
+            return Index(f.maximum(f.minimum(index.base, last), low))
+        at = f.intrinsic("smin", [self.lanes(index), number(last)])
+        return Index(0, 0, f.intrinsic("smax", [at, number(low)]))
+
+    # -- memory
+
+    def load(self, place: Place, env: Env) -> Value:
+        """A tensor at a position, widened."""
+        if not place.borders:
+            return self._load(place, env)
+        f, env = self.f, dict(env)
+        within: list[Value] = []
+        for axis, low, high in place.borders:
+            index = env.get(axis, Index(0))
+            within.append(self.inside(index, low, high))
+            if index.uniform or index.lanes is not None:
+                index = self.clipped(index, low, high)
+            env[axis] = index
+        inside = self.every(within)
+        with self.guarded(inside):
+            raw = self._load(place, env)
+        fill = constant(raw.kind, _fitting(place.fill, place.dtype))
+        return f.select(inside, raw, fill)
+
+    def every(self, conditions: Sequence[Value]) -> Value:
+        found = conditions[0]
+        for more in conditions[1:]:
+            found = self.f.binary("and", found, more)
+        return found
+
+    def _load(self, place: Place, env: Env) -> Value:
+        f, kind = self.f, STORED[place.dtype]
+        base, step, lanes = self.offset(place, env)
+        pointer = f.at(place.pointer, base, kind)
+        if step == 0 and lanes is None:
+            raw = f.load(pointer, kind)
+        elif step == 1 and lanes is None:
+            raw = f.load(pointer, kind, self.width, self.mask)
+        else:
+            many = lanes or f.lane_numbers("i64", self.width, step)
+            raw = f.gather(f.addresses(pointer, many, kind), kind, self.mask)
+        return widen(f, raw, place.dtype)
+
+    def offset(self, place: Place, env: Env) -> tuple[Number, int, Value | None]:
+        """(first element, elements from lane to lane, or all elements by lane)."""
+        f = self.f
+        base: Number = 0
+        step, lanes = 0, None
+        for axis, stride in place.strides.items():
+            index = env[axis]
+            base = f.add(base, f.multiply(index.base, stride))
+            if index.step and isinstance(stride, int):
+                step += stride * index.step
+            elif index.step or index.lanes is not None:
+                by = self.lanes(index._replace(base=0))
+                term = f.binary("mul", by, number(stride))
+                lanes = term if lanes is None else f.binary("add", lanes, term)
+        if lanes is not None and step:
+            lanes = f.binary("add", lanes, f.lane_numbers("i64", self.width, step))
+            step = 0
+        return base, step, lanes
+
+    def store(self, value: Value, place: Place, env: Env) -> None:
+        """A register that holds a value of the place's type."""
+        f, kind = self.f, STORED[place.dtype]
+        raw = narrow(f, value, place.dtype)
+        base, step, lanes = self.offset(place, env)
+        pointer = f.at(place.pointer, base, kind)
+        if step == 0 and lanes is None:
+            f.store(f.extract(raw, 0), pointer)
+        elif step == 1 and lanes is None:
+            f.store(f.splat(raw, self.width), pointer, self.mask)
+        else:
+            many = lanes or f.lane_numbers("i64", self.width, step)
+            f.scatter(f.splat(raw, self.width), f.addresses(pointer, many, kind), self.mask)
+
+    # -- values
+
+    def value(self, node: Node, env: Env) -> Value:
+        """The value of a node at a position: one number if it is the same in all lanes."""
+        at = tuple(env.get(axis) for axis in node.axes)
+        varies = self.mask is not None and any(i is not None and not i.uniform for i in at)
+        key = (node, at, self.mask.text if self.mask and varies else "")
+        if key not in self.memo:
+            self.memo[key] = self._value(node, env)
+        return self.memo[key]
+
+    def _value(self, node: Node, env: Env) -> Value:
+        if node in self.places:
+            found = self.load(self.places[node], env)
+            if node in self.initials:
+                anew, first = self.initials[node]
+                return self.f.select(anew, constant(found.kind, first), found)
+            return found
+        if node in self.aliases:
+            other, more = self.aliases[node]
+            return convert(self.f, self.value(other, {**env, **more}), register(node.dtype))
+        match node:
+            case Constant(value):
+                return constant(register(node.dtype), value)
+            case Immediate(_, default):
+                return constant(register(node.dtype), default)
+            case Size(axis):
+                size = self.frame.sizes.get(axis)
+                if size is None:
+                    raise CompileError(f"axis {axis!r} has no extent")
+                return self.f.convert("trunc", number(size), "i32")
+            case Position(axis):
+                return self._position(axis, env)
+            case Map():
+                return self._map(node, env)
+            case Cast(x, target):
+                return saturate(self.f, self.value(x, env), x.dtype, target)
+            case View():
+                return self._view(node, env)
+            case Gather(table, index, axis):
+                return self._gather(table, index, axis, env)
+            case Stack(xs, axis):
+                return self._stack(node, xs, axis, env)
+            case Input(name):
+                raise CompileError(f"operand {name!r} has no place in memory")
+        raise CompileError(f"{type(node).__name__} cannot be computed at a single position")
+
+    def _position(self, axis: Axis, env: Env) -> Value:
+        index = env[axis]
+        start = self.frame.starts.get(axis, 0)
+        moved = self.shifted(index, self.f.subtract(0, start)) if start != 0 else index
+        at = number(moved.base) if moved.uniform else self.lanes(moved)
+        return self.f.convert("trunc", at, "i32")
+
+    def _map(self, node: Map, env: Env) -> Value:
+        row = ROWS[node.function]
+        kind = register(arithmetic_type(node.arguments) if row.result == "bool" else node.dtype)
+        values = [self.value(argument, env) for argument in node.arguments]
+        first = 1 if row.result == "branches" else 0
+        values[first:] = [convert(self.f, value, kind) for value in values[first:]]
+        return FUNCTIONS[node.function](self.f, *values)
+
+    def _view(self, node: View, env: Env) -> Value:
+        f, given = self.f, dict(node.index)
+        inner: dict[Axis, Index] = {}
+        within: list[Value] = []
+        for axis in node.x.axes:
+            if axis not in given:
+                inner[axis] = env[axis]
+                continue
+            index = self.shifted(self.index(given[axis], env), self.frame.starts.get(axis, 0))
+            if node.fill is not None:
+                length = self.frame.length(axis)
+                within.append(self.inside(index, 0, length))
+                if index.uniform or index.lanes is not None:
+                    index = self.clipped(index, 0, length)
+            inner[axis] = index
+        if not within:
+            return self.value(node.x, inner)
+        inside = self.every(within)
+        with self.guarded(inside):
+            found = self.value(node.x, inner)
+        fill = constant(found.kind, _fitting(node.fill or 0, node.dtype))
+        return f.select(inside, found, fill)
+
+    def _gather(self, table: Node, index: Node, axis: Axis, env: Env) -> Value:
+        at = self.value(index, env)
+        if at.kind != "i64":
+            at = self.f.convert("zext" if at.kind == "i1" else "sext", at, "i64")
+        found = Index(at) if at.width == 1 else Index(0, 0, at)
+        clipped = self.clipped(found, 0, self.frame.length(axis))
+        return self.value(table, {**env, axis: clipped})
+
+    def _stack(self, node: Node, xs: tuple[Node, ...], axis: Axis, env: Env) -> Value:
+        f, kind = self.f, register(node.dtype)
+        index = env[axis]
+        if index.uniform and isinstance(index.base, int):
+            return convert(f, self.value(xs[index.base], env), kind)
+        at = number(index.base) if index.uniform else self.lanes(index)
+        values = [convert(f, self.value(x, env), kind) for x in xs]
+        found = values[-1]
+        for place, value in reversed(list(enumerate(values[:-1]))):
+            found = f.select(f.compare("eq", at, constant("i64", place)), value, found)
+        return found
+
+    # -- what can be computed before a loop
+
+    def prepare(self, node: Node, env: Env, seen: set[object] | None = None) -> None:
+        """Compute what the known axes determine, so that inner loops find it."""
+        seen = set() if seen is None else seen
+        key = (node, tuple(env.get(axis) for axis in node.axes))
+        if key in seen or node in self.known or isinstance(node, Constant | Immediate):
+            return
+        seen.add(key)
+        if node not in self.places and node not in self.aliases and not self._computed(node):
+            return
+        if all(axis in env for axis in node.axes):
+            self.value(node, env)
+            return
+        if node in self.places:
+            return
+        if node in self.aliases:
+            other, more = self.aliases[node]
+            self.prepare(other, {**env, **more}, seen)
+            return
+        match node:
+            case View(x, pairs, None):
+                given = dict(pairs)
+                inner = {axis: env[axis] for axis in x.axes if axis in env and axis not in given}
+                for axis, affine in pairs:
+                    if all(a in env for a in affine.axes):
+                        at = self.index(affine, env)
+                        inner[axis] = self.shifted(at, self.frame.starts.get(axis, 0))
+                self.prepare(x, inner, seen)
+            case Gather(_, index, _):
+                self.prepare(index, env, seen)
+            case Map() | Cast():
+                for child in node.children:
+                    self.prepare(child, env, seen)
+
+    def _computed(self, node: Node) -> bool:
+        return isinstance(node, Map | Cast | View | Gather | Stack | Position | Size)
+
+
+def _fitting(fill: float | int | bool, dtype: str) -> float | int | bool:
+    """A fill as a number of this type."""
+    if is_float(dtype):
+        return float(DTYPES[dtype].numpy.type(fill))
+    return bool(fill) if dtype == "bool" else int(fill)
+
+
+def rooted(place: Place, f: Function, offset: Number) -> Place:
+    """The same tensor from another element on."""
+    return replace(place, pointer=f.at(place.pointer, offset, STORED[place.dtype]))

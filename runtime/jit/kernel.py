@@ -1,0 +1,606 @@
+"""One instruction on tiles of given shapes as one native function with run-time lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infinisa.isa.functions import FUNCTIONS
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import (
+    Axis,
+    Dot,
+    Gather,
+    Input,
+    Map,
+    Node,
+    Position,
+    Reduce,
+    Scan,
+    Stack,
+    Update,
+    View,
+    union,
+    walk,
+)
+
+from .contraction import Contractions, as_reduce
+from .expression import Border, Env, Frame, Index, Place
+from .functions import STORED, register
+from .ir import Number, Value, constant, number
+
+RECOMPUTE = 3
+"""A value wanted by several loops is stored if it costs more operations than this."""
+
+DEAR = 8
+"""A value that lacks axes of its loop is stored if it costs at least this."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """An operand as a kernel sees it: a region of a buffer of this shape.
+
+    axes    the axis of each dimension; "" is a single position
+    fill    what positions outside the buffer read as; None: there are none
+    buffer  its name: the kernel must know which operands share memory
+    region  how the region follows from ranges: equal regions are the same memory
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    axes: tuple[Axis, ...]
+    fill: float | None
+    buffer: str
+    region: object
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        found: list[int] = []
+        size = 1
+        for extent in reversed(self.shape):
+            found.append(size)
+            size *= extent
+        return tuple(reversed(found))
+
+    def place(self, pointer: Value, starts: Sequence[Number], f: Contractions) -> Place:
+        """The region in memory: `pointer` is where it starts, `starts` its first positions."""
+        strides: dict[Axis, Number] = {}
+        borders: list[Border] = []
+        for number_, (axis, stride) in enumerate(zip(self.axes, self.strides, strict=True)):
+            name = axis or f"#{number_}"
+            if axis or self.fill is not None:
+                strides[name] = stride
+            if self.fill is not None:
+                start, extent = starts[number_], self.shape[number_]
+                low = f.f.subtract(0, start)
+                borders.append(Border(name, low, f.f.subtract(extent, start)))
+        return Place(pointer, self.dtype, strides, tuple(borders), self.fill or 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A result: a node, where it goes, over which axes; the state there before, if any.
+
+    safe    it reads nothing that storing a result changes, but what it replaces itself
+    """
+
+    node: Node
+    place: Place
+    axes: tuple[Axis, ...]
+    state: Input | None = None
+    safe: bool = True
+
+
+class Kernel(Contractions):
+    """Emits blocks: several results together, with what they share computed once."""
+
+    accumulate: Number = 0
+
+    @staticmethod
+    def new_frame() -> Frame:
+        return Frame()
+
+    def block(self, stores: Sequence[Store], env: Env) -> None:
+        """Compute and store results at an environment.
+
+        Folds, contractions and shared values are computed first, each in loops of its own, inside
+        loops over the axes that are outer for all of them.
+        """
+        schedule = Schedule(self, stores, env)
+        self.level(schedule, 0, env)
+
+    def level(self, schedule: Schedule, depth: int, env: Env) -> None:
+        for node in schedule.stored:
+            if schedule.depth(node) == depth and node not in self.places:
+                self.materialise(node, env)
+        if depth < len(schedule.outer):
+            axis = schedule.outer[depth]
+
+            def turn(index: Value, _: list[Value]) -> None:
+                with self.scope():
+                    self.level(schedule, depth + 1, {**env, axis: Index(index)})
+
+            self.f.loop(0, self.frame.length(axis), 1, turn)
+        for store in schedule.stores:
+            if schedule.store_depth(store) == depth:
+                self.put(schedule, store, env)
+
+    # -- values kept for others
+
+    def materialise(self, node: Node, env: Env) -> None:
+        inner = [axis for axis in node.axes if axis not in env]
+        if isinstance(node, Scan):
+            self.scan(node, env)
+            return
+        if not inner:
+            if isinstance(node, Dot):
+                fold = as_reduce(node)
+                self.reduce(fold, None, env)
+                at = tuple(env.get(axis) for axis in node.axes)
+                self.memo[node, at, ""] = self.value(fold, env)
+            elif isinstance(node, Reduce):
+                self.reduce(node, None, env)
+            else:
+                self.value(node, env)
+            self.known.add(node)
+            return
+        order = self.result_order(node, inner) if isinstance(node, Dot) else inner
+        place = self.scratch_place(order, node.dtype)
+        match node:
+            case Dot():
+                self.dot_into(node, place, env)
+            case Reduce():
+                self.reduce(node, place, env)
+            case Update():
+                self.update(node, place, env, copied=False)
+            case _:
+                self.fill(node, place, inner, env)
+        self.places[node] = place
+
+    def result_order(self, node: Dot, inner: Sequence[Axis]) -> list[Axis]:
+        """Axes of a contraction's scratch: last the one that a side has contiguous already."""
+        best = max(
+            inner,
+            key=lambda axis: (
+                (axis in node.a.axes) != (axis in node.b.axes),
+                self.contiguous_in(node, axis),
+                inner.index(axis),
+            ),
+        )
+        return [*(axis for axis in inner if axis != best), best]
+
+    def contiguous_in(self, node: Dot, axis: Axis) -> bool:
+        side = node.a if axis in node.a.axes else node.b
+        place = self.places.get(side)
+        return place is not None and place.strides.get(axis) == 1
+
+    def dot_into(self, node: Dot, place: Place, env: Env, accumulate: Number = 0) -> None:
+        if self.sides(node, place, env) is None:
+            self.reduce(as_reduce(node), place, env)
+        else:
+            self.dot(node, place, env, accumulate)
+
+    # -- results
+
+    def put(self, schedule: Schedule, store: Store, env: Env) -> None:
+        """Store one result."""
+        node, place = store.node, store.place
+        free = node not in self.places and node not in self.known
+        if free and store in schedule.accumulating:
+            self.dot(schedule.accumulating[store], place, env, self.accumulate)
+        elif free and isinstance(node, Dot):
+            self.put_dot(node, store, env)
+        elif free and isinstance(node, Reduce) and set(store.axes) <= {*node.axes, *env}:
+            self.put_reduce(node, place, env)
+        elif free and isinstance(node, Update):
+            copied = self.same(node.x, place)
+            self.update(node, place, env, copied)
+        else:
+            self.fill(node, place, store.axes, env)
+
+    def put_dot(self, node: Dot, store: Store, env: Env) -> None:
+        kind = STORED[store.place.dtype] == register(node.dtype)
+        lacking = [axis for axis in store.axes if axis not in node.axes]
+        private = [a for a in node.axes if (a in node.a.axes) != (a in node.b.axes)]
+        if not lacking and kind and (self.sides(node, store.place, env) or not private):
+            self.dot_into(node, store.place, env)
+            return
+        with self.scratch():
+            self.materialise(node, env)
+            self.fill(node, store.place, store.axes, env)
+
+    def put_reduce(self, node: Reduce, place: Place, env: Env) -> None:
+        if all(axis in env for axis in node.axes):
+            self.reduce(node, None, env)
+            self.fill(node, place, node.axes, env)
+        else:
+            self.reduce(node, place, env)
+
+    def same(self, node: Node, place: Place) -> bool:
+        """Whether a node already lies exactly there."""
+        found = self.places.get(node)
+        return (
+            found is not None
+            and node not in self.initials
+            and (found.pointer, found.dtype) == (place.pointer, place.dtype)
+            and dict(found.strides) == dict(place.strides)
+        )
+
+    # -- recurrences
+
+    def scan(self, node: Scan, env: Env) -> None:
+        """All results of a recurrence, step by step; what a body emits is collected."""
+        body, f, siblings = node.body, self.f, self.siblings
+        states = [self.scratch_place(leaf.axes, leaf.dtype) for leaf in body.states]
+        after = [self.scratch_place(leaf.axes, leaf.dtype) for leaf in body.states]
+        emitted = [
+            self.scratch_place((body.axis, *given.axes), given.dtype) for given in body.emits
+        ]
+        for first, place, leaf in zip(node.initial, states, body.states, strict=True):
+            self.fill(first, place, leaf.axes, env)
+        before = dict(self.places), dict(self.aliases), set(self.known)
+        length = self.frame.length(body.axis)
+
+        def turn(index: Value, _: list[Value]) -> None:
+            last = f.subtract(f.subtract(length, 1), index)
+            at = Index(last if body.reverse else index)
+            for leaf, place in zip(body.states, states, strict=True):
+                self.places[leaf] = place
+            for leaf, given in zip(body.slices, node.xs, strict=True):
+                self.aliases[leaf] = (given, {body.axis: at})
+            stores = [
+                Store(value, place, leaf.axes)
+                for value, place, leaf in zip(body.next, after, body.states, strict=True)
+            ]
+            stores += [
+                Store(value, place, value.axes)
+                for value, place in zip(body.emits, emitted, strict=True)
+            ]
+            with self.scope(), self.scratch():
+                inner = {**env, body.axis: at}
+                self.block(stores, inner)
+                for leaf, old, new in zip(body.states, states, after, strict=True):
+                    self.places[leaf] = new
+                    self.fill(leaf, old, leaf.axes, inner)
+
+        f.loop(0, length, 1, turn)
+        self.places, self.aliases, self.known = before
+        results = [*states, *emitted]
+        for other in siblings:
+            if (other.body, other.initial, other.xs) == (body, node.initial, node.xs):
+                self.places[other] = results[other.output]
+        self.places[node] = results[node.output]
+
+    siblings: tuple[Scan, ...] = ()
+
+
+class Schedule:
+    """What a block computes before its results, and the loops around it.
+
+    stored        nodes kept for others, each before those that use it
+    outer         axes of the loops around everything
+    accumulating  results that are their state plus a contraction, added in place
+    """
+
+    def __init__(self, kernel: Kernel, stores: Sequence[Store], env: Env) -> None:
+        self.kernel, self.stores, self.env = kernel, list(stores), env
+        self.roots = [store.node for store in stores]
+        self.accumulating = {
+            store: dot for store in stores if (dot := self.accumulation(store)) is not None
+        }
+        self.stored = self.choose()
+        kernel.siblings = tuple(n for n in self.stored if isinstance(n, Scan))
+        self.outer = self.outer_axes()
+
+    # -- results that accumulate
+
+    def accumulation(self, store: Store) -> Dot | None:
+        kernel, node = self.kernel, store.node
+        if store.state is None or not store.safe or not isinstance(node, Map):
+            return None
+        if node.function != "add" or store.state not in node.arguments:
+            return None
+        dot = next((a for a in node.arguments if a is not store.state), None)
+        if not isinstance(dot, Dot) or set(dot.axes) != set(store.axes):
+            return None
+        initial = kernel.initials[store.state][1] if store.state in kernel.initials else 0.0
+        if initial != 0.0 or STORED[store.place.dtype] != register(dot.dtype):
+            return None
+        return dot if kernel.sides(dot, store.place, self.env) else None
+
+    # -- what is stored
+
+    def choose(self) -> list[Node]:
+        """Folds and contractions, and other values that several loops want."""
+        order = [node for node in walk(self.roots) if not self.there(node)]
+        absorbed = set(self.accumulating.values())
+        chosen: set[Node] = {
+            node
+            for node in order
+            if isinstance(node, Reduce | Dot | Scan | Update) and node not in absorbed
+        }
+        chosen |= {
+            store.node for store in self.stores if not store.safe and not self.there(store.node)
+        }
+        direct = {
+            store.node
+            for store in self.stores
+            if store.safe and isinstance(store.node, Reduce | Dot | Update)
+            and self.roots.count(store.node) == 1
+        }  # fmt: skip
+        used = {child for node in order for child in node.children}
+        chosen -= {node for node in direct if node not in used}
+        while (more := self.shared(order, chosen)) is not None:
+            chosen.add(more)
+        return [node for node in order if node in chosen]
+
+    def there(self, node: Node) -> bool:
+        return node in self.kernel.places or node in self.kernel.known
+
+    def nests(self, chosen: set[Node]) -> list[tuple[Node, frozenset[Axis]]]:
+        """(root, axes of its loops) for everything that will have loops of its own."""
+        found: list[tuple[Node, frozenset[Axis]]] = []
+        for node in [*chosen, *self.roots]:
+            match node:
+                case Reduce(_, x, _):
+                    found.append((x, frozenset(x.axes)))
+                case Dot(a, b, _):
+                    found += [(a, frozenset(a.axes)), (b, frozenset(b.axes))]
+                case Update(x, value, _):
+                    found += [(x, frozenset(x.axes)), (value, frozenset(value.axes))]
+                case Scan():
+                    found += [(child, frozenset(child.axes)) for child in node.children]
+                case _:
+                    found.append((node, frozenset(node.axes)))
+        for dot in self.accumulating.values():
+            found += [(dot.a, frozenset(dot.a.axes)), (dot.b, frozenset(dot.b.axes))]
+        return found
+
+    def shared(self, order: Sequence[Node], chosen: set[Node]) -> Node | None:
+        """A value, as large as possible, that is dear and wanted more than once."""
+        uses: dict[Node, int] = {}
+        broadcast: set[Node] = set()
+        for root, axes in dict.fromkeys(self.nests(chosen)):
+            for node in self.reached(root, chosen):
+                uses[node] = uses.get(node, 0) + 1
+                if self.lacks(node, axes):
+                    broadcast.add(node)
+        for node in reversed(order):
+            if node in chosen or not isinstance(node, Map) or node not in uses:
+                continue
+            if all(axis in self.env for axis in node.axes):
+                continue
+            cost = self.cost(node, chosen)
+            wanted = uses[node] > 1 and cost > RECOMPUTE
+            if wanted or (node in broadcast and cost >= DEAR):
+                return node
+        return None
+
+    def lacks(self, node: Node, axes: frozenset[Axis]) -> bool:
+        missing = axes - {*node.axes, *self.env}
+        return bool(missing) and self.kernel.bound(sorted(missing)) > 1 and bool(node.axes)
+
+    def reached(self, root: Node, chosen: set[Node]) -> list[Node]:
+        """What the loops of a root compute themselves; not what they only look up."""
+        found: dict[Node, None] = {}
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            stop = node is not root and node in chosen
+            if node in found or stop or self.there(node):
+                continue
+            found[node] = None
+            stack += [node.index] if isinstance(node, Gather) else node.children
+        return list(found)
+
+    def cost(self, node: Node, chosen: set[Node]) -> int:
+        maps = [n for n in self.reached(node, chosen - {node}) if isinstance(n, Map)]
+        return sum(FUNCTIONS[n.function].cost for n in maps)
+
+    # -- the loops around
+
+    def outer_axes(self) -> list[Axis]:
+        nodes = list(walk([*self.roots, *self.stored]))
+        if not self.stored or any(isinstance(node, Scan | Update) for node in nodes):
+            return []
+        inner: set[Axis] = set(self.env)
+        for node in nodes:
+            match node:
+                case Reduce(_, _, over):
+                    inner.update(over)
+                case Dot(a, b, over):
+                    inner.update(over)
+                    inner.update(set(a.axes) ^ set(b.axes))
+                case View(_, index, _):
+                    inner.update(axis for axis, _ in index)
+                case Gather(_, _, axis) | Stack(_, axis):
+                    inner.add(axis)
+        favourite = self.favourite()
+        axes = union([*(store.axes for store in self.stores), *(n.axes for n in self.stored)])
+        bounds = self.kernel.frame.bounds
+        return [a for a in axes if a not in inner and a != favourite and bounds.get(a, 2) > 1]
+
+    def favourite(self) -> Axis | None:
+        """The axis along which most reads and writes are contiguous: it is left for vectors."""
+        votes: dict[Axis, int] = {}
+        places = [store.place for store in self.stores]
+        places += [self.kernel.places[n] for n in walk(self.roots) if n in self.kernel.places]
+        for place in places:
+            for axis, stride in place.strides.items():
+                if stride == 1 and self.kernel.frame.bounds.get(axis, 2) > 1:
+                    votes[axis] = votes.get(axis, 0) + 1
+        return max(votes, key=lambda axis: votes[axis], default=None)
+
+    def depth(self, node: Node) -> int:
+        """How many of the outer loops a node is in."""
+        return max((self.outer.index(a) + 1 for a in node.axes if a in self.outer), default=0)
+
+    def store_depth(self, store: Store) -> int:
+        return max((self.outer.index(a) + 1 for a in store.axes if a in self.outer), default=0)
+
+
+# ---------------------------------------------------------------- the function of an instruction
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that decides a kernel's code, but for the instruction.
+
+    axes     start and length of each axis: a number, or None if it is known only when it runs
+    bounds   how long each axis can be
+    fresh    None: states always start anew
+    """
+
+    opcode: str
+    reads: tuple[Access, ...]
+    writes: tuple[Access, ...]
+    axes: tuple[tuple[Axis, int | None, int | None], ...]
+    sizes: tuple[tuple[Axis, int | None], ...]
+    bounds: tuple[tuple[Axis, int], ...]
+    outputs: tuple[int, ...]
+    fresh: bool | None
+
+
+def parameters(shape: Shape) -> list[tuple[str, str]]:
+    """The parameters of a kernel, in order; `program.py` gives the arguments in the same order."""
+    shared = {w.buffer for w in shape.writes}
+    shared = {name for name in shared if sum(w.buffer == name for w in shape.writes) > 1
+              or any(r.buffer == name for r in shape.reads)}  # fmt: skip
+    found = [("work", "ptr noalias")]
+    for side, accesses in (("r", shape.reads), ("w", shape.writes)):
+        for i, access in enumerate(accesses):
+            found.append((f"{side}{i}", "ptr" if access.buffer in shared else "ptr noalias"))
+            if access.fill is not None:
+                found += [(f"{side}{i}s{d}", "i64") for d in range(len(access.shape))]
+    for i, (_, start, length) in enumerate(shape.axes):
+        found += [(f"start{i}", "i64")] if start is None else []
+        found += [(f"length{i}", "i64")] if length is None else []
+    found += [(f"size{i}", "i64") for i, (_, size) in enumerate(shape.sizes) if size is None]
+    if shape.fresh is None:
+        found.append(("again", "i64"))
+    return found
+
+
+def build(kernel: Kernel, meaning: Instruction, shape: Shape) -> None:
+    """The body of an instruction's function."""
+    f, frame = kernel.f, kernel.frame
+    given = f.parameters
+    kernel.work = given["work"]
+    frame.bounds.update(shape.bounds)
+    for i, (axis, start, length) in enumerate(shape.axes):
+        frame.starts[axis] = given[f"start{i}"] if start is None else start
+        frame.lengths[axis] = given[f"length{i}"] if length is None else length
+    for i, (axis, size) in enumerate(shape.sizes):
+        frame.sizes[axis] = given[f"size{i}"] if size is None else size
+    reads, writes = (
+        [_place(kernel, side, i, access) for i, access in enumerate(accesses)]
+        for side, accesses in (("r", shape.reads), ("w", shape.writes))
+    )
+    kernel.places.update(zip(meaning.operands, reads, strict=True))
+    again: Number = given["again"] if shape.fresh is None else int(not shape.fresh)
+    kernel.accumulate = again
+    states = _states(kernel, meaning, shape, writes, again)
+    stores = []
+    for number_, (output, place) in enumerate(zip(shape.outputs, writes, strict=True)):
+        axes = tuple(axis for axis in shape.writes[number_].axes if axis)
+        safe = not _overtaken(meaning, shape, number_)
+        stores.append(Store(meaning.outputs[output], place, axes, states.get(output), safe))
+    kernel.block(stores, {})
+    f.done()
+
+
+def _place(kernel: Kernel, side: str, i: int, access: Access) -> Place:
+    given = kernel.f.parameters
+    starts: list[Number] = (
+        [] if access.fill is None else [given[f"{side}{i}s{d}"] for d in range(len(access.shape))]
+    )
+    return access.place(given[f"{side}{i}"], starts, kernel)
+
+
+def _states(
+    kernel: Kernel, meaning: Instruction, shape: Shape, writes: Sequence[Place], again: Number
+) -> dict[int, Input]:
+    """Where states are read: where their outputs are written, or at the start their initial."""
+    found: dict[int, Input] = {}
+    anew: Value | None = None
+    if not isinstance(again, int):
+        anew = kernel.f.compare("eq", number(again), constant("i64", 0))
+    for output, state in enumerate(meaning.states):
+        if output not in shape.outputs:
+            continue
+        place = writes[shape.outputs.index(output)]
+        kernel.places[state.input] = place
+        found[output] = state.input
+        if again != 1:
+            kernel.initials[state.input] = (anew or constant("i1", True), state.initial)
+    return found
+
+
+def _overtaken(meaning: Instruction, shape: Shape, number_: int) -> bool:
+    """Whether a result reads what storing a result may have changed before.
+
+    It may read what it overwrites itself at the same position: its own state, or an operand that
+    is the same region of the same buffer.
+    """
+    output, write = shape.outputs[number_], shape.writes[number_]
+    root = meaning.outputs[output]
+    plain = _plainly_read(root)
+    states = {s.input: o for o, s in enumerate(meaning.states) if o in shape.outputs}
+    for node in walk([root]):
+        if not isinstance(node, Input):
+            continue
+        if node in states:
+            if states[node] != output or node not in plain:
+                return True
+        elif node in meaning.operands:
+            read = shape.reads[meaning.operands.index(node)]
+            for other in shape.writes:
+                if read.buffer != other.buffer:
+                    continue
+                equal = (read.region, read.axes, read.fill) == (other.region, other.axes, None)
+                if other is not write or not equal or node not in plain:
+                    return True
+    return False
+
+
+def _plainly_read(root: Node) -> set[Node]:
+    """Inputs that a value reads at its own position only; none below folds and views."""
+    found: set[Node] = set()
+    stack, seen = [root], set[Node]()
+    beneath: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Map) or node is root:
+            if isinstance(node, Reduce | Dot | Scan | Update | View | Gather | Stack):
+                beneath.update(walk(node.children))
+            else:
+                stack += node.children
+        elif isinstance(node, Input):
+            found.add(node)
+        else:
+            beneath.update(walk([node]))
+    same = {node for node in found if set(node.axes) == set(root.axes)}
+    return same - beneath
+
+
+def axes_of(meaning: Instruction) -> tuple[Axis, ...]:
+    """Every axis that an instruction's code mentions."""
+    groups: list[Sequence[Axis]] = []
+    for node in walk(meaning.outputs):
+        groups.append(node.axes)
+        match node:
+            case Scan(body, _, _, _):
+                groups.append((body.axis,))
+                groups += [n.axes for n in walk((*body.next, *body.emits))]
+            case View(_, index, _) | Update(_, _, index):
+                groups += [(axis, *affine.axes) for axis, affine in index]
+    groups += [operand.axes for operand in meaning.operands]
+    return union(groups)
+
+
+def needs_starts(meaning: Instruction) -> bool:
+    """Whether the code depends on where ranges begin."""
+    return any(isinstance(n, Position | View | Update | Scan) for n in walk(meaning.outputs))

@@ -1,0 +1,211 @@
+"""The kernels that contractions are made of, for any strides; a program has one of each kind.
+
+They work on X, read as vectors, and S, read one number at a time; see `contraction.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .functions import STORED, convert, widen
+from .ir import FLOATS, Function, Module, Number, Value, constant, number
+
+SIGNATURE = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64"),
+             ("sk", "i64"), ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"),
+             ("columns", "i64"), ("more", "i64")]  # fmt: skip
+"""X and its elements from step to step; S and its elements from row to row and step to step; the
+result and its elements from row to row; steps of k; columns; whether to add to the result."""
+
+
+REORDERED = "fadd reassoc nsz contract"
+"""A sum that may be taken in another order, as vectors need."""
+
+
+def multiply_add(f: Function, a: Value, b: Value, c: Value) -> Value:
+    a, b, c = f.match(a, b, c)
+    if a.kind in FLOATS and a.width == 1:
+        return f.binary(REORDERED, f.binary("fmul contract", a, b), c)
+    if a.kind in FLOATS:
+        return f.intrinsic("fmuladd", [a, b, c])
+    return f.binary("add", f.binary("mul", a, b), c)
+
+
+def kernel(module: Module, name: str, signature: list[tuple[str, str]]) -> Function | None:
+    """A function to fill, or None where it is there already."""
+    if name in module.names:
+        return None
+    module.names.add(name)
+    return Function(module, name, signature)
+
+
+def tile_kernel(module: Module, kind: str, lanes: int, rows: int, count: int) -> str:
+    """rows x count vectors of the result; X is packed: [step][count * lanes]."""
+    # long: a kernel is one piece
+    name = f"tile_{kind}_{lanes}_{rows}x{count}"
+    f = kernel(module, name, SIGNATURE)
+    if f is None:
+        return name
+    p = f.parameters
+    zero = constant(kind, 0, lanes)
+    heads = [f.at(p["c"], f.multiply(p["cm"], r), kind) for r in range(rows)]
+    lefts = [f.at(p["s"], f.multiply(p["sm"], r), kind) for r in range(rows)]
+    wanted = f.splat(p["columns"], lanes)
+    masks = [f.compare("sgt", wanted, lane_range(f, lanes, v * lanes)) for v in range(count)]
+    places = [(r, v) for r in range(rows) for v in range(count)]
+
+    def before() -> list[Value]:
+        return [f.load(f.at(heads[r], v * lanes, kind), kind, lanes, masks[v]) for r, v in places]
+
+    again = f.compare("ne", p["more"], constant("i64", 0))
+    start = f.either(again, before, lambda: [zero] * len(places))
+
+    def step(index: Number, sums: list[Value]) -> list[Value]:
+        right = f.at(p["x"], f.multiply(p["xk"], index), kind)
+        vectors = [f.load(f.at(right, v * lanes, kind), kind, lanes) for v in range(count)]
+        offset = f.multiply(p["sk"], index)
+        found = list(sums)
+        for r in range(rows):
+            one = f.splat(f.load(f.at(lefts[r], offset, kind), kind), lanes)
+            for v in range(count):
+                found[r * count + v] = multiply_add(f, one, vectors[v], found[r * count + v])
+        return found
+
+    def four(index: Value, sums: list[Value]) -> list[Value]:
+        for ahead in range(4):
+            sums = step(f.add(index, ahead), sums)
+        return sums
+
+    many = f.whole(p["steps"], 4)
+    sums = f.loop(0, many, 4, four, start)
+    sums = f.loop(many, p["steps"], 1, step, sums)
+
+    def put(masked: bool) -> list[Value]:
+        for (r, v), value in zip(places, sums, strict=True):
+            f.store(value, f.at(heads[r], v * lanes, kind), masks[v] if masked else None)
+        return []
+
+    whole = f.compare("sge", p["columns"], constant("i64", count * lanes))
+    f.either(whole, lambda: put(False), lambda: put(True))
+    f.done()
+    return name
+
+
+def lane_range(f: Function, lanes: int, first: int) -> Value:
+    return f.binary("add", f.lane_numbers("i64", lanes), constant("i64", first, lanes))
+
+
+def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) -> str:
+    """Rows of X added to rows of the result, four steps of k (eight for one row) at a time."""
+    # long: a kernel is one piece
+    name = f"spread_{kind}_{dtype}_{lanes}_{rows}"
+    f = kernel(module, name, SIGNATURE)
+    if f is None:
+        return name
+    p = f.parameters
+    stored = STORED[dtype]
+    heads = [f.at(p["c"], f.multiply(p["cm"], r), kind) for r in range(rows)]
+    lefts = [f.at(p["s"], f.multiply(p["sm"], r), kind) for r in range(rows)]
+
+    def along(body: Callable[[Value, Value | None], None]) -> None:
+        """For every vector of columns."""
+        full = f.whole(p["columns"], lanes)
+
+        def turn(index: Value, _: list[Value]) -> None:
+            body(index, None)
+
+        f.loop(0, full, lanes, turn)
+        if lanes > 1:
+            rest = f.splat(number(f.subtract(p["columns"], full)), lanes)
+            mask = f.compare("slt", f.lane_numbers("i64", lanes), rest)
+            some = f.compare("slt", number(full), p["columns"])
+            f.when(some, lambda: body(number(full), mask))
+
+    def steps(index: Value, deep: int) -> None:
+        ones = [
+            [f.load(f.at(left, f.multiply(p["sk"], f.add(index, d)), kind), kind) for left in lefts]
+            for d in range(deep)
+        ]
+        rights = [f.at(p["x"], f.multiply(p["xk"], f.add(index, d)), stored) for d in range(deep)]
+
+        def add(column: Value, mask: Value | None) -> None:
+            vectors = []
+            for right in rights:
+                raw = f.load(f.at(right, column, stored), stored, lanes, mask)
+                vectors.append(convert(f, widen(f, raw, dtype), kind))
+            for r, head in enumerate(heads):
+                at = f.at(head, column, kind)
+                total = f.load(at, kind, lanes, mask)
+                for d in range(deep):
+                    total = multiply_add(f, ones[d][r], vectors[d], total)
+                f.store(total, at, mask)
+
+        along(add)
+
+    deep = 8 if rows == 1 else 4
+    many = f.whole(p["steps"], deep)
+    f.loop(0, many, deep, lambda i, _: steps(i, deep))
+    f.loop(many, p["steps"], 1, lambda i, _: steps(i, 1))
+    f.done()
+    return name
+
+
+DOTS = [("x", "ptr noalias"), ("xn", "i64"), ("s", "ptr noalias"), ("sm", "i64"),
+        ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"), ("more", "i64")]  # fmt: skip
+
+
+def dots_kernel(
+    module: Module, kind: str, types: tuple[str, str], lanes: int, rows: int, count: int
+) -> str:
+    """rows x count numbers of the result, contiguous along count; k contiguous in both sides."""
+    # long: a kernel is one piece
+    name = f"dots_{kind}_{types[0]}_{types[1]}_{lanes}_{rows}x{count}"
+    f = kernel(module, name, DOTS)
+    if f is None:
+        return name
+    p = f.parameters
+    kinds = STORED[types[0]], STORED[types[1]]
+    rights = [f.at(p["x"], f.multiply(p["xn"], v), kinds[0]) for v in range(count)]
+    lefts = [f.at(p["s"], f.multiply(p["sm"], r), kinds[1]) for r in range(rows)]
+
+    def read(pointer: Value, index: Number, side: int, mask: Value | None) -> Value:
+        raw = f.load(f.at(pointer, index, kinds[side]), kinds[side], lanes, mask)
+        return convert(f, widen(f, raw, types[side]), kind)
+
+    def step(index: Number, sums: list[Value], mask: Value | None = None) -> list[Value]:
+        x = [read(pointer, index, 0, mask) for pointer in rights]
+        s = [read(pointer, index, 1, mask) for pointer in lefts]
+        return [multiply_add(f, s[i // count], x[i % count], value) for i, value in enumerate(sums)]
+
+    size = rows * count
+    turns = 2 if size <= 4 and lanes > 1 else 1
+    full, big = f.whole(p["steps"], lanes), f.whole(p["steps"], lanes * turns)
+    start = [constant(kind, 0, lanes)] * size * turns
+
+    def many(index: Value, sums: list[Value]) -> list[Value]:
+        found: list[Value] = []
+        for turn in range(turns):
+            part = sums[turn * size : (turn + 1) * size]
+            found += step(f.add(index, turn * lanes), part)
+        return found
+
+    sums = f.loop(0, big, lanes * turns, many, start)
+    add = REORDERED if kind in FLOATS else "add"
+    for turn in range(1, turns):
+        sums[:size] = [f.binary(add, sums[i], sums[turn * size + i]) for i in range(size)]
+    sums = sums[:size]
+    if turns > 1:
+        sums = f.loop(big, full, lanes, step, sums)
+    if lanes > 1:
+        left = f.splat(number(f.subtract(p["steps"], full)), lanes)
+        mask = f.compare("slt", f.lane_numbers("i64", lanes), left)
+        ragged = f.compare("slt", number(full), p["steps"])
+        sums = f.either(ragged, lambda: step(full, sums, mask), lambda: sums)
+    again = f.compare("ne", p["more"], constant("i64", 0))
+    for i, value in enumerate(sums):
+        while value.width > 1:
+            value = f.binary(add, *f.halves(value))
+        at = f.at(f.at(p["c"], f.multiply(p["cm"], i // count), kind), i % count, kind)
+        before = f.select(again, f.load(at, kind), constant(kind, 0))
+        f.store(f.binary(add, value, before), at)
+    f.done()
+    return name

@@ -1,0 +1,571 @@
+"""A program as one native entry: its loop tree walked once, each issue a call of a kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.instance import resolve
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Affine, Axis, Input, Scan, Size, walk
+from infinisa.isa.program import (
+    COPIES,
+    Buffer,
+    Count,
+    Extent,
+    Issue,
+    Loop,
+    Opcode,
+    Operand,
+    Program,
+    Section,
+    Stage,
+    Statement,
+    core_share,
+)
+
+from .functions import STORED, narrow, register, saturate
+from .ir import Function, Module, Number, Target, Value, constant, number
+from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
+
+OUT_OF_RANGE, FAILED = 1, 2
+"""What an entry reports: a parameter makes an axis too long; an opaque instruction raised."""
+
+STATUS, ISSUE, CORE, CALL_HEAD = 0, 1, 2, 3
+"""Places in the call area: the status, the opaque issue's number and core; then its regions."""
+
+PAGE = 4096
+
+ENTRY = [("parameters", "ptr"), ("buffers", "ptr"), ("ends", "ptr"), ("work", "ptr"),
+         ("call", "ptr"), ("callback", "ptr")]  # fmt: skip
+"""Tables that an entry is given: parameters, addresses of buffers, how far outputs were written,
+scratch memory, the call area, and the function that runs opaque instructions."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A range while the code is written: its numbers, and the most its length can be."""
+
+    start: Number
+    length: Number
+    bound: int
+    first: Value | None = None
+    turns: Value | None = None
+
+
+@dataclass
+class Emission:
+    """The code of a program, and what a session must provide to run it.
+
+    cores     whose parts run one after the other
+    entries   one function a section
+    opaque    the issues that run outside, by their numbers
+    scratch   bytes of work memory
+    area      numbers in the call area
+    """
+
+    module: Module
+    cores: int
+    entries: list[str] = field(default_factory=list)
+    opaque: list[Issue] = field(default_factory=list)
+    scratch: int = 0
+    area: int = CALL_HEAD
+
+
+def emit(
+    program: Program, library: Mapping[str, Instruction], target: Target, cores: int
+) -> Emission:
+    """The whole program as code."""
+    emission = Emission(Module(), cores)
+    kernels = Kernels(program, library, target, emission)
+    for number_, section in enumerate(program.sections):
+        walker = Walker(program, section, kernels, f"section{number_}")
+        walker.run()
+        emission.entries.append(f"section{number_}")
+    return emission
+
+
+def output_dimensions(program: Program) -> dict[str, int]:
+    """Where in the table of ends each output's dimensions begin."""
+    found: dict[str, int] = {}
+    total = 0
+    for buffer in program.of_kind("output"):
+        found[buffer.name] = total
+        total += len(buffer.shape)
+    return found
+
+
+def chip_sizes(program: Program) -> dict[str, int]:
+    """Bytes of each on-chip memory of one core."""
+    sizes: dict[str, int] = {}
+    for buffer in program.buffers:
+        if not buffer.outer:
+            end = buffer.address + max(buffer.slots * buffer.pitch, buffer.bytes)
+            sizes[buffer.memory] = max(sizes.get(buffer.memory, 0), -(-end // PAGE) * PAGE)
+    return sizes
+
+
+class Kernels:
+    """The kernels of a program: one for each instruction on operands of one shape."""
+
+    def __init__(
+        self,
+        program: Program,
+        library: Mapping[str, Instruction],
+        target: Target,
+        emission: Emission,
+    ) -> None:
+        self.program, self.library, self.target = program, library, target
+        self.emission, self.module = emission, emission.module
+        self.names: dict[Shape, str] = {}
+        self.meanings: dict[tuple[str, tuple[str, ...]], Instruction] = {}
+
+    def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Instruction:
+        """What an opcode means on buffers of these types."""
+        types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
+        key = opcode.name, types
+        if key not in self.meanings:
+            self.meanings[key] = resolve(opcode, types, self.library)
+        return self.meanings[key]
+
+    def kernel(self, shape: Shape, meaning: Instruction) -> str:
+        """The name of the function; it is written at the first use."""
+        if shape not in self.names:
+            name = f"kernel{len(self.names)}"
+            self.names[shape] = name
+            f = Function(self.module, name, parameters(shape))
+            kernel = Kernel(f, self.target, Kernel.new_frame())
+            build(kernel, meaning, shape)
+            self.emission.scratch = max(self.emission.scratch, kernel.largest)
+        return self.names[shape]
+
+
+class Walker:
+    """Writes the function of one section."""
+
+    def __init__(self, program: Program, section: Section, kernels: Kernels, name: str) -> None:
+        self.program, self.section, self.kernels = program, section, kernels
+        self.f = Function(kernels.module, name, ENTRY, public=True)
+        self.given = self.f.parameters
+        self.places = {p.name: i for i, p in enumerate(program.parameters)}
+        self.numbers = {buffer.name: i for i, buffer in enumerate(program.buffers)}
+        self.ends = output_dimensions(program)
+        self.ranges: dict[str, Run] = {}
+        self.rotors = {buffer.rotor for buffer in program.buffers if buffer.slots > 1}
+        self.done: dict[str, Value] = {}
+        self.core: Number = 0
+        self.chips = chip_sizes(program)
+
+    def run(self) -> None:
+        f, repeat = self.f, self.section.repeat
+        if repeat is None:
+            self.turn()
+        else:
+            count = f.maximum(self.count(repeat.count), 0)
+            counter = self.slot(self.given["parameters"], self.places[repeat.counter])
+
+            def turn(index: Value, _: list[Value]) -> None:
+                f.store(index, counter)
+                self.turn()
+
+            f.loop(0, count, 1, turn)
+        f.jump("quit")
+        f.place("quit")
+        f.done()
+
+    def turn(self) -> None:
+        """One turn of the section, under the parameters as they stand."""
+        self.ranges = {}
+        for extent in self.section.extents:
+            self.ranges[extent.axis] = self.extent(extent)
+        for stage in self.section.stages:
+            self.stage(stage)
+
+    # -- numbers
+
+    def slot(self, table: Value, place: int) -> Value:
+        return self.f.at(table, place, "i64")
+
+    def count(self, count: Count) -> Number:
+        total: Number = count.constant
+        for name, factor in count.terms:
+            value = self.f.load(self.slot(self.given["parameters"], self.places[name]), "i64")
+            total = self.f.add(total, self.f.multiply(value, factor))
+        return total
+
+    def extent(self, extent: Extent) -> Run:
+        f = self.f
+        start, length = self.count(extent.start), f.maximum(self.count(extent.length), 0)
+        wrong = [
+            (f.subtract(length, extent.most), "sgt"),
+            (start, "slt"),
+            (f.subtract(f.add(start, length), extent.bound), "sgt"),
+        ]
+        for value, how in wrong:
+            if isinstance(value, int):
+                if (value > 0) if how == "sgt" else (value < 0):
+                    self.leave(constant("i1", True), OUT_OF_RANGE)
+            else:
+                self.leave(f.compare(how, value, constant("i64", 0)), OUT_OF_RANGE)
+        return Run(start, length, extent.most)
+
+    def leave(self, condition: Value, status: int) -> None:
+        """End the entry with a status if a condition holds."""
+        f = self.f
+        yes, no = f.label(), f.label()
+        f.branch(condition, yes, no)
+        f.place(yes)
+        f.store(constant("i64", status), self.slot(self.given["call"], STATUS))
+        f.jump("quit")
+        f.place(no)
+
+    # -- the tree
+
+    def stage(self, stage: Stage) -> None:
+        """The stage on every core, or on the first if nothing of it is dealt out."""
+        cores = self.kernels.emission.cores
+        if cores == 1 or not any(isinstance(i, Loop) and i.spread for i in stage.body):
+            self.core = 0
+            self.on_core(stage)
+            return
+
+        def turn(index: Value, _: list[Value]) -> None:
+            self.core = index
+            self.on_core(stage)
+
+        self.f.loop(0, cores, 1, turn)
+
+    def on_core(self, stage: Stage) -> None:
+        self.done = {}
+        for loop in _loops(stage.body):
+            if loop.range in self.rotors and not loop.spread:
+                cell = self.f.emit("ptr", 1, "alloca i64")
+                self.done[loop.range] = cell
+                self.f.store(constant("i64", 0), cell)
+        for name, _, _ in stage.lifetimes:
+            if self.program.buffer[name].kind == "state":
+                self.begin(self.program.buffer[name])
+        self.each(stage.body)
+
+    def begin(self, buffer: Buffer) -> None:
+        """A state that lives on chip while a stage runs, such as a scan's, at its start."""
+        f, kind = self.f, STORED[buffer.dtype]
+        first = constant(register(buffer.dtype), buffer.initial)
+        raw = narrow(f, saturate(f, first, DTYPES[buffer.dtype].wide, buffer.dtype), buffer.dtype)
+        base = self.pointer(buffer, [0] * len(buffer.shape))
+        count = math.prod(buffer.shape)
+        f.loop(0, count, 1, lambda i, _: f.store(raw, f.at(base, i, kind)))
+
+    def each(self, items: Iterable[Statement]) -> None:
+        for item in items:
+            if isinstance(item, Issue):
+                self.issue(item)
+            elif item.spread:
+                self.spread(item)
+            else:
+                self.loop(item)
+
+    def spread(self, item: Loop) -> None:
+        """The share of a core."""
+        f, parent, cores = self.f, self.ranges[item.parent], self.kernels.emission.cores
+        share = f.multiply(f.ceil_divide(f.ceil_divide(parent.length, cores), item.step), item.step)
+        share = f.maximum(share, 1)
+        offset = f.multiply(share, self.core)
+        rest = f.subtract(parent.length, offset)
+        bound = min(parent.bound, core_share(parent.bound, item.step, cores))
+        run = Run(f.add(parent.start, offset), f.minimum(share, rest), bound)
+        if isinstance(rest, int):
+            if rest > 0:
+                self.with_range(item, run, item.body)
+            return
+        some = f.compare("sgt", rest, constant("i64", 0))
+        f.when(some, lambda: self.with_range(item, run, item.body))
+
+    def loop(self, item: Loop) -> None:
+        f, parent = self.f, self.ranges[item.parent]
+        trips = f.ceil_divide(parent.length, item.step)
+        cell = self.done.get(item.range)
+        before = f.load(cell, "i64") if cell else None
+        if cell and before:
+            f.store(number(f.add(before, trips)), cell)
+
+        def piece(turn: Number) -> Run:
+            place = f.subtract(f.subtract(trips, 1), turn) if item.reverse else turn
+            offset = f.multiply(place, item.step)
+            length = _rest(f, parent.length, offset, item.step)
+            turns = number(f.add(before, turn)) if before else None
+            bound = min(item.step, parent.bound)
+            return Run(f.add(parent.start, offset), length, bound, number(turn), turns)
+
+        def body(turn: Number) -> None:
+            if item.ahead:
+                following = f.add(turn, 1)
+                last = f.compare("slt", number(following), number(trips))
+                f.when(last, lambda: self.with_range(item, piece(following), item.ahead))
+            self.with_range(item, piece(turn), item.body)
+
+        def all_turns() -> None:
+            if item.ahead:
+                self.with_range(item, piece(0), item.ahead)
+            if trips == 1:
+                body(0)
+            else:
+                f.loop(0, trips, 1, lambda turn, _: body(turn))
+
+        if isinstance(trips, int):
+            if trips:
+                all_turns()
+        elif item.ahead:
+            f.when(f.compare("sgt", trips, constant("i64", 0)), all_turns)
+        else:
+            all_turns()
+
+    def with_range(self, item: Loop, run: Run, body: Iterable[Statement]) -> None:
+        self.ranges[item.range] = run
+        self.each(body)
+
+    # -- issues
+
+    def region(self, operand: Operand) -> list[tuple[Number, Number, int]]:
+        """(start, length, most it can be) of each dimension."""
+        f, found = self.f, []
+        for dimension in operand.dimensions:
+            start: Number = dimension.offset
+            length: Number = 1
+            bound = 1
+            for term in dimension.terms:
+                run = self.ranges[term.range]
+                base = self.ranges[term.base].start if term.base else 0
+                start = f.add(start, f.multiply(f.subtract(run.start, base), term.stride))
+                length = f.add(length, f.multiply(f.subtract(run.length, 1), term.stride))
+                bound += term.stride * (run.bound - 1)
+            found.append((start, length, bound))
+        return found
+
+    def pointer(self, buffer: Buffer, starts: Sequence[Number]) -> Value:
+        """The address of a position in the slot of a buffer that these ranges turn to."""
+        f = self.f
+        table = self.slot(self.given["buffers"], self.numbers[buffer.name])
+        base = f.load(table, "ptr")
+        if buffer.slots > 1:
+            turns = self.ranges[buffer.rotor].turns
+            if turns is not None:
+                place = f.emit("i64", 1, f"urem i64 {turns.text}, {buffer.slots}")
+                base = f.at(base, f.multiply(place, buffer.pitch))
+        if not buffer.outer:
+            base = f.at(base, f.multiply(self.core, self.chips[buffer.memory]))
+        offset: Number = 0
+        size = 1
+        for start, extent in zip(reversed(starts), reversed(buffer.shape), strict=True):
+            offset = f.add(offset, f.multiply(start, size))
+            size *= extent
+        return f.at(base, f.multiply(offset, DTYPES[buffer.dtype].size))
+
+    def issue(self, issue: Issue) -> None:
+        opcode = self.program.opcode[issue.opcode]
+        if opcode.instruction in COPIES:
+            self.copy(issue)
+        else:
+            meaning = self.kernels.meaning(opcode, issue.reads)
+            if meaning.opaque:
+                self.opaque(issue)
+            else:
+                self.call(issue, opcode, meaning)
+        for operand in issue.writes:
+            self.record(operand)
+
+    def record(self, operand: Operand) -> None:
+        """How far an output was written."""
+        f = self.f
+        if operand.buffer not in self.ends:
+            return
+        for dimension, (start, length, _) in enumerate(self.region(operand)):
+            cell = self.slot(self.given["ends"], self.ends[operand.buffer] + dimension)
+            end = f.maximum(f.load(cell, "i64"), f.add(start, length))
+            f.store(number(end), cell)
+
+    def access(self, operand: Operand, axes: tuple[Axis, ...]) -> Access:
+        buffer = self.program.buffer[operand.buffer]
+        return Access(
+            buffer.dtype, buffer.shape, axes, operand.fill, operand.buffer, operand.dimensions
+        )
+
+    def call(self, issue: Issue, opcode: Opcode, meaning: Instruction) -> None:
+        """Call the kernel of an issue."""
+        reads = tuple(map(self.access, issue.reads, opcode.operands))
+        writes = tuple(map(self.access, issue.writes, opcode.results))
+        axes = self.axes(issue, meaning, opcode)
+        self.invoke(issue, opcode.name, meaning, reads, writes, axes, opcode.outputs)
+
+    def axes(
+        self, issue: Issue, meaning: Instruction, opcode: Opcode
+    ) -> dict[Axis, tuple[Number, Number, int]]:
+        """(start, length, most it can be) of every axis of an instruction."""
+        f = self.f
+        found = {
+            axis: (run.start, run.length, run.bound)
+            for axis, run in ((a, self.ranges[name]) for a, name in issue.axes)
+        }
+        for (_, axis), index in meaning.windows.items():
+            if axis not in found:
+                found[axis] = window(f, index, found)
+        for operand, names in zip(issue.reads, opcode.operands, strict=True):
+            for axis, (_, length, bound) in zip(names, self.region(operand), strict=True):
+                if axis and axis not in found:
+                    found[axis] = (0, length, bound)
+        return found
+
+    def invoke(
+        self,
+        issue: Issue,
+        name: str,
+        meaning: Instruction,
+        reads: tuple[Access, ...],
+        writes: tuple[Access, ...],
+        axes: Mapping[Axis, tuple[Number, Number, int]],
+        outputs: tuple[int, ...],
+    ) -> None:
+        used = [axis for axis in axes_of(meaning) if axis in axes]
+        used += [a for w in writes for a in w.axes if a and a in axes and a not in used]
+        used = list(dict.fromkeys(used))
+        starts = needs_starts(meaning)
+        sizes = {a: self.ranges[a].length for a in sizes_of(meaning) if a in self.ranges}
+        fresh, again = self.fresh(issue)
+        shape = Shape(
+            name,
+            reads,
+            writes,
+            tuple((a, _known(axes[a][0]) if starts else 0, _known(axes[a][1])) for a in used),
+            tuple((a, _known(size)) for a, size in sizes.items()),
+            tuple((a, max(axes[a][2], 1)) for a in used),
+            outputs,
+            fresh,
+        )
+        kernel = self.kernels.kernel(shape, meaning)
+        arguments: list[tuple[str, Number]] = [("ptr", self.given["work"])]
+        for operand in (*issue.reads, *issue.writes):
+            arguments += self.operand(operand)
+        for axis in used:
+            start, length, _ = axes[axis]
+            arguments += [("i64", start)] if starts and not isinstance(start, int) else []
+            arguments += [] if isinstance(length, int) else [("i64", length)]
+        arguments += [("i64", size) for size in sizes.values() if not isinstance(size, int)]
+        if fresh is None:
+            arguments.append(("i64", again))
+        self.f.run(kernel, arguments)
+
+    def operand(self, operand: Operand) -> list[tuple[str, Number]]:
+        """The arguments that say where an operand is."""
+        starts = [start for start, _, _ in self.region(operand)]
+        pointer = self.pointer(self.program.buffer[operand.buffer], starts)
+        found: list[tuple[str, Number]] = [("ptr", pointer)]
+        if operand.fill is not None:
+            found += [("i64", start) for start in starts]
+        return found
+
+    def fresh(self, issue: Issue) -> tuple[bool | None, Number]:
+        """(whether states start anew, if that is known; else a number that is 0 if they do)."""
+        if issue.fresh is None:
+            return True, 0
+        total: Value | None = None
+        for name in issue.fresh:
+            first = self.ranges[name].first
+            if first is None or first.text == "0":
+                continue
+            total = first if total is None else self.f.binary("or", total, first)
+        if total is None:
+            return True, 0
+        if total.constant:
+            return False, 1
+        some = self.f.compare("ne", total, constant("i64", 0))
+        return None, self.f.convert("zext", some, "i64")
+
+    def copy(self, issue: Issue) -> None:
+        """A region to another, as an instruction that is its operand."""
+        (read,), (write,) = issue.reads, issue.writes
+        source, target = self.region(read), self.region(write)
+        shared = min(len(source), len(target))
+        names = [f"d{i}" for i in range(shared)]
+        front = [""] * (len(source) - shared), [""] * (len(target) - shared)
+        dtype = self.program.buffer[read.buffer].dtype
+        leaf = Input("source", tuple(names), dtype)
+        meaning = Instruction(name="copy", unit="", operands=(leaf,), outputs=(leaf,))
+        axes = {
+            name: (0, length, bound)
+            for name, (_, length, bound) in zip(names, target[len(front[1]) :], strict=True)
+        }
+        reads = (self.access(read, (*front[0], *names)),)
+        writes = (self.access(write, (*front[1], *names)),)
+        self.invoke(issue, "", meaning, reads, writes, axes, (0,))
+
+    # -- opaque instructions
+
+    def opaque(self, issue: Issue) -> None:
+        """Hand the regions to the callback; it does the rest, in Python."""
+        f, emission = self.f, self.kernels.emission
+        values: list[Number] = [len(emission.opaque), self.core]
+        emission.opaque.append(issue)
+        for operand in (*issue.reads, *issue.writes):
+            buffer = self.program.buffer[operand.buffer]
+            turns = self.ranges[buffer.rotor].turns if buffer.slots > 1 else None
+            values.append(
+                0 if turns is None else f.emit("i64", 1, f"urem i64 {turns.text}, {buffer.slots}")
+            )
+            for start, length, _ in self.region(operand):
+                values += [start, length]
+        emission.area = max(emission.area, ISSUE + len(values))
+        for place, value in enumerate(values):
+            f.store(number(value), self.slot(self.given["call"], ISSUE + place))
+        f.line(f"call void {self.given['callback'].text}()")
+        status = f.load(self.slot(self.given["call"], STATUS), "i64")
+        self.leave(f.compare("ne", status, constant("i64", 0)), FAILED)
+
+
+def _known(value: Number) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _rest(f: Function, length: Number, offset: Number, step: int) -> Number:
+    """min(step, length - offset): known if no piece is shorter."""
+    if isinstance(length, int) and length % step == 0:
+        return step
+    return f.minimum(f.subtract(length, offset), step)
+
+
+def _loops(items: Iterable[Statement]) -> Iterable[Loop]:
+    for item in items:
+        if isinstance(item, Loop):
+            yield item
+            yield from _loops(item.body)
+
+
+def sizes_of(meaning: Instruction) -> list[Axis]:
+    """The axes whose whole extent an instruction wants."""
+    found: dict[Axis, None] = {}
+    for node in walk(meaning.outputs):
+        if isinstance(node, Size):
+            found[node.axis] = None
+        if isinstance(node, Scan):
+            for inner in walk((*node.body.next, *node.body.emits)):
+                if isinstance(inner, Size):
+                    found[inner.axis] = None
+    return list(found)
+
+
+def window(
+    f: Function, index: Affine, known: Mapping[Axis, tuple[Number, Number, int]]
+) -> tuple[Number, Number, int]:
+    """The positions that an affine index takes while its axes run over their ranges."""
+    start: Number = index.offset
+    length: Number = 1
+    bound = 1
+    for axis, stride in index.terms:
+        first, count, most = known[axis]
+        steps = f.subtract(count, 1)
+        low = first if stride > 0 else f.add(first, steps)
+        start = f.add(start, f.multiply(low, stride))
+        length = f.add(length, f.multiply(steps, abs(stride)))
+        bound += abs(stride) * (most - 1)
+    return start, length, bound

@@ -1,0 +1,267 @@
+"""Compiled programs and the memory they run in."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.errors import CompileError
+from infinisa.isa.instance import resolve
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.program import Buffer, Issue, Operand, Program, defaults, extents
+
+from ..values import Array, Result, bind
+from .ir import Code, Target, compile_text
+from .program import (
+    CALL_HEAD,
+    CORE,
+    ENTRY,
+    FAILED,
+    ISSUE,
+    OUT_OF_RANGE,
+    STATUS,
+    Emission,
+    chip_sizes,
+    emit,
+    output_dimensions,
+)
+
+BACKENDS = ("vector", "scalar")
+ALIGNMENT = 4096
+SLACK = 256
+"""Bytes behind every buffer: a clipped index into an empty region reads its first position."""
+
+
+def compile_program(
+    program: Program,
+    library: Mapping[str, Instruction],
+    backend: str = "vector",
+    *,
+    cores: int = 1,
+) -> Compiled:
+    """A program as native code.
+
+    backend  "vector": the widest vectors of this processor, written by us; "scalar": portable
+             code without vectors, left to LLVM's own passes
+    cores    that the program was compiled for; their parts run one after the other
+    """
+    if backend not in BACKENDS:
+        raise CompileError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
+    began = time.perf_counter()
+    scalar = backend == "scalar"
+    emission = emit(program, library, Target.scalar() if scalar else Target.host(), cores)
+    source = emission.module.text
+    code = compile_text(source, emission.entries, optimise=scalar)
+    seconds = time.perf_counter() - began
+    return Compiled(program, library, backend, seconds, len(source), emission, code)
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A program's native code.
+
+    seconds  it took to compile
+    ir       characters of its text in LLVM's language
+    """
+
+    program: Program
+    library: Mapping[str, Instruction]
+    backend: str
+    seconds: float
+    ir: int
+    emission: Emission = field(repr=False)
+    code: Code = field(repr=False)
+
+    def session(self, arrays: Mapping[str, Array]) -> Session:
+        """Memory with weights, and perhaps inputs and states, in place for many runs."""
+        return Session(self, arrays)
+
+    def run(
+        self, arrays: Mapping[str, Array], parameters: Mapping[str, int] | None = None
+    ) -> Result:
+        """Run once in memory of its own."""
+        return self.session(arrays).run({}, parameters)
+
+
+class Session:
+    """The memory of a compiled program, kept from run to run.
+
+    Weights are used where they are, if they are contiguous; inputs and states are copied in.
+    """
+
+    def __init__(self, compiled: Compiled, arrays: Mapping[str, Array]) -> None:
+        self.compiled, self.program = compiled, compiled.program
+        self.tensors: dict[str, Array] = {}
+        for buffer, array in zip(
+            [b for b in self.program.buffers if b.outer],
+            bind(self.program, arrays).values(),
+            strict=True,
+        ):
+            fixed = buffer.kind == "weight" and array.flags.c_contiguous and array.size
+            self.tensors[buffer.name] = array if fixed else _owned(array)
+        self.chips = self._chips()
+        self.parameters = np.zeros(max(1, len(self.program.parameters)), np.int64)
+        self.ends = np.zeros(1 + sum(len(b.shape) for b in self.program.buffers), np.int64)
+        self.call = np.zeros(compiled.emission.area, np.int64)
+        self.work = _bytes(compiled.emission.scratch)
+        self.buffers = np.array([self._address(b) for b in self.program.buffers] or [0], np.uint64)
+        self.failure: BaseException | None = None
+        self.callback = ctypes.CFUNCTYPE(None)(self._opaque)
+        types = [ctypes.c_void_p] * len(ENTRY)
+        self.entries = [
+            ctypes.CFUNCTYPE(None, *types)(compiled.code.addresses[name])
+            for name in compiled.emission.entries
+        ]
+
+    def run(
+        self, arrays: Mapping[str, Array], parameters: Mapping[str, int] | None = None
+    ) -> Result:
+        """Run all sections; `arrays` replace inputs and states, states else start anew."""
+        values = defaults(self.program, parameters)
+        self._bind(arrays)
+        self.ends[:] = 0
+        self.call[STATUS] = 0
+        for place, parameter in enumerate(self.program.parameters):
+            self.parameters[place] = values[parameter.name]
+        seconds: dict[str, float] = {}
+        tables: list[Array] = [self.parameters, self.buffers, self.ends, self.work, self.call]
+        given = [int(table.ctypes.data) for table in tables]
+        callback = ctypes.cast(self.callback, ctypes.c_void_p)
+        for section, entry in zip(self.program.sections, self.entries, strict=True):
+            began = time.perf_counter()
+            entry(*given, callback)
+            seconds[section.name] = time.perf_counter() - began
+            self._check(section.name)
+        names = [parameter.name for parameter in self.program.parameters]
+        final = dict(zip(names, map(int, self.parameters), strict=False))
+        return self._result(final, seconds)
+
+    # -- memory
+
+    def _chips(self) -> dict[str, NDArray[np.uint8]]:
+        sizes, cores = chip_sizes(self.program), self.compiled.emission.cores
+        return {name: _bytes(size * cores) for name, size in sizes.items()}
+
+    def _address(self, buffer: Buffer) -> int:
+        if buffer.outer:
+            return int(self.tensors[buffer.name].ctypes.data)
+        return int(self.chips[buffer.memory].ctypes.data) + buffer.address
+
+    def _bind(self, arrays: Mapping[str, Array]) -> None:
+        for buffer in self.program.buffers:
+            given, mine = arrays.get(buffer.name), self.tensors.get(buffer.name)
+            if mine is None:
+                continue
+            if given is not None:
+                only = {buffer.name: given}
+                fresh = bind_one(self.program, buffer, only)
+                np.copyto(mine, fresh)
+            elif buffer.kind == "state" and self.failure is None and self.started:
+                mine.fill(buffer.initial)
+        self.started = True
+
+    started = False
+
+    # -- opaque instructions
+
+    def _opaque(self) -> None:
+        """Run the opaque instruction that the entry has put into the call area.
+
+        An error cannot pass through native code: it is kept and raised behind it.
+        """
+        try:
+            issue = self.compiled.emission.opaque[int(self.call[ISSUE])]
+            self._run_opaque(issue)
+        except BaseException as error:  # it is raised again outside native code
+            self.failure = error
+            self.call[STATUS] = FAILED
+
+    def _run_opaque(self, issue: Issue) -> None:
+        opcode = self.program.opcode[issue.opcode]
+        types = [self.program.buffer[operand.buffer].dtype for operand in issue.reads]
+        meaning = resolve(opcode, types, self.compiled.library)
+        place = CALL_HEAD
+        views = []
+        for operand in (*issue.reads, *issue.writes):
+            view, place = self._view(operand, place)
+            views.append(view)
+        count = len(issue.reads)
+        flat = [np.ascontiguousarray(view).reshape(-1) for view in views[:count]]
+        out = [np.array(view).reshape(-1) for view in views[count:]]
+        assert meaning.body is not None
+        returned = meaning.body(*(a.data for a in flat), *(a.data for a in out))
+        numbers = returned if isinstance(returned, tuple) else (returned,)
+        names = [parameter.name for parameter in self.program.parameters]
+        for name, number in zip(issue.sets, numbers, strict=False):
+            self.parameters[names.index(name)] = int(number)
+        for view, array in zip(views[count:], out, strict=True):
+            view[...] = array.reshape(view.shape)
+
+    def _view(self, operand: Operand, place: int) -> tuple[Array, int]:
+        """The region of an operand that the call area holds, and where the next one is."""
+        buffer = self.program.buffer[operand.buffer]
+        turn = int(self.call[place])
+        ends = self.call[place + 1 : place + 1 + 2 * len(buffer.shape)].reshape(-1, 2)
+        slices = tuple(slice(int(start), int(start + length)) for start, length in ends)
+        if buffer.outer:
+            array = self.tensors[buffer.name]
+        else:
+            core = int(self.call[CORE])
+            offset = core * chip_sizes(self.program)[buffer.memory]
+            offset += buffer.address + turn * buffer.pitch
+            dtype = DTYPES[buffer.dtype].numpy
+            array = np.ndarray(buffer.shape, dtype, self.chips[buffer.memory].data, offset)
+        return array[slices], place + 1 + 2 * len(buffer.shape)
+
+    # -- results
+
+    def _check(self, section: str) -> None:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        if self.call[STATUS] == OUT_OF_RANGE:
+            names = [parameter.name for parameter in self.program.parameters]
+            values = dict(zip(names, map(int, self.parameters), strict=False))
+            found = next(s for s in self.program.sections if s.name == section)
+            extents(found, values)
+            raise AssertionError(f"section {section!r} ended early")
+
+    def _result(self, parameters: dict[str, int], seconds: dict[str, float]) -> Result:
+        starts = output_dimensions(self.program)
+        outputs = {}
+        for buffer in self.program.of_kind("output"):
+            first = starts[buffer.name]
+            ends = self.ends[first : first + len(buffer.shape)]
+            whole = self.tensors[buffer.name]
+            outputs[buffer.name] = whole[tuple(slice(0, int(n)) for n in ends)]
+        states = (buffer for buffer in self.program.of_kind("state") if buffer.outer)
+        kept = {buffer.name: self.tensors[buffer.name] for buffer in states}
+        return Result(outputs, kept, parameters, seconds)
+
+
+def bind_one(program: Program, buffer: Buffer, arrays: Mapping[str, Array]) -> Array:
+    """One array, checked and padded as `runtime.values.bind` does it."""
+    from dataclasses import replace
+
+    return bind(replace(program, buffers=(buffer,)), arrays)[buffer.name]
+
+
+def _bytes(size: int) -> NDArray[np.uint8]:
+    """Zeros at an aligned address, with slack behind."""
+    raw = np.zeros(size + SLACK + ALIGNMENT, np.uint8)
+    offset = -raw.ctypes.data % ALIGNMENT
+    return raw[offset : offset + size + SLACK]
+
+
+def _owned(array: Array) -> Array:
+    """A contiguous copy at an aligned address."""
+    memory = _bytes(array.nbytes)
+    copy = np.ndarray(array.shape, array.dtype, memory.data)
+    np.copyto(copy, array)
+    return copy

@@ -1,0 +1,347 @@
+"""Programs of one instruction in loops: native code, with vectors and without, equals NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from infinisa.isa import language as L
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.instruction import Instruction, instruction, step_of
+from infinisa.isa.language import Axis
+from infinisa.isa.program import (
+    Buffer,
+    Count,
+    Dimension,
+    Extent,
+    Issue,
+    Loop,
+    Opcode,
+    Operand,
+    Parameter,
+    Program,
+    Section,
+    Stage,
+    Statement,
+    Term,
+    parameter,
+)
+from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.jit.session import compile_program
+
+Array = NDArray[Any]
+BACKENDS = ("scalar", "vector")
+
+
+def dimension(meaning: Instruction, name: str, axis: Axis, ranges: Mapping[Axis, str]) -> Dimension:
+    """A dimension of an operand: its axis, or the window through which it is read."""
+    window = meaning.windows.get((name, axis))
+    if window is None:
+        return Dimension((Term(ranges[axis]),))
+    return Dimension(tuple(Term(ranges[a], "", s) for a, s in window.terms), window.offset)
+
+
+# long: one table of buffers, operands and loops
+def program_of(
+    meaning: Instruction,
+    sizes: Mapping[Axis, int],
+    steps: Mapping[Axis, int] | None = None,
+    *,
+    most: Mapping[Axis, int] | None = None,
+    types: Mapping[str, str] | None = None,
+    results: Sequence[str] = (),
+    order: Mapping[str, Sequence[Axis]] | None = None,
+    fill: Mapping[str, float] | None = None,
+    reverse: bool = False,
+) -> Program:
+    """One instruction over whole tensors, its axes in loops of `steps`.
+
+    sizes  of axes; an axis in `most` has a run-time length of at most that
+    order  other orders of dimensions, by the name of an operand or of a result ("out0")
+    """
+    most, steps, order = most or {}, steps or {}, order or {}
+    ranges = {axis: f"{axis}1" if axis in steps else axis for axis in sizes}
+    reduced = meaning.reduced if meaning.states else frozenset()
+    buffers, reads, writes, operands, written = [], [], [], [], []
+    for leaf in meaning.operands:
+        axes = tuple(order.get(leaf.name, leaf.axes))
+        shape = tuple(extent_of(meaning, leaf.name, a, {**sizes, **most}, fill) for a in axes)
+        kind = (types or {}).get(leaf.name, leaf.dtype)
+        buffers.append(Buffer(leaf.name, "dram", shape, kind, "input"))
+        dims = tuple(dimension(meaning, leaf.name, a, ranges) for a in axes)
+        reads.append(Operand(leaf.name, dims, (fill or {}).get(leaf.name)))
+        operands.append(axes)
+    for number, output in enumerate(meaning.outputs):
+        name = f"out{number}"
+        axes = tuple(order.get(name, output.axes))
+        shape = tuple({**sizes, **most}[a] for a in axes)
+        kind = results[number] if results else output.dtype
+        buffers.append(Buffer(name, "dram", shape, kind, "output"))
+        writes.append(Operand(name, tuple(Dimension((Term(ranges[a]),)) for a in axes)))
+        written.append(axes)
+    opcode = Opcode(
+        "op",
+        meaning.name,
+        meaning.meaning,
+        meaning.unit,
+        binding=tuple((axis, (axis,)) for axis in sizes),
+        operands=tuple(operands),
+        results=tuple(written),
+        outputs=tuple(range(len(meaning.outputs))),
+    )
+    fresh = tuple(ranges[a] for a in reduced if a in steps) if meaning.states else None
+    used = tuple(
+        (axis, ranges[axis]) for axis in sizes if axis in meaning.axes or used_in(meaning, axis)
+    )
+    body: tuple[Statement, ...] = (
+        Issue("op", meaning.unit, tuple(reads), tuple(writes), used, fresh),
+    )
+    for axis in sorted(steps, key=lambda a: a not in reduced):
+        body = (Loop(f"{axis}1", axis, steps[axis], body, reverse=reverse),)
+    extents = tuple(
+        Extent(axis, parameter(axis) if axis in most else Count(size), most.get(axis, size))
+        for axis, size in sizes.items()
+    )
+    given = tuple(Parameter(axis, most[axis], sizes[axis]) for axis in most)
+    section = Section("all", extents, (Stage("only", body),))
+    return Program("test", "host", given, (opcode,), tuple(buffers), (section,))
+
+
+def used_in(meaning: Instruction, axis: Axis) -> bool:
+    return any(axis in node.axes for node in L.walk(meaning.outputs))
+
+
+def extent_of(
+    meaning: Instruction,
+    name: str,
+    axis: Axis,
+    sizes: Mapping[Axis, int],
+    fill: Mapping[str, float] | None,
+) -> int:
+    window = meaning.windows.get((name, axis))
+    if window is None:
+        return sizes[axis]
+    top = window.offset + sum(s * (sizes[a] - 1) for a, s in window.terms)
+    return top + 1 - (1 if fill and name in fill else 0)
+
+
+def arrays_for(program: Program, seed: int = 0) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    found = {}
+    for buffer in program.of_kind("input"):
+        if DTYPES[buffer.dtype].wide in ("f32", "f64"):
+            made: Array = rng.standard_normal(buffer.shape)
+        else:
+            made = rng.integers(0, 8, buffer.shape)
+        found[buffer.name] = made.astype(DTYPES[buffer.dtype].numpy)
+    return found
+
+
+def check(
+    program: Program,
+    library: Mapping[str, Instruction],
+    arrays: Mapping[str, Array] | None = None,
+    parameters: Mapping[str, int] | None = None,
+    tolerance: float = 1e-5,
+) -> None:
+    """Both backends equal the interpreter."""
+    arrays = arrays_for(program) if arrays is None else arrays
+    wanted = interpret(program, library, arrays, parameters)
+    for backend in BACKENDS:
+        found = compile_program(program, library, backend).run(arrays, parameters)
+        for name, array in {**wanted.outputs, **wanted.kept}.items():
+            mine = {**found.outputs, **found.kept}[name]
+            assert mine.shape == array.shape, (backend, name)
+            near(mine, array, tolerance, f"{backend} {name}")
+
+
+def near(found: Array, wanted: Array, tolerance: float, where: str) -> None:
+    a, b = found.astype(np.float64), wanted.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        scale = np.abs(b[np.isfinite(b)]).max(initial=1e-30)
+        if found.dtype.itemsize < 4 and found.dtype.kind not in "iub":
+            tolerance = max(tolerance, 2.0**-7)
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        close = np.abs(a - b) <= tolerance * scale
+    bad = ~(same | close)
+    assert not bad.any(), (
+        where,
+        int(bad.sum()),
+        np.argwhere(bad)[:4].tolist(),
+        a[bad][:4],
+        b[bad][:4],
+    )
+
+
+# ---------------------------------------------------------------- instructions
+
+
+@instruction(unit="vector")
+def gelu_bias(x: "m n", b: "n"):
+    y = x + b
+    return 0.5 * y * (1.0 + L.erf(y * 0.70710678))
+
+
+@instruction(unit="vector")
+def softmax(x: "m n"):
+    e = L.exp(x - L.max(x, "n"))
+    return e / L.sum(e, "n")
+
+
+@instruction(unit="vector")
+def layer_norm(x: "m n", g: "n", b: "n", eps=1e-5):
+    middle = x - L.mean(x, "n")
+    return middle * L.rsqrt(L.mean(middle * middle, "n") + eps) * g + b
+
+
+@instruction(unit="vector")
+def residual_norm(x: "m n", y: "m n"):
+    z = x + y
+    return z, z * L.rsqrt(L.mean(z * z, "n") + 1e-6)
+
+
+@instruction(unit="matrix")
+def matmul(a: "m k", b: "k n"):
+    return L.dot(a, b, "k")
+
+
+@instruction(unit="matrix")
+def matmul_gelu(a: "m k", b: "k n", c: "n"):
+    y = L.dot(a, b, "k") + c
+    return y * L.sigmoid(1.702 * y)
+
+
+@instruction(unit="matrix")
+def attend(q: "s d", k: "t d", v: "t e"):
+    scores = L.dot(q, k, "d") * 0.125
+    scores = L.where(L.position("t") <= L.position("s"), scores, -1e30)
+    e = L.exp(scores - L.max(scores, "t"))
+    return L.dot(e, v, "t") / L.sum(e, "t")
+
+
+@instruction(unit="matrix")
+def conv(x: "h w c", k: "r u c o"):
+    windows = L.view(x, {"h": "2*p + r - 1", "w": "q + u - 1"})
+    return L.dot(windows, k, "r u c")
+
+
+@instruction(unit="vector")
+def pool(x: "h w c"):
+    windows = L.view(x, {"h": "2*p + r", "w": "2*q + u"})
+    return L.max(windows, "r u")
+
+
+@instruction(unit="vector")
+def embed(table: "v d", ids: "s: i32"):
+    return L.gather(table, ids, "v")
+
+
+@instruction(unit="vector")
+def pick(x: "m n"):
+    return L.argmax(x, "n")
+
+
+@instruction(unit="vector")
+def swap(x: "s d"):
+    half = L.view(x, {"d": "(e + 4) % 8"})
+    return L.where(L.position("e") < 4, -half, half)
+
+
+@instruction(unit="vector")
+def cumulative(x: "t n", w: "n j"):
+    def step(h, x):
+        after = L.tanh(L.dot(L.rename(h, {"j": "n"}), w, "n") + L.rename(x, {"n": "j"}))
+        return [after], [after * 2.0]
+
+    zero = L.rename(L.sum(x, "t"), {"n": "j"}) * 0.0
+    (last,), (each,) = L.scan(step, {"h": zero}, {"x": x}, "t")
+    return last, each
+
+
+def of(meaning: Instruction) -> dict[str, Instruction]:
+    return {meaning.name: meaning}
+
+
+CASES: list[tuple[str, Instruction, dict[str, int], dict[str, int], dict[str, Any]]] = [
+    ("gelu", gelu_bias, {"m": 5, "n": 37}, {"m": 2, "n": 16}, {}),
+    ("gelu bf16", gelu_bias, {"m": 5, "n": 40}, {}, {"types": {"x": "bf16"}, "results": ["bf16"]}),
+    ("softmax", softmax, {"m": 7, "n": 77}, {"m": 3}, {}),
+    ("softmax long", softmax, {"m": 2, "n": 300}, {}, {}),
+    ("softmax columns", softmax, {"m": 33, "n": 9}, {"m": 20},
+     {"order": {"x": "n m", "out0": "n m"}}),
+    ("layer norm", layer_norm, {"m": 6, "n": 100}, {"m": 4}, {}),
+    ("two results", residual_norm, {"m": 6, "n": 64}, {"m": 4}, {}),
+    ("matmul", matmul, {"m": 37, "n": 70, "k": 29}, {}, {}),
+    ("matmul tiles", matmul, {"m": 37, "n": 70, "k": 29}, {"m": 16, "n": 32}, {}),
+    ("matmul n k", matmul, {"m": 37, "n": 70, "k": 29}, {"m": 16}, {"order": {"b": "n k"}}),
+    ("matmul k m", matmul, {"m": 37, "n": 70, "k": 29}, {}, {"order": {"a": "k m"}}),
+    ("matmul to n m", matmul, {"m": 37, "n": 70, "k": 29}, {}, {"order": {"out0": "n m"}}),
+    ("matmul deep", matmul, {"m": 9, "n": 20, "k": 1500}, {}, {}),
+    ("vector", matmul, {"m": 1, "n": 300, "k": 129}, {}, {}),
+    ("vector n k", matmul, {"m": 1, "n": 45, "k": 129}, {}, {"order": {"b": "n k"}}),
+    ("three rows n k", matmul, {"m": 3, "n": 45, "k": 129}, {}, {"order": {"b": "n k"}}),
+    ("matmul bf16", matmul, {"m": 19, "n": 45, "k": 64}, {}, {"types": {"a": "bf16", "b": "bf16"}}),
+    ("vector bf16", matmul, {"m": 1, "n": 45, "k": 64}, {}, {"types": {"b": "bf16"}}),
+    ("matmul i8", matmul, {"m": 19, "n": 45, "k": 64}, {}, {"types": {"a": "i8", "b": "i8"}}),
+    ("matmul f64", matmul, {"m": 19, "n": 45, "k": 64}, {},
+     {"types": {"a": "f64", "b": "f64"}, "results": ["f64"]}),
+    ("matmul gelu", matmul_gelu, {"m": 20, "n": 50, "k": 33}, {"m": 8}, {}),
+    ("attention", attend, {"s": 21, "t": 40, "d": 16, "e": 24}, {"s": 8}, {}),
+    ("convolution", conv, {"p": 5, "q": 9, "r": 3, "u": 3, "c": 6, "o": 20}, {"p": 2, "q": 4},
+     {"fill": {"x": 0.0}}),
+    ("pool", pool, {"p": 4, "q": 5, "r": 2, "u": 2, "c": 19}, {"p": 3}, {}),
+    ("embed", embed, {"v": 9, "d": 33, "s": 6}, {"s": 4}, {}),
+    ("argmax", pick, {"m": 5, "n": 90}, {"m": 2}, {}),
+    ("argmax columns", pick, {"m": 40, "n": 9}, {}, {"order": {"x": "n m"}}),
+    ("swap halves", swap, {"s": 5, "d": 8, "e": 8}, {"s": 2}, {}),
+    ("recurrence", cumulative, {"t": 6, "n": 12, "j": 12}, {}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning", "sizes", "steps", "more"),
+    CASES,
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_an_instruction_in_loops(
+    name: str,
+    meaning: Instruction,
+    sizes: dict[str, int],
+    steps: dict[str, int],
+    more: dict[str, Any],
+) -> None:
+    more = dict(more)
+    if "order" in more:
+        more["order"] = {key: axes.split() for key, axes in more["order"].items()}
+
+    check(program_of(meaning, sizes, steps, **more), of(meaning))
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 63, 64, 100])
+@pytest.mark.parametrize("meaning", [softmax, matmul, gelu_bias, attend], ids=lambda m: m.name)
+def test_lengths_are_known_when_it_runs(meaning: Instruction, length: int) -> None:
+    axis = {"softmax": "n", "matmul": "k", "gelu_bias": "n", "attend": "t"}[meaning.name]
+    sizes = dict.fromkeys(meaning.axes, 20) | {axis: length}
+    if meaning is attend and length == 0:
+        pytest.skip("a softmax over nothing")
+    program = program_of(meaning, sizes, most={axis: 128})
+
+    check(program, of(meaning), parameters={axis: length})
+
+
+@pytest.mark.parametrize("steps", [{"k": 8}, {"k": 8, "m": 16}, {"k": 16, "n": 32, "m": 5}])
+@pytest.mark.parametrize("fold", ["dot", "max"])
+def test_partial_results_accumulate(steps: dict[str, int], fold: str) -> None:
+    @instruction(unit="vector")
+    def top(x: "m k"):
+        return L.max(x, "k")
+
+    step, _ = step_of(matmul if fold == "dot" else top)
+    sizes = {"m": 20, "n": 45, "k": 37} if fold == "dot" else {"m": 20, "k": 37}
+    program = program_of(step, sizes, {a: s for a, s in steps.items() if a in sizes})
+
+    check(program, {step.name: step})

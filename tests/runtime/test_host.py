@@ -1,0 +1,35 @@
+"""This processor as a machine."""
+
+from pathlib import Path
+
+import pytest
+
+from infinisa.runtime import host
+
+
+def test_the_host_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second probe reads the file that the first has written."""
+    monkeypatch.setattr(host, "cache_folder", lambda: tmp_path / "cache")
+
+    first = host.probe()
+    monkeypatch.setattr(host, "measure", lambda: pytest.fail("measured again"))
+
+    assert host.probe() == first
+
+
+def test_the_host_has_a_cache_and_one_core() -> None:
+    machine = host.measure()
+
+    assert (machine.name, machine.cores, machine.scratchpad.managed) == ("host", 1, "hardware")
+    assert 0.3e9 < machine.clock < 8e9
+    assert 1e9 < machine.peak() < 2e12
+    assert 1e9 < machine.dram.bandwidth < 1e12
+
+
+def test_a_damaged_file_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "cache_folder", lambda: tmp_path)
+    first = host.probe()
+    (file,) = tmp_path.iterdir()
+    file.write_text("not a machine", "utf-8")
+
+    assert host.probe().units == first.units
