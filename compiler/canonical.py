@@ -468,7 +468,7 @@ def number_out(node: Node, facts: Facts) -> Node | None:
 
 def _scaled(x: Node, facts: Facts) -> tuple[Node, Node]:
     """A value as (number, rest)."""
-    if not isinstance(x, Map) or x.function != "multiply":
+    if not isinstance(x, Map) or x.function != "multiply" or x in facts.shared:
         return Constant(1), x
     number, rest = separated(x, "multiply", facts.shared)
     if len(rest) != 1 or _is(number, 1):
