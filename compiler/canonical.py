@@ -285,8 +285,8 @@ def label(node: Node) -> str:
             return f"update {at}"
         case Cast(_, to):
             return f"cast {to}"
-        case Opaque(operator, _, over, to, output):
-            return f"opaque {operator} {over} {to} {output}"
+        case Opaque(operator, _, over, to, output, _, orders):
+            return f"opaque {operator} {over} {to} {output} {orders}"
         case Scan(body, _, _, output):
             results = " ".join(digest(result).hex() for result in (*body.next, *body.emits))
             leaves = " ".join(map(str, (*body.states, *body.slices)))
