@@ -453,11 +453,11 @@ def merged_reduction(node: Node, facts: Facts) -> Node | None:
 
 def number_out(node: Node, facts: Facts) -> Node | None:
     """sum(2 * x)  →  2 * sum(x);  dot(2 * a, b)  →  2 * dot(a, b), unless a is a product itself:
-    its number may belong to it, as that of a GELU"""
+    its number may belong to it, as that of a GELU; and that of a mean, 1 / size, stays with it"""
     match node:
         case Reduce("sum", Map("multiply") as product, over):
             number, rest = separated(product, "multiply", facts.shared)
-            if rest and not _is(number, 1):
+            if rest and not _is(number, 1) and not _has_size(number):
                 return number * Reduce("sum", combined("multiply", Constant(1), rest), over)
         case Dot(a, b, over):
             (left, x), (right, y) = _scaled(a, facts), _scaled(b, facts)
@@ -466,12 +466,16 @@ def number_out(node: Node, facts: Facts) -> Node | None:
     return None
 
 
+def _has_size(number: Node) -> bool:
+    return any(isinstance(node, Size) for node in walk([number]))
+
+
 def _scaled(x: Node, facts: Facts) -> tuple[Node, Node]:
     """A value as (number, rest)."""
     if not isinstance(x, Map) or x.function != "multiply" or x in facts.shared:
         return Constant(1), x
     number, rest = separated(x, "multiply", facts.shared)
-    if len(rest) != 1 or _is(number, 1):
+    if len(rest) != 1 or _is(number, 1) or _has_size(number):
         return Constant(1), x
     return number, combined("multiply", Constant(1), rest)
 

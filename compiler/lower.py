@@ -251,7 +251,7 @@ class Lowering:
         unit = unit_for(work.definition, self.choosing.machine)
         assert unit is not None
         axis, reverse, block = scan or (None, False, None)
-        forced: set[Axis] = {axis} if axis else set()
+        forced = self.forced(work, {axis} if axis else set())
         read = [indexed(each, self.sizes, forced) for each in work.reads]
         written = [indexed(Read(Place(to)), self.sizes, forced) for _, to in work.writes]
         reads, operands = tuple(a for a, _ in read), tuple(axes for _, axes in read)
@@ -283,6 +283,15 @@ class Lowering:
         self.drafts.append(Draft(call, after, block))
         self._report(call, nodes)
         return len(self.drafts) - 1
+
+    def forced(self, work: Work, given: Iterable[Axis] = ()) -> set[Axis]:
+        """Axes that go one position an issue, because of how a tensor is indexed somewhere."""
+        found, before = set(given), -1
+        while len(found) > before:
+            before = len(found)
+            for read in (*work.reads, *(Read(Place(to)) for _, to in work.writes)):
+                indexed(read, self.sizes, found)
+        return found
 
     def types(self, reads: Sequence[Access]) -> tuple[str, ...]:
         return tuple(self.tensors[access.tensor].dtype for access in reads)
@@ -536,15 +545,18 @@ class Scope:
             case Cast(x, _) if node not in self.homes and self.made(x):
                 self.homes[node] = Place(access)
                 self.want(x, access)
-            case View(x, index, None) if (
-                node not in self.homes
-                and self.made(x)
-                and (back := inverted(index, x.axes, self.all.sizes))
-            ):
+            case View(x, index, None) if node not in self.homes and self.all_of(node):
                 self.homes[node] = Place(access)
-                self.want(x, _substituted(access, back))
+                self.want(x, _substituted(access, inverted(index, self.all.sizes) or {}))
             case _:
                 self.moves.setdefault(node, []).append(access)
+
+    def all_of(self, node: View) -> bool:
+        """Whether a view is better written where its operand is: it has all its positions, and the
+        operand is written by a call or the view could not be read."""
+        plain = all(i.divide == 1 and not i.modulo for _, i in node.index)
+        back = inverted(node.index, self.all.sizes)
+        return back is not None and (self.made(node.x) or not plain)
 
     def made(self, node: Node) -> bool:
         """Whether a value is written by a call, so that it can be written elsewhere."""
@@ -554,22 +566,46 @@ class Scope:
 
     def store(self, node: Node) -> None:
         """Give a value that is no computation, and that no index can describe, a tensor."""
-        if self.order[node] is not None or node in self.homes or not self.readers[node]:
+        wanted = self.readers[node] or node in self.moves
+        if self.order[node] is not None or node in self.homes or not wanted:
             return
         match node:
+            case View(_, index, _) if any(i.divide != 1 or i.modulo for _, i in index):
+                self.flatten(node)
+                return
             case Stack():
                 pass
-            case Cast(x, to):
-                if is_float(to) and is_float(x.dtype) and not self.made(x):
-                    return  # it is read as it is, without the rounding
-            case View(_, index, _):
-                if all(i.divide == 1 and not i.modulo for _, i in index):
-                    return
+            case Cast(x, to) if self.made(x) or not (is_float(to) and is_float(x.dtype)):
+                pass  # else it is read as it is, without the rounding
             case _:
                 return
         access = self.all.temporary(self.label(node), self.layout(node), node.dtype)
         self.want(node, access)
         self.homes.setdefault(node, Place(access))
+
+    def flatten(self, node: View) -> None:
+        """Write the operand of a view with axes that one index goes through, such as
+        h = n // 64 and e = n % 64, as one dimension, which the view reads at a sum of axes."""
+        found = digits(node.index, self.all.sizes)
+        if found is None:
+            raise CompileError(
+                f"graph {self.all.graph.name!r}: {show(shallow(node))} is read at an index that is "
+                "no sum of axes"
+            )
+        inside = {axis for group in found for axis in group.axes}
+        kept = [axis for axis in node.x.axes if axis not in inside]
+        rows = [(group.index, group.extent) for group in found]
+        rows += [(Index(((axis, 1),)), self.all.sizes[axis]) for axis in kept]
+        name = self.all.unique(f"{self.all.graph.name}/{self.label(node)}")
+        shape = tuple(extent for _, extent in rows)
+        axes = (*("" for _ in found), *kept)
+        self.all.add(Tensor(name, shape, node.dtype), axes)
+        self.want(node.x, Access(name, tuple(index for index, _ in rows)))
+        given = dict(node.index)
+        reads = [Index(group.at.terms, group.at.offset) for group in found]
+        reads += [Index(i.terms, i.offset) for i in (given.get(a, _plain(a)) for a in kept)]
+        fill = None if node.fill is None else float(node.fill)
+        self.homes[node] = Place(Access(name, tuple(reads), fill))
 
     def layout(self, node: Node) -> tuple[Axis, ...]:
         """The order of a value's axes in memory: as the model has it, if it has this value."""
@@ -705,10 +741,10 @@ class Scope:
         elif self.in_pieces(work):
             self.by_steps(match, self.without_windows(work), label)
         else:
-            writes = []
+            writes, whole = [], self.whole(definition, match.binding)
             for number, node in enumerate(match.roots):
                 if node is not None and self.needed(node):
-                    writes += [(number, access) for access in self.goals(node, label)]
+                    writes += [(number, access) for access in self.goals(node, label, whole)]
             made = self.call(replace(work, writes=tuple(writes)), match.meaning, len(match.inner))
             for node in match.roots:
                 if node is not None and node in self.homes:
@@ -742,33 +778,45 @@ class Scope:
         read = Read(place, windows)
         forced: set[Axis] = set()
         indexed(read, self.all.sizes, forced)
-        whole = {*definition.whole, *definition.indexed}
-        if definition.accumulation is None:
-            whole |= definition.reduced
-        if forced & set(union(binding.get(axis, ()) for axis in whole)):
+        if forced & self.whole(definition, binding):
             access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
             return Read(Place(access, frozenset([self.move(leaf, place, access)])), windows)
         return read
 
-    def goals(self, node: Node, label: str, accumulates: bool = False) -> list[Access]:
-        """Where a call writes a value; its home is the first that serves all its readers."""
-        wanted = self.targets.get(node, [])
+    def goals(
+        self, node: Node, label: str, whole: Iterable[Axis] = (), accumulates: bool = False
+    ) -> list[Access]:
+        """Where a call writes a value; its home is the first that serves all its readers.
+
+        A place that would take apart an axis that a call sees whole is reached by a move, and so
+        is a second place of a value that accumulates.
+        """
         dtype = node.dtype if not is_float(node.dtype) or node.dtype == "f64" else "f32"
-        tensors = self.all.tensors
-        exact = [a for a in wanted if tensors[a.tensor].dtype in (dtype, node.dtype)]
-        only = not self.readers[node]
-        if accumulates:
-            exact = [a for a in wanted if tensors[a.tensor].dtype == dtype]
-            only = False
-        home = exact[0] if exact else wanted[0] if wanted and only else None
-        rest = [access for access in wanted if access is not home]
+        same = (dtype,) if accumulates else (dtype, node.dtype)
+        wanted = [a for a in self.targets.get(node, ()) if not self.apart(a) & set(whole)]
+        exact = [a for a in wanted if self.all.tensors[a.tensor].dtype in same]
+        only = wanted if not self.readers[node] and not accumulates else []
+        home = next(iter(exact + only), None)
         if home is None:
             home = self.all.temporary(label, self.layout(node), dtype)
         self.homes[node] = Place(home)
-        if accumulates:
-            self.moves.setdefault(node, []).extend(rest)
-            return [home]
-        return [home, *rest]
+        direct = [] if accumulates else [access for access in wanted if access is not home]
+        moved = [a for a in self.targets.get(node, ()) if a is not home and a not in direct]
+        self.moves.setdefault(node, []).extend(moved)
+        return [home, *direct]
+
+    def apart(self, access: Access) -> set[Axis]:
+        """The axes that an access takes position by position."""
+        found: set[Axis] = set()
+        indexed(Read(Place(access)), self.all.sizes, found)
+        return found
+
+    def whole(self, definition: Instruction, binding: Binding) -> set[Axis]:
+        """The axes that an issue cannot take position by position."""
+        every = {*definition.whole, *definition.indexed}
+        if definition.accumulation is None:
+            every |= definition.reduced
+        return set(union(binding.get(axis, ()) for axis in every))
 
     def call(self, work: Work, meaning: Instruction | None, nodes: int = 0) -> int:
         """Make a call; note what it does to tensors whose old value others read."""
@@ -797,21 +845,14 @@ class Scope:
             return False
         unit = unit_for(definition, self.all.choosing.machine)
         assert unit is not None
-        limits = self.all.limits(work, unit, self.forced(work), ())
+        limits = self.all.limits(work, unit, self.all.forced(work), ())
         reduced = [a for axis in definition.reduced for a in work.binding[axis]]
         return any(limits[axis] < self.all.sizes[axis] for axis in reduced)
-
-    def forced(self, work: Work) -> set[Axis]:
-        """Axes that go one position an issue because of how operands are indexed."""
-        found: set[Axis] = set()
-        for read in work.reads:
-            indexed(read, self.all.sizes, found)
-        return found
 
     def without_windows(self, work: Work) -> Work:
         """The work without the reduced axes that go one position an issue, as those of a
         convolution's window do: an issue contracts the rest, and accumulates over them."""
-        forced = self.forced(work)
+        forced = self.all.forced(work)
         binding = {
             axis: tuple(a for a in axes if a not in forced or axis not in work.definition.reduced)
             for axis, axes in work.binding.items()
@@ -887,7 +928,7 @@ class Scope:
         root = next(r for r in match.roots if r is not None)
         names = {i.name for i in finish.immediates}
         numbers = {key: value for key, value in work.immediates.items() if key in names}
-        goals = self.goals(root, label)
+        goals = self.goals(root, label, self.whole(finish, binding))
         made = self.call(
             replace(
                 work, name=finish.name, definition=finish, binding=binding, immediates=numbers,
@@ -911,19 +952,16 @@ class Scope:
 
     def make_moves(self, node: Node) -> None:
         """Copy a value that is there now to where nothing could write it directly."""
-        for access in self.moves.pop(node, ()):
-            own = node in self.homes and self.homes[node].access == access
+        wanted = self.moves.pop(node, [])
+        home = self.homes[node].access if node in self.homes else None
+        for access in sorted(wanted, key=lambda access: access != home):
+            own = access == home
             self.move(node, self._source(node) if own else self.locate(node), access)
 
     def _source(self, node: Node) -> Place:
         """Where a value that got a tensor of its own comes from."""
-        match node:
-            case View(x, index, fill):
-                inside = self.locate(x)
-                return Place(self.viewed(node, inside.access, index, fill), inside.after)
-            case Cast(x, _):
-                return self.locate(x)
-        raise AssertionError(node)
+        assert isinstance(node, Cast)
+        return self.locate(node.x)
 
     # -- opaque operators and scans
 
@@ -1119,33 +1157,75 @@ def _substituted(access: Access, index: Mapping[Axis, Affine]) -> Access:
     return Access(access.tensor, tuple(found), access.fill)
 
 
+@dataclass(frozen=True)
+class Digits:
+    """Axes that are the digits of one number, the index `at`.
+
+    index   the number in terms of the axes
+    extent  how many values it has
+    """
+
+    axes: tuple[Axis, ...]
+    at: Affine
+    index: Index
+    extent: int
+
+
+def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> list[Digits] | None:
+    """The axes of a view that together are digits of a number, such as h = n // 64, e = n % 64.
+
+    None if some are not: each must begin where the one below it ends, and only the highest may
+    have no modulus; it says where the number starts.
+    """
+    groups: dict[tuple[tuple[Axis, int], ...], list[tuple[Axis, Affine]]] = {}
+    for axis, i in pairs:
+        if i.divide != 1 or i.modulo:
+            groups.setdefault(i.terms, []).append((axis, i))
+    for axis, i in pairs:
+        if i.divide == 1 and not i.modulo and i.terms in groups:
+            groups[i.terms].append((axis, i))
+    found = []
+    for terms, members in groups.items():
+        members.sort(key=lambda pair: (pair[1].divide, not pair[1].modulo))
+        offset, stride, index = members[-1][1].offset, 1, []
+        for number, (axis, i) in enumerate(members):
+            last = number == len(members) - 1
+            period = i.divide * i.modulo
+            if i.divide != stride or (last != (not i.modulo)):
+                return None
+            if not last and (i.modulo != sizes[axis] or (i.offset - offset) % period):
+                return None
+            index.append((axis, stride))
+            stride *= sizes[axis]
+        axes = tuple(axis for axis, _ in members)
+        found.append(Digits(axes, Affine(terms, offset), Index(tuple(index)), stride))
+    return found
+
+
+def _plain(axis: Axis) -> Affine:
+    return Affine(((axis, 1),))
+
+
 def inverted(
-    index: Sequence[tuple[Axis, Affine]], axes: Sequence[Axis], sizes: Mapping[Axis, int]
+    index: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]
 ) -> dict[Axis, Affine] | None:
-    """The new axes of a view in terms of the old, if every old position is some new one:
+    """The new axes of a view in terms of the old, if every old position is one new one:
     a rename, or a merge such as h = n // 64, e = n % 64."""
+    groups = digits(index, sizes)
+    if groups is None:
+        return None
     found: dict[Axis, Affine] = {}
-    merged: dict[Axis, list[tuple[Axis, Affine]]] = {}
+    for group in groups:
+        new = group.at.plain
+        if new is None or group.extent != sizes[new] or new in found:
+            return None
+        found[new] = Affine(group.index.terms)
+    inside = {axis for group in groups for axis in group.axes}
     for old, i in index:
-        if i.plain is not None:
-            if sizes[old] != sizes[i.plain] or i.plain in found:
+        if old not in inside:
+            if i.plain is None or sizes[old] != sizes[i.plain] or i.plain in found:
                 return None
-            found[i.plain] = Affine(((old, 1),))
-        elif len(i.terms) == 1 and i.terms[0][1] == 1 and not i.offset:
-            merged.setdefault(i.terms[0][0], []).append((old, i))
-        else:
-            return None
-    for new, parts in merged.items():
-        stride, terms = 1, []
-        for old, i in sorted(parts, key=lambda part: part[1].divide):
-            outermost = stride * sizes[old] == sizes[new] and not i.modulo
-            if i.divide != stride or not (outermost or i.modulo == sizes[old]):
-                return None
-            terms.append((old, stride))
-            stride *= sizes[old]
-        if stride != sizes[new]:
-            return None
-        found[new] = Affine(tuple(terms))
+            found[i.plain] = _plain(old)
     return found
 
 

@@ -233,7 +233,7 @@ def _forms(output: Node) -> list[tuple[Node, frozenset[Node]]]:
     """The canonical form of an output and of the other ways to write it."""
     forms: dict[Node, frozenset[Node]] = {}
     written = [output]
-    for rule in (_unguarded, _additive_mask, _inside_contraction):
+    for rule in FORMS:
         written += [other for form in written for other in rule(form)]
     for form in written:
         made = canonical([form])
@@ -290,6 +290,41 @@ def _unguarded(output: Node) -> list[Node]:
     while any(node in known for node in walk([made])):
         (made,) = substitute([made], known)
     return [made]
+
+
+def _guarded_after(output: Node) -> list[Node]:
+    """dot(safe softmax, v)  →  dot(where(is_nan(p), 0, p), v), p being the plain softmax"""
+    found: list[Node] = []
+    for plain in _unguarded(output):
+        if isinstance(plain, Dot):
+            p, v, over = plain.a, plain.b, plain.over
+            guarded = Map("where", (Map("is_nan", (p,)), Constant(0.0), p))
+            found.append(Dot(guarded, v, over))
+    return found
+
+
+def _guarded(output: Node) -> list[Node]:
+    """softmax of where(position(t) <= position(s), x, -inf)  →  the safe softmax of it: a query
+    always sees the first key"""
+    (node,) = canonical([output]).roots
+    causal = any(
+        isinstance(n, Map) and n.function == "less_equal"
+        and all(isinstance(a, Position) for a in n.arguments)
+        for n in walk([node])
+    )  # fmt: skip
+    tops = [n for n in walk([node]) if isinstance(n, Reduce) and n.function == "max"]
+    sums = [n for n in walk([node]) if isinstance(n, Reduce) and n.function == "sum"]
+    if not causal or len(tops) != 1 or len(sums) != 1:
+        return []
+    (top,), (total,) = tops, sums
+    low = Map("where", (Map("less", (Constant(-math.inf), top)), top, Constant(0.0)))
+    (finite,) = substitute([total], {top: low})
+    some = Map("where", (Map("less", (Constant(0.0), finite)), finite, Constant(1.0)))
+    return list(substitute(substitute([node], {top: low}), {finite: some}))
+
+
+FORMS = (_unguarded, _guarded_after, _guarded, _additive_mask, _inside_contraction)
+"""Other ways to write what an instruction computes, each applied to what those before it made."""
 
 
 # ---------------------------------------------------------------- unification
@@ -473,13 +508,15 @@ def _has_immediate(node: Node) -> bool:
 def _equal_numbers(a: Node, b: Node) -> bool:
     if isinstance(a, Constant) and isinstance(b, Constant):
         return close(a.value, b.value)
-    return True  # sizes are compared when the axes are known
+    symbolic = isinstance(b, Constant) or not isinstance(a, Constant)
+    return symbolic  # sizes are compared when the axes are known
 
 
 def _remainder(function: str, ours: Node, theirs: Node) -> Node | None:
     """The number that an operand must take in: the graph's without the instruction's."""
     assert isinstance(ours, Constant)
-    assert isinstance(theirs, Constant)
+    if not isinstance(theirs, Constant):
+        return theirs if ours.value == NEUTRAL[function] else None
     if theirs.value == NEUTRAL[function]:
         return None  # the graph has no number there: it would be invented
     if function == "add":

@@ -138,8 +138,11 @@ class _Weights:
         """A number, or a weight over the axes on which the values depend."""
         axes = self.names(atom for dim in dims for atom in dim)
         shape = [self.names.sizes[axis] for axis in axes]
-        if not axes and (number := _number(data.load())) is not None:
-            return number
+        whole = data.load()
+        if not axes or not (any(whole.strides) or data.parameter):  # one number, read everywhere
+            number = _number(whole.reshape(-1)[:1]) if whole.size else None
+            if number is not None:
+                return number
 
         def load() -> Array:
             return data.load().reshape(shape)

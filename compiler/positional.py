@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce as fold
 from math import prod
 from typing import Any, TypeAlias
@@ -266,9 +266,8 @@ class Tensor:
         """Broadcast with a shape, as in NumPy: dimensions of both that are 1 yield."""
         whole = broadcast_shape(self.shape, shape)
         if self.data:
-            return constant(
-                self.data.moved(f"expand {whole}", whole, lambda v: np.broadcast_to(v, whole))
-            )
+            data = self.data.moved(f"expand {whole}", whole, lambda v: np.broadcast_to(v, whole))
+            return constant(replace(data, parameter=data.parameter and prod(self.shape) > 1))
         old = ((),) * (len(whole) - self.rank) + self.dims
         return _same(
             self,
@@ -758,7 +757,8 @@ def _one_axis(names: Names, node: Node, dim: Dim) -> tuple[Node, Axis]:
 def _gathered(table: Tensor, index: Tensor, dim: Dim, dims: Sequence[Dim]) -> Tensor:
     def build(names: Names, nodes: Sequence[Node]) -> Node:
         node, axis = _one_axis(names, nodes[0], dim)
-        return language.gather(node, nodes[1], axis) if axis in node.axes else node
+        at = nodes[1] if nodes[1].dtype != "i64" else language.cast(nodes[1], "i32")
+        return language.gather(node, at, axis) if axis in node.axes else node
 
     return made((table, index), dims, table.dtype, build)
 

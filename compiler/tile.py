@@ -25,6 +25,7 @@ from .cost import (
     Group,
     Sizes,
     Target,
+    chip_capacity,
     combined,
     estimate,
     least_bytes,
@@ -297,11 +298,12 @@ class Search:
 
     def fits(self, group: Group) -> bool:
         """Whether the buffers of a group have room on the chip (a cache has always)."""
-        scratchpad = self.machine.scratchpad
-        if scratchpad.managed != "software":
+        if self.machine.scratchpad.managed != "software":
             return True
         setting = self.around.setting((group.first, group.first + len(group.calls)))
-        return chip_bytes(group, setting, self.sizes, self.machine.cores) <= scratchpad.size
+        return chip_bytes(group, setting, self.sizes, self.machine.cores) <= chip_capacity(
+            self.machine
+        )
 
     def too_large(self, run: Run) -> CompileError:
         setting = self.around.setting(run)
@@ -313,7 +315,8 @@ class Search:
         scratchpad = self.machine.scratchpad
         return CompileError(
             f"graph {self.covered.name!r}: the smallest tiles of {names} need {min(needed)} bytes, "
-            f"memory {scratchpad.name!r} of machine {self.machine.name!r} has {scratchpad.size}"
+            f"memory {scratchpad.name!r} of machine {self.machine.name!r} has "
+            f"{chip_capacity(self.machine)}"
         )
 
 

@@ -44,7 +44,14 @@ DEEPEST = 16
 FOLDED = 1 << 24
 """Constants of more elements are not computed when a model is read."""
 
-RANDOM = ("Bernoulli", "Multinomial", "Random")
+COMPUTED = frozenset(
+    (
+        *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Det", "Hardmax"),
+        *("BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Compress"),
+        *("NonZero", "ScatterElements", "ScatterND", "TopK", "Unique"),
+    )
+)
+"""Operators that need not be known when their inputs are constants: their results are no larger."""
 
 
 def read(
@@ -313,7 +320,8 @@ class _Reading:
         from onnx.reference import ReferenceEvaluator
 
         sizes = [prod(x.shape) for x in inputs if x is not None]
-        if domain != DEFAULT_DOMAIN or node.op_type.startswith(RANDOM) or sum(sizes) > FOLDED:
+        known = node.op_type in COMPUTED or (domain, node.op_type) in self.operators
+        if domain != DEFAULT_DOMAIN or not known or sum(sizes) > FOLDED:
             return None
         pairs = zip(node.input, inputs, strict=False)
         values = {name: x.values(name) for name, x in pairs if x is not None}

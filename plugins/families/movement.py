@@ -234,6 +234,25 @@ def _walked(x: Tensor, index: Tensor, shared: int) -> Tensor:
     return table.gather_elements(wide, shared).reshape((*index.shape, *rest))
 
 
+@operator("ScatterND", since=11)
+def scatter_nd_node(x: Tensor, indices: Tensor, updates: Tensor, reduction: str = "none") -> Tensor:
+    """x with rows written at constant places: a choice between x and the row for each place."""
+    if reduction != "none":
+        raise ModelError(f"reduction must be none, not {reduction!r}")
+    places = indices.values("indices")
+    depth = places.shape[-1]
+    rows = places.reshape((-1, depth))
+    writer = np.full(x.shape[:depth], -1, np.int64)
+    try:
+        writer[tuple(rows.T)] = np.arange(len(rows))
+    except IndexError as error:
+        raise ModelError(f"{error}") from None
+    flat = updates.reshape((len(rows), *x.shape[depth:]))
+    written = flat.gather(from_array(np.maximum(writer, 0)), 0)
+    there = from_array((writer >= 0).reshape((*writer.shape, *[1] * (x.rank - depth))))
+    return there.where(written, x)
+
+
 @operator("OneHot", since=9)
 def one_hot_node(indices: Tensor, depth: Tensor, values: Tensor, axis: int = -1) -> Tensor:
     size = depth.integers("depth")[0]
@@ -321,6 +340,7 @@ def infinisa_operators() -> Sequence[Operator]:
         gather_node,
         gather_elements_node,
         gather_nd_node,
+        scatter_nd_node,
         one_hot_node,
         range_node,
         trilu_node,

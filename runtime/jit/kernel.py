@@ -81,7 +81,7 @@ class Access:
 class Store:
     """A result: a node, where it goes, over which axes; the state there before, if any.
 
-    safe    nothing that other results read lies there
+    safe    it reads nothing that storing a result changes, but what it replaces itself
     """
 
     node: Node
@@ -503,7 +503,7 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape) -> None:
     stores = []
     for number_, (output, place) in enumerate(zip(shape.outputs, writes, strict=True)):
         axes = tuple(axis for axis in shape.writes[number_].axes if axis)
-        safe = not _read_by_others(meaning, shape, number_, writes)
+        safe = not _overtaken(meaning, shape, number_)
         stores.append(Store(meaning.outputs[output], place, axes, states.get(output), safe))
     kernel.block(stores, {})
     f.done()
@@ -536,36 +536,31 @@ def _states(
     return found
 
 
-def _read_by_others(
-    meaning: Instruction, shape: Shape, number_: int, writes: Sequence[Place]
-) -> bool:
-    """Whether storing a result early could change what is still to be read.
+def _overtaken(meaning: Instruction, shape: Shape, number_: int) -> bool:
+    """Whether a result reads what storing a result may have changed before.
 
-    It may overwrite only what it reads itself at the same position: its own state, or an operand
-    that is the same region of the same buffer, read as it is.
+    It may read what it overwrites itself at the same position: its own state, or an operand that
+    is the same region of the same buffer.
     """
     output, write = shape.outputs[number_], shape.writes[number_]
-    own = meaning.states[output].input if output < len(meaning.states) else None
-    mapped = _plainly_read(meaning.outputs[output])
-    for node in walk([meaning.outputs[o] for o in shape.outputs]):
+    root = meaning.outputs[output]
+    plain = _plainly_read(root)
+    states = {s.input: o for o, s in enumerate(meaning.states) if o in shape.outputs}
+    for node in walk([root]):
         if not isinstance(node, Input):
             continue
-        if node is own:
-            mine = [o for o in shape.outputs if node in walk([meaning.outputs[o]])]
-            if mine != [output] or node not in mapped:
+        if node in states:
+            if states[node] != output or node not in plain:
                 return True
         elif node in meaning.operands:
             read = shape.reads[meaning.operands.index(node)]
-            if read.buffer == write.buffer and not _harmless(node, read, write, mapped, shape):
-                return True
-    return any(
-        other.buffer == write.buffer for i, other in enumerate(shape.writes) if i != number_
-    ) and bool(meaning.states)
-
-
-def _harmless(node: Input, read: Access, write: Access, mapped: set[Node], shape: Shape) -> bool:
-    equal = (read.region, read.axes, read.fill) == (write.region, write.axes, None)
-    return equal and node in mapped and len(shape.writes) == 1
+            for other in shape.writes:
+                if read.buffer != other.buffer:
+                    continue
+                equal = (read.region, read.axes, read.fill) == (other.region, other.axes, None)
+                if other is not write or not equal or node not in plain:
+                    return True
+    return False
 
 
 def _plainly_read(root: Node) -> set[Node]:

@@ -251,7 +251,7 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _model(verb, program=True)
     verb.add_argument("--machine", required=True, metavar="NAME")
     verb.add_argument("--engine", choices=("auto", "simpy"), default="auto")
-    verb.add_argument("--policy", default="oldest", metavar="NAME")
+    verb.add_argument("--policy", default="oldest", metavar="NAME", help="see list policies")
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
     verb.set_defaults(weights=None)
     _simulation(verb)
@@ -262,7 +262,7 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _model(verb, program=True)
     verb.add_argument("--machine", metavar="NAME", help="compile for this machine (default: host)")
     verb.add_argument(
-        "--backend", choices=("reference", "scalar", "vector"), default="vector", help="how to run"
+        "--backend", default="vector", metavar="NAME", help="how to run (see list backends)"
     )
     verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
     verb.add_argument("--input", type=Path, metavar="FILE.npz", help="input arrays by name")

@@ -1,0 +1,598 @@
+"""ONNX files: what they compute, held to onnxruntime and the format's own tests, and refusals."""
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+onnx = pytest.importorskip("onnx")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402  # after the skip
+
+from infinisa.compiler.graph import Model  # noqa: E402  # after the skip
+from infinisa.compiler.operator import Operator, operator  # noqa: E402  # after the skip
+from infinisa.compiler.positional import Tensor, each  # noqa: E402  # after the skip
+from infinisa.compiler.readers.onnx import read  # noqa: E402  # after the skip
+from infinisa.isa.errors import ModelError  # noqa: E402  # after the skip
+from infinisa.isa.evaluate import Range, evaluate  # noqa: E402  # after the skip
+from infinisa.isa.language import tanh  # noqa: E402  # after the skip
+from infinisa.plugins.manager import load  # noqa: E402  # after the skip
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+@cache
+def operators() -> list[Operator]:
+    return [found.item for found in load(installed=False).operators.values()]
+
+
+def outputs(model: Model, inputs: Arrays) -> list[Array]:
+    """The outputs of a model as its file numbers them."""
+    (graph,) = model.graphs
+    arrays = {name: weight.load() for name, weight in model.weights.items()}
+    for name, (leaf, shape) in model.inputs.items():
+        arrays[name] = model.layouts[name].named(inputs[name], leaf.axes)
+        assert arrays[name].shape == shape
+    ranges = {extent.axis: Range(0, extent.most) for extent in graph.extents}
+    found = evaluate(list(graph.outputs.values()), arrays, ranges=ranges)
+    return [
+        model.layouts[name].positional(value, node.axes)
+        for (name, node), value in zip(graph.outputs.items(), found, strict=True)
+    ]
+
+
+def saved(model: Any, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def made(
+    nodes: Sequence[Any],
+    inputs: Mapping[str, Sequence[int | str]],
+    results: Sequence[str] = ("y",),
+    weights: Arrays | None = None,
+    opset: int = 20,
+    types: Mapping[str, int] | None = None,
+) -> Any:
+    """A model of nodes; inputs are f32 unless `types` says otherwise."""
+    kinds = types or {}
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "test",
+            [helper.make_tensor_value_info(n, kinds.get(n, FLOAT), s) for n, s in inputs.items()],
+            [helper.make_tensor_value_info(n, kinds.get(n, FLOAT), None) for n in results],
+            [numpy_helper.from_array(v, n) for n, v in (weights or {}).items()],
+        ),
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=10,
+    )
+
+
+def node(kind: str, inputs: str, results: str = "y", **attributes: Any) -> Any:
+    name = f"{kind.lower()}.{results.split()[0]}"
+    return helper.make_node(kind, inputs.split(), results.split(), name=name, **attributes)
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def assert_as_onnxruntime(model: Any, inputs: Arrays, folder: Path) -> Model:
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    session = runtime.InferenceSession(model.SerializeToString(), options)
+    found = read(saved(model, folder), operators())
+    for value, wanted in zip(outputs(found, inputs), session.run(None, inputs), strict=True):
+        assert value.shape == wanted.shape
+        assert value.dtype == wanted.dtype
+        scale = max(1e-6, float(np.abs(wanted).max(initial=0)))
+        np.testing.assert_allclose(value / scale, wanted / scale, atol=1e-4)
+    return found
+
+
+# ---------------------------------------------------------------- models
+
+
+def attention_nodes(heads: int) -> list[Any]:
+    """One layer of a causal transformer as exporters write it: one product for q, k and v."""
+    return [
+        node("LayerNormalization", "x g b", "n", epsilon=1e-5),
+        node("MatMul", "n wqkv", "m"),
+        node("Add", "m bqkv", "qkv"),
+        node("Split", "qkv", "q0 k0 v0", axis=2, num_outputs=3),
+        *(node("Reshape", f"{t}0 heads", f"{t}1") for t in "qkv"),
+        node("Transpose", "q1", "q", perm=[0, 2, 1, 3]),
+        node("Transpose", "k1", "k", perm=[0, 2, 3, 1]),
+        node("Transpose", "v1", "v", perm=[0, 2, 1, 3]),
+        node("MatMul", "q k", "s0"),
+        node("Mul", "s0 scale", "s1"),
+        node("Add", "s1 mask", "s2"),
+        node("Softmax", "s2", "p", axis=-1),
+        node("MatMul", "p v", "o0"),
+        node("Transpose", "o0", "o1", perm=[0, 2, 1, 3]),
+        node("Reshape", "o1 flat", "o2"),
+        node("MatMul", "o2 wo", "o"),
+        node("Add", "x o", "y"),
+    ]
+
+
+def attention_model() -> Any:
+    width, heads, tokens = 12, 3, 5
+    weights = {
+        "g": random(width),
+        "b": random(width, seed=1),
+        "wqkv": random(width, 3 * width, seed=2),
+        "bqkv": random(3 * width, seed=3),
+        "wo": random(width, width, seed=4),
+        "scale": np.asarray(0.5, np.float32),
+        "mask": np.triu(np.full((1, 1, tokens, tokens), -3.4e38, np.float32), 1),
+        "heads": np.array([0, 0, heads, -1]),
+        "flat": np.array([0, 0, -1]),
+    }
+    return made(attention_nodes(heads), {"x": [2, tokens, width]}, weights=weights)
+
+
+def test_a_layer_of_a_transformer(tmp_path: Path) -> None:
+    model = assert_as_onnxruntime(attention_model(), {"x": random(2, 5, 12)}, tmp_path)
+    (graph,) = model.graphs
+
+    assert "mask" not in model.weights, "a causal mask is a comparison of positions"
+    shape = {axis.axis: axis.most for axis in graph.extents}
+    assert [shape[axis] for axis in model.weights["wqkv"].input.axes] == [12, 3, 3, 4]
+    assert {"softmax.p", "layernormalization.n", "add.y"} <= set(graph.names.values())
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+def test_rotary_positions_by_hand_and_by_operator(interleaved: int, tmp_path: Path) -> None:
+    angles = np.arange(5)[:, None] * np.array([1.0, 0.1, 0.01])
+    weights = {
+        "c": np.cos(angles).astype(np.float32),
+        "s": np.sin(angles).astype(np.float32),
+        "ids": np.tile(np.arange(5), (2, 1)),
+    }
+    by_operator = made(
+        [node("RotaryEmbedding", "x c s ids", interleaved=interleaved)],
+        {"x": [2, 4, 5, 6]},
+        weights=weights,
+        opset=23,
+    )
+    model = read(saved(by_operator, tmp_path), operators())
+    x = random(2, 4, 5, 6)
+    first, second = (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :3], x[..., 3:])
+    turned = [first * weights["c"] - second * weights["s"]]
+    turned += [first * weights["s"] + second * weights["c"]]
+    wanted = np.stack(turned, -1).reshape(x.shape) if interleaved else np.concatenate(turned, -1)
+
+    np.testing.assert_allclose(outputs(model, {"x": x})[0], wanted, atol=1e-5)
+
+
+def test_a_convolution_with_norm_relu_and_pool(tmp_path: Path) -> None:
+    weights = {
+        "w": random(6, 2, 3, 3),
+        "s": random(6),
+        "b": random(6, seed=1),
+        "m": random(6, seed=2),
+        "v": np.abs(random(6, seed=3)) + 0.5,
+    }
+    model = made(
+        [
+            node("Conv", "x w", "c", strides=[2, 2], pads=[1, 1, 1, 1], group=2),
+            node("BatchNormalization", "c s b m v", "n"),
+            node("Relu", "n", "r"),
+            node("MaxPool", "r", "p", kernel_shape=[2, 2]),
+            node("GlobalAveragePool", "p", "g"),
+            node("Flatten", "g", "y"),
+        ],
+        {"x": [2, 4, 9, 9]},
+        weights=weights,
+    )
+    found = assert_as_onnxruntime(model, {"x": random(2, 4, 9, 9)}, tmp_path)
+
+    # The norm is one factor and one shift.
+    assert sorted(len(w.shape) for w in found.weights.values()) == [2, 2, 5]
+
+
+RECURRENT = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("kind", "before"), [("RNN", 0), ("GRU", 0), ("GRU", 1), ("LSTM", 0)])
+def test_recurrent_layers(kind: str, direction: str, before: int, tmp_path: Path) -> None:
+    count, hidden, gates = (2 if direction == "bidirectional" else 1), 4, RECURRENT[kind]
+    weights = {
+        "w": random(count, gates * hidden, 3, seed=1),
+        "r": random(count, gates * hidden, hidden, seed=2),
+        "b": random(count, 2 * gates * hidden, seed=3),
+    }
+    inputs = {"x": random(6, 2, 3), "h": random(count, 2, hidden, seed=5)}
+    names, results = ["x", "w", "r", "b", "", "h"], ["y", "yh"]
+    if kind == "LSTM":
+        names, results = [*names, "c"], [*results, "yc"]
+        inputs["c"] = random(count, 2, hidden, seed=6)
+    extra: dict[str, Any] = {"linear_before_reset": before} if kind == "GRU" else {}
+    layer = helper.make_node(kind, names, results, hidden_size=hidden, direction=direction, **extra)
+    model = made([layer], {k: v.shape for k, v in inputs.items()}, results, weights)
+
+    assert_as_onnxruntime(model, inputs, tmp_path)
+
+
+def test_a_layer_without_initial_states_starts_at_nothing(tmp_path: Path) -> None:
+    weights = {"w": random(1, 16, 3), "r": random(1, 16, 4, seed=1)}
+    model = made([node("LSTM", "x w r", hidden_size=4)], {"x": [5, 2, 3]}, weights=weights)
+
+    found = assert_as_onnxruntime(model, {"x": random(5, 2, 3)}, tmp_path)
+
+    assert sorted(found.weights) == ["r", "w"]
+
+
+def test_half_precision_is_rounded_at_every_node(tmp_path: Path) -> None:
+    """Arithmetic is f32 inside a node; what a node stores is f16."""
+    model = made(
+        [node("MatMul", "x w", "m"), node("Softmax", "m", "y")],
+        {"x": [3, 4]},
+        weights={"w": random(4, 5).astype(np.float16)},
+        types={"x": TensorProto.FLOAT16, "y": TensorProto.FLOAT16},
+    )
+    found = read(saved(model, tmp_path), operators())
+    (value,) = outputs(found, {"x": random(3, 4).astype(np.float16)})
+
+    assert value.dtype == np.float16
+    assert str(found.graphs[0].outputs["y"]).count("cast(") == 2
+    assert found.weights["w"].input.dtype == "f16"
+
+
+def test_shape_arithmetic_is_done_when_the_file_is_read(tmp_path: Path) -> None:
+    model = made(
+        [
+            node("Shape", "x", "s"),
+            node("Gather", "s zero", "rows"),
+            node("Unsqueeze", "rows zeros", "r1"),
+            node("Concat", "r1 minus", "shape", axis=0),
+            node("Reshape", "x shape", "y"),
+        ],
+        {"x": [2, 3, 4]},
+        weights={"zero": np.asarray(0), "zeros": np.array([0]), "minus": np.array([-1])},
+    )
+    found = assert_as_onnxruntime(model, {"x": random(2, 3, 4)}, tmp_path)
+
+    assert str(found.graphs[0].outputs["y"]) == "x[a b c]"
+    assert found.layouts["y"].shape == (2, 12)
+
+
+def test_the_names_of_dimensions_become_axes(tmp_path: Path) -> None:
+    model = made([node("Relu", "x")], {"x": ["batch", "sequence", 8]})
+    found = read(saved(model, tmp_path), operators(), {"batch": 2, "sequence": 5})
+
+    assert str(found.graphs[0].outputs["y"]) == "maximum(x[batch sequence a], 0.0)"
+
+
+def test_a_local_function_is_written_out(tmp_path: Path) -> None:
+    model = made([helper.make_node("Twice", ["x"], ["y"], domain="mine")], {"x": [3]})
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    body, opset = [node("Add", "a a", "b")], [helper.make_opsetid("", 20)]
+    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["b"], body, opset))
+    found = read(saved(model, tmp_path), operators())
+
+    assert str(found.graphs[0].outputs["y"]) == "add(x[a], x[a])"
+
+
+def test_an_operator_of_a_plugin(tmp_path: Path) -> None:
+    @operator("SoftCap", domain="com.example")
+    def softcap(x: Tensor, cap: float = 50.0) -> Tensor:
+        return each(lambda v: cap * tanh(v / cap), [x])
+
+    model = made(
+        [helper.make_node("SoftCap", ["x"], ["y"], domain="com.example", cap=2.0)], {"x": [3]}
+    )
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    found = read(saved(model, tmp_path), [*operators(), softcap])
+
+    assert str(found.graphs[0].outputs["y"]) == "multiply(2.0, tanh(divide(x[a], 2.0)))"
+
+
+# ---------------------------------------------------------------- the tests of the format
+
+PASSED = 1180
+"""How many tests of onnx 1.23 pass; an operator that is not registered is not counted."""
+
+DIFFERENT = {
+    # The largest of no truth values is false there and true here.
+    "test_reduce_max_empty_set_bool",
+    "test_reduce_max_empty_set_bool_expanded",
+}
+
+
+def test_the_tests_of_the_format() -> None:
+    """Every node test whose operators are registered either passes or is refused."""
+    found = Counter[str]()
+    wrong: dict[str, str] = {}
+    for case in backend_cases():
+        result = outcome(case)
+        found[result.partition(":")[0]] += 1
+        if result.startswith("wrong"):
+            wrong[case.name] = result
+    print(dict(found))
+
+    assert wrong.keys() <= DIFFERENT, wrong
+    if onnx.__version__.startswith("1.23"):
+        assert found["passed"] == PASSED
+
+
+def backend_cases() -> list[Any]:
+    from onnx.backend.test.case.node import collect_testcases
+
+    known = {(o.domain, o.name) for o in operators()} | {("ai.onnx", "Constant")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = collect_testcases(None)
+    return [
+        case
+        for case in cases
+        if case.model
+        and all((n.domain or "ai.onnx", n.op_type) in known for n in case.model.graph.node)
+    ]
+
+
+def outcome(case: Any) -> str:
+    """passed, refused or wrong. Inputs that must be constants are made so."""
+    fixed: set[str] = set()
+    names = [value.name for value in case.model.graph.input]
+    while True:
+        try:
+            return compared(case, names, fixed)
+        except ModelError as error:
+            if "must be a constant" not in str(error) or len(fixed) == len(names):
+                return f"refused: {error}"
+            integers = {
+                v.name
+                for v in case.model.graph.input
+                if v.type.tensor_type.elem_type in (TensorProto.INT32, INT64)
+            }
+            fixed |= integers if integers - fixed else set(names)
+
+
+def compared(case: Any, names: Sequence[str], fixed: set[str]) -> str:
+    model = copy.deepcopy(case.model)
+    given = dict(zip(names, case.data_sets[0][0], strict=False))
+    for name in fixed:
+        model.graph.initializer.append(numpy_helper.from_array(array(given[name]), name))
+    with TemporaryDirectory() as place:
+        read_model = read(saved(model, Path(place)), operators())
+    found = outputs(read_model, {name: array(value) for name, value in given.items()})
+    for value, wanted in zip(found, map(array, case.data_sets[0][1]), strict=True):
+        wide = {"bfloat16": 2e-2, "float16": 4e-3}.get(wanted.dtype.name, 1e-4)
+        if value.shape != wanted.shape or value.dtype != wanted.dtype:
+            return f"wrong: {value.dtype}{value.shape}, not {wanted.dtype}{wanted.shape}"
+        a, b = (v.astype(np.float64) for v in (value, wanted))
+        if not np.allclose(a, b, max(case.rtol, wide), max(case.atol, 1e-6), equal_nan=True):
+            return f"wrong: {value}, not {wanted}"
+    return "passed"
+
+
+def array(value: Any) -> Array:
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def message(path: Path, sizes: Mapping[str, int] | None = None) -> str:
+    with pytest.raises(ModelError) as error:
+        read(path, operators(), sizes)
+    return str(error.value).replace(str(path), "FILE")
+
+
+def plain() -> Any:
+    return made([node("Add", "x w")], {"x": [2, 3]}, weights={"w": random(3)})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda content: content[:-9], lambda content: b"", lambda content: b"not a model" * 9],
+    ids=["truncated", "empty", "text"],
+)
+def test_a_file_that_is_not_whole_is_refused(
+    spoil: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path = saved(plain(), tmp_path)
+    path.write_bytes(spoil(path.read_bytes()))
+
+    assert message(path) == "FILE: is not an ONNX file, or is not whole"
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert message(tmp_path / "none.onnx") == "FILE: cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        (
+            made([node("Nonsense", "x")], {"x": [2]}),
+            "FILE: node 'nonsense.y' (Nonsense, domain ai.onnx, opset 20): "
+            "the operator is not known",
+        ),
+        (
+            made([node("RMSNormalization", "x x")], {"x": [2]}),
+            "FILE: node 'rmsnormalization.y' (RMSNormalization, domain ai.onnx, opset 20): "
+            "the operator is known for versions 23 to now, not 20",
+        ),
+        (
+            made([node("Add", "x x")], {"x": [2]}, opset=99),
+            "FILE: opset must be 7 to 28, not 99",
+        ),
+        (
+            made([node("Add", "x w")], {"x": [2, 3]}, weights={"w": random(4)}),
+            "FILE: node 'add.y' (Add, domain ai.onnx, opset 20): "
+            "shapes (2, 3) and (4,) do not broadcast",
+        ),
+        (
+            made([node("Add", "x z")], {"x": [2]}),
+            "FILE: node 'add.y' (Add, domain ai.onnx, opset 20): "
+            "input 'z' is computed by nothing before it",
+        ),
+        (
+            made([node("Relu", "x", "z")], {"x": [2]}),
+            "FILE: output 'y' is computed by nothing",
+        ),
+        (
+            made([node("Relu", "x x")], {"x": [2]}),
+            "FILE: node 'relu.y' (Relu, domain ai.onnx, opset 20): too many positional arguments",
+        ),
+        (
+            made([node("Relu", "x", slope=1.0)], {"x": [2]}),
+            "FILE: node 'relu.y' (Relu, domain ai.onnx, opset 20): "
+            "got an unexpected keyword argument 'slope'",
+        ),
+        (
+            made([node("Reshape", "x s")], {"x": [2], "s": [1]}, types={"s": INT64}),
+            "FILE: node 'reshape.y' (Reshape, domain ai.onnx, opset 20): shape must be a constant",
+        ),
+        (
+            made([node("Relu", "x")], {"x": [2]}, types={"x": TensorProto.UINT16}),
+            "FILE: input 'x': data type must be one of FLOAT, UINT8, INT8, INT16, INT32, INT64, "
+            "BOOL, FLOAT16, DOUBLE, BFLOAT16, not UINT16",
+        ),
+        (
+            made([node("Relu", "x")], {"x": ["batch", 2]}),
+            "FILE: input 'x': dimension 0 (batch) has no size: give one, as in --size batch=1",
+        ),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_read_is_refused(model: Any, wanted: str, tmp_path: Path) -> None:
+    assert message(saved(model, tmp_path)) == wanted
+
+
+def test_a_size_for_no_dimension_is_refused(tmp_path: Path) -> None:
+    path = saved(made([node("Relu", "x")], {"x": ["batch", 2]}), tmp_path)
+
+    assert message(path, {"batch": 1, "bach": 2}) == (
+        "FILE: dimension 'bach': must be one of batch"
+    )
+
+
+def test_an_output_of_another_shape_than_stated_is_refused(tmp_path: Path) -> None:
+    model = plain()
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("y", FLOAT, [2, 4]))
+
+    assert message(saved(model, tmp_path)) == (
+        "FILE: output 'y' must have shape (2, 4), not (2, 3)"
+    )
+
+
+def test_a_tensor_whose_bytes_do_not_fill_its_shape_is_refused(tmp_path: Path) -> None:
+    model = plain()
+    model.graph.initializer[0].dims[0] = 4
+
+    assert message(saved(model, tmp_path)) == (
+        "FILE: tensor 'w': shape (4,) needs 16 bytes, not 12"
+    )
+
+
+def test_sparse_tensors_are_refused(tmp_path: Path) -> None:
+    model = plain()
+    model.graph.sparse_initializer.add()
+
+    assert message(saved(model, tmp_path)) == "FILE: sparse tensors are not supported"
+
+
+def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
+    model = made([helper.make_node("F", ["x"], ["y"], domain="mine")], {"x": [3]})
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    body = [helper.make_node("F", ["a"], ["b"], domain="mine")]
+    opset = [helper.make_opsetid("mine", 1)]
+    model.functions.append(helper.make_function("mine", "F", ["a"], ["b"], body, opset))
+
+    assert message(saved(model, tmp_path)) == "FILE: function 'F' calls itself"
+
+
+def test_a_huge_constant_is_not_made(tmp_path: Path) -> None:
+    """A few bytes of file that ask for terabytes."""
+    model = made(
+        [
+            node("ConstantOfShape", "s", "c"),
+            node("Add", "c one", "d"),
+            node("ReduceSum", "d", "e", keepdims=0),
+            node("Add", "x e", "y"),
+        ],
+        {"x": [2]},
+        weights={"s": np.array([1 << 20, 1 << 20]), "one": np.asarray(1.0, np.float32)},
+    )
+    found = read(saved(model, tmp_path), operators())
+
+    assert sum(np.prod(w.shape, dtype=int) for w in found.weights.values()) == 0
+
+
+# ---------------------------------------------------------------- data beside the file
+
+
+def beside(folder: Path, location: str, **entries: str) -> Path:
+    """A model whose weight is in another file."""
+    model = plain()
+    weight = model.graph.initializer[0]
+    (folder / "data.bin").write_bytes(b"0123" + weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": "4", "length": "12", **entries}.items():
+        weight.external_data.add(key=key, value=value)
+    return saved(model, folder)
+
+
+def test_data_beside_the_file_is_read_when_it_is_needed(tmp_path: Path) -> None:
+    model = read(beside(tmp_path, "data.bin"), operators())
+
+    assert model.weights["w"].load().tolist() == random(3).tolist()
+
+
+@pytest.mark.parametrize("location", ["../data.bin", "/etc/hostname", "", "a/../../data.bin"])
+def test_data_outside_the_folder_is_refused(location: str, tmp_path: Path) -> None:
+    assert message(beside(tmp_path, location)) == (
+        f"FILE: tensor 'w': external data must lie in the model's folder, not at {location!r}"
+    )
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.write_bytes(bytes(16))
+    (inside / "link").symlink_to(outside)
+
+    assert message(beside(inside, "link")) == (
+        "FILE: tensor 'w': external data must lie in the model's folder, not at 'link'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "wanted"),
+    [
+        ({"length": "16"}, "must have 12 bytes of external data, not 16 from 4 of a file of 16"),
+        ({"offset": "8"}, "must have 12 bytes of external data, not 12 from 8 of a file of 16"),
+        ({"offset": "-4"}, "must have 12 bytes of external data, not 12 from -4 of a file of 16"),
+        ({"offset": "x"}, "offset and length of external data must be integers"),
+    ],
+)
+def test_data_that_does_not_fill_the_tensor_is_refused(
+    entries: Mapping[str, str], wanted: str, tmp_path: Path
+) -> None:
+    assert message(beside(tmp_path, "data.bin", **entries)) == f"FILE: tensor 'w': {wanted}"
+
+
+def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert message(beside(tmp_path, "none.bin")) == (
+        "FILE: tensor 'w': external data 'none.bin' is not there"
+    )
