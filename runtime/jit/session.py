@@ -46,6 +46,7 @@ def compile_program(
     *,
     cores: int = 1,
     verified: bool = False,
+    cache: bool = True,
 ) -> Compiled:
     """A program as native code. It is verified first, since native code checks no bounds.
 
@@ -53,6 +54,7 @@ def compile_program(
               code without vectors, left to LLVM's own passes
     cores     that the program was compiled for; their parts run one after the other
     verified  the caller has done that
+    cache     keep the code in the user's cache folder, and take it from there
     """
     if backend not in BACKENDS:
         raise CompileError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
@@ -62,7 +64,7 @@ def compile_program(
     scalar = backend == "scalar"
     emission = emit(program, library, Target.scalar() if scalar else Target.host(), cores)
     source = emission.module.text
-    code = compile_text(source, emission.entries, optimise=scalar)
+    code = compile_text(source, emission.entries, optimise=scalar, cache=cache)
     seconds = time.perf_counter() - began
     return Compiled(program, library, backend, seconds, len(source), emission, code)
 
