@@ -202,7 +202,7 @@ class Search:
         order  the only one to try
         """
         setting = self.around.setting(run)
-        key, names = self.likeness.of(setting.calls, setting.outside)
+        key, names = self.likeness.of(setting)
         key = (key, effort, fill, slots, order and tuple(map(names.axes.index, order)))
         if key not in self.best_known:
             target = Target.of(self.machine, fill)
@@ -245,7 +245,7 @@ class Search:
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
         setting = self.around.setting(run)
-        key, _ = self.likeness.of(setting.calls, setting.outside)
+        key, _ = self.likeness.of(setting)
         if key not in self.hopes:
             self.hopes[key] = self._hope(setting)
         return self.hopes[key]
