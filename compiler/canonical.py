@@ -285,8 +285,8 @@ def label(node: Node) -> str:
             return f"update {at}"
         case Cast(_, to):
             return f"cast {to}"
-        case Opaque(operator, _, over, to, output):
-            return f"opaque {operator} {over} {to} {output}"
+        case Opaque(operator, _, over, to, output, _, orders):
+            return f"opaque {operator} {over} {to} {output} {orders}"
         case Scan(body, _, _, output):
             results = " ".join(digest(result).hex() for result in (*body.next, *body.emits))
             leaves = " ".join(map(str, (*body.states, *body.slices)))
@@ -404,12 +404,14 @@ def _negative(x: Node, facts: Facts) -> Node:
 
 
 def ordered_chain(node: Node, facts: Facts) -> Node | None:
-    """(b + 1) + (2 + a)  →  3 + (a + b), and so for products;  x + 2 * x  →  3 * x"""
+    """(b + 1) + (2 + a)  →  3.0 + (a + b), and so for products;  x + 2 * x  →  3.0 * x"""
     match node:
         case Map("add" | "multiply" as function, _):
             number, rest = separated(node, function, facts.shared)
             if function == "add":
                 rest = _like_terms(rest, facts)
+            if isinstance(number, Constant) and any(is_float(part.dtype) for part in rest):
+                number = Constant(float(number.value))
             return combined(function, number, rest)
     return None
 
@@ -453,11 +455,11 @@ def merged_reduction(node: Node, facts: Facts) -> Node | None:
 
 def number_out(node: Node, facts: Facts) -> Node | None:
     """sum(2 * x)  →  2 * sum(x);  dot(2 * a, b)  →  2 * dot(a, b), unless a is a product itself:
-    its number may belong to it, as that of a GELU"""
+    its number may belong to it, as that of a GELU; and that of a mean, 1 / size, stays with it"""
     match node:
         case Reduce("sum", Map("multiply") as product, over):
             number, rest = separated(product, "multiply", facts.shared)
-            if rest and not _is(number, 1):
+            if rest and not _is(number, 1) and not _has_size(number):
                 return number * Reduce("sum", combined("multiply", Constant(1), rest), over)
         case Dot(a, b, over):
             (left, x), (right, y) = _scaled(a, facts), _scaled(b, facts)
@@ -466,12 +468,16 @@ def number_out(node: Node, facts: Facts) -> Node | None:
     return None
 
 
+def _has_size(number: Node) -> bool:
+    return any(isinstance(node, Size) for node in walk([number]))
+
+
 def _scaled(x: Node, facts: Facts) -> tuple[Node, Node]:
     """A value as (number, rest)."""
-    if not isinstance(x, Map) or x.function != "multiply":
+    if not isinstance(x, Map) or x.function != "multiply" or x in facts.shared:
         return Constant(1), x
     number, rest = separated(x, "multiply", facts.shared)
-    if len(rest) != 1 or _is(number, 1):
+    if len(rest) != 1 or _is(number, 1) or _has_size(number):
         return Constant(1), x
     return number, combined("multiply", Constant(1), rest)
 
@@ -615,13 +621,15 @@ def view_of_stack(node: Node, _: Facts) -> Node | None:
 
 
 def view_inwards(node: Node, facts: Facts) -> Node | None:
-    """view(f(x, y), a=b)  →  f(view(x, a=b), view(y, a=b)), for a rename of a value used here;
-    reductions and contractions alike, unless they reduce an axis of the new name"""
+    """view(f(x, y), a=b)  →  f(view(x, a=b), view(y, a=b)), for a rename or a slice of a value used
+    here; reductions and contractions alike, unless they reduce an axis of the new name"""
     match node:
         case View(Map() | Dot() | Reduce() as x, index, None) if x not in facts.shared:
-            names = [i.plain for _, i in index]
+            names = [axis for _, i in index for axis in i.axes]
             hidden = set(x.over) if isinstance(x, Dot | Reduce) else set()
-            if None in names or len(set(names)) < len(names) or hidden & set(names):
+            plain = all(i == Affine(i.terms[:1], i.offset) for _, i in index)
+            steps = {stride for _, i in index for _, stride in i.terms}
+            if not plain or steps - {1} or len(set(names)) < len(names) or hidden & set(names):
                 return None
             return x.rebuild([_viewed(child, index) for child in x.children])
     return None

@@ -670,8 +670,8 @@ def dimension_fault(
         if missing := [a for a in index.axes if a not in site.axes]:
             return f"be read over a range that the issue gives axis {missing[0]!r}"
         wanted = sorted((site.axes[a], stride) for a, stride in index.terms)
-    single = {name for name, known in site.ranges.items() if known.longest == known.shortest == 1}
-    if _moving(spans(dimension), single) == _moving(wanted, single):
+    still = {name for name, known in site.ranges.items() if known.longest == known.shortest == 1}
+    if _moving(spans(dimension), still) == _moving(wanted, still):
         return ""
     text = " + ".join(name if stride == 1 else f"{stride}*{name}" for name, stride in wanted)
     return f"be over {text} where the opcode names axis {axis!r}"

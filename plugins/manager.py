@@ -38,8 +38,7 @@ GROUP = "infinisa"
 
 BUILT_IN = (
     *(f"{families.__name__}.{found.name}" for found in pkgutil.iter_modules(families.__path__)),
-    "infinisa.plugins.machines",
-    "infinisa.plugins.models",
+    *(f"infinisa.plugins.{name}" for name in ("backends", "machines", "models", "policies")),
 )
 """Modules with hooks that InfinISA ships: each file of families/ is one."""
 

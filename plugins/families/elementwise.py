@@ -23,6 +23,7 @@ from infinisa.isa.language import (
     log,
     maximum,
     minimum,
+    position,
     sigmoid,
     sin,
     tanh,
@@ -90,6 +91,12 @@ def move(x: "m"):
 
 
 @instruction(unit="vector")
+def positions():
+    """The numbers along an axis, for masks and angles that no larger instruction makes itself."""
+    return position("m")
+
+
+@instruction(unit="vector")
 def relu(x: "m"):
     return rectify(x)
 
@@ -131,6 +138,7 @@ def infinisa_instructions() -> Sequence[Instruction]:
         *CASTS,
         *WITH_NUMBER,
         move,
+        positions,
         relu,
         gelu_erf,
         gelu_tanh,

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.cover import Coverage
+from infinisa.compiler.coverage import Coverage
 from infinisa.compiler.graph import Model
+from infinisa.compiler.operator import Operator
 from infinisa.compiler.pipeline import Compilation, compile_model
 from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.dtypes import DTYPES, is_float
@@ -24,13 +25,11 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine
 from infinisa.isa.program import Program
 from infinisa.isa.verify import verify
-from infinisa.plugins.manager import Registry
+from infinisa.plugins.backends import Run
+from infinisa.plugins.manager import Registered, Registry, own_version
 from infinisa.plugins.manager import load as load_plugins
 from infinisa.runtime.compare import Comparison, Share, Simulated
 from infinisa.runtime.compare import compare as compare_runs
-from infinisa.runtime.interpreter import interpret
-from infinisa.runtime.jit import Compiled as Native
-from infinisa.runtime.jit import compile_program
 from infinisa.runtime.report.text import Entry
 from infinisa.runtime.simulator import Report
 from infinisa.runtime.simulator import simulate as simulate_program
@@ -42,7 +41,6 @@ Progress = Callable[..., None]
 DEFAULT_MODEL = "python_lm"
 DEFAULT_MACHINES = ("edge", "datacenter", "tpu_v1")
 PROGRAM_SUFFIXES = (".iasm", ".iisa")
-BACKENDS = ("reference", "scalar", "vector")
 TEXT = "text"
 """The name of a model's text input and output: UTF-8 bytes."""
 
@@ -131,6 +129,13 @@ def find_machine(machine: str | Path | Machine, registry: Registry) -> Machine:
     raise MachineError(f"machine {name!r}: must be a .toml file or one of {known}")
 
 
+def chosen(kind: str, name: str, table: Mapping[str, Registered[Any]]) -> Any:
+    """What a plugin registered under a name."""
+    if name not in table:
+        raise InfinisaError(f"{kind} {name!r}: must be one of {', '.join(table)}")
+    return table[name].item
+
+
 # ---------------------------------------------------------------- compiled
 
 
@@ -173,7 +178,7 @@ class Compiled:
             self.machine,
             parameters,
             engine=engine,
-            policy=policy,
+            policy=chosen("policy", policy, self.registry.policies),
             trace=trace is not None,
             progress=progress,
         )
@@ -193,17 +198,15 @@ class Compiled:
         progress: Progress = silent,
     ) -> Result:
         """Values on this CPU, by the interpreter ("reference") or as native code."""
-        if backend not in BACKENDS:
-            raise InfinisaError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
         arrays, settings = self.bound(prompt, inputs)
         settings.update(parameters or {})
-        if backend == "reference":
-            return interpret(self.program, self.library, arrays, settings, cores=self.machine.cores)
-        return self.native(backend).run(arrays, settings)
+        return self.runner(backend)(arrays, settings)
 
-    def native(self, backend: str) -> Native:
-        """The program as native code."""
-        return compile_program(self.program, self.library, backend, cores=self.machine.cores)
+    def runner(self, backend: str) -> Run:
+        """What computes the program's values: from arrays and parameters to a result."""
+        make = chosen("backend", backend, self.registry.backends)
+        run: Run = make(self.program, self.library, self.machine.cores)
+        return run
 
     def bound(
         self, prompt: str | None, inputs: Path | Mapping[str, Array] | None
@@ -303,13 +306,13 @@ def compare(
     The simulated programs take a text's number of tokens and the like from the run on the CPU.
     """
     host = model.compile("host", progress=progress)
-    native = host.native("vector")
+    run = host.runner("vector")
     arrays, given = host.bound(prompt, None)
     arrays |= random_inputs(host.program, arrays)
     runs = []
     for number in range(rounds):
         progress("running on this CPU", number, rounds)
-        runs.append(native.run(arrays, given))
+        runs.append(run(arrays, given))
     parameters = {p.name: runs[0].parameters[p.name] for p in host.program.parameters}
     simulations: list[Simulated] = []
     for machine in machines:
@@ -390,13 +393,18 @@ def listing(kind: str, plugins: Sequence[str | Path] = ()) -> list[Entry]:
     if kind == "plugins":
         return [Entry(o.plugin, o.plugin, o.distribution, o.version, "") for o in registry.plugins]
     found = getattr(registry, kind)
-    return [
+    host = Entry("host", "runtime.host", "infinisa", own_version(), "this CPU, probed when used")
+    extra = [host] if kind == "machines" else []
+    return extra + [
         Entry(name, e.origin.plugin, e.origin.distribution, e.origin.version, _about(e.item))
         for name, e in sorted(found.items())
     ]
 
 
 def _about(item: object) -> str:
+    if isinstance(item, Operator):
+        until = f" to {item.until}" if item.until else ""
+        return f"{item.domain or 'ai.onnx'}, since version {item.since}{until}"
     text = item.documentation if isinstance(item, Instruction) else (item.__doc__ or "")
     if isinstance(item, Machine):
         return f"{item.cores} x {item.peak() / item.cores / 1e9:.0f} Gop/s, {item.dram.name}"
@@ -405,8 +413,11 @@ def _about(item: object) -> str:
 
 def _read_arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it holds one array without a name")
+        with found:
+            return dict(found)
     except (ValueError, OSError) as error:
         raise ModelError(f"input {path}: must be an .npz file of plain arrays ({error})") from None
 
@@ -425,7 +436,14 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+        os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(options: argparse.Namespace) -> None:
     """Simulate a model on machines, run it on this CPU, and put both in one table."""
-    from .runtime.report import text
+    from infinisa.runtime.report import text
 
     with progress("compare") as meter:
         model = _load(options)
@@ -74,7 +74,7 @@ def compile_(options: argparse.Namespace) -> None:
 
 def simulate(options: argparse.Namespace) -> None:
     """Cycles of a model or program on a machine, and where the time went."""
-    from .runtime.report import text
+    from infinisa.runtime.report import text
 
     with progress("simulate") as meter:
         compiled = _compiled(options, meter)
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> None:
 
 def list_(options: argparse.Namespace) -> None:
     """What is there: name, where it comes from, what it is."""
-    from .runtime.report import text
+    from infinisa.runtime.report import text
 
     _print(text.listing(api.listing(options.kind, options.plugin)))
 
@@ -251,7 +251,7 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _model(verb, program=True)
     verb.add_argument("--machine", required=True, metavar="NAME")
     verb.add_argument("--engine", choices=("auto", "simpy"), default="auto")
-    verb.add_argument("--policy", default="oldest", metavar="NAME")
+    verb.add_argument("--policy", default="oldest", metavar="NAME", help="see list policies")
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
     verb.set_defaults(weights=None)
     _simulation(verb)
@@ -262,7 +262,7 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _model(verb, program=True)
     verb.add_argument("--machine", metavar="NAME", help="compile for this machine (default: host)")
     verb.add_argument(
-        "--backend", choices=("reference", "scalar", "vector"), default="vector", help="how to run"
+        "--backend", default="vector", metavar="NAME", help="how to run (see list backends)"
     )
     verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
     verb.add_argument("--input", type=Path, metavar="FILE.npz", help="input arrays by name")

@@ -1,0 +1,38 @@
+"""Ways to compute a program's values on this computer: each gives a function from arrays by buffer
+name and parameters to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
+
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.program import Program
+from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.jit import compile_program
+from infinisa.runtime.values import Array, Result
+
+from .hookspec import hookimpl
+
+Run: TypeAlias = Callable[[Mapping[str, Array], Mapping[str, int]], Result]
+
+
+def reference(program: Program, library: Mapping[str, Instruction], cores: int) -> Run:
+    """NumPy, issue by issue: the truth for the others."""
+    return partial(interpret, program, library, cores=cores)
+
+
+def scalar(program: Program, library: Mapping[str, Instruction], cores: int) -> Run:
+    """Native code for any processor, without vectors of our own."""
+    return compile_program(program, library, "scalar", cores=cores).run
+
+
+def vector(program: Program, library: Mapping[str, Instruction], cores: int) -> Run:
+    """Native code with this processor's widest vectors."""
+    return compile_program(program, library, "vector", cores=cores).run
+
+
+@hookimpl
+def infinisa_backends() -> Mapping[str, Callable[..., Run]]:
+    return {"reference": reference, "scalar": scalar, "vector": vector}

@@ -1,0 +1,171 @@
+"""The command line as its user sees it: what it prints, its exit status, its messages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infinisa.cli import main
+
+PROMPT = "import os"
+
+
+def messages(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that must fail says: one message, exit status 2, no traceback."""
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("infinisa: ")
+    assert "Traceback" not in said
+    return said.removeprefix("infinisa: ").strip()
+
+
+def test_a_comparison_says_what_every_part_does_on_every_machine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The table and its JSON have a row for prefill and decode on each machine, then the text."""
+    file = tmp_path / "rows.json"
+    options = ["--machine", "edge", "--machine", "tpu_v1", "--rounds", "1", "--tokens", "8"]
+    assert main(["compare", *options, "--prompt", PROMPT, "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(file.read_text())
+
+    assert [(row["section"], row["machine"]) for row in found["rows"]] == [
+        ("prefill", "edge"),
+        ("prefill", "tpu_v1"),
+        ("decode", "edge"),
+        ("decode", "tpu_v1"),
+    ]
+    for row in found["rows"]:
+        assert row["cycles"] > row["instructions"] > 0
+        assert row["tokens"] == (7 if row["section"] == "decode" else row["tokens"])
+        assert row["ratio"] == pytest.approx(row["measured"] / row["seconds"])
+        assert 0 < row["bandwidth"] <= 1
+    for word in ("cycles", "tokens/s", "of peak", "bound by", "coverage", PROMPT):
+        assert word in printed
+
+
+def test_a_program_file_is_the_program(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Compiled to text and to binary, a model simulates alike, and disassembles to the text."""
+    cycles = []
+    for suffix in (".iasm", ".iisa"):
+        file, report = tmp_path / f"program{suffix}", tmp_path / "report.json"
+        assert main(["compile", "--machine", "edge", "--tokens", "2", "-o", str(file)]) == 0
+        arguments = ["simulate", str(file), "--machine", "edge", "--json", str(report)]
+        assert main(arguments) == 0
+        cycles.append(json.loads(report.read_text())["cycles"])
+    capsys.readouterr()
+    assert main(["disassemble", str(tmp_path / "program.iisa")]) == 0
+
+    assert cycles[0] == cycles[1] > 0
+    assert capsys.readouterr().out == (tmp_path / "program.iasm").read_text()
+
+
+def test_a_program_runs_with_its_weights(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A program file and its weights write what the model writes."""
+    program, weights = tmp_path / "p.iisa", tmp_path / "w.safetensors"
+    compile_ = ["compile", "--machine", "tiny", "--tokens", "3", "-o", str(program)]
+    assert main([*compile_, "--weights", str(weights)]) == 0
+    capsys.readouterr()
+    run = ["run", str(program), "--machine", "tiny", "--weights", str(weights)]
+    assert main([*run, "--prompt", PROMPT]) == 0
+    ours = capsys.readouterr().out
+    assert main(["run", "--tokens", "3", "--prompt", PROMPT]) == 0
+
+    assert ours.splitlines()[-1] == capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_trace_has_events_of_every_unit(tmp_path: Path) -> None:
+    """The file is Chrome's trace format: complete events with times, for all units that worked."""
+    trace = tmp_path / "trace.json"
+    assert main(["simulate", "--machine", "edge", "--tokens", "2", "--trace", str(trace)]) == 0
+    events = json.loads(trace.read_text())["traceEvents"]
+    names = {e["args"]["name"] for e in events if e["ph"] == "M" and e["name"] == "thread_name"}
+
+    assert {"load", "store", "matrix", "vector", "text"} <= names
+    assert all(e["dur"] >= 0 for e in events if e["ph"] == "X")
+
+
+def test_print_after_shows_a_pass(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """After cover there are calls of instructions, a line each."""
+    out = str(tmp_path / "p.iisa")
+    assert main(["compile", "--machine", "edge", "-o", out, "--print-after", "cover"]) == 0
+
+    assert "causal_flash_step(" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "nothing"], "model 'nothing': must be"),
+        (["compare", "--machine", "nope"], "machine 'nope': must be"),
+        (["simulate", "--machine", "edge", "--policy", "x"], "policy 'x': must be one of"),
+        (["run", "--backend", "x"], "backend 'x': must be one of"),
+        (["run", "missing.iisa"], "no such file: missing.iisa"),
+        (["run", "--set", "tokens"], "a setting must be NAME=NUMBER, not 'tokens'"),
+        (["run", "--set", "tokens=100000"], "parameter 'tokens': must be 0 to"),
+        (["list", "machines", "--plugin", "no.py"], "plugin 'no.py': must be a .py file"),
+        (["compile", "--machine", "edge", "-o", "p.txt"], "program p.txt: the name must end in"),
+        (
+            ["compile", "--machine", "edge", "-o", "p.iasm", "--print-after", "x"],
+            "stage must be one of",
+        ),
+    ],
+)
+def test_a_mistake_is_one_clear_message(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names what, which, what must be."""
+    assert messages(capsys, *arguments).startswith(message)
+
+
+def test_a_damaged_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """An ONNX file, a program and an input that are not what they should be."""
+    for name in ("model.onnx", "program.iisa", "program.iasm"):
+        (tmp_path / name).write_bytes(b"nonsense")
+        verb = ["simulate", str(tmp_path / name), "--machine", "edge"]
+        assert str(tmp_path / name) in messages(capsys, *verb)
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    (tmp_path / "x.npy").rename(tmp_path / "x.npz")
+    assert "x.npz" in messages(capsys, "run", "--input", str(tmp_path / "x.npz"))
+
+
+def test_a_machine_too_small_for_any_tile_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The message names the call, the bytes it needs and those there are."""
+    main(["list", "machines"])
+    capsys.readouterr()
+    from infinisa.api import find_machine
+    from infinisa.plugins.manager import load
+
+    text = find_machine("tiny", load(installed=False)).text()
+    small = tmp_path / "small.toml"
+    small.write_text(text.replace('"64 KiB"', '"128 B"').replace('"tiny"', '"small"'))
+    said = messages(capsys, "simulate", "--machine", str(small))
+
+    assert "bytes" in said
+    assert "scratchpad" in said
+
+
+def test_interrupting_leaves_no_partial_file(tmp_path: Path) -> None:
+    """Ctrl-C ends with status 130 and the output file is not there."""
+    out = tmp_path / "program.iisa"
+    command = [sys.executable, "-m", "infinisa", "compare", "--json", str(out), "--rounds", "500"]
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE
+    ) as process:
+        time.sleep(4)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert b"interrupted" in said
+    assert list(tmp_path.iterdir()) == []
