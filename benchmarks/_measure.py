@@ -102,7 +102,10 @@ def interleaved(
 
 
 def fresh(task: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What a function returns in a process of its own, which knows nothing yet."""
+    """What a function returns in a process of its own, which knows nothing yet.
+
+    Its peak of memory starts from that of this process, which should be small.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(task, *args, **kwargs).result()
