@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test fuzz check bench clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -15,6 +15,9 @@ demo: .venv/installed  ## compare simulated and measured throughput of the built
 
 test: check  ## check, then run all tests
 	$(BIN)/pytest -n $(JOBS)
+
+fuzz: .venv/installed-test  ## refuse or run ten thousand broken programs
+	$(BIN)/pytest -q -m fuzz
 
 check: .venv/installed-test  ## style, format, types and layers
 	$(BIN)/ruff check .

@@ -175,15 +175,16 @@ class Builder:
         )
 
     def lengths(self) -> dict[Axis, int]:
-        """The lengths of axes that follow from the shapes of weights."""
+        """The lengths of axes that follow from the shapes of weights and inputs."""
         found: dict[Axis, int] = {}
-        for name, weight in self.weights.items():
-            for axis, length in zip(weight.input.axes, weight.shape, strict=True):
+        shapes = {name: (weight.input, weight.shape) for name, weight in self.weights.items()}
+        for name, (leaf, shape) in (shapes | self.inputs).items():
+            for axis, length in zip(leaf.axes, shape, strict=True):
                 if axis in self.extents:
                     continue
                 if found.setdefault(axis, length) != length:
                     raise ModelError(
-                        f"weight {name!r}: axis {axis!r} must have {found[axis]} positions "
+                        f"tensor {name!r}: axis {axis!r} must have {found[axis]} positions "
                         f"as in others, not {length}"
                     )
         return found

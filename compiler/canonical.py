@@ -285,8 +285,8 @@ def label(node: Node) -> str:
             return f"update {at}"
         case Cast(_, to):
             return f"cast {to}"
-        case Opaque(operator, _, over, to, output):
-            return f"opaque {operator} {over} {to} {output}"
+        case Opaque(operator, _, over, to, output, _, orders):
+            return f"opaque {operator} {over} {to} {output} {orders}"
         case Scan(body, _, _, output):
             results = " ".join(digest(result).hex() for result in (*body.next, *body.emits))
             leaves = " ".join(map(str, (*body.states, *body.slices)))
@@ -474,7 +474,7 @@ def _has_size(number: Node) -> bool:
 
 def _scaled(x: Node, facts: Facts) -> tuple[Node, Node]:
     """A value as (number, rest)."""
-    if not isinstance(x, Map) or x.function != "multiply":
+    if not isinstance(x, Map) or x.function != "multiply" or x in facts.shared:
         return Constant(1), x
     number, rest = separated(x, "multiply", facts.shared)
     if len(rest) != 1 or _is(number, 1) or _has_size(number):

@@ -38,6 +38,12 @@ ISSUE = 8
 ALIGNMENT = 64
 
 
+def chip_capacity(machine: Machine) -> int:
+    """Bytes of the chip memory that one core has."""
+    memory = machine.scratchpad
+    return memory.size // (machine.cores if memory.shared else 1)
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Lengths of the axes: at most, and as they are expected to be."""
@@ -70,7 +76,7 @@ class Target:
     @staticmethod
     def of(machine: Machine, fill: float) -> Target:
         return Target(
-            capacity=int(machine.scratchpad.size * fill),
+            capacity=int(chip_capacity(machine) * fill),
             strict=machine.scratchpad.managed == "software",
             bandwidth=machine.dram.bandwidth / machine.clock,
             latency=machine.dram.latency,

@@ -35,7 +35,7 @@ Select = Callable[[Sequence[Node]], Order]
 Binding = Mapping[Axis, tuple[Axis, ...]]
 
 
-ISSUE = 64
+ISSUE = 4096
 """Elements a lane of a vector unit takes in one issue: enough to hide its fixed cost."""
 
 

@@ -28,12 +28,14 @@ class Setting:
     outside  tensors that outlive the group: others use them, or they are results
     copies   whether copies move tiles to the chip (a scratchpad) or units work on the tensors
              themselves (a cache)
+    begun    tensors of which earlier calls wrote a part
     """
 
     calls: tuple[Call, ...]
     tensors: Mapping[str, Tensor]
     outside: frozenset[str]
     copies: bool
+    begun: frozenset[str] = frozenset()
 
     @cached_property
     def writers(self) -> Mapping[str, Uses]:
@@ -64,7 +66,8 @@ class Setting:
         if tensor.kind == "carry":
             return True
         written = name in self.writers and (self.copies or name not in self.outside)
-        return written and tensor.kind != "state" and not self._worked_in_place(name)
+        elsewhere = tensor.kind == "state" or name in self.begun or self._worked_in_place(name)
+        return written and not elsewhere
 
     def _worked_in_place(self, name: str) -> bool:
         return any(name in call.in_place for call in self.calls)
@@ -110,6 +113,15 @@ class Frame:
                 found[access.tensor] = (found.get(access.tensor, (i, i))[0], i)
         return found
 
+    @cached_property
+    def begins(self) -> Mapping[str, int]:
+        """The first call that writes each tensor."""
+        found: dict[str, int] = {}
+        for i, call in enumerate(self.covered.calls):
+            for access in call.writes:
+                found.setdefault(access.tensor, i)
+        return found
+
     def setting(self, run: Run) -> Setting:
         """The calls of a run, and which of their tensors outlive them."""
         calls, tensors = self.covered.calls[run[0] : run[1]], self.covered.tensors
@@ -119,7 +131,8 @@ class Frame:
             kept = tensors[name].kind not in ("temporary", "carry")
             if kept or first < run[0] or last >= run[1]:
                 outside.add(name)
-        return Setting(calls, tensors, frozenset(outside), self.copies)
+        begun = frozenset(name for name in outside if self.begins.get(name, run[0]) < run[0])
+        return Setting(calls, tensors, frozenset(outside), self.copies, begun)
 
 
 @dataclass(frozen=True)

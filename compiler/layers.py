@@ -268,10 +268,11 @@ def resnet(machine: Machine, library: Library, side: int, c: int, dtype: str = "
     """Convolution, relu, convolution, add, relu."""
     sizes = {"c": c, "o": c, "k": c, "p": side, "q": side, "r": 3, "u": 3}
     g = Handmade("resnet", machine, library | OWN, sizes)
-    unit = machine.unit("matrix").attributes
-    wide = min(unit["rows"], side)
-    limits = {"q": wide, "p": max(1, min(unit["rows"] // wide, side))}
-    deep = max(1, unit["depth"] // 9)
+    unit = machine.unit("matrix")
+    rows, depth = unit.room("rows") or 1, unit.room("depth") or 1
+    wide = min(rows, side)
+    limits = {"q": wide, "p": max(1, min(rows // wide, side))}
+    deep = max(1, depth // 9)
     g.tensor("x", "c p q", "input", dtype)
     g.tensor("w1", "o c r u", "weight", dtype)
     g.tensor("w2", "k o r u", "weight", dtype)

@@ -15,6 +15,7 @@ from infinisa.isa.language import Axis
 
 from .calls import Access, Call, Tensor
 from .cost import Sizes
+from .home import Setting
 
 Key: TypeAlias = tuple[object, ...]
 
@@ -70,17 +71,18 @@ class Likeness:
         )
         return tensor.dtype, tensor.shape, tensor.kind, tensor.absolute, index
 
-    def of(self, calls: tuple[Call, ...], outside: frozenset[str]) -> tuple[Key, Names]:
-        """The key of a group and its names; `outside`: its tensors that outlive it."""
+    def of(self, setting: Setting) -> tuple[Key, Names]:
+        """The key of a group and its names."""
         axes: dict[Axis, int] = {}
         tensors: dict[str, int] = {}
         key: list[object] = []
-        for call in calls:
+        for call in setting.calls:
             number, own, names = self.number(call)
             key.append(number)
             key += [axes.setdefault(axis, len(axes)) for axis in own]
             key += [tensors.setdefault(name, len(tensors)) for name in names]
-        key.append(tuple(number for name, number in tensors.items() if name in outside))
+        for some in (setting.outside, setting.begun):
+            key.append(tuple(number for name, number in tensors.items() if name in some))
         return tuple(key), Names(tuple(axes), tuple(tensors))
 
 

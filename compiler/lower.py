@@ -558,23 +558,25 @@ class Scope:
             for other in self.order
             if isinstance(other, Opaque)
             and (other.operator, other.arguments) == (node.operator, node.arguments)
+            and other.orders == node.orders
         ]
         binding: dict[Axis, tuple[Axis, ...]] = {}
-        pairs = list(zip(definition.operands, node.arguments, strict=False))
-        pairs += [(definition.results[twin.output], twin) for twin in twins]
+        operands = zip(definition.operands, node.orders, strict=False)
+        pairs = [(leaf.axes, axes) for leaf, axes in operands]
+        pairs += [(definition.results[twin.output].axes, twin.over) for twin in twins]
         if len(node.arguments) != len(definition.operands):
             raise CompileError(
                 f"operator {node.operator!r}: takes {len(definition.operands)} operands, "
                 f"not {len(node.arguments)}"
             )
         for ours, theirs in pairs:
-            for a, b in zip(ours.axes, theirs.axes, strict=True):
+            for a, b in zip(ours, theirs, strict=True):
                 binding[a] = (b,)
         reads = []
-        for argument in node.arguments:
+        for argument, axes in zip(node.arguments, node.orders, strict=True):
             place = self.locate(argument)
-            if place.access.index != plain_index(argument.axes):
-                access = self.all.temporary(self.label(argument), argument.axes, argument.dtype)
+            if place.access.index != plain_index(axes):
+                access = self.all.temporary(self.label(argument), axes, argument.dtype)
                 place = Place(access, frozenset([self.move(argument, place, access)]))
             reads.append(Read(place))
         writes, homes = [], {}

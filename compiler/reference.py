@@ -133,7 +133,7 @@ def opaque_results(
             node
             for node in walk(roots)
             if isinstance(node, Opaque) and node.operator == found.operator
-            if node.arguments == found.arguments
+            if (node.arguments, node.orders) == (found.arguments, found.orders)
         ]
         arrays = call(found, results, given, ranges, parameters, library)
         known: dict[Node, Node] = {}
@@ -165,8 +165,8 @@ def call(
     ]
     arguments = evaluate(node.arguments, given, ranges=ranges)
     flat = [
-        np.ascontiguousarray(align(array, x.axes, x.axes).astype(DTYPES[x.dtype].numpy, copy=False))
-        for array, x in zip(arguments, node.arguments, strict=True)
+        np.ascontiguousarray(align(array, x.axes, order).astype(DTYPES[x.dtype].numpy, copy=False))
+        for array, x, order in zip(arguments, node.arguments, node.orders, strict=True)
     ]
     returned = definition.body(*(a.reshape(-1).data for a in (*flat, *outputs)))
     numbers = returned if isinstance(returned, tuple) else (returned,)

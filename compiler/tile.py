@@ -25,6 +25,7 @@ from .cost import (
     Group,
     Sizes,
     Target,
+    chip_capacity,
     combined,
     estimate,
     least_bytes,
@@ -201,7 +202,7 @@ class Search:
         order  the only one to try
         """
         setting = self.around.setting(run)
-        key, names = self.likeness.of(setting.calls, setting.outside)
+        key, names = self.likeness.of(setting)
         key = (key, effort, fill, slots, order and tuple(map(names.axes.index, order)))
         if key not in self.best_known:
             target = Target.of(self.machine, fill)
@@ -244,7 +245,7 @@ class Search:
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
         setting = self.around.setting(run)
-        key, _ = self.likeness.of(setting.calls, setting.outside)
+        key, _ = self.likeness.of(setting)
         if key not in self.hopes:
             self.hopes[key] = self._hope(setting)
         return self.hopes[key]
@@ -297,11 +298,12 @@ class Search:
 
     def fits(self, group: Group) -> bool:
         """Whether the buffers of a group have room on the chip (a cache has always)."""
-        scratchpad = self.machine.scratchpad
-        if scratchpad.managed != "software":
+        if self.machine.scratchpad.managed != "software":
             return True
         setting = self.around.setting((group.first, group.first + len(group.calls)))
-        return chip_bytes(group, setting, self.sizes, self.machine.cores) <= scratchpad.size
+        return chip_bytes(group, setting, self.sizes, self.machine.cores) <= chip_capacity(
+            self.machine
+        )
 
     def too_large(self, run: Run) -> CompileError:
         setting = self.around.setting(run)
@@ -313,7 +315,8 @@ class Search:
         scratchpad = self.machine.scratchpad
         return CompileError(
             f"graph {self.covered.name!r}: the smallest tiles of {names} need {min(needed)} bytes, "
-            f"memory {scratchpad.name!r} of machine {self.machine.name!r} has {scratchpad.size}"
+            f"memory {scratchpad.name!r} of machine {self.machine.name!r} has "
+            f"{chip_capacity(self.machine)}"
         )
 
 

@@ -186,7 +186,7 @@ def _axes(axes: Iterable[str]) -> str:
 
 def _buffer(buffer: Buffer) -> str:
     text = (
-        f"buffer {name(buffer.name)}: {buffer.kind} {buffer.dtype} "
+        f"buffer {name(buffer.name)}: {buffer.kind} {name(buffer.dtype)} "
         f"[{', '.join(map(str, buffer.shape))}] in {name(buffer.memory)}"
     )
     blank = Buffer("", "", (), "")

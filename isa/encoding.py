@@ -339,6 +339,14 @@ def decode(data: bytes, source: str) -> Program:
     body = data[HEADER:]
     if checksum(body) != data[len(MAGIC) + 1 : HEADER]:
         raise ProgramError(f"program {source}: is damaged, its checksum does not fit")
+    program = read(body, source)
+    if encode(program) != data:
+        raise ProgramError(f"program {source}: must be encoded in the one way that `encode` takes")
+    return program
+
+
+def read(body: bytes, source: str) -> Program:
+    """The program of a body. Unlike `decode` it takes other encodings than the one."""
     reader = Reader(body, source)
     reader.table()
     program = reader.program()

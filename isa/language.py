@@ -540,7 +540,8 @@ class Scan(Node):
 class Opaque(Node):
     """What the language cannot say: result `output` of an operator known only by its name.
 
-    `sets` names the program parameters that the operator returns, such as a token count.
+    `sets` names the program parameters that the operator returns, such as a token count; `orders`
+    are the axes of the arguments as the operator sees them, whatever becomes of the arguments.
     """
 
     operator: str
@@ -549,8 +550,11 @@ class Opaque(Node):
     type: str
     output: int = 0
     sets: tuple[str, ...] = ()
+    orders: tuple[tuple[Axis, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.orders:
+            object.__setattr__(self, "orders", tuple(x.axes for x in self.arguments))
         self._set(self.over, self.type)
 
     @property
@@ -845,7 +849,8 @@ def _refined(node: Node, children: Sequence[Node], names: Names) -> Node:
         case Stack(_, axis):
             return Stack(tuple(children), _one(axis, names))
         case Opaque(_, _, over):
-            return replace(node, arguments=tuple(children), over=_many(over, names))
+            orders = tuple(_many(order, names) for order in node.orders)
+            return replace(node, arguments=tuple(children), over=_many(over, names), orders=orders)
         case Scan():
             return _refined_scan(node, children, names)
     return node.rebuild(children)

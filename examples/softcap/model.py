@@ -6,8 +6,6 @@ import infinisa
 from infinisa.compiler.builder import Builder
 
 b = Builder("capped attention")
-b.axis("s", 48)
-b.axis("t", 48)
 query, key = b.input("query", "s d", (48, 32)), b.input("key", "t d", (48, 32))
 logits = 30.0 * infinisa.tanh(infinisa.dot(query, key, "d") / 30.0)
 weights = infinisa.exp(logits - infinisa.max(logits, "t"))
@@ -19,4 +17,5 @@ inputs = {name: generator.standard_normal((48, 32), np.float32) for name in ("qu
 
 print(", ".join(opcode.name for opcode in compiled.program.opcodes))
 print(compiled.simulate().cycles, "cycles")
-print("row sums", compiled.run(inputs=inputs).outputs["weights"].sum(1).round(4)[:4])
+weights = compiled.run(inputs=inputs).outputs["main/weights"]
+print("sums of rows:", weights.sum(1)[:4].round(4))

@@ -7,7 +7,7 @@ from infinisa.compiler.positional import Tensor, Window
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction, instruction
-from infinisa.isa.language import Axis, Node, exp, lift, log, max, sum
+from infinisa.isa.language import Axis, Node, exp, lift, log, max, mean, sum
 
 from ..hookspec import hookimpl
 
@@ -47,6 +47,12 @@ def l2_normalize(x: "m n", epsilon=1e-12):
     return formulas.l2_normalize(x, "n", epsilon)
 
 
+@instruction(unit="vector")
+def mean_l2_normalize(x: "m n", epsilon=1e-12):
+    """The mean of all rows, of length 1: a sentence's vector from those of its tokens."""
+    return formulas.l2_normalize(mean(x, "m"), "n", epsilon)
+
+
 @hookimpl
 def infinisa_instructions() -> Sequence[Instruction]:
     return [
@@ -56,6 +62,7 @@ def infinisa_instructions() -> Sequence[Instruction]:
         residual_layer_norm,
         residual_rms_norm,
         l2_normalize,
+        mean_l2_normalize,
     ]
 
 

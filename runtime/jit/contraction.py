@@ -11,17 +11,19 @@ dots    both sides contiguous along k: for few rows
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from infinisa.isa.language import Axis, Dot, Map, Node, Reduce, View
+from infinisa.isa.language import Axis, Dot, Input, Map, Node, Reduce, View
 
 from .expression import Env, Index, Place, rooted
 from .functions import STORED, register
 from .ir import BYTES, Function, Number, Value, constant, number
 from .microkernels import dots_kernel, spread_kernel, tile_kernel
+from .roles import Sides, mergeable
 from .rows import Rows
 
 FEW_ROWS = 4
@@ -32,17 +34,7 @@ DEEPEST = 1024
 
 ALIGNMENT = 64
 
-
-@dataclass(frozen=True)
-class Sides:
-    """A contraction's operands by their roles: x is read as vectors along axis `vector`."""
-
-    x: Node
-    s: Node
-    vector: Axis
-    columns: tuple[Axis, ...]
-    rows: tuple[Axis, ...]
-    over: tuple[Axis, ...]
+_leaves = itertools.count()
 
 
 class Contractions(Rows):
@@ -195,7 +187,50 @@ class Contractions(Rows):
         return best if over else None
 
     def contract(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
-        env = {**env, **{a: Index(0) for a in node.over if a not in sides.over}}
+        frame = self.frame
+        before = dict(frame.lengths), dict(frame.bounds)
+        fixed = [axis for axis in node.over if axis not in sides.over]
+        fixed += [a for a in (*sides.rows, *sides.columns) if frame.lengths[a] == 1]
+        for axis in fixed:
+            sides = sides if axis == sides.vector else sides.without(axis)
+        env = {**env, **{axis: Index(0) for axis in fixed if axis != sides.vector}}
+        sides, place = self.merged(sides, place)
+        self.choose(node, sides, place, env, accumulate)
+        frame.lengths, frame.bounds = before
+
+    def merged(self, sides: Sides, place: Place) -> tuple[Sides, Place]:
+        """The same contraction over fewer axes, where operands walk several as one.
+
+        An operand that lies in memory becomes an input over the axes that are left.
+        """
+        frame = self.frame
+        nodes = (sides.x, sides.s)
+        places = [place, *(self.direct(node) for node in nodes)]
+        closed = frozenset(
+            axis
+            for node, found in zip(nodes, places[1:], strict=True)
+            if found is None
+            for axis in node.axes
+        )
+        strides = [dict(found.strides) if found else {} for found in places]
+        while pair := mergeable(sides, strides, closed, frame.lengths):
+            outer, inner = pair
+            frame.lengths[inner] = self.f.multiply(frame.lengths[inner], frame.lengths[outer])
+            frame.bounds[inner] *= frame.bounds[outer]
+            for given in strides:
+                given.pop(outer, None)
+            sides = sides.without(outer)
+        made = []
+        for node, found, given in zip(nodes, places[1:], strides[1:], strict=True):
+            leaf = node
+            if found is not None:
+                leaf = Input(f"#{next(_leaves)}", tuple(given), found.dtype)
+                self.places[leaf] = replace(found, strides=given)
+            made.append(leaf)
+        return replace(sides, x=made[0], s=made[1]), replace(place, strides=strides[0])
+
+    def choose(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
+        """The kernel that fits the strides and the number of rows."""
         x, s = self.direct(sides.x), self.direct(sides.s)
         few = self.bound(sides.rows) <= FEW_ROWS
         kind = register(node.dtype)

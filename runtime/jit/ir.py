@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import llvmlite.binding as llvm
@@ -459,7 +460,7 @@ class Code:
 
     addresses: dict[str, int]
     object: bytes
-    keep: tuple[Any, ...]
+    tracker: Any
 
     @cached_property
     def size(self) -> int:
@@ -482,13 +483,20 @@ def compile_text(source: str, names: Sequence[str], optimise: bool) -> Code:
 
 def link(image: bytes, names: Sequence[str]) -> Code:
     """An object file into this process."""
-    machine = target_machine()
-    jit = llvm.create_lljit_compiler(machine)
     builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
     for name in names:
         builder.export_symbol(name)
-    tracker = builder.link(jit, "program")
-    return Code({name: tracker[name] for name in names}, image, (machine, jit, tracker))
+    tracker = builder.link(linker(), f"program{next(_libraries)}")
+    return Code({name: tracker[name] for name in names}, image, tracker)
+
+
+_libraries = itertools.count()
+
+
+@cache
+def linker() -> Any:
+    """One for the whole process; programs come and go as libraries of it."""
+    return llvm.create_lljit_compiler(target_machine())
 
 
 def target_machine() -> Any:
@@ -498,7 +506,7 @@ def target_machine() -> Any:
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
-        opt=3,
+        opt=2,
         codemodel="jitdefault",
         jit=True,
     )

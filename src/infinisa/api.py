@@ -413,8 +413,11 @@ def _about(item: object) -> str:
 
 def _read_arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it holds one array without a name")
+        with found:
+            return dict(found)
     except (ValueError, OSError) as error:
         raise ModelError(f"input {path}: must be an .npz file of plain arrays ({error})") from None
 

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(options: argparse.Namespace) -> None:
     """Simulate a model on machines, run it on this CPU, and put both in one table."""
-    from .runtime.report import text
+    from infinisa.runtime.report import text
 
     with progress("compare") as meter:
         model = _load(options)
@@ -74,7 +74,7 @@ def compile_(options: argparse.Namespace) -> None:
 
 def simulate(options: argparse.Namespace) -> None:
     """Cycles of a model or program on a machine, and where the time went."""
-    from .runtime.report import text
+    from infinisa.runtime.report import text
 
     with progress("simulate") as meter:
         compiled = _compiled(options, meter)
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> None:
 
 def list_(options: argparse.Namespace) -> None:
     """What is there: name, where it comes from, what it is."""
-    from .runtime.report import text
+    from infinisa.runtime.report import text
 
     _print(text.listing(api.listing(options.kind, options.plugin)))
 

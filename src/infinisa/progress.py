@@ -45,9 +45,12 @@ class Meter:
 
 
 @contextmanager
-def progress(what: str, enabled: bool = True) -> Iterator[Meter]:
-    """A meter for the work inside the `with` block; the line disappears when it ends."""
-    meter = Meter(what, enabled)
+def progress(what: str) -> Iterator[Meter]:
+    """A meter for the work inside the `with` block; the line disappears when it ends.
+
+    Only a terminal sees it: a file or a pipe on standard error gets messages alone.
+    """
+    meter = Meter(what, sys.stderr.isatty())
     try:
         yield meter
     finally:

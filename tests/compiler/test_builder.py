@@ -8,7 +8,7 @@ from infinisa.compiler.graph import Model
 from infinisa.compiler.reference import evaluate_model
 from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import opaque
-from infinisa.isa.language import Opaque, dot, relu, sum, update, view
+from infinisa.isa.language import Opaque, dot, relu, rename, sum, update, view
 from infinisa.isa.program import Count, Extent, Parameter, Repeat
 
 RANDOM = np.random.default_rng(1)
@@ -104,12 +104,12 @@ def test_an_opaque_operator_sets_a_parameter() -> None:
 
 def test_an_axis_without_a_length_is_named() -> None:
     b = Builder("open")
-    b.graph("main").output("y", b.input("x", "s d", shape=(2, 2)))
+    b.graph("main").output("y", rename(b.input("x", "s d", shape=(2, 2)), {"s": "p"}))
 
     with pytest.raises(ModelError) as caught:
         b.model()
 
-    assert str(caught.value) == "graph 'main': axis 's' has no length"
+    assert str(caught.value) == "graph 'main': axis 'p' has no length"
 
 
 def test_weights_must_agree_on_their_axes() -> None:
@@ -121,7 +121,7 @@ def test_weights_must_agree_on_their_axes() -> None:
     with pytest.raises(ModelError) as caught:
         b.model()
 
-    assert str(caught.value) == ("weight 'c': axis 'f' must have 3 positions as in others, not 4")
+    assert str(caught.value) == ("tensor 'c': axis 'f' must have 3 positions as in others, not 4")
 
 
 def test_a_tensor_has_one_name_and_a_length_for_each_axis() -> None:

@@ -130,6 +130,19 @@ def test_a_long_contraction_accumulates_and_is_finished() -> None:
     assert covered.calls[0].limits["d"] < 80
 
 
+def test_a_sentence_vector_is_one_call_however_many_tokens_there_are() -> None:
+    """The mean divides by a length that is known at run time only."""
+    b = Builder("sentence")
+    b.axis("s", b.parameter("tokens", most=12, default=7))
+    b.axis("d", 16)
+    pooled = mean(b.input("x", "s d", (12, 16)), "s")
+    b.graph("main").output("y", formulas.l2_normalize(pooled, "d"))
+
+    (covered,) = agree(b.model())
+
+    assert used([covered]) == ["mean_l2_normalize"]
+
+
 def test_a_residual_goes_into_the_norm_behind_it() -> None:
     b = Builder("residual")
     b.axis("s", 8)

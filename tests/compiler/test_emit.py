@@ -35,6 +35,7 @@ from infinisa.isa.program import (
     Term,
     statements,
 )
+from infinisa.isa.verify import verify
 from infinisa.plugins.families import attention, elementwise, linear, normalization
 from infinisa.runtime.interpreter import interpret
 
@@ -144,6 +145,7 @@ def check(
     )
     groups = schedule(covered, on, fuse=fuse, parameters=parameters)
     program = emit("test", on, [(covered, groups)], parameters)
+    verify(program, on, LIBRARY)
     whole = untiled(covered, on, parameters)
     for values in lengths:
         given = tensors(covered)

@@ -341,19 +341,22 @@ class Draft:
         fresh: tuple[str, ...],
     ) -> Issue:
         """The call over these ranges; `staged` says which operands are on chip, over which."""
-        sides = []
-        for writes, accesses in ((False, call.reads), (True, call.writes)):
-            operands = []
-            for number, access in enumerate(accesses):
-                if (writes, number) in staged:
-                    operands.append(on_chip(access, ranges, *staged[writes, number]))
-                else:
-                    operands.append(self.outside(access, ranges))
-            sides.append(tuple(operands))
+
+        def operand(writes: bool, number: int, access: Access) -> Operand:
+            if (writes, number) in staged:
+                return on_chip(access, ranges, *staged[writes, number])
+            return self.outside(access, ranges)
+
         opcode = self.opcode(call)
-        axes = tuple((axis, ranges.get(axis, axis)) for axis in call.axes)
-        start = fresh if call.accumulates else None
-        return Issue(opcode.name, opcode.unit, *sides, axes, start, call.sets)
+        return Issue(
+            opcode.name,
+            opcode.unit,
+            tuple(operand(False, n, access) for n, access in enumerate(call.reads)),
+            tuple(operand(True, n, access) for n, access in enumerate(call.writes)),
+            tuple((axis, ranges.get(axis, axis)) for axis in call.axes),
+            fresh if call.accumulates else None,
+            call.sets,
+        )
 
     def outside(self, access: Access, ranges: Mapping[Axis, str]) -> Operand:
         name, indices = access
@@ -375,10 +378,6 @@ class Draft:
 
     def opcode(self, call: Call) -> Opcode:
         definition = find(call.instruction, LIBRARY)
-        sides = [
-            tuple(tuple(index.name for index in indices) for _, indices in accesses)
-            for accesses in (call.reads, call.writes)
-        ]
         types = tuple(self.buffers[name].dtype for name, _ in call.reads)
         made = Opcode(
             "",
@@ -387,9 +386,10 @@ class Draft:
             definition.unit,
             call.binding,
             call.immediates,
-            *sides,
-            outputs=tuple(range(len(call.writes))),
-            limits=tuple((axis, self.extents[axis].most) for axis in call.axes),
+            tuple(map(axes_of, call.reads)),
+            tuple(map(axes_of, call.writes)),
+            tuple(range(len(call.writes))),
+            tuple((axis, self.extents[axis].most) for axis in call.axes),
         )
         name = f"{call.instruction}.{len(self.opcodes)}"
         return self.opcodes.setdefault((made, types), replace(made, name=name))
