@@ -12,8 +12,10 @@ from infinisa.isa.language import (
     Node,
     cast,
     dot,
+    erf,
     exp,
     gather,
+    max,
     maximum,
     mean,
     position,
@@ -191,15 +193,15 @@ def test_numbers_are_equal_within_one_rounding() -> None:
     half = 0.7071067690849304  # sqrt(0.5) as f32 has it
 
     assert found(0.5 * X * (1.0 + tanh(X)), names="gelu_erf") == []
-    gelu = 0.5 * X * (1.0 + formulas.erf(X * half))
+    gelu = 0.5 * X * (1.0 + erf(X * half))
     assert leaves(only(gelu, name="gelu_erf")) == ["x[s d]"]
-    wrong = 0.5 * X * (1.0 + formulas.erf(X * 0.7072))
+    wrong = 0.5 * X * (1.0 + erf(X * 0.7072))
     assert found(wrong, names="gelu_erf") == []
 
 
 def test_an_immediate_that_occurs_twice_has_one_value() -> None:
     @instruction(unit="vector")
-    def softcap(x: "m", cap=30.0):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+    def softcap(x: "m: f32", cap=30.0):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722  # axes
         return cap * tanh(x / cap)
 
     around = Surroundings.of(canonical([50.0 * tanh(X * 0.02)], SIZES).roots, SIZES, SIZES)
@@ -251,7 +253,7 @@ def test_a_naive_mask_is_served_by_an_instruction_with_a_condition() -> None:
 def test_the_division_of_a_softmax_may_come_after_the_contraction() -> None:
     q, k, v = Input("q", ("s", "e")), Input("k", ("t", "e")), Input("u", ("t", "n"))
     scores = dot(q, k, "e")
-    weights = exp(scores - formulas.max(scores, "t"))
+    weights = exp(scores - max(scores, "t"))
 
     after = dot(weights, v, "t") / sum(weights, "t")
     before = dot(weights / sum(weights, "t"), v, "t")
@@ -269,7 +271,7 @@ def test_repeated_layers_are_found_in_memory() -> None:
     around = Surroundings.of(form.roots, SIZES, SIZES)
     finder = Syntactic(list(LIBRARY.values()), around)
 
-    names = {}
+    names: dict[str, list[list[str]]] = {}
     for node in around.users:
         for match in finder(node):
             names.setdefault(match.instruction.name, []).append(leaves(match))
