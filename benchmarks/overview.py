@@ -32,6 +32,7 @@ from infinisa.isa.encoding import encode
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.program import Issue, Program, statements
 from infinisa.plugins.models import PYTHON_LM, read_model_folder
+from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.session import Session
 from infinisa.runtime.values import Result
 
@@ -216,7 +217,8 @@ class Runs:
         compiling: dict[str, float] = {}
         ours: dict[str, Callable[[int], Result]] = {}
         for backend in ("scalar", "vector"):
-            compiling[backend], native = timed(partial(compiled.native, backend))
+            make = partial(compile_program, compiled.program, compiled.library, backend)
+            compiling[backend], native = timed(make)
             session = native.session({**compiled.weights, "prompt_ids": ids})
             ours[backend] = partial(run_session, session, subject)
 
