@@ -404,12 +404,14 @@ def _negative(x: Node, facts: Facts) -> Node:
 
 
 def ordered_chain(node: Node, facts: Facts) -> Node | None:
-    """(b + 1) + (2 + a)  →  3 + (a + b), and so for products;  x + 2 * x  →  3 * x"""
+    """(b + 1) + (2 + a)  →  3.0 + (a + b), and so for products;  x + 2 * x  →  3.0 * x"""
     match node:
         case Map("add" | "multiply" as function, _):
             number, rest = separated(node, function, facts.shared)
             if function == "add":
                 rest = _like_terms(rest, facts)
+            if isinstance(number, Constant) and any(is_float(part.dtype) for part in rest):
+                number = Constant(float(number.value))
             return combined(function, number, rest)
     return None
 
@@ -619,13 +621,15 @@ def view_of_stack(node: Node, _: Facts) -> Node | None:
 
 
 def view_inwards(node: Node, facts: Facts) -> Node | None:
-    """view(f(x, y), a=b)  →  f(view(x, a=b), view(y, a=b)), for a rename of a value used here;
-    reductions and contractions alike, unless they reduce an axis of the new name"""
+    """view(f(x, y), a=b)  →  f(view(x, a=b), view(y, a=b)), for a rename or a slice of a value used
+    here; reductions and contractions alike, unless they reduce an axis of the new name"""
     match node:
         case View(Map() | Dot() | Reduce() as x, index, None) if x not in facts.shared:
-            names = [i.plain for _, i in index]
+            names = [axis for _, i in index for axis in i.axes]
             hidden = set(x.over) if isinstance(x, Dot | Reduce) else set()
-            if None in names or len(set(names)) < len(names) or hidden & set(names):
+            plain = all(i == Affine(i.terms[:1], i.offset) for _, i in index)
+            steps = {stride for _, i in index for _, stride in i.terms}
+            if not plain or steps - {1} or len(set(names)) < len(names) or hidden & set(names):
                 return None
             return x.rebuild([_viewed(child, index) for child in x.children])
     return None

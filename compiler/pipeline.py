@@ -17,7 +17,8 @@ from infinisa.isa.verify import verify
 from .calls import Access, Covered
 from .canonical import Canonical
 from .cost import Group
-from .cover import Coverage, canonical_graph, cover_and_report
+from .cover import canonical_graph, cover_and_report
+from .coverage import Coverage
 from .emit import emit
 from .graph import Model
 from .tile import schedule

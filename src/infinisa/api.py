@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.cover import Coverage
+from infinisa.compiler.coverage import Coverage
 from infinisa.compiler.graph import Model
 from infinisa.compiler.operator import Operator
 from infinisa.compiler.pipeline import Compilation, compile_model
@@ -437,8 +437,11 @@ def _about(item: object) -> str:
 
 def _read_arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it holds one array without a name")
+        with found:
+            return dict(found)
     except (ValueError, OSError) as error:
         raise ModelError(f"input {path}: must be an .npz file of plain arrays ({error})") from None
 

@@ -1,0 +1,451 @@
+"""Calls before their order is known: their tensors, limits, opcodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import count
+
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.errors import CompileError
+from infinisa.isa.instance import instance
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import (
+    Affine,
+    Axis,
+    Input,
+    Node,
+    show,
+    union,
+)
+from infinisa.isa.machine import Unit
+from infinisa.isa.program import Count, Opcode
+
+from .bind import number_of
+from .calls import Access, Call, Covered, Index, Tensor
+from .choice import Choosing, tile_limit, unit_for
+from .coverage import Coverage, Share
+from .graph import Graph, Model
+from .match import Match
+
+Order = list[tuple[Node, "Match | None"]]
+Select = Callable[[Sequence[Node]], Order]
+Binding = Mapping[Axis, tuple[Axis, ...]]
+
+
+ISSUE = 4096
+"""Elements a lane of a vector unit takes in one issue: enough to hide its fixed cost."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value is: an access in terms of its axes, and the drafts that put it there.
+
+    old: it is a state from before this turn or step, which something may replace.
+    """
+
+    access: Access
+    after: frozenset[int] = frozenset()
+    old: bool = False
+
+
+@dataclass
+class Draft:
+    """A call before the order of calls is known: it runs after others; `block` is its scan."""
+
+    call: Call
+    after: set[int]
+    block: int | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """An operand: what is read, over which axes, and which of these are windows on others."""
+
+    place: Place
+    windows: Mapping[Axis, Affine] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call is made of.
+
+    writes    (output, access) pairs
+    pieces    whether reduced axes are taken in pieces
+    whole     axes that one issue must see complete
+    direct    operands that are worked on in place, outside the chip
+    """
+
+    name: str
+    source: str
+    definition: Instruction
+    binding: Binding
+    loops: tuple[Axis, ...]
+    immediates: Mapping[str, float | int]
+    reads: tuple[Read, ...]
+    writes: tuple[tuple[int, Access], ...]
+    reduce: frozenset[Axis] = frozenset()
+    direct: tuple[int, ...] = ()
+    sets: tuple[str, ...] = ()
+
+
+def plain_index(axes: Iterable[Axis]) -> tuple[Index, ...]:
+    return tuple(Index(((axis, 1),)) for axis in axes)
+
+
+class Drafting:
+    """Collects the tensors and calls of one graph."""
+
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        choosing: Choosing,
+        select: Select,
+        names: Mapping[Node, str],
+        layouts: Mapping[Node, tuple[Axis, ...]],
+        opcodes: dict[object, Opcode] | None = None,
+    ) -> None:
+        self.model, self.graph, self.choosing, self.select = model, graph, choosing, select
+        self.names, self.layouts = names, layouts
+        self.opcodes = {} if opcodes is None else opcodes
+        self.extents = {extent.axis: extent for extent in graph.extents}
+        self.tensors: dict[str, Tensor] = {}
+        self.dims: dict[str, tuple[Axis, ...]] = {}
+        self.drafts: list[Draft] = []
+        self.writers: dict[str, set[int]] = {}
+        self.old_readers: dict[str, set[int]] = {}
+        self.taken: Counter[str] = Counter()
+        self.coverage = Coverage()
+        self.blocks = count()
+
+    @property
+    def sizes(self) -> Mapping[Axis, int]:
+        return self.choosing.sizes
+
+    def covered(self) -> Covered:
+        """The graph as calls, in an order that respects all of their dependences."""
+        return Covered(
+            self.graph.name,
+            self.graph.extents,
+            self.tensors,
+            tuple(self.drafts[n].call for n in ordered(self.drafts)),
+            self.graph.repeat,
+            self.graph.tokens,
+            self.graph.sizes(),
+        )
+
+    def results(self, outputs: Mapping[str, Node]) -> list[tuple[Node, Access]]:
+        """Tensors for the graph's results, and what is to be written there."""
+        found = []
+        for key, node in outputs.items():
+            axes = self.graph.outputs[key].axes
+            name = f"{self.graph.name}/{key}"
+            self.taken[name] += 1
+            self.add(Tensor(name, self.shape(axes), node.dtype, "output"), axes)
+            found.append((node, Access(name, plain_index(axes))))
+        return found
+
+    # -- tensors
+
+    def shape(self, axes: Iterable[Axis]) -> tuple[int, ...]:
+        return tuple(self.sizes[axis] for axis in axes)
+
+    def add(self, tensor: Tensor, axes: tuple[Axis, ...]) -> Tensor:
+        self.tensors[tensor.name], self.dims[tensor.name] = tensor, axes
+        return tensor
+
+    def unique(self, name: str) -> str:
+        self.taken[name] += 1
+        return name if self.taken[name] == 1 else f"{name}.{self.taken[name]}"
+
+    def temporary(
+        self, label: str, axes: tuple[Axis, ...], dtype: str, kind: str = "temporary"
+    ) -> Access:
+        name = self.unique(f"{self.graph.name}/{label}")
+        self.add(Tensor(name, self.shape(axes), dtype, kind), axes)
+        return Access(name, plain_index(axes))
+
+    def outside(self, leaf: Input) -> Access:
+        """The access to a whole input, weight or kept tensor."""
+        if leaf.name not in self.tensors:
+            self.add(self._given(leaf), leaf.axes)
+        return Access(leaf.name, plain_index(leaf.axes))
+
+    def _given(self, leaf: Input) -> Tensor:
+        model, name = self.model, leaf.name
+        if name in model.weights:
+            weight = model.weights[name]
+            return Tensor(
+                name, weight.shape, leaf.dtype, "weight", absolute=True, content=weight.content
+            )
+        if name in model.kept:
+            kept = model.kept[name]
+            return Tensor(name, kept.shape, leaf.dtype, "state", True, kept.initial)
+        if name in model.inputs:
+            return Tensor(name, model.inputs[name][1], leaf.dtype, "input", absolute=True)
+        raise CompileError(
+            f"graph {self.graph.name!r}: input {name!r} must be an input, weight or kept tensor "
+            f"of model {model.name!r}"
+        )
+
+    def number(self, node: Node) -> Access:
+        """A tensor that always holds a number: kept, never written."""
+        value = number_of(node, {}, {})
+        if value is None:
+            raise CompileError(
+                f"graph {self.graph.name!r}: {show(node)} follows from a parameter and cannot be "
+                "an operand of an instruction"
+            )
+        name = f"number {value!r}: {node.dtype}"
+        self.add(Tensor(name, (), node.dtype, "state", True, float(value)), ())
+        return Access(name, ())
+
+    def count_from_zero(self, access: Access) -> None:
+        """See that a temporary that is read along an axis with another start counts from 0."""
+        tensor, axes = self.tensors[access.tensor], self.dims[access.tensor]
+        if tensor.absolute:
+            return
+        starts = [self.start(axis) for axis in axes]
+        for start, index in zip(starts, access.index, strict=True):
+            others = [self.start(axis) for axis, _ in index.terms]
+            if all(other == start for other in others) and (others or start == Count()):
+                continue
+            if any(each != Count() for each in starts):
+                raise CompileError(
+                    f"graph {self.graph.name!r}: tensor {tensor.name!r} starts at position "
+                    f"{start} and cannot be read at positions that do not"
+                )
+            self.tensors[tensor.name] = replace(tensor, absolute=True)
+
+    def start(self, axis: Axis) -> Count:
+        return self.extents[axis].start if axis in self.extents else Count()
+
+    # -- calls
+
+    def draft(
+        self, work: Work, scan: tuple[Axis, bool, int] | None, operations: int, nodes: int
+    ) -> int:
+        """Make a call; the number of its draft."""
+        unit = unit_for(work.definition, self.choosing.machine)
+        assert unit is not None
+        axis, reverse, block = scan or (None, False, None)
+        forced = self.forced(work, {axis} if axis else set())
+        read = [indexed(each, self.sizes, forced) for each in work.reads]
+        written = [indexed(Read(Place(to)), self.sizes, forced) for _, to in work.writes]
+        reads, operands = tuple(a for a, _ in read), tuple(axes for _, axes in read)
+        writes, results = tuple(a for a, _ in written), tuple(axes for _, axes in written)
+        for access in (*reads, *writes):
+            self.count_from_zero(access)
+        limits = self.limits(work, unit, forced, results)
+        definition = work.definition
+        every = (*definition.whole, *definition.reduced)
+        whole = {a for ours in every for a in work.binding.get(ours, ())} - work.reduce - forced
+        call = Call(
+            self.unique(work.name),
+            work.source,
+            self.opcode(work, unit, operands, results, limits, reads),
+            self.meaning(work, operands, reads),
+            unit,
+            reads,
+            writes,
+            limits,
+            work.reduce,
+            frozenset(whole),
+            axis,
+            reverse,
+            operations,
+            work.sets,
+            frozenset(reads[number].tensor for number in work.direct),
+        )
+        after = {number for each in work.reads for number in each.place.after}
+        self.drafts.append(Draft(call, after, block))
+        self._report(call, nodes)
+        return len(self.drafts) - 1
+
+    def forced(self, work: Work, given: Iterable[Axis] = ()) -> set[Axis]:
+        """Axes that go one position an issue, because of how a tensor is indexed somewhere."""
+        found, before = set(given), -1
+        while len(found) > before:
+            before = len(found)
+            for read in (*work.reads, *(Read(Place(to)) for _, to in work.writes)):
+                indexed(read, self.sizes, found)
+        return found
+
+    def types(self, reads: Sequence[Access]) -> tuple[str, ...]:
+        return tuple(self.tensors[access.tensor].dtype for access in reads)
+
+    def meaning(
+        self, work: Work, operands: Sequence[tuple[Axis, ...]], reads: Sequence[Access]
+    ) -> Instruction:
+        leaves = [
+            Input(old.name, tuple(axis for axis in axes if axis), kind)
+            for old, axes, kind in zip(
+                work.definition.operands, operands, self.types(reads), strict=True
+            )
+        ]
+        if work.definition.opaque:
+            return replace(work.definition, operands=tuple(leaves))
+        return instance(work.definition, work.binding, leaves, work.immediates)
+
+    def opcode(
+        self,
+        work: Work,
+        unit: Unit,
+        operands: tuple[tuple[Axis, ...], ...],
+        results: tuple[tuple[Axis, ...], ...],
+        limits: Mapping[Axis, int],
+        reads: Sequence[Access],
+    ) -> Opcode:
+        """The opcode under a name of its own; equal ones over equal types are one."""
+        opcode = Opcode(
+            work.definition.name,
+            work.definition.name,
+            work.definition.meaning,
+            unit.name,
+            tuple(work.binding.items()),
+            tuple(work.immediates.items()),
+            operands,
+            results,
+            tuple(number for number, _ in work.writes),
+            tuple(limits.items()),
+        )
+        key = (opcode, self.types(reads))
+        if key not in self.opcodes:
+            names = {known.name for known in self.opcodes.values()}
+            name, number = opcode.name, 1
+            while name in names:
+                number += 1
+                name = f"{opcode.name}.{number}"
+            self.opcodes[key] = replace(opcode, name=name)
+        return self.opcodes[key]
+
+    def limits(
+        self, work: Work, unit: Unit, forced: set[Axis], results: Sequence[tuple[Axis, ...]]
+    ) -> dict[Axis, int]:
+        """How much of each axis one issue takes: whole axes all, those with a tile limit that,
+        the rest as much as keeps the unit busy; innermost axes first."""
+        definition, binding = work.definition, work.binding
+        bound = union(binding.get(axis, ()) for axis in definition.axes)
+        order = union([sorted(forced), work.loops, *results, bound])
+        order = tuple(axis for axis in order if axis)
+        found = dict.fromkeys((*forced, *work.loops), 1)
+        for axis in definition.axes:
+            mine = sorted((a for a in binding.get(axis, ()) if a not in found), key=order.index)
+            limit = tile_limit(definition, unit, axis)
+            if axis in definition.whole and not work.reduce & set(mine):
+                found.update((a, self.sizes[a]) for a in mine)
+            elif limit is not None:
+                self._fill(found, mine, limit)
+        room = self.block(unit)
+        for limit in found.values():
+            room = max(1, room // limit)
+        reduced = {a for axis in definition.reduced for a in binding.get(axis, ())}
+        left = [axis for axis in order if axis not in found]
+        self._fill(found, sorted(left, key=lambda axis: axis in reduced), room)
+        return {axis: found[axis] for axis in order}
+
+    def _fill(self, found: dict[Axis, int], axes: Sequence[Axis], room: int) -> None:
+        for axis in reversed(axes):
+            found[axis] = max(1, min(room, self.sizes[axis]))
+            room = max(1, room // found[axis])
+
+    def block(self, unit: Unit) -> int:
+        """Elements of one issue."""
+        lanes = unit.attributes.get("lanes")
+        array = unit.attributes.get("rows", 1) * unit.attributes.get("columns", 1)
+        elements = max(lanes * ISSUE if lanes else array, ISSUE)
+        memory = self.choosing.machine.scratchpad
+        return elements if memory.managed == "software" else max(elements, memory.size // 32)
+
+    def _report(self, call: Call, nodes: int) -> None:
+        share = self.coverage.instructions.setdefault(call.opcode.instruction, Share())
+        share.calls += 1
+        share.nodes += nodes
+        share.operations += call.operations
+        for access in call.accesses:
+            axes = access.axes
+            size = DTYPES[self.tensors[access.tensor].dtype].size
+            share.bytes += size * self.choosing.volume(axes)
+        self.coverage.calls.append((call.source, call.name))
+
+    @property
+    def mover(self) -> Instruction:
+        """The instruction that yields its operand."""
+        for instruction in self.choosing.usable():
+            if len(instruction.operands) == 1 and instruction.outputs == instruction.operands:
+                return instruction
+        raise CompileError(
+            f"graph {self.graph.name!r}: a value must change its place, but no instruction of "
+            f"machine {self.choosing.machine.name!r} yields its operand, as 'move' does"
+        )
+
+
+def indexed(
+    read: Read, sizes: Mapping[Axis, int], forced: set[Axis]
+) -> tuple[Access, tuple[Axis, ...]]:
+    """An operand's access and the axis of each of its dimensions.
+
+    A dimension that several axes index, or one with a stride, is walked by its innermost axis; the
+    others go one position an issue and are added to `forced`.
+    """
+    access, found = read.place.access, []
+    times = Counter(axis for index in access.index for axis, _ in index.terms)
+    index_ = []
+    for index in access.index:
+        window = read.windows.get(index.terms[0][0]) if len(index.terms) == 1 else None
+        if window is not None:
+            ((axis, stride),) = index.terms
+            terms = tuple((a, s * stride) for a, s in window.terms)
+            index_.append(Index(terms, index.offset + stride * window.offset))
+            found.append(axis)
+            continue
+        index_.append(index)
+        able = [a for a, s in index.terms if s == 1 and a not in forced and times[a] == 1]
+        best = max(able, key=lambda axis: sizes[axis], default="")
+        found.append(best)
+        forced.update(axis for axis, _ in index.terms if axis != best)
+    return Access(access.tensor, tuple(index_), access.fill), tuple(found)
+
+
+def ordered(drafts: Sequence[Draft]) -> list[int]:
+    """Numbers of drafts, each after those it waits for, else as given; a scan's stay together."""
+    members: dict[int, list[int]] = {}
+    item = {}
+    for number, draft in enumerate(drafts):
+        first = number
+        if draft.block is not None:
+            first = next((n for n in members if drafts[n].block == draft.block), number)
+        item[number] = first
+        members.setdefault(first, []).append(number)
+    waits = {
+        first: {item[a] for n in group for a in drafts[n].after} - {first}
+        for first, group in members.items()
+    }
+    found = []
+    for first in _sorted(waits):
+        inside = set(members[first])
+        found += _sorted({n: drafts[n].after & inside for n in members[first]})
+    return found
+
+
+def _sorted(waits: Mapping[int, Iterable[int]]) -> list[int]:
+    left = {number: set(others) for number, others in waits.items()}
+    users: dict[int, list[int]] = {}
+    for number, others in left.items():
+        for other in others:
+            users.setdefault(other, []).append(number)
+    ready = [number for number, others in left.items() if not others]
+    ready.sort()
+    found = []
+    while ready:
+        number = heappop(ready)
+        found.append(number)
+        for user in users.get(number, ()):
+            left[user].discard(number)
+            if not left[user]:
+                heappush(ready, user)
+    assert len(found) == len(left), "calls wait for each other"
+    return found
