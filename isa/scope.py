@@ -51,6 +51,11 @@ class Known:
         """One past the last position cannot be before this."""
         return self.low + self.shortest
 
+    @property
+    def single(self) -> bool:
+        """Whether it is one position, whatever the parameters are."""
+        return self.longest == self.shortest == 1
+
     def base(self, name: str) -> Known | None:
         """The range of this name that this one is, or is a piece of."""
         found: Known | None = self

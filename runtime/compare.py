@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from infinisa.isa.program import Program, turns
+from infinisa.isa.program import Count, Program, turns
 
 from .simulator import Report, SectionReport
 from .values import Result
@@ -59,13 +59,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, what the model was given and wrote, and how it was measured."""
+    """All rows, what the model was given and wrote, and how it was measured.
+
+    unit  what rates count: "tokens", or "runs" of a model that does not work on tokens
+    """
 
     model: str
+    unit: str
     rows: tuple[Row, ...]
     prompt: str
     outputs: Mapping[str, str]
     settings: Mapping[str, str | int | float]
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from .report import html, text
+
+        return html.fragment(text.comparison(self))
 
     def plain(self) -> dict[str, object]:
         """Numbers and text only, for JSON."""
@@ -80,6 +90,7 @@ class Comparison:
         ]
         return {
             "model": self.model,
+            "unit": self.unit,
             "settings": dict(self.settings),
             "rows": rows,
             "prompt": self.prompt,
@@ -118,7 +129,13 @@ def compare(
     )
     order = list(dict.fromkeys(row.section for row in rows))
     ordered = sorted(rows, key=lambda row: order.index(row.section))
-    return Comparison(model, tuple(ordered), prompt, dict(outputs), dict(settings))
+    counted = any(_counts_tokens(simulated.program) for simulated in simulations)
+    unit = "tokens" if counted else "runs"
+    return Comparison(model, unit, tuple(ordered), prompt, dict(outputs), dict(settings))
+
+
+def _counts_tokens(program: Program) -> bool:
+    return any(section.tokens != Count() for section in program.sections)
 
 
 def _tokens(program: Program, name: str, parameters: Mapping[str, int]) -> int | None:
@@ -126,7 +143,7 @@ def _tokens(program: Program, name: str, parameters: Mapping[str, int]) -> int |
 
     A program that counts no tokens anywhere is counted in runs.
     """
-    counted = any(str(section.tokens) != "0" for section in program.sections)
+    counted = _counts_tokens(program)
     (section,) = (section for section in program.sections if section.name == name)
     values = dict(parameters)
     total = sum(section.tokens.value(values) if counted else 1 for _ in turns(section, values))

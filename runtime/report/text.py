@@ -48,8 +48,8 @@ COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("instructions", "right"),
     ("cycles", "right"),
     ("time", "right"),
-    ("tokens/s\nsimulated", "right"),
-    ("tokens/s\nthis CPU", "right"),
+    ("{unit}/s\nsimulated", "right"),
+    ("{unit}/s\nthis CPU", "right"),
     ("simulated\n/ CPU", "right"),
     ("of peak\ncompute", "right"),
     ("of peak\nbandwidth", "right"),
@@ -66,7 +66,7 @@ def comparison(result: Comparison) -> RenderableType:
     """The table of a comparison, then what the model wrote."""
     table = Table(box=box.SIMPLE_HEAD, title=result.model, title_justify="left")
     for heading, side in COLUMNS:
-        table.add_column(heading, justify=side, no_wrap=True)
+        table.add_column(heading.format(unit=result.unit), justify=side, no_wrap=True)
     last = ""
     for row in result.rows:
         if last and row.section != last:
