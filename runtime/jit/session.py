@@ -6,6 +6,7 @@ import ctypes
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,7 +216,7 @@ class Session:
         buffer = self.program.buffer[operand.buffer]
         turn = int(self.call[place])
         ends = self.call[place + 1 : place + 1 + 2 * len(buffer.shape)].reshape(-1, 2)
-        slices = tuple(slice(int(start), int(start + length)) for start, length in ends)
+        slices: tuple[Any, ...] = tuple(slice(int(a), int(a + length)) for a, length in ends)
         if buffer.outer:
             array = self.tensors[buffer.name]
         else:
@@ -224,7 +225,7 @@ class Session:
             offset += buffer.address + turn * buffer.pitch
             dtype = DTYPES[buffer.dtype].numpy
             array = np.ndarray(buffer.shape, dtype, self.chips[buffer.memory].data, offset)
-        return array[slices], place + 1 + 2 * len(buffer.shape)
+        return array[(*slices, ...)], place + 1 + 2 * len(buffer.shape)
 
     # -- results
 
