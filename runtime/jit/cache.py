@@ -29,11 +29,14 @@ def folder() -> Path:
     return Path(base).expanduser() / "infinisa"
 
 
-def remembered(source: str, how: str, make: Callable[[], bytes]) -> bytes:
+def remembered(source: str, how: str, make: Callable[[], bytes], keep: bool = True) -> bytes:
     """The object file of a source: as it was made before on such a processor, else made now.
 
-    how  whatever else the object depends on
+    how   whatever else the object depends on
+    keep  False: always made, never kept
     """
+    if not keep:
+        return make()
     parts = [
         source,
         how,

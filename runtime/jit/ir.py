@@ -6,7 +6,7 @@ import itertools
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import llvmlite.binding as llvm
@@ -107,13 +107,20 @@ class Function:
     """
 
     def __init__(
-        self, module: Module, name: str, parameters: Sequence[tuple[str, str]], public: bool = False
+        self,
+        module: Module,
+        name: str,
+        parameters: Sequence[tuple[str, str]],
+        public: bool = False,
+        result: str = "",
+        inline: bool = False,
     ) -> None:
         self.module, self.name = module, name
         self.parameters = {name: Value(f"%{name}", kind.split()[0]) for name, kind in parameters}
         listed = ", ".join(f"{kind} %{name}" for name, kind in parameters)
-        linkage, hint = ("", "") if public else ("internal ", " noinline")
-        self.head = f"define {linkage}void @{name}({listed}){hint} nounwind {{"
+        linkage = "" if public else "internal "
+        hint = "" if public or inline else " noinline"
+        self.head = f"define {linkage}{result or 'void'} @{name}({listed}){hint} nounwind {{"
         self.lines: list[str] = []
         self.count = 0
         self.block = "entry"
@@ -148,7 +155,14 @@ class Function:
 
     def done(self) -> None:
         """End the function and put it into its module."""
-        self.line("ret void")
+        self.finish()
+        self.close()
+
+    def finish(self, value: Value | None = None) -> None:
+        """Return from the function."""
+        self.line(f"ret {value.type} {value.text}" if value else "ret void")
+
+    def close(self) -> None:
         self.module.functions.append("\n".join([self.head, "entry:", *self.lines, "}"]))
 
     # -- control
@@ -458,23 +472,29 @@ def mangled(value: Value) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """Native code in this process. It is unloaded when the last reference to it goes."""
+    """Native code of `size` bytes in this process. It is unloaded with the last reference."""
 
     addresses: dict[str, int]
-    object: bytes
+    size: int
     tracker: Any
 
-    @cached_property
-    def size(self) -> int:
-        return len(self.object)
+
+def compile_text(
+    source: str, names: Sequence[str], optimise: bool, *, cache: bool = False, more: str = ""
+) -> Code:
+    """LLVM text to native code.
+
+    optimise  run LLVM's passes, which vector code does not need
+    more      another module that the first one calls; it is always optimised
+    """
+    images = [_image(source, optimise, cache)]
+    if more:
+        images.append(_image(more, True, cache))
+    return link(images, names)
 
 
-def compile_text(source: str, names: Sequence[str], optimise: bool, cache: bool = False) -> Code:
-    """LLVM text to native code; `optimise` runs LLVM's passes, which vector code does not need."""
-    if cache:
-        how = "optimised" if optimise else "as written"
-        return link(remembered(source, how, lambda: to_object(source, optimise)), names)
-    return link(to_object(source, optimise), names)
+def _image(source: str, optimise: bool, cache: bool) -> bytes:
+    return remembered(source, str(optimise), lambda: to_object(source, optimise), cache)
 
 
 def to_object(source: str, optimise: bool) -> bytes:
@@ -490,13 +510,16 @@ def to_object(source: str, optimise: bool) -> bytes:
     return bytes(machine.emit_object(module))
 
 
-def link(image: bytes, names: Sequence[str]) -> Code:
-    """An object file into this process."""
-    builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+def link(images: Sequence[bytes], names: Sequence[str]) -> Code:
+    """Object files into this process."""
+    builder = llvm.JITLibraryBuilder()
+    for image in images:
+        builder.add_object_img(image)
+    builder.add_current_process()
     for name in names:
         builder.export_symbol(name)
     tracker = builder.link(linker(), f"program{next(_libraries)}")
-    return Code({name: tracker[name] for name in names}, image, tracker)
+    return Code({name: tracker[name] for name in names}, sum(map(len, images)), tracker)
 
 
 _libraries = itertools.count()

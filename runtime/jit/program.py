@@ -29,12 +29,15 @@ from infinisa.isa.program import (
 from .functions import STORED, narrow, register, saturate
 from .ir import Function, Module, Number, Target, Value, constant, number
 from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
+from .restricted import Library, RestrictedError
 
-OUT_OF_RANGE, FAILED = 1, 2
-"""What an entry reports: a parameter makes an axis too long; an opaque instruction raised."""
+OUT_OF_RANGE, FAILED, FAULTY = 1, 2, 3
+"""What an entry reports: a parameter makes an axis too long; an opaque instruction raised, or, as
+native code, left a fault."""
 
-STATUS, ISSUE, CORE, CALL_HEAD = 0, 1, 2, 3
-"""Places in the call area: the status, the opaque issue's number and core; then its regions."""
+STATUS, ISSUE, CORE, FAULT, CALL_HEAD = 0, 1, 2, 3, 4
+"""Places in the call area: the status, the opaque issue's number and core, its fault; then its
+regions, or what it returns."""
 
 PAGE = 4096
 
@@ -71,6 +74,7 @@ class Emission:
     cores     whose parts run one after the other
     entries   one function a section
     opaque    the issues that run outside, by their numbers
+    bodies    the opaque instructions that became native code
     scratch   bytes of work memory
     area      numbers in the call area
     """
@@ -79,6 +83,7 @@ class Emission:
     cores: int
     entries: list[str] = field(default_factory=list)
     opaque: list[Issue] = field(default_factory=list)
+    bodies: Library = field(default_factory=Library)
     scratch: int = 0
     area: int = CALL_HEAD
 
@@ -415,7 +420,7 @@ class Walker:
         else:
             meaning = self.kernels.meaning(opcode, issue.reads)
             if meaning.given.opaque:
-                self.opaque(issue)
+                self.opaque(issue, meaning.given)
             else:
                 self.call(issue, opcode, meaning)
         for operand in issue.writes:
@@ -582,11 +587,66 @@ class Walker:
 
     # -- opaque instructions
 
-    def opaque(self, issue: Issue) -> None:
-        """Hand the regions to the callback; it does the rest, in Python."""
+    def opaque(self, issue: Issue, meaning: Instruction) -> None:
+        """Its body as native code if it can be, else in CPython."""
+        operands = (*issue.reads, *issue.writes)
+        names = [operand.buffer for operand in operands]
+        apart = all(names.count(operand.buffer) == 1 for operand in issue.writes)
+        flat = [self.flat(operand) for operand in operands]
+        if meaning.body and apart and all(run is not None for run in flat):
+            kinds = [f"[{self.program.buffer[name].dtype}]" for name in names]
+            try:
+                name = self.kernels.emission.bodies.entry(meaning.body, kinds, len(issue.sets))
+            except RestrictedError:
+                pass
+            else:
+                self.native(issue, name, [run for run in flat if run is not None])
+                return
+        self.callback(issue)
+
+    def flat(self, operand: Operand) -> tuple[Value, Number] | None:
+        """The address and length of a region, if it lies in one run."""
+        buffer = self.program.buffer[operand.buffer]
+        region = self.region(operand)
+        total: Number = 1
+        whole = True
+        for (_, length, _), extent in zip(reversed(region), reversed(buffer.shape), strict=True):
+            if not whole and length != 1:
+                return None
+            whole = whole and length == extent
+            total = self.f.multiply(total, length)
+        if operand.fill is not None:
+            return None
+        return self.pointer(buffer, [start for start, _, _ in region]), total
+
+    def native(self, issue: Issue, name: str, runs: Sequence[tuple[Value, Number]]) -> None:
+        """Call a body; what it returns becomes parameters, a fault ends the entry."""
+        f, area, emission = self.f, self.given["call"], self.kernels.emission
+        emission.area = max(emission.area, CALL_HEAD + len(issue.sets))
+        cells = [self.slot(self.given["parameters"], self.places[n]) for n in issue.sets]
+        for place, cell in enumerate(cells):
+            f.store(f.load(cell, "i64"), self.slot(area, CALL_HEAD + place))
+        fault = self.slot(area, FAULT)
+        f.store(constant("i64", 0), fault)
+        arguments: list[tuple[str, Number]] = []
+        for pointer, length in runs:
+            arguments += [("ptr", pointer), ("i64", length)]
+        arguments += [("ptr", self.slot(area, CALL_HEAD)), ("ptr", fault)]
+        types = ", ".join(kind for kind, _ in arguments)
+        f.module.declarations.add(f"declare void @{name}({types})")
+        f.run(name, arguments)
+        self.leave(f.compare("ne", f.load(fault, "i64"), constant("i64", 0)), FAULTY)
+        for place, cell in enumerate(cells):
+            f.store(f.load(self.slot(area, CALL_HEAD + place), "i64"), cell)
+
+    def callback(self, issue: Issue) -> None:
+        """Hand the regions to Python, which does the rest."""
         f, emission = self.f, self.kernels.emission
-        values: list[Number] = [len(emission.opaque), self.core]
+        area = self.given["call"]
+        f.store(constant("i64", len(emission.opaque)), self.slot(area, ISSUE))
+        f.store(number(self.core), self.slot(area, CORE))
         emission.opaque.append(issue)
+        values: list[Number] = []
         for operand in (*issue.reads, *issue.writes):
             buffer = self.program.buffer[operand.buffer]
             turns = self.ranges[buffer.rotor].turns if buffer.slots > 1 else None
@@ -595,11 +655,11 @@ class Walker:
             )
             for start, length, _ in self.region(operand):
                 values += [start, length]
-        emission.area = max(emission.area, ISSUE + len(values))
+        emission.area = max(emission.area, CALL_HEAD + len(values))
         for place, value in enumerate(values):
-            f.store(number(value), self.slot(self.given["call"], ISSUE + place))
+            f.store(number(value), self.slot(area, CALL_HEAD + place))
         f.line(f"call void {self.given['callback'].text}()")
-        status = f.load(self.slot(self.given["call"], STATUS), "i64")
+        status = f.load(self.slot(area, STATUS), "i64")
         self.leave(f.compare("ne", status, constant("i64", 0)), FAILED)
 
 

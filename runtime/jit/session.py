@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infinisa.isa.dtypes import DTYPES
-from infinisa.isa.errors import CompileError
+from infinisa.isa.errors import CompileError, ProgramError
 from infinisa.isa.instance import resolve
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.program import Buffer, Issue, Operand, Program, defaults, extents
@@ -25,6 +25,8 @@ from .program import (
     CORE,
     ENTRY,
     FAILED,
+    FAULT,
+    FAULTY,
     ISSUE,
     OUT_OF_RANGE,
     STATUS,
@@ -64,8 +66,9 @@ def compile_program(
     began = time.perf_counter()
     scalar = backend == "scalar"
     emission = emit(program, library, Target.scalar() if scalar else Target.host(), cores)
-    source = emission.module.text
-    code = compile_text(source, emission.entries, optimise=scalar, cache=cache)
+    source, bodies = emission.module.text, emission.bodies.module
+    more = bodies.text if bodies.functions else ""
+    code = compile_text(source, emission.entries, scalar, cache=cache, more=more)
     seconds = time.perf_counter() - began
     return Compiled(program, library, backend, seconds, len(source), emission, code)
 
@@ -239,6 +242,9 @@ class Session:
             found = next(s for s in self.program.sections if s.name == section)
             extents(found, values)
             raise AssertionError(f"section {section!r} ended early")
+        if self.call[STATUS] == FAULTY:
+            fault = self.compiled.emission.bodies.faults[int(self.call[FAULT])]
+            raise ProgramError(f"section {section!r}: {fault}")
 
     def _result(self, parameters: dict[str, int], seconds: dict[str, float]) -> Result:
         starts = output_dimensions(self.program)
