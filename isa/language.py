@@ -769,6 +769,14 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
             stack_.extend((child, False) for child in reversed(node.children))
 
 
+def everything(roots: Iterable[Node]) -> Iterator[Node]:
+    """Every node, those inside of recurrences included."""
+    for node in walk(roots):
+        yield node
+        if isinstance(node, Scan):
+            yield from everything((*node.body.next, *node.body.emits))
+
+
 def inputs(roots: Iterable[Node]) -> tuple[Input, ...]:
     """The inputs that these values depend on."""
     return tuple(node for node in walk(roots) if isinstance(node, Input))
@@ -836,6 +844,8 @@ def _refined(node: Node, children: Sequence[Node], names: Names) -> Node:
             return functools.reduce(operator.mul, sizes) if names.get(axis, axis) else Constant(1)
         case Position(axis):
             return Position(_one(axis, names))
+        case Reduce("argmax", _, over):
+            return Reduce("argmax", children[0], tuple(_one(axis, names) for axis in over))
         case Reduce(function, _, over):
             return Reduce(function, children[0], _many(over, names))
         case Dot(_, _, over):
