@@ -84,16 +84,16 @@ def _affine(node: ast.expr) -> Affine:
             return _added(_affine(left), _affine(right))
         case ast.BinOp(left=left, op=ast.Sub(), right=right):
             return _added(_affine(left), _scaled(_affine(right), -1))
-        case ast.BinOp(left=ast.Constant(value=int(stride)), op=ast.Mult(), right=right):
-            return _scaled(_affine(right), stride)
-        case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(stride))):
-            return _scaled(_affine(left), stride)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _product(_affine(left), _affine(right))
         case ast.BinOp(left=left, op=ast.FloorDiv(), right=ast.Constant(value=int(divide))):
             inner = _linear(_affine(left))
-            return Affine(inner.terms, inner.offset, divide)
+            if divide > 0:
+                return Affine(inner.terms, inner.offset, divide)
         case ast.BinOp(left=left, op=ast.Mod(), right=ast.Constant(value=int(modulo))):
             inner = _affine(left)
-            return Affine(inner.terms, inner.offset, inner.divide, modulo)
+            if modulo > 0 and not inner.modulo:
+                return Affine(inner.terms, inner.offset, inner.divide, modulo)
     raise LanguageError("not an index")
 
 
@@ -101,6 +101,14 @@ def _linear(index: Affine) -> Affine:
     if index.divide != 1 or index.modulo:
         raise LanguageError("not an index")
     return index
+
+
+def _product(left: Affine, right: Affine) -> Affine:
+    """Of two indices of which one is a number."""
+    if left.terms and right.terms:
+        raise LanguageError("not an index")
+    index, number = (left, right) if left.terms else (right, left)
+    return _scaled(index, _linear(number).offset)
 
 
 def _scaled(index: Affine, by: int) -> Affine:
