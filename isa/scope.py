@@ -222,10 +222,14 @@ class Facts:
     """A program on a machine with a library of instructions, looked at from all sides."""
 
     def __init__(
-        self, program: Program, machine: Machine | None, library: Mapping[str, Instruction]
+        self,
+        program: Program,
+        machine: Machine | None,
+        library: Mapping[str, Instruction],
+        cores: int = 1,
     ) -> None:
         self.program, self.machine, self.library = program, machine, library
-        self.cores = machine.cores if machine else 1
+        self.cores = machine.cores if machine else cores
         self.most = {parameter.name: parameter.most for parameter in program.parameters}
         self.buffers = program.buffer
         self.opcodes = program.opcode

@@ -43,13 +43,18 @@ KINDS = ("input", "weight", "state", "output", "temporary")
 Rule = Callable[[Facts], Iterator[str]]
 
 
-def verify(program: Program, machine: Machine | None, library: Mapping[str, Instruction]) -> int:
+def verify(
+    program: Program,
+    machine: Machine | None,
+    library: Mapping[str, Instruction],
+    cores: int = 1,
+) -> int:
     """Refuse a program that breaks a rule; the number of operands proved in bounds.
 
     ProgramError with the place, what must be, what is, and the rule. Without a machine the rules
-    about units and memories are left out, and work dealt out over cores is taken to be on one.
+    about units and memories are left out, and work is taken to be dealt out over `cores`.
     """
-    facts = Facts(program, machine, library)
+    facts = Facts(program, machine, library, cores)
     for rule in RULES:
         for fault in rule(facts):
             raise ProgramError(f"{fault} (rule: {rule.__name__.replace('_', ' ')})")
