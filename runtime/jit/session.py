@@ -17,7 +17,7 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.program import Buffer, Issue, Operand, Program, defaults, extents
 from infinisa.isa.verify import verify
 
-from ..values import Array, Result, bind
+from ..values import Array, Result, bind, call_body
 from .ir import Code, Target, compile_text
 from .program import (
     CALL_HEAD,
@@ -199,12 +199,9 @@ class Session:
         count = len(issue.reads)
         flat = [np.ascontiguousarray(view).reshape(-1) for view in views[:count]]
         out = [np.array(view).reshape(-1) for view in views[count:]]
-        assert meaning.body is not None
-        returned = meaning.body(*(a.data for a in flat), *(a.data for a in out))
-        numbers = returned if isinstance(returned, tuple) else (returned,)
         names = [parameter.name for parameter in self.program.parameters]
-        for name, number in zip(issue.sets, numbers, strict=False):
-            self.parameters[names.index(name)] = int(number)
+        for name, number in call_body(self.program, meaning, issue, [*flat, *out]).items():
+            self.parameters[names.index(name)] = number
         for view, array in zip(views[count:], out, strict=True):
             view[...] = array.reshape(view.shape)
 
