@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 import llvmlite.binding as llvm
 import numpy as np
 
+from .cache import remembered
+
 FLOATS = ("half", "float", "double")
 BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "float": 4, "double": 8}
 
@@ -467,8 +469,15 @@ class Code:
         return len(self.object)
 
 
-def compile_text(source: str, names: Sequence[str], optimise: bool) -> Code:
+def compile_text(source: str, names: Sequence[str], optimise: bool, cache: bool = False) -> Code:
     """LLVM text to native code; `optimise` runs LLVM's passes, which vector code does not need."""
+    if cache:
+        how = "optimised" if optimise else "as written"
+        return link(remembered(source, how, lambda: to_object(source, optimise)), names)
+    return link(to_object(source, optimise), names)
+
+
+def to_object(source: str, optimise: bool) -> bytes:
     module = llvm.parse_assembly(source)
     module.verify()
     machine = target_machine()
@@ -478,7 +487,7 @@ def compile_text(source: str, names: Sequence[str], optimise: bool) -> Code:
         options.slp_vectorization = True
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
-    return link(machine.emit_object(module), names)
+    return bytes(machine.emit_object(module))
 
 
 def link(image: bytes, names: Sequence[str]) -> Code:

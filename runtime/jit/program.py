@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instance import resolve
-from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Affine, Axis, Input, Scan, Size, walk
+from infinisa.isa.instruction import Instruction, State
+from infinisa.isa.language import Affine, Axis, Input, Scan, Size, refine, walk
 from infinisa.isa.program import (
     COPIES,
     Buffer,
@@ -53,6 +53,15 @@ class Run:
     bound: int
     first: Value | None = None
     turns: Value | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """An axis of an issue: where it starts, its length, and the most that can be."""
+
+    start: Number
+    length: Number
+    bound: int
 
 
 @dataclass
@@ -107,6 +116,42 @@ def chip_sizes(program: Program) -> dict[str, int]:
     return sizes
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """An instruction over a program's axes, and the same over axes a0, a1, ... (`names`): what is
+    alike but for names shares a kernel."""
+
+    given: Instruction
+    plain: Instruction
+    names: Mapping[Axis, Axis]
+
+    @classmethod
+    def of(cls, given: Instruction) -> Meaning:
+        if given.opaque:
+            return cls(given, given, {})
+        names = {axis: f"a{i}" for i, axis in enumerate(axes_of(given))}
+        many = {axis: (name,) for axis, name in names.items()}
+        operands = [leaf for leaf in refine(given.operands, many) if isinstance(leaf, Input)]
+        states = [
+            State(leaf, state.initial)
+            for state in given.states
+            for leaf in refine([state.input], many)
+            if isinstance(leaf, Input)
+        ]
+        plain = replace(
+            given,
+            operands=tuple(operands),
+            states=tuple(states),
+            outputs=refine(given.outputs, many),
+        )
+        return cls(given, plain, names)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        states = tuple((state.input, state.initial) for state in self.plain.states)
+        return self.plain.operands, self.plain.outputs, states
+
+
 class Kernels:
     """The kernels of a program: one for each instruction on operands of one shape."""
 
@@ -120,14 +165,14 @@ class Kernels:
         self.program, self.library, self.target = program, library, target
         self.emission, self.module = emission, emission.module
         self.names: dict[Shape, str] = {}
-        self.meanings: dict[tuple[str, tuple[str, ...]], Instruction] = {}
+        self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
 
-    def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Instruction:
+    def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
         """What an opcode means on buffers of these types."""
         types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
         key = opcode.name, types
         if key not in self.meanings:
-            self.meanings[key] = resolve(opcode, types, self.library)
+            self.meanings[key] = Meaning.of(resolve(opcode, types, self.library))
         return self.meanings[key]
 
     def kernel(self, shape: Shape, meaning: Instruction) -> str:
@@ -369,7 +414,7 @@ class Walker:
             self.copy(issue)
         else:
             meaning = self.kernels.meaning(opcode, issue.reads)
-            if meaning.opaque:
+            if meaning.given.opaque:
                 self.opaque(issue)
             else:
                 self.call(issue, opcode, meaning)
@@ -386,69 +431,104 @@ class Walker:
             end = f.maximum(f.load(cell, "i64"), f.add(start, length))
             f.store(number(end), cell)
 
-    def access(self, operand: Operand, axes: tuple[Axis, ...]) -> Access:
-        buffer = self.program.buffer[operand.buffer]
-        return Access(
-            buffer.dtype, buffer.shape, axes, operand.fill, operand.buffer, operand.dimensions
-        )
+    def accesses(
+        self,
+        issue: Issue,
+        names: Sequence[tuple[Axis, ...]],
+        axes: Mapping[Axis, Span],
+    ) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+        """The operands of an issue without names, so that like issues share a kernel."""
+        buffers: dict[object, int] = {}
+        regions: dict[object, int] = {}
+        found = []
+        for operand, dims in zip((*issue.reads, *issue.writes), names, strict=True):
+            buffer = self.program.buffer[operand.buffer]
+            filled = operand.fill is not None
+            strides, size = [], 1
+            for axis, extent in zip(reversed(dims), reversed(buffer.shape), strict=True):
+                single = axis not in axes or axes[axis].length == 1
+                strides.append(0 if single and not filled else size)
+                size *= extent
+            where = operand.buffer, operand.dimensions
+            found.append(
+                Access(
+                    buffer.dtype,
+                    dims,
+                    tuple(reversed(strides)),
+                    buffer.shape if filled else (),
+                    operand.fill,
+                    buffers.setdefault(operand.buffer, len(buffers)),
+                    regions.setdefault(where, len(regions)),
+                )
+            )
+        return tuple(found[: len(issue.reads)]), tuple(found[len(issue.reads) :])
 
-    def call(self, issue: Issue, opcode: Opcode, meaning: Instruction) -> None:
+    def call(self, issue: Issue, opcode: Opcode, meaning: Meaning) -> None:
         """Call the kernel of an issue."""
-        reads = tuple(map(self.access, issue.reads, opcode.operands))
-        writes = tuple(map(self.access, issue.writes, opcode.results))
-        axes = self.axes(issue, meaning, opcode)
-        self.invoke(issue, opcode.name, meaning, reads, writes, axes, opcode.outputs)
+        spans = self.axes(issue, meaning.given, opcode)
+        names = meaning.names
+        axes = {names[axis]: span for axis, span in spans.items() if axis in names}
+        dims = [
+            tuple(names.get(axis, axis) for axis in dimensions)
+            for dimensions in (*opcode.operands, *opcode.results)
+        ]
+        axes |= {axis: span for axis, span in spans.items() if axis not in names}
+        sizes = {
+            names.get(axis, axis): self.ranges[axis].length
+            for axis in sizes_of(meaning.given)
+            if axis in self.ranges
+        }
+        reads, writes = self.accesses(issue, dims, axes)
+        self.invoke(issue, meaning, reads, writes, axes, sizes, opcode.outputs)
 
-    def axes(
-        self, issue: Issue, meaning: Instruction, opcode: Opcode
-    ) -> dict[Axis, tuple[Number, Number, int]]:
-        """(start, length, most it can be) of every axis of an instruction."""
-        f = self.f
+    def axes(self, issue: Issue, meaning: Instruction, opcode: Opcode) -> dict[Axis, Span]:
+        """Every axis of an instruction as it stands."""
         found = {
-            axis: (run.start, run.length, run.bound)
+            axis: Span(run.start, run.length, run.bound)
             for axis, run in ((a, self.ranges[name]) for a, name in issue.axes)
         }
         for (_, axis), index in meaning.windows.items():
             if axis not in found:
-                found[axis] = window(f, index, found)
+                found[axis] = window(self.f, index, found)
         for operand, names in zip(issue.reads, opcode.operands, strict=True):
             for axis, (_, length, bound) in zip(names, self.region(operand), strict=True):
                 if axis and axis not in found:
-                    found[axis] = (0, length, bound)
+                    found[axis] = Span(0, length, bound)
         return found
 
     def invoke(
         self,
         issue: Issue,
-        name: str,
-        meaning: Instruction,
+        meaning: Meaning,
         reads: tuple[Access, ...],
         writes: tuple[Access, ...],
-        axes: Mapping[Axis, tuple[Number, Number, int]],
+        axes: Mapping[Axis, Span],
+        sizes: Mapping[Axis, Number],
         outputs: tuple[int, ...],
     ) -> None:
-        used = [axis for axis in axes_of(meaning) if axis in axes]
-        used += [a for w in writes for a in w.axes if a and a in axes and a not in used]
+        used = [axis for axis in axes_of(meaning.plain) if axis in axes]
+        used += [a for w in writes for a in w.axes if a and a in axes]
         used = list(dict.fromkeys(used))
-        starts = needs_starts(meaning)
-        sizes = {a: self.ranges[a].length for a in sizes_of(meaning) if a in self.ranges}
+        starts = needs_starts(meaning.plain)
         fresh, again = self.fresh(issue)
         shape = Shape(
-            name,
+            meaning.key,
             reads,
             writes,
-            tuple((a, _known(axes[a][0]) if starts else 0, _known(axes[a][1])) for a in used),
+            tuple(
+                (a, _known(axes[a].start) if starts else 0, _known(axes[a].length)) for a in used
+            ),
             tuple((a, _known(size)) for a, size in sizes.items()),
-            tuple((a, max(axes[a][2], 1)) for a in used),
+            tuple((a, max(axes[a].bound, 1)) for a in used),
             outputs,
             fresh,
         )
-        kernel = self.kernels.kernel(shape, meaning)
+        kernel = self.kernels.kernel(shape, meaning.plain)
         arguments: list[tuple[str, Number]] = [("ptr", self.given["work"])]
         for operand in (*issue.reads, *issue.writes):
             arguments += self.operand(operand)
         for axis in used:
-            start, length, _ = axes[axis]
+            start, length = axes[axis].start, axes[axis].length
             arguments += [("i64", start)] if starts and not isinstance(start, int) else []
             arguments += [] if isinstance(length, int) else [("i64", length)]
         arguments += [("i64", size) for size in sizes.values() if not isinstance(size, int)]
@@ -493,12 +573,12 @@ class Walker:
         leaf = Input("source", tuple(names), dtype)
         meaning = Instruction(name="copy", unit="", operands=(leaf,), outputs=(leaf,))
         axes = {
-            name: (0, length, bound)
+            name: Span(0, length, bound)
             for name, (_, length, bound) in zip(names, target[len(front[1]) :], strict=True)
         }
-        reads = (self.access(read, (*front[0], *names)),)
-        writes = (self.access(write, (*front[1], *names)),)
-        self.invoke(issue, "", meaning, reads, writes, axes, (0,))
+        dims = [(*front[0], *names), (*front[1], *names)]
+        reads, writes = self.accesses(issue, dims, axes)
+        self.invoke(issue, Meaning(meaning, meaning, {}), reads, writes, axes, {}, (0,))
 
     # -- opaque instructions
 
@@ -554,18 +634,16 @@ def sizes_of(meaning: Instruction) -> list[Axis]:
     return list(found)
 
 
-def window(
-    f: Function, index: Affine, known: Mapping[Axis, tuple[Number, Number, int]]
-) -> tuple[Number, Number, int]:
+def window(f: Function, index: Affine, known: Mapping[Axis, Span]) -> Span:
     """The positions that an affine index takes while its axes run over their ranges."""
     start: Number = index.offset
     length: Number = 1
     bound = 1
     for axis, stride in index.terms:
-        first, count, most = known[axis]
-        steps = f.subtract(count, 1)
-        low = first if stride > 0 else f.add(first, steps)
+        given = known[axis]
+        steps = f.subtract(given.length, 1)
+        low = given.start if stride > 0 else f.add(given.start, steps)
         start = f.add(start, f.multiply(low, stride))
         length = f.add(length, f.multiply(steps, abs(stride)))
-        bound += abs(stride) * (most - 1)
-    return start, length, bound
+        bound += abs(stride) * (given.bound - 1)
+    return Span(start, length, bound)

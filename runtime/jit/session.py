@@ -6,6 +6,7 @@ import ctypes
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,7 @@ def compile_program(
     *,
     cores: int = 1,
     verified: bool = False,
+    cache: bool = True,
 ) -> Compiled:
     """A program as native code. It is verified first, since native code checks no bounds.
 
@@ -53,6 +55,7 @@ def compile_program(
               code without vectors, left to LLVM's own passes
     cores     that the program was compiled for; their parts run one after the other
     verified  the caller has done that
+    cache     keep the code in the user's cache folder, and take it from there
     """
     if backend not in BACKENDS:
         raise CompileError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
@@ -62,7 +65,7 @@ def compile_program(
     scalar = backend == "scalar"
     emission = emit(program, library, Target.scalar() if scalar else Target.host(), cores)
     source = emission.module.text
-    code = compile_text(source, emission.entries, optimise=scalar)
+    code = compile_text(source, emission.entries, optimise=scalar, cache=cache)
     seconds = time.perf_counter() - began
     return Compiled(program, library, backend, seconds, len(source), emission, code)
 
@@ -210,7 +213,7 @@ class Session:
         buffer = self.program.buffer[operand.buffer]
         turn = int(self.call[place])
         ends = self.call[place + 1 : place + 1 + 2 * len(buffer.shape)].reshape(-1, 2)
-        slices = tuple(slice(int(start), int(start + length)) for start, length in ends)
+        slices: tuple[Any, ...] = tuple(slice(int(a), int(a + length)) for a, length in ends)
         if buffer.outer:
             array = self.tensors[buffer.name]
         else:
@@ -219,7 +222,7 @@ class Session:
             offset += buffer.address + turn * buffer.pitch
             dtype = DTYPES[buffer.dtype].numpy
             array = np.ndarray(buffer.shape, dtype, self.chips[buffer.memory].data, offset)
-        return array[slices], place + 1 + 2 * len(buffer.shape)
+        return array[(*slices, ...)], place + 1 + 2 * len(buffer.shape)
 
     # -- results
 
