@@ -240,7 +240,7 @@ def rotary() -> Case:
         node("Attention", ["rotated_q", "rotated_k", "v"], ["y"], is_causal=1),
     ]
     inputs = {name: random(1, 3, 29, 10) * (1 + n) for n, name in enumerate("qkv")}
-    return from_onnx(nodes, inputs, weights, "causal_attention")
+    return from_onnx(nodes, inputs, weights, "rope_by_table causal_attention")
 
 
 # ---------------------------------------------------------------- norms
