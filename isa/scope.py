@@ -51,6 +51,11 @@ class Known:
         """One past the last position cannot be before this."""
         return self.low + self.shortest
 
+    @property
+    def single(self) -> bool:
+        """Whether it is one position, whatever the parameters are."""
+        return self.longest == self.shortest == 1
+
     def base(self, name: str) -> Known | None:
         """The range of this name that this one is, or is a piece of."""
         found: Known | None = self
@@ -217,10 +222,14 @@ class Facts:
     """A program on a machine with a library of instructions, looked at from all sides."""
 
     def __init__(
-        self, program: Program, machine: Machine | None, library: Mapping[str, Instruction]
+        self,
+        program: Program,
+        machine: Machine | None,
+        library: Mapping[str, Instruction],
+        cores: int = 1,
     ) -> None:
         self.program, self.machine, self.library = program, machine, library
-        self.cores = machine.cores if machine else 1
+        self.cores = machine.cores if machine else cores
         self.most = {parameter.name: parameter.most for parameter in program.parameters}
         self.buffers = program.buffer
         self.opcodes = program.opcode

@@ -43,13 +43,18 @@ KINDS = ("input", "weight", "state", "output", "temporary")
 Rule = Callable[[Facts], Iterator[str]]
 
 
-def verify(program: Program, machine: Machine | None, library: Mapping[str, Instruction]) -> int:
+def verify(
+    program: Program,
+    machine: Machine | None,
+    library: Mapping[str, Instruction],
+    cores: int = 1,
+) -> int:
     """Refuse a program that breaks a rule; the number of operands proved in bounds.
 
     ProgramError with the place, what must be, what is, and the rule. Without a machine the rules
-    about units and memories are left out, and work dealt out over cores is taken to be on one.
+    about units and memories are left out, and work is taken to be dealt out over `cores`.
     """
-    facts = Facts(program, machine, library)
+    facts = Facts(program, machine, library, cores)
     for rule in RULES:
         for fault in rule(facts):
             raise ProgramError(f"{fault} (rule: {rule.__name__.replace('_', ' ')})")
@@ -658,8 +663,7 @@ def dimension_fault(
 ) -> str:
     """Why a dimension has not the length that an instance expects of its axis."""
     if not axis:
-        lengths = [site.ranges[term.range] for term in dimension.terms]
-        single = all(known.longest == known.shortest == 1 for known in lengths)
+        single = all(site.ranges[term.range].single for term in dimension.terms)
         return "" if single else "be at a single position where the opcode names no axis"
     index = meaning.windows.get((operand, axis))
     if index is None:
@@ -670,16 +674,16 @@ def dimension_fault(
         if missing := [a for a in index.axes if a not in site.axes]:
             return f"be read over a range that the issue gives axis {missing[0]!r}"
         wanted = sorted((site.axes[a], stride) for a, stride in index.terms)
-    still = {name for name, known in site.ranges.items() if known.longest == known.shortest == 1}
-    if _moving(spans(dimension), still) == _moving(wanted, still):
+    found = spans(dimension)
+    if found == wanted or _moving(site, found) == _moving(site, wanted):
         return ""
     text = " + ".join(name if stride == 1 else f"{stride}*{name}" for name, stride in wanted)
     return f"be over {text} where the opcode names axis {axis!r}"
 
 
-def _moving(terms: Iterable[tuple[str, int]], single: set[str]) -> list[tuple[str, int]]:
+def _moving(site: Site, terms: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     """The terms over more than one position: a single one only moves the region."""
-    return [(name, stride) for name, stride in terms if name not in single]
+    return [(name, stride) for name, stride in terms if not site.ranges[name].single]
 
 
 def axes_have_ranges(facts: Facts) -> Iterator[str]:

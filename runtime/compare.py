@@ -71,6 +71,12 @@ class Comparison:
     outputs: Mapping[str, str]
     settings: Mapping[str, str | int | float]
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from .report import html, text
+
+        return html.fragment(text.comparison(self))
+
     def plain(self) -> dict[str, object]:
         """Numbers and text only, for JSON."""
         rows = [

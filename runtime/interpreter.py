@@ -174,9 +174,10 @@ class Executor:
         self.values[name] = value
 
     def write(self, issue: Issue, ranges: Ranges, core: int, values: list[Array]) -> None:
-        for operand, value in zip(issue.writes, values, strict=True):
-            buffer = self.program.buffer[operand.buffer]
-            self.memory.write(operand, ranges, core, saturate(value, buffer.dtype))
+        types = (self.program.buffer[operand.buffer].dtype for operand in issue.writes)
+        copies = [saturate(value, dtype) for value, dtype in zip(values, types, strict=True)]
+        for operand, value in zip(issue.writes, copies, strict=True):
+            self.memory.write(operand, ranges, core, value)
 
 
 def issues_of(program: Program) -> list[Issue]:

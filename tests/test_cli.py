@@ -29,9 +29,10 @@ def test_a_comparison_says_what_every_part_does_on_every_machine(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """The table and its JSON have a row for prefill and decode on each machine, then the text."""
-    file = tmp_path / "rows.json"
+    file, page = tmp_path / "rows.json", tmp_path / "rows.html"
     options = ["--machine", "edge", "--machine", "tpu_v1", "--rounds", "1", "--tokens", "8"]
-    assert main(["compare", *options, "--prompt", PROMPT, "--json", str(file)]) == 0
+    files = ["--json", str(file), "--html", str(page)]
+    assert main(["compare", *options, "--prompt", PROMPT, *files]) == 0
     printed = capsys.readouterr().out
     found = json.loads(file.read_text())
 
@@ -48,6 +49,7 @@ def test_a_comparison_says_what_every_part_does_on_every_machine(
         assert 0 < row["bandwidth"] <= 1
     for word in ("cycles", "tokens/s", "of peak", "bound by", "coverage", PROMPT):
         assert word in printed
+        assert word in page.read_text()
 
 
 def test_a_program_file_is_the_program(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -472,23 +472,17 @@ class Contractions(Rows):
             self.clear(job, accumulate)
             accumulate = 1
         length = self.frame.length(sides.vector)
-        most = min(self.bound(sides.rows), 4) if sides.rows else 1
-        wide = 4
+        most = min(self.bound(sides.rows), FEW_ROWS) if sides.rows else 1
 
         def tile(env: Env, tall: int) -> None:
-            def call(first: Value, count: int) -> None:
-                at = {**env, sides.vector: Index(first)}
-                name = self.micro_dots(job.kind, x.dtype, job.s.dtype, tall, count)
-                f.run(name, [
-                    ("ptr", self.base(x, at)), ("i64", x.strides[sides.vector]),
-                    ("ptr", self.base(job.s, at)), ("i64", job.row_stride(job.s)),
-                    ("ptr", self.base(place, at)), ("i64", job.row_stride(place)),
-                    ("i64", self.frame.length(last)), ("i64", accumulate),
-                ])  # fmt: skip
+            name = self.micro_dots(job.kind, x.dtype, job.s.dtype, tall)
 
-            full = f.whole(length, wide)
-            f.loop(0, full, wide, lambda i, _: call(i, wide))
-            f.loop(full, length, 1, lambda i, _: call(i, 1))
+            f.run(name, [
+                ("ptr", self.base(x, env)), ("i64", x.strides[sides.vector]),
+                ("ptr", self.base(job.s, env)), ("i64", job.row_stride(job.s)),
+                ("ptr", self.base(place, env)), ("i64", job.row_stride(place)),
+                ("i64", self.frame.length(last)), ("i64", length), ("i64", accumulate),
+            ])  # fmt: skip
 
         def each(env: Env) -> None:
             self.row_tiles(job, env, most, tile)
@@ -509,8 +503,8 @@ class Contractions(Rows):
 
         return name
 
-    def micro_dots(self, kind: str, x: str, s: str, rows: int, count: int) -> str:
-        return dots_kernel(self.f.module, kind, (x, s), self.target.lanes, rows, count)
+    def micro_dots(self, kind: str, x: str, s: str, rows: int) -> str:
+        return dots_kernel(self.f.module, kind, (x, s), self.target.lanes, rows)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def lane_range(f: Function, lanes: int, first: int) -> Value:
 
 
 def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) -> str:
-    """Rows of X added to rows of the result, four steps of k (eight for one row) at a time."""
+    """Rows of X added to rows of the result, four steps of k (more for one row) at a time."""
     # long: a kernel is one piece
     name = f"spread_{kind}_{dtype}_{lanes}_{rows}"
     f = kernel(module, name, SIGNATURE)
@@ -141,7 +141,7 @@ def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) 
 
         along(add)
 
-    deep = 8 if rows == 1 else 4
+    deep = 4 if rows > 1 else 12 if lanes == 16 else 8
     many = f.whole(p["steps"], deep)
     f.loop(0, many, deep, lambda i, _: steps(i, deep))
     f.loop(many, p["steps"], 1, lambda i, _: steps(i, 1))
@@ -150,62 +150,69 @@ def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) 
 
 
 DOTS = [("x", "ptr noalias"), ("xn", "i64"), ("s", "ptr noalias"), ("sm", "i64"),
-        ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"), ("more", "i64")]  # fmt: skip
+        ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"), ("columns", "i64"),
+        ("more", "i64")]  # fmt: skip
 
 
-def dots_kernel(
-    module: Module, kind: str, types: tuple[str, str], lanes: int, rows: int, count: int
-) -> str:
-    """rows x count numbers of the result, contiguous along count; k contiguous in both sides."""
+def dots_kernel(module: Module, kind: str, types: tuple[str, str], lanes: int, rows: int) -> str:
+    """Numbers of the result for a few rows; k is contiguous in both sides.
+
+    Memory is read in the order in which it lies, one row of X after the other.
+    """
     # long: a kernel is one piece
-    name = f"dots_{kind}_{types[0]}_{types[1]}_{lanes}_{rows}x{count}"
+    name = f"dots_{kind}_{types[0]}_{types[1]}_{lanes}_{rows}"
     f = kernel(module, name, DOTS)
     if f is None:
         return name
     p = f.parameters
     kinds = STORED[types[0]], STORED[types[1]]
-    rights = [f.at(p["x"], f.multiply(p["xn"], v), kinds[0]) for v in range(count)]
     lefts = [f.at(p["s"], f.multiply(p["sm"], r), kinds[1]) for r in range(rows)]
+    heads = [f.at(p["c"], f.multiply(p["cm"], r), kind) for r in range(rows)]
+    turns = max(1, 8 // rows) if lanes > 1 else 1
+    full, big = f.whole(p["steps"], lanes), f.whole(p["steps"], lanes * turns)
+    again = f.compare("ne", p["more"], constant("i64", 0))
+    left = f.splat(number(f.subtract(p["steps"], full)), lanes)
+    ragged = f.compare("slt", number(full), p["steps"])
+    add = REORDERED if kind in FLOATS else "add"
 
     def read(pointer: Value, index: Number, side: int, mask: Value | None) -> Value:
         raw = f.load(f.at(pointer, index, kinds[side]), kinds[side], lanes, mask)
         return convert(f, widen(f, raw, types[side]), kind)
 
-    def step(index: Number, sums: list[Value], mask: Value | None = None) -> list[Value]:
-        x = [read(pointer, index, 0, mask) for pointer in rights]
-        s = [read(pointer, index, 1, mask) for pointer in lefts]
-        return [multiply_add(f, s[i // count], x[i % count], value) for i, value in enumerate(sums)]
+    def column(number_: Value, _: list[Value]) -> None:
+        right = f.at(p["x"], f.multiply(p["xn"], number_), kinds[0])
 
-    size = rows * count
-    turns = 2 if size <= 4 and lanes > 1 else 1
-    full, big = f.whole(p["steps"], lanes), f.whole(p["steps"], lanes * turns)
-    start = [constant(kind, 0, lanes)] * size * turns
+        def step(index: Number, sums: list[Value], mask: Value | None = None) -> list[Value]:
+            x = read(right, index, 0, mask)
+            return [
+                multiply_add(f, read(s, index, 1, mask), x, total)
+                for s, total in zip(lefts, sums, strict=True)
+            ]
 
-    def many(index: Value, sums: list[Value]) -> list[Value]:
-        found: list[Value] = []
-        for turn in range(turns):
-            part = sums[turn * size : (turn + 1) * size]
-            found += step(f.add(index, turn * lanes), part)
-        return found
+        def many(index: Value, sums: list[Value]) -> list[Value]:
+            found: list[Value] = []
+            for turn in range(turns):
+                part = sums[turn * rows : (turn + 1) * rows]
+                found += step(f.add(index, turn * lanes), part)
+            return found
 
-    sums = f.loop(0, big, lanes * turns, many, start)
-    add = REORDERED if kind in FLOATS else "add"
-    for turn in range(1, turns):
-        sums[:size] = [f.binary(add, sums[i], sums[turn * size + i]) for i in range(size)]
-    sums = sums[:size]
-    if turns > 1:
-        sums = f.loop(big, full, lanes, step, sums)
-    if lanes > 1:
-        left = f.splat(number(f.subtract(p["steps"], full)), lanes)
-        mask = f.compare("slt", f.lane_numbers("i64", lanes), left)
-        ragged = f.compare("slt", number(full), p["steps"])
-        sums = f.either(ragged, lambda: step(full, sums, mask), lambda: sums)
-    again = f.compare("ne", p["more"], constant("i64", 0))
-    for i, value in enumerate(sums):
-        while value.width > 1:
-            value = f.binary(add, *f.halves(value))
-        at = f.at(f.at(p["c"], f.multiply(p["cm"], i // count), kind), i % count, kind)
-        before = f.select(again, f.load(at, kind), constant(kind, 0))
-        f.store(f.binary(add, value, before), at)
+        sums = f.loop(0, big, lanes * turns, many, [constant(kind, 0, lanes)] * rows * turns)
+        parts = [sums[turn * rows : (turn + 1) * rows] for turn in range(turns)]
+        while len(parts) > 1:
+            last = parts.pop()
+            parts[0] = [f.binary(add, a, b) for a, b in zip(parts[0], last, strict=True)]
+        sums = f.loop(big, full, lanes, step, parts[0]) if turns > 1 else parts[0]
+        if lanes > 1:
+            mask = f.compare("slt", f.lane_numbers("i64", lanes), left)
+            found = sums
+            sums = f.either(ragged, lambda: step(full, found, mask), lambda: found)
+        for head, value in zip(heads, sums, strict=True):
+            while value.width > 1:
+                value = f.binary(add, *f.halves(value))
+            at = f.at(head, number_, kind)
+            before = f.select(again, f.load(at, kind), constant(kind, 0))
+            f.store(f.binary(add, value, before), at)
+
+    f.loop(0, p["columns"], 1, column)
     f.done()
     return name

@@ -15,6 +15,7 @@ from infinisa.isa.errors import CompileError
 from infinisa.isa.instance import resolve
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.program import Buffer, Issue, Operand, Program, defaults, extents
+from infinisa.isa.verify import verify
 
 from ..values import Array, Result, bind
 from .ir import Code, Target, compile_text
@@ -44,15 +45,19 @@ def compile_program(
     backend: str = "vector",
     *,
     cores: int = 1,
+    verified: bool = False,
 ) -> Compiled:
-    """A program as native code.
+    """A program as native code. It is verified first, since native code checks no bounds.
 
-    backend  "vector": the widest vectors of this processor, written by us; "scalar": portable
-             code without vectors, left to LLVM's own passes
-    cores    that the program was compiled for; their parts run one after the other
+    backend   "vector": the widest vectors of this processor, written by us; "scalar": portable
+              code without vectors, left to LLVM's own passes
+    cores     that the program was compiled for; their parts run one after the other
+    verified  the caller has done that
     """
     if backend not in BACKENDS:
         raise CompileError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
+    if not verified:
+        verify(program, None, library, cores)
     began = time.perf_counter()
     scalar = backend == "scalar"
     emission = emit(program, library, Target.scalar() if scalar else Target.host(), cores)

@@ -289,6 +289,12 @@ class Report(Measured):
     sections: tuple[SectionReport, ...]
     events: tuple[Event, ...] = ()
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from ..report import html, text
+
+        return html.fragment(text.simulation(self))
+
     @property
     def by_opcode(self) -> Mapping[str, OpcodeReport]:
         """What each opcode took, the longest first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,7 @@ class Compiled:
         """Values on this CPU, by the interpreter ("reference") or as native code."""
         arrays, settings = self.bound(prompt, inputs)
         settings.update(parameters or {})
-        return self.runner(backend)(arrays, settings)
+        return self.shown(self.runner(backend)(arrays, settings))
 
     def runner(self, backend: str) -> Run:
         """What computes the program's values: from arrays and parameters to a result."""
@@ -213,6 +213,8 @@ class Compiled:
     ) -> tuple[dict[str, Array], dict[str, int]]:
         """Arrays by buffer name, and the parameters that follow from a text."""
         given = _read_arrays(inputs) if isinstance(inputs, Path) else dict(inputs or {})
+        if self.model is not None:
+            given = {name: named(self.model, name, array) for name, array in given.items()}
         arrays: dict[str, Array] = dict(self.weights) | given
         settings: dict[str, int] = {}
         if TEXT in {buffer.name for buffer in self.program.of_kind("input")} and TEXT not in given:
@@ -225,6 +227,18 @@ class Compiled:
             raise ModelError(f"program {self.program.name!r}: takes no text, give it --input")
         return arrays, settings
 
+    def shown(self, result: Result) -> Result:
+        """A result with the dimensions of its outputs as the model's source has them."""
+        if self.model is None:
+            return result
+        outputs = dict(result.outputs)
+        for graph in self.model.graphs:
+            for name, node in graph.outputs.items():
+                title, layout = f"{graph.name}/{name}", self.model.layouts.get(name)
+                if layout and title in outputs:
+                    outputs[title] = layout.positional(outputs[title], node.axes)
+        return replace(result, outputs=outputs)
+
     def summary(self) -> str:
         """One line for people."""
         size = len(encode(self.program))
@@ -235,6 +249,16 @@ class Compiled:
         from safetensors.numpy import save
 
         write_whole(path, save(dict(self.weights)))
+
+
+def named(model: Model, name: str, array: Array) -> Array:
+    """An input as the model has it: with a dimension for each of its axes."""
+    layout = model.layouts.get(name)
+    if layout is None or name not in model.inputs:
+        return array
+    if array.shape != layout.shape:
+        raise ModelError(f"input {name!r}: must have shape {layout.shape}, not {array.shape}")
+    return layout.named(array, model.inputs[name][0].axes)
 
 
 def _stored_weights(store: Path | None, needed: Sequence[str]) -> dict[str, Array]:

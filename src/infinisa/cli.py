@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(options: argparse.Namespace) -> None:
     """Simulate a model on machines, run it on this CPU, and put both in one table."""
-    from infinisa.runtime.report import text
+    from infinisa.runtime.report import html, text
 
     with progress("compare") as meter:
         model = _load(options)
@@ -59,6 +59,9 @@ def compare(options: argparse.Namespace) -> None:
     _print(text.comparison(result))
     if options.json:
         _write_json(options.json, result.plain())
+    if options.html:
+        page = html.page(text.comparison(result), f"{result.model} compared")
+        api.write_whole(options.html, page.encode())
 
 
 def compile_(options: argparse.Namespace) -> None:
@@ -232,6 +235,7 @@ def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument(
         "--rounds", type=_positive, default=3, metavar="N", help="CPU runs; the fastest counts"
     )
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page")
     _simulation(verb)
 
 

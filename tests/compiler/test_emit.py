@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from numpy.typing import NDArray
 
-from infinisa.compiler import layers
+from benchmarks import _layers as layers
+from benchmarks._handmade import Handmade
 from infinisa.compiler.calls import Access, Covered
 from infinisa.compiler.emit import emit
-from infinisa.compiler.handmade import Handmade
 from infinisa.compiler.nest import Run
 from infinisa.compiler.tile import atoms, schedule
 from infinisa.isa.dtypes import DTYPES

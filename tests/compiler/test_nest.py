@@ -2,9 +2,9 @@
 
 import pytest
 
-from infinisa.compiler import layers
+from benchmarks import _layers as layers
+from benchmarks._handmade import Handmade
 from infinisa.compiler.calls import Call
-from infinisa.compiler.handmade import Handmade
 from infinisa.compiler.nest import may_share, nest
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import builtin_machine_files, load_machine

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from infinisa.compiler import layers, tile
+from benchmarks import _layers as layers
+from benchmarks._handmade import Handmade
+from infinisa.compiler import tile
 from infinisa.compiler.cost import Group, tile_sizes
-from infinisa.compiler.handmade import Handmade
 from infinisa.compiler.home import Setting
 from infinisa.compiler.nest import Cut
 from infinisa.compiler.tile import atoms, orders, schedule

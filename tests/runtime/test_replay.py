@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from infinisa.compiler import layers
+from benchmarks import _layers as layers
 from infinisa.compiler.emit import emit
 from infinisa.compiler.tile import schedule
 from infinisa.isa.dtypes import DTYPES

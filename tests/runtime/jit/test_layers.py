@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from infinisa.compiler import layers
+from benchmarks import _layers as layers
 from infinisa.compiler.calls import Covered
 from infinisa.compiler.emit import emit
 from infinisa.compiler.tile import schedule

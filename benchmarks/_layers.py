@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from infinisa.compiler.calls import Call, Covered, Tensor
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, Node, dot, sigmoid, tanh, view
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Count, Extent, parameter
 
-from .calls import Call, Covered, Tensor
-from .handmade import Handmade
+from ._handmade import Handmade
 
 Library = dict[str, Instruction]
 

@@ -14,13 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from infinisa.compiler.calls import Access, Call, Covered, Index, Tensor
 from infinisa.isa.instance import find, instance
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Axis, Input, affine
 from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Count, Extent, Opcode
-
-from .calls import Access, Call, Covered, Index, Tensor
 
 Binding = dict[Axis, tuple[Axis, ...]]
 
