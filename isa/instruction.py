@@ -28,6 +28,7 @@ from .language import (
     Stack,
     Update,
     View,
+    everything,
     show,
     substitute,
     union,
@@ -130,19 +131,15 @@ class Instruction:
         if any(law.axis for law in self.laws):
             return frozenset(law.axis for law in self.laws)
         fold = self.accumulation
-        return frozenset(() if fold is None else fold.over)
+        return frozenset(() if fold is None else fold.over) - self._computed_with
 
     @cached_property
-    def whole(self) -> frozenset[Axis]:
-        """Axes that one issue must see complete."""
-        if self.opaque:
-            return frozenset(self.axes)
+    def _computed_with(self) -> frozenset[Axis]:
+        """Axes of an index other than a window's, or along which values are looked up or stacked:
+        a piece of one would need more than a piece of the operands."""
         found: set[Axis] = set()
-        windowed = {axis for index in self.windows.values() for axis in index.axes}
-        for node in walk(self.outputs):
+        for node in everything(self.outputs):
             match node:
-                case Dot(_, _, over) | Reduce(_, _, over):
-                    found.update(over)
                 case View(x, index, _):
                     for axis, i in index:
                         if not (isinstance(x, Input) and (x.name, axis) in self.windows):
@@ -151,6 +148,19 @@ class Instruction:
                     found.add(axis)
                 case Update(_, _, at):
                     found.update(a for axis, i in at for a in (axis, *i.axes))
+        return frozenset(found)
+
+    @cached_property
+    def whole(self) -> frozenset[Axis]:
+        """Axes that one issue must see complete."""
+        if self.opaque:
+            return frozenset(self.axes)
+        found = set(self._computed_with)
+        windowed = {axis for index in self.windows.values() for axis in index.axes}
+        for node in everything(self.outputs):
+            match node:
+                case Dot(_, _, over) | Reduce(_, _, over):
+                    found.update(over)
                 case Scan(body, _, _, _):
                     found.add(body.axis)
         if self.states:  # another turn over these would step the states without them again
@@ -163,7 +173,7 @@ class Instruction:
     def indexed(self) -> frozenset[Axis]:
         """Axes that stand for exactly one axis of a model, because their index is computed with."""
         found = set(self.whole if self.opaque else ())
-        for node in walk(self.outputs):
+        for node in everything(self.outputs):
             match node:
                 case Position(axis) | Gather(_, _, axis) | Stack(_, axis):
                     found.add(axis)

@@ -84,16 +84,16 @@ def _affine(node: ast.expr) -> Affine:
             return _added(_affine(left), _affine(right))
         case ast.BinOp(left=left, op=ast.Sub(), right=right):
             return _added(_affine(left), _scaled(_affine(right), -1))
-        case ast.BinOp(left=ast.Constant(value=int(stride)), op=ast.Mult(), right=right):
-            return _scaled(_affine(right), stride)
-        case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(stride))):
-            return _scaled(_affine(left), stride)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _product(_affine(left), _affine(right))
         case ast.BinOp(left=left, op=ast.FloorDiv(), right=ast.Constant(value=int(divide))):
             inner = _linear(_affine(left))
-            return Affine(inner.terms, inner.offset, divide)
+            if divide > 0:
+                return Affine(inner.terms, inner.offset, divide)
         case ast.BinOp(left=left, op=ast.Mod(), right=ast.Constant(value=int(modulo))):
             inner = _affine(left)
-            return Affine(inner.terms, inner.offset, inner.divide, modulo)
+            if modulo > 0 and not inner.modulo:
+                return Affine(inner.terms, inner.offset, inner.divide, modulo)
     raise LanguageError("not an index")
 
 
@@ -101,6 +101,14 @@ def _linear(index: Affine) -> Affine:
     if index.divide != 1 or index.modulo:
         raise LanguageError("not an index")
     return index
+
+
+def _product(left: Affine, right: Affine) -> Affine:
+    """Of two indices of which one is a number."""
+    if left.terms and right.terms:
+        raise LanguageError("not an index")
+    index, number = (left, right) if left.terms else (right, left)
+    return _scaled(index, _linear(number).offset)
 
 
 def _scaled(index: Affine, by: int) -> Affine:
@@ -126,6 +134,14 @@ class _Interned(type):
     nodes: ClassVar[dict[tuple[object, ...], Any]] = {}
 
     def __call__(cls, *arguments: object, **keywords: object) -> Any:
+        key = (cls, *map(_key, arguments))
+        try:
+            known = None if keywords else _Interned.nodes.get(key)
+        except TypeError:  # an argument that it keeps in another form, such as a list
+            known = None
+        return cls._made(arguments, keywords) if known is None else known
+
+    def _made(cls, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> Any:
         made = super().__call__(*arguments, **keywords)
         key = (cls, *(_key(getattr(made, field.name)) for field in fields(made)))
         return _Interned.nodes.setdefault(key, made)
@@ -769,6 +785,14 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
             stack_.extend((child, False) for child in reversed(node.children))
 
 
+def everything(roots: Iterable[Node]) -> Iterator[Node]:
+    """Every node, those inside of recurrences included."""
+    for node in walk(roots):
+        yield node
+        if isinstance(node, Scan):
+            yield from everything((*node.body.next, *node.body.emits))
+
+
 def inputs(roots: Iterable[Node]) -> tuple[Input, ...]:
     """The inputs that these values depend on."""
     return tuple(node for node in walk(roots) if isinstance(node, Input))
@@ -836,6 +860,8 @@ def _refined(node: Node, children: Sequence[Node], names: Names) -> Node:
             return functools.reduce(operator.mul, sizes) if names.get(axis, axis) else Constant(1)
         case Position(axis):
             return Position(_one(axis, names))
+        case Reduce("argmax", _, over):
+            return Reduce("argmax", children[0], tuple(_one(axis, names) for axis in over))
         case Reduce(function, _, over):
             return Reduce(function, children[0], _many(over, names))
         case Dot(_, _, over):

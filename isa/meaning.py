@@ -21,6 +21,7 @@ from .language import (
     Stack,
     Update,
     View,
+    everything,
     union,
     walk,
 )
@@ -61,14 +62,6 @@ def needs(meaning: Instruction) -> Needs:
         frozenset(node.axes for node in nodes),
         indexing,
     )
-
-
-def everything(roots: Iterable[Node]) -> Iterator[Node]:
-    """Every node, those inside of recurrences included."""
-    for node in walk(roots):
-        yield node
-        if isinstance(node, Scan):
-            yield from everything((*node.body.next, *node.body.emits))
 
 
 def unproved(meaning: Instruction, ranges: Mapping[Axis, Known]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 
-from infinisa.isa.errors import ProgramError
 from infinisa.isa.evaluate import Range, align, evaluate, saturate
 from infinisa.isa.instance import resolve
 from infinisa.isa.instruction import Instruction
@@ -27,6 +26,7 @@ from infinisa.isa.program import (
     turns,
 )
 
+from .opaque import run_body
 from .values import Array, Memory, Result, bind
 
 
@@ -149,29 +149,10 @@ class Executor:
     def _opaque(
         self, meaning: Instruction, issue: Issue, ranges: Ranges, core: int, given: list[Array]
     ) -> list[Array]:
-        """Flat copies in, flat copies out; the body sees Python numbers."""
-        results = [self.memory.read(operand, ranges, core).copy() for operand in issue.writes]
-        flat = [np.ascontiguousarray(a).reshape(-1).data for a in given]
-        out = [np.ascontiguousarray(a).reshape(-1) for a in results]
-        assert meaning.body is not None
-        try:
-            returned = meaning.body(*flat, *(a.data for a in out))
-            numbers = returned if isinstance(returned, tuple) else (returned,)
-            returned = [int(number) for number in numbers[: len(issue.sets)]]
-        except Exception as error:
-            raise ProgramError(
-                f"instruction {meaning.name!r}: failed with {type(error).__name__}: {error}"
-            ) from error
-        for name, number in zip(issue.sets, returned, strict=True):
-            self.set(name, number)
-        return [a.reshape(b.shape) for a, b in zip(out, results, strict=True)]
-
-    def set(self, name: str, value: int) -> None:
-        """Give a parameter the value that an instruction returned."""
-        (most,) = (p.most for p in self.program.parameters if p.name == name)
-        if not 0 <= value <= most:
-            raise ProgramError(f"parameter {name!r}: must be 0 to {most}, not {value}")
-        self.values[name] = value
+        results = [self.memory.read(operand, ranges, core) for operand in issue.writes]
+        found, parameters = run_body(meaning, issue, self.program, given, results)
+        self.values.update(parameters)
+        return found
 
     def write(self, issue: Issue, ranges: Ranges, core: int, values: list[Array]) -> None:
         types = (self.program.buffer[operand.buffer].dtype for operand in issue.writes)

@@ -18,6 +18,7 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.program import Buffer, Issue, Operand, Program, defaults, extents
 from infinisa.isa.verify import verify
 
+from ..opaque import run_body
 from ..values import Array, Result, bind
 from .ir import Code, Target, compile_text
 from .program import (
@@ -203,16 +204,12 @@ class Session:
             view, place = self._view(operand, place)
             views.append(view)
         count = len(issue.reads)
-        flat = [np.ascontiguousarray(view).reshape(-1) for view in views[:count]]
-        out = [np.array(view).reshape(-1) for view in views[count:]]
-        assert meaning.body is not None
-        returned = meaning.body(*(a.data for a in flat), *(a.data for a in out))
-        numbers = returned if isinstance(returned, tuple) else (returned,)
+        found, numbers = run_body(meaning, issue, self.program, views[:count], views[count:])
         names = [parameter.name for parameter in self.program.parameters]
-        for name, number in zip(issue.sets, numbers, strict=False):
-            self.parameters[names.index(name)] = int(number)
-        for view, array in zip(views[count:], out, strict=True):
-            view[...] = array.reshape(view.shape)
+        for name, number in numbers.items():
+            self.parameters[names.index(name)] = number
+        for view, array in zip(views[count:], found, strict=True):
+            view[...] = array
 
     def _view(self, operand: Operand, place: int) -> tuple[Array, int]:
         """The region of an operand that the call area holds, and where the next one is."""

@@ -1,0 +1,371 @@
+"""Instructions: what is traced, and what follows from the trace."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from infinisa.isa.errors import LanguageError
+from infinisa.isa.instruction import (
+    ACCUMULATOR,
+    Instruction,
+    State,
+    StepOf,
+    count_operations,
+    default_occupancy,
+    instruction,
+    opaque,
+    parse_axes,
+    step_of,
+    trace,
+    volume,
+)
+from infinisa.isa.language import (
+    Affine,
+    Immediate,
+    Input,
+    Node,
+    argmax,
+    dot,
+    exp,
+    gather,
+    maximum,
+    mean,
+    position,
+    relu,
+    scan,
+    show,
+    stack,
+    sum,
+    update,
+    view,
+)
+from infinisa.isa.machine import Unit
+
+A, B, X = Input("a", ("m", "k")), Input("b", ("k", "n")), Input("x", ("m", "n"))
+
+
+def made(*outputs: Node, operands: tuple[Input, ...] = (A, B), **more: Any) -> Instruction:
+    return Instruction(name="it", unit="vector", operands=operands, outputs=outputs, **more)
+
+
+def defined(function: Any, **axes: str) -> Any:
+    """The function with its operands annotated, as in a plugin's file."""
+    function.__annotations__ = axes
+    return function
+
+
+def refusal(make: Any) -> str:
+    with pytest.raises(LanguageError) as caught:
+        make()
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- tracing
+
+
+def test_a_function_becomes_an_instruction() -> None:
+    def squash(x: Any, cap: Any = 50.0) -> Any:
+        """Soft-capped."""
+        return cap * exp(x / cap)
+
+    traced = instruction(unit="vector", tile={"m": 16}, cycles="m + 12", latency="m")(
+        defined(squash, x="m n: bf16")
+    )
+
+    assert str(traced) == (
+        "squash(x[m n: bf16]) = multiply(#cap=50.0, exp(divide(x[m n: bf16], #cap=50.0))) on vector"
+    )
+    assert traced.immediates == (Immediate("cap", 50.0),)
+    assert traced.documentation == "Soft-capped."
+    assert traced.source.lstrip().startswith("def squash(")
+    assert traced.occupancy is not None
+    assert traced.latency is not None
+    assert traced.occupancy({"m": 4}) == 16
+    assert traced.latency({"m": 4}) == 4
+
+
+def test_an_operand_may_be_a_state() -> None:
+    def step(x: Any, total: Any) -> Any:
+        return total + sum(x, "n")
+
+    law = StepOf("whole", "n", "finish")
+    traced = instruction(unit="vector", state={"total": 0.0}, step_of=law, name="fold")(
+        defined(step, x="m n", total="m")
+    )
+
+    assert traced.name == "fold"
+    assert traced.operands == (X,)
+    assert traced.states == (State(Input("total", ("m",)), 0.0),)
+    assert traced.laws == (law,)
+    assert traced.reduced == {"n"}
+
+
+def test_a_definition_is_refused_with_what_is_wrong() -> None:
+    def bare(x: Any) -> Any:
+        return x
+
+    bare.__annotations__ = {}
+    wrong = instruction(unit="vector")
+    assert refusal(lambda: wrong(bare)) == (
+        "instruction 'bare': operand 'x': must be annotated with its axes, such as 'm n'"
+    )
+    assert refusal(lambda: wrong(defined(lambda x: 2.0, x="m"))) == (
+        "instruction '<lambda>': must return tensors, not float"
+    )
+    stated = instruction(unit="vector", state={"y": 0.0}, name="s")
+    assert refusal(lambda: stated(defined(lambda x: x, x="m"))) == (
+        "instruction 's': state 'y' is not an operand"
+    )
+    assert refusal(lambda: parse_axes("m 2", "here")) == "here: axis must be a name, not '2'"
+
+
+def test_annotations_are_axes_and_a_type() -> None:
+    assert parse_axes("m n", "") == (("m", "n"), "f32")
+    assert parse_axes("s: i32", "") == (("s",), "i32")
+    assert parse_axes(": u8", "") == ((), "u8")
+
+
+def test_annotations_may_be_postponed() -> None:
+    """`from __future__ import annotations` puts the text in quotes once more."""
+    (operand,), immediates, (output,) = trace(defined(lambda x, y=1: x + y, x="'m n'"), "f")
+
+    assert operand == X
+    assert immediates == (Immediate("y", 1),)
+    assert show(output) == "add(x[m n], #y=1)"
+
+
+def test_a_body_becomes_an_opaque_instruction() -> None:
+    def pick(x: Any, found: Any) -> Any:
+        return 1
+
+    made_ = opaque(unit="text", results={"found": "s: i32"}, sets=("count",), cycles="s * 3")(
+        defined(pick, x="n: u8")
+    )
+
+    assert made_.opaque
+    assert made_.operands == (Input("x", ("n",), "u8"),)
+    assert made_.results == (Input("found", ("s",), "i32"),)
+    assert made_.sets == ("count",)
+    assert made_.whole == {"n", "s"}
+    assert made_.indexed == {"n", "s"}
+    assert str(made_) == "pick(x[n: u8]) = opaque on text"
+
+
+def test_a_meaning_is_what_is_computed_not_what_it_is_called() -> None:
+    one, same = made(dot(A, B, "k")), replace(made(dot(A, B, "k")), name="other", unit="matrix")
+    others = [
+        made(relu(dot(A, B, "k"))),
+        made(dot(A, B, "k"), states=(State(X, 0.0),)),
+        made(dot(A, Input("b", ("k", "n"), "bf16"), "k"), operands=(A,)),
+    ]
+
+    assert one.meaning == same.meaning
+    assert len({one.meaning, *(other.meaning for other in others)}) == 4
+    assert len(one.meaning) == 16
+
+
+# ---------------------------------------------------------------- axes
+
+
+def test_a_window_hides_the_axis_it_reads() -> None:
+    """h is read only as 2*p + r - 1: loops run over p and r instead."""
+    x, weight = Input("x", ("c", "h")), Input("w", ("c", "r"))
+    convolution = made(
+        dot(view(x, {"h": "2*p + r - 1"}, fill=0.0), weight, over="c r"), operands=(x, weight)
+    )
+
+    assert convolution.windows == {("x", "h"): Affine((("p", 2), ("r", 1)), -1)}
+    assert convolution.axes == ("c", "r", "p")
+    assert convolution.reduced == {"c", "r"}
+    assert convolution.whole == frozenset()
+    assert convolution.indexed == {"h", "p", "r"}
+
+
+@pytest.mark.parametrize(
+    "index", [{"h": 3}, {"h": "p // 2"}, {"h": "p % 2"}], ids=["number", "quotient", "remainder"]
+)
+def test_only_a_sum_of_strides_is_a_window(index: dict[str, str]) -> None:
+    x = Input("x", ("h",))
+
+    assert made(view(x, index), operands=(x,)).windows == {}
+
+
+def test_an_operand_read_in_two_ways_has_no_window() -> None:
+    x = Input("x", ("h",))
+    twice = made(view(x, {"h": "p"}) + view(x, {"h": "p + 1"}), operands=(x,))
+
+    assert twice.windows == {}
+    assert twice.whole == {"h", "p"}
+
+
+def test_sums_under_element_wise_functions_go_in_pieces() -> None:
+    bias = Input("bias", ("n",))
+
+    assert made(relu(dot(A, B, "k") + bias)).reduced == {"k"}
+    assert made(relu(dot(A, B, "k") + bias)).whole == frozenset()
+    assert made(sum(X, "n"), operands=(X,)).reduced == {"n"}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        argmax(X, "n"),
+        X / sum(X, "n"),
+        sum(exp(X - sum(X, "n")), "n"),
+        stack([sum(X, "n"), sum(X, "n")], "g"),
+        sum(X, "n") + position("n"),
+    ],
+    ids=["argmax", "the axis again", "two sums", "stacked", "its position"],
+)
+def test_other_folds_need_their_axes_whole(output: Node) -> None:
+    fold = made(output, operands=(X,))
+
+    assert fold.reduced == frozenset()
+    assert "n" in fold.whole
+    assert refusal(lambda: step_of(fold)) == "instruction 'it' has no axis that goes in pieces"
+
+
+def test_an_axis_that_an_index_is_computed_with_is_whole() -> None:
+    """A piece of a reversed axis is not the reverse of a piece."""
+    index, value = Input("i", ("s",), "i32"), Input("v", ("s", "n"))
+    turned = sum(view(X, {"n": "7 - n"}) * 1.0 + view(X, {"n": 0}), "n")
+
+    assert made(turned, operands=(X,)).reduced == frozenset()
+    assert made(turned, operands=(X,)).whole == {"n"}
+    assert made(gather(X, index, "m"), operands=(X, index)).whole == {"m"}
+    assert made(update(X, value, {"m": "s + 1"}), operands=(X, value)).whole == {"m", "s"}
+    assert made(stack([X, X], "g"), operands=(X,)).whole == {"g"}
+
+
+def test_what_a_recurrence_folds_inside_is_whole() -> None:
+    """h = h W over k, step by step along t: t and k are whole, rows b are not."""
+    h, w, x = Input("h", ("b", "n")), Input("w", ("k", "n")), Input("x", ("t", "b", "n"))
+
+    def step(h: Node, x: Node) -> tuple[list[Node], list[Node]]:
+        return [dot(view(h, {"n": "k"}), w, over="k") + x], []
+
+    (end,), _ = scan(step, {"h": h}, {"x": x}, "t")
+    cell = made(end, operands=(h, w, x))
+
+    assert cell.whole == {"t", "k", "n"}
+    assert cell.reduced == frozenset()
+    assert "b" in cell.axes
+
+
+def test_a_state_that_lacks_an_axis_of_another_needs_it_whole() -> None:
+    """One more turn over n would add to the total of m once more."""
+    total, parts = Input("total", ("m",)), Input("parts", ("m", "n"))
+    states = (State(total, 0.0), State(parts, 0.0))
+    step = made(total + 1.0, parts + X, operands=(X,), states=states)
+
+    assert step.whole == {"n"}
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def test_a_contraction_in_pieces_is_a_step_and_nothing_more() -> None:
+    step, finish = step_of(made(dot(A, B, "k")))
+
+    assert finish is None
+    assert step.name == "it.step"
+    assert show(step.outputs[0]) == (f"add({ACCUMULATOR}[m n], dot(a[m k], b[k n], over=k))")
+    assert step.states == (State(Input(ACCUMULATOR, ("m", "n")), 0.0),)
+
+
+def test_what_comes_after_a_sum_is_its_finish() -> None:
+    bias = Input("bias", ("n",))
+    whole = made(
+        relu(dot(A, B, "k") + bias), operands=(A, B, bias), tile=(("m", 16), ("k", "depth"))
+    )
+
+    step, finish = step_of(whole)
+
+    assert finish is not None
+    assert (step.name, finish.name) == ("it.step", "it.finish")
+    assert [leaf.name for leaf in step.operands] == ["a", "b"]
+    assert [leaf.name for leaf in finish.operands] == [ACCUMULATOR, "bias"]
+    assert show(finish.outputs[0]) == f"maximum(add({ACCUMULATOR}[m n], bias[n]), 0.0)"
+    assert finish.tile == (("m", 16),)
+
+
+def test_a_maximum_starts_at_minus_infinity() -> None:
+    from infinisa.isa.language import max as largest
+
+    step, _ = step_of(made(largest(X, "n"), operands=(X,)))
+
+    assert step.states[0].initial == float("-inf")
+    assert show(step.outputs[0]).startswith("maximum(accumulator[m], ")
+
+
+# ---------------------------------------------------------------- cost
+
+MATRIX = {"rows": 4, "columns": 8, "depth": 64}
+LENGTHS = {"m": 10, "k": 9, "n": 20}
+
+
+@pytest.mark.parametrize(
+    ("dataflow", "cycles"),
+    [("output", 3 * 3 * 9), ("weight", 3 * 3 * 10), ("input", 3 * 2 * 20)],
+)
+def test_a_product_takes_an_array_tile_after_tile(dataflow: str, cycles: int) -> None:
+    """Ten rows on four are three tiles; the axis that streams counts whole."""
+    unit = Unit(name="matrix", kind="matrix", attributes=MATRIX, dataflow=dataflow)
+
+    assert default_occupancy(made(dot(A, B, "k")), unit, LENGTHS) == cycles
+
+
+def test_what_is_not_a_product_takes_lanes() -> None:
+    unit = Unit(name="vector", kind="vector", attributes={"lanes": 16})
+
+    added = made(X + X, operands=(X,))
+    moved = made(view(X, {"m": "p"}), operands=(X,))
+    multiplied = made(dot(A, B, "k"))
+
+    assert default_occupancy(added, unit, LENGTHS) == 13  # 200 elements on 16 lanes
+    assert default_occupancy(moved, unit, {"p": 10, "n": 20}) == 13
+    assert default_occupancy(multiplied, unit, LENGTHS) == 2 * 1800 // 16
+
+
+def test_operations_are_counted_by_axes() -> None:
+    """1800 multiply-adds, and the addition and the maximum of 200 results."""
+    fused = made(relu(dot(A, B, "k") + 1.0))
+
+    assert fused.operations(LENGTHS) == 2 * 1800 + 2 * 200
+    assert count_operations(fused.outputs, LENGTHS) == ([(1, 10, 9, 20)], 400)
+    assert volume(("m", "other"), LENGTHS) == 10
+
+
+def test_shared_axes_are_batches() -> None:
+    q, k = Input("q", ("h", "s", "d")), Input("k", ("h", "t", "d"))
+
+    products, _ = count_operations([dot(q, k, "d")], {"h": 2, "s": 3, "t": 5, "d": 7})
+
+    assert products == [(2, 3, 7, 5)]
+
+
+def test_a_recurrence_counts_each_step() -> None:
+    (end,), _ = scan(
+        lambda h, x: ([h + x], []), {"h": Input("h", ("n",))}, {"x": Input("x", ("t", "n"))}, "t"
+    )
+
+    assert count_operations([end], {"t": 5, "n": 3}) == ([], 15)
+
+
+def test_functions_have_their_own_cost() -> None:
+    assert count_operations([exp(X)], LENGTHS) == ([], 8 * 200)
+    assert count_operations([mean(X, "n")], LENGTHS) == ([], 200 + 4 * 10)
+    assert count_operations([maximum(1.0, Immediate("y", 2.0))], LENGTHS) == ([], 0)
+
+
+def test_limits_are_numbers_or_attributes() -> None:
+    unit = Unit(name="matrix", kind="matrix", attributes=MATRIX, dataflow="output")
+    tiled = made(dot(A, B, "k"), tile=(("m", "rows"), ("k", 6)))
+
+    assert tiled.limits(unit, {"m": 3, "k": 9, "n": 20}) == {"m": 3, "k": 6, "n": 20}
+    wrong = made(dot(A, B, "k"), tile=(("m", "lanes"),))
+    assert refusal(lambda: wrong.limits(unit, LENGTHS)) == (
+        "instruction 'it': tile limit 'lanes' of axis 'm' must be a number or an attribute of unit "
+        "'matrix'"
+    )
