@@ -31,13 +31,13 @@ from .ir import Function, Module, Number, Target, Value, constant, number
 from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
 from .restricted import Library, RestrictedError
 
-OUT_OF_RANGE, FAILED, FAULTY = 1, 2, 3
+OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
 """What an entry reports: a parameter makes an axis too long; an opaque instruction raised, or, as
-native code, left a fault."""
+native code, left a fault, or set a parameter to what it cannot be."""
 
 STATUS, ISSUE, CORE, FAULT, CALL_HEAD = 0, 1, 2, 3, 4
-"""Places in the call area: the status, the opaque issue's number and core, its fault; then its
-regions, or what it returns."""
+"""Places in the call area: the status, the opaque issue's number and core, its fault (or the
+number of the parameter); then its regions, or what it returns."""
 
 PAGE = 4096
 
@@ -623,9 +623,8 @@ class Walker:
         """Call a body; what it returns becomes parameters, a fault ends the entry."""
         f, area, emission = self.f, self.given["call"], self.kernels.emission
         emission.area = max(emission.area, CALL_HEAD + len(issue.sets))
-        cells = [self.slot(self.given["parameters"], self.places[n]) for n in issue.sets]
-        for place, cell in enumerate(cells):
-            f.store(f.load(cell, "i64"), self.slot(area, CALL_HEAD + place))
+        f.store(constant("i64", len(emission.opaque)), self.slot(area, ISSUE))
+        emission.opaque.append(issue)
         fault = self.slot(area, FAULT)
         f.store(constant("i64", 0), fault)
         arguments: list[tuple[str, Number]] = []
@@ -636,8 +635,13 @@ class Walker:
         f.module.declarations.add(f"declare void @{name}({types})")
         f.run(name, arguments)
         self.leave(f.compare("ne", f.load(fault, "i64"), constant("i64", 0)), FAULTY)
-        for place, cell in enumerate(cells):
-            f.store(f.load(self.slot(area, CALL_HEAD + place), "i64"), cell)
+        for place, parameter in enumerate(issue.sets):
+            index = self.places[parameter]
+            value = f.load(self.slot(area, CALL_HEAD + place), "i64")
+            f.store(constant("i64", index), fault)
+            most = constant("i64", self.program.parameters[index].most)
+            self.leave(f.compare("ugt", value, most), OUT_OF_BOUNDS)
+            f.store(value, self.slot(self.given["parameters"], index))
 
     def callback(self, issue: Issue) -> None:
         """Hand the regions to Python, which does the rest."""

@@ -156,8 +156,10 @@ class Compiler:
 
     def run(self) -> None:
         self.statements(self.tree.body)
-        self.leave()
         f = self.f
+        if self.results:
+            self.check(constant("i1", False), self.tree, "it ends without returning anything")
+        self.leave()
         f.place("quit")
         f.finish(zero(self.result))
         f.lines = [*self.head, *f.lines]
@@ -330,6 +332,8 @@ class Compiler:
         f = self.f
         if self.public:
             values = value.elts if isinstance(value, ast.Tuple) else [value] if value else []
+            if len(values) < self.results:
+                self.refuse(node, f"returning {len(values)} numbers instead of {self.results}")
             found = [self.whole(item) for item in values]
             for number, one in enumerate(found[: self.results]):
                 f.store(one, f.at(f.parameters["returned"], number, "i64"))

@@ -29,6 +29,7 @@ from .program import (
     FAULT,
     FAULTY,
     ISSUE,
+    OUT_OF_BOUNDS,
     OUT_OF_RANGE,
     STATUS,
     Emission,
@@ -134,7 +135,10 @@ class Session:
     def run(
         self, arrays: Mapping[str, Array], parameters: Mapping[str, int] | None = None
     ) -> Result:
-        """Run all sections; `arrays` replace inputs and states, states else start anew."""
+        """Run all sections; `arrays` replace inputs and states, states else start anew.
+
+        The results lie in the memory of this session: the next run overwrites them.
+        """
         values = defaults(self.program, parameters)
         self._bind(arrays)
         self.ends[:] = 0
@@ -239,9 +243,21 @@ class Session:
             found = next(s for s in self.program.sections if s.name == section)
             extents(found, values)
             raise AssertionError(f"section {section!r} ended early")
+        if self.call[STATUS] in (FAULTY, OUT_OF_BOUNDS):
+            raise ProgramError(self._refusal())
+
+    def _refusal(self) -> str:
+        """What an opaque instruction did wrong in native code."""
+        emission = self.compiled.emission
         if self.call[STATUS] == FAULTY:
-            fault = self.compiled.emission.bodies.faults[int(self.call[FAULT])]
-            raise ProgramError(f"section {section!r}: {fault}")
+            issue = emission.opaque[int(self.call[ISSUE])]
+            name = self.program.opcode[issue.opcode].instruction
+            fault = emission.bodies.faults[int(self.call[FAULT])]
+            return f"instruction {name!r}: failed in {fault}"
+        parameter = self.program.parameters[int(self.call[FAULT])]
+        place = emission.opaque[int(self.call[ISSUE])].sets.index(parameter.name)
+        value = int(self.call[CALL_HEAD + place])
+        return f"parameter {parameter.name!r}: must be 0 to {parameter.most}, not {value}"
 
     def _result(self, parameters: dict[str, int], seconds: dict[str, float]) -> Result:
         starts = output_dimensions(self.program)

@@ -105,7 +105,7 @@ def test_an_error_in_an_opaque_instruction_comes_through() -> None:
         {"x": np.zeros(10, np.int32)}
     )
     for _ in range(2):
-        with pytest.raises(ValueError, match="no such thing"):
+        with pytest.raises(ProgramError, match="no such thing"):
             session.run({})
 
 
@@ -123,3 +123,33 @@ def test_a_parameter_that_makes_an_axis_too_long_is_refused() -> None:
 
     with pytest.raises(ProgramError, match="axis 'n' must have at most 10 positions"):
         code.run({"x": np.full(10, 2, np.int32)})
+
+
+@opaque(unit="scalar", results={"y": "n: i32", "total": "i32"}, sets=("count",))
+def unruly(x: "n: i32", y, total):
+    """Reads x at its own first number, and returns it."""
+    y[0] = x[x[0]]
+    return x[0] * 3
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (2, None),
+        (4, "parameter 'count': must be 0 to 10, not 12"),
+        (-1, "instruction 'unruly': failed in unruly, line"),
+        (11, "instruction 'unruly': failed in unruly, line"),
+    ],
+)
+def test_what_a_body_may_not_do_is_refused(first: int, message: str | None) -> None:
+    made = program(unruly, steps=10)
+    code = compile_program(made, {"unruly": unruly}, verified=True)
+    x = {"x": np.full(10, first, np.int32)}
+    if message is None:
+        assert code.run(x).parameters["count"] == 6
+        return
+
+    with pytest.raises(ProgramError) as caught:
+        code.run(x)
+
+    assert str(caught.value).startswith(message)
