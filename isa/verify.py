@@ -18,6 +18,7 @@ from itertools import pairwise
 
 from .dtypes import DTYPES, is_float
 from .errors import InfinisaError, ProgramError
+from .instance import issue_cycles
 from .instruction import Instruction
 from .machine import Machine
 from .meaning import needs, unproved
@@ -815,6 +816,28 @@ def units_exist(facts: Facts) -> Iterator[str]:
             yield f"{site}: must be on a copy unit if it is a copy, else on another, not {unit!r}"
 
 
+def issues_take_time(facts: Facts) -> Iterator[str]:
+    """The timing of every instruction has a value on its unit."""
+    if facts.machine is None:
+        return
+    units = {unit.name: unit for unit in facts.machine.units}
+    known: set[tuple[str, str, tuple[tuple[str, int], ...]]] = set()
+    for site in facts.calls:
+        lengths = tuple((axis, site.ranges[name].longest) for axis, name in site.issue.axes)
+        key = site.issue.opcode, site.issue.unit, lengths
+        if key in known:
+            continue
+        known.add(key)
+        opcode, meaning = facts.opcodes[site.issue.opcode], facts.meaning(site)
+        try:
+            cycles = issue_cycles(meaning, opcode, units[site.issue.unit], dict(lengths))
+        except (InfinisaError, ZeroDivisionError) as error:
+            yield f"{site}: must take a known time, but {error}"
+        else:
+            if min(cycles) < 0:
+                yield f"{site}: must take a positive time, not {min(cycles)} cycles"
+
+
 RULES: tuple[Rule, ...] = (
     names_are_unique,
     parameters_are_bounded,
@@ -851,4 +874,5 @@ RULES: tuple[Rule, ...] = (
     indices_inside_instructions_stay_in_bounds,
     values_fit_memory,
     units_exist,
+    issues_take_time,
 )

@@ -1,6 +1,7 @@
 """Programs with mistakes are refused with a reason, or run inside their bounds: never a crash."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from random import Random
@@ -14,6 +15,8 @@ from infinisa.isa.program import Program
 from infinisa.isa.scope import Facts
 from infinisa.isa.verify import issue_bound, verify
 from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.jit import compile_program
+from infinisa.runtime.values import Result
 from tests.isa.mutants import mutated_bytes, mutated_program
 from tests.isa.programs import LIBRARY, TINY, arrays, random_programs
 
@@ -95,3 +98,41 @@ def test_many_mutants_are_refused_or_run_inside_their_bounds() -> None:
 
     assert found["refused"] > 3000
     assert found["ran"] > 1000
+
+
+def assert_native_code_agrees(seed: int) -> None:
+    """A mutant that is not refused computes the same in native code, which checks no bounds."""
+    random = Random(seed)
+    program = mutated_program(random, original(random.randrange(SEEDS))[0])
+    if outcome(program) not in ("ran", "stopped"):
+        return
+    found, wanted = (
+        told(lambda: compile_program(program, LIBRARY, cores=SMALL.cores).run(arrays(program))),
+        told(lambda: interpret(program, LIBRARY, arrays(program), cores=SMALL.cores)),
+    )
+    if isinstance(found, str) or isinstance(wanted, str):
+        assert found == wanted
+        return
+    for name, array in wanted.outputs.items():
+        np.testing.assert_allclose(found.outputs[name], array, rtol=2e-3, atol=1e-4)
+
+
+def told(run: Callable[[], Result]) -> Result | str:
+    """What a run gives, or why it stopped."""
+    try:
+        with np.errstate(all="ignore"):
+            return run()
+    except ProgramError as error:
+        return str(error)
+
+
+def test_native_code_of_mutants_computes_the_same() -> None:
+    for seed in range(40):
+        assert_native_code_agrees(seed)
+
+
+@pytest.mark.fuzz
+def test_native_code_of_many_mutants_computes_the_same() -> None:
+    """Also in `make fuzz`."""
+    for seed in range(40, 2000):
+        assert_native_code_agrees(seed)

@@ -14,6 +14,7 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, dot, stack, sum, update, view
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Loop, Program, Statement
+from infinisa.isa.timing import Timing
 from infinisa.isa.verify import RULES, verify
 from tests.isa.programs import LIBRARY, TINY, programs
 
@@ -201,7 +202,11 @@ def test_a_broken_rule_is_named(rule: str, edits: tuple[str, ...], message: str)
 
 
 def test_every_rule_has_a_case() -> None:
-    elsewhere = {"indices inside instructions stay in bounds", "values fit memory"}
+    elsewhere = {
+        "indices inside instructions stay in bounds",
+        "values fit memory",
+        "issues take time",
+    }
 
     rules = [rule.__name__.replace("_", " ") for rule in RULES]
     assert set(rules) - {rule for rule, _, _ in cases()} == elsewhere
@@ -305,6 +310,28 @@ def test_a_value_inside_an_issue_fits_memory() -> None:
     assert refusal(small("outer", lines, issue), narrow) == (
         f"section 'main', stage 0 'all', `{issue}`: a value over (a d) must fit 767 bytes, not 768 "
         "(rule: values fit memory)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cycles", "fault"),
+    [
+        ("m * width", "known time, but timing 'm * width': nothing is called 'width'"),
+        ("m / (lanes - 16)", "known time, but integer division or modulo by zero"),
+        ("m - 30", "positive time, not -22 cycles"),
+    ],
+)
+def test_the_timing_of_an_instruction_has_a_value(cycles: str, fault: str) -> None:
+    """Eight positions on sixteen lanes."""
+    library = {**ALL, "relu": replace(ALL["relu"], occupancy=Timing(cycles))}
+    issue = "out[a, 0] = op(x[a]) on vector over a"
+    made = small("relu", "bind m = a; read (a); write (a .); outputs 0", issue)
+
+    with pytest.raises(ProgramError) as caught:
+        verify(made, TINY, library)
+
+    assert str(caught.value) == (
+        f"section 'main', stage 0 'all', `{issue}`: must take a {fault} (rule: issues take time)"
     )
 
 
