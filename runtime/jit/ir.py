@@ -364,6 +364,15 @@ class Function:
             )
         return found[0], found[1]
 
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        """Lanes of two vectors by their numbers: those of b count on from those of a."""
+        picks = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.emit(
+            a.kind,
+            len(lanes),
+            f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{len(lanes)} x i32> <{picks}>",
+        )
+
     def lane_numbers(self, kind: str, width: int, step: int = 1) -> Value:
         """0, step, 2 * step, ..."""
         numbers = ", ".join(f"{kind} {lane * step}" for lane in range(width))
