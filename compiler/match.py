@@ -29,7 +29,7 @@ from infinisa.isa.language import (
 from .bind import bind_axes, solve_numbers
 from .canonical import NEUTRAL, combined, label, one_pass, separated
 from .partial import Partial
-from .pattern import Pattern, head, patterns
+from .pattern import Pattern, above_contractions, head, patterns
 from .surroundings import Surroundings
 from .unify import Unifier
 
@@ -127,10 +127,6 @@ class Syntactic:
         for pattern in patterns(tuple(library)):
             for name in pattern.heads:
                 self.by_head.setdefault(name, []).append(pattern)
-        self.reach = {
-            name: (max(p.depth for p in found), max(p.depth_below_contractions for p in found))
-            for name, found in self.by_head.items()
-        }
         self.known: dict[tuple[object, ...], tuple[Cone, list[tuple[Pattern, Match]]]] = {}
         self.under: dict[Node, frozenset[Node]] = {}
 
@@ -138,18 +134,26 @@ class Syntactic:
         name = head(root)
         if name not in self.by_head:
             return
-        cone = Cone.of(root, self.reach[name], self.around)
-        if cone.key not in self.known:
-            self.known[cone.key] = cone, list(self.search(root, cone))
-        first, found = self.known[cone.key]
+        near = {head(node) for node in above_contractions(root)}
+        likely = [pattern for pattern in self.by_head[name] if pattern.near <= near]
+        if not likely:
+            return
+        reach = max(p.depth for p in likely), max(p.depth_below_contractions for p in likely)
+        cone = Cone.of(root, reach, self.around)
+        key = reach, cone.key
+        if key not in self.known:
+            self.known[key] = cone, list(self.search(root, cone, likely))
+        first, found = self.known[key]
         for pattern, match in found:
             again = match if first.nodes == cone.nodes else self.moved(pattern, match, first, cone)
             if again is not None:
                 yield again
 
-    def search(self, root: Node, cone: Cone) -> Iterator[tuple[Pattern, Match]]:
+    def search(
+        self, root: Node, cone: Cone, likely: Iterable[Pattern]
+    ) -> Iterator[tuple[Pattern, Match]]:
         seen = set()
-        for pattern in self.by_head[head(root)]:
+        for pattern in likely:
             if not pattern.wanted <= cone.heads:
                 continue
             for partial in Unifier(pattern, self.around)(root):

@@ -30,6 +30,10 @@ MASKED = -1e9
 """What a model writes for minus infinity; below it a softmax yields zero all the same."""
 
 
+SUM = "reduce sum"
+"""The head of sums, and so of contractions."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """An instruction to look for: `expression` is the canonical form of its output `output`."""
@@ -59,6 +63,13 @@ class Pattern:
         )
 
     @cached_property
+    def near(self) -> frozenset[str]:
+        """The operations of `wanted` above all sums: a match has them above all contractions."""
+        return (
+            frozenset(head(n) for n in above_contractions(self.expression, sums=True)) & self.wanted
+        )
+
+    @cached_property
     def depth(self) -> int:
         """How many operations lie above the deepest operand, a chain counting once."""
         return depth(self.expression)
@@ -80,6 +91,18 @@ class Pattern:
                     found.update(head(part) for part in rest)  # the immediate may be neutral
                 return frozenset(found)
         return frozenset([head(self.expression)])
+
+
+def above_contractions(root: Node, sums: bool = False) -> list[Node]:
+    """A node and what lies below it, down to the next contractions (and sums), these included."""
+    found, order = {root}, [root]
+    for node in order:
+        stop = isinstance(node, Dot) or (sums and head(node) == SUM)
+        for child in node.children if node is root or not stop else ():
+            if child not in found:
+                found.add(child)
+                order.append(child)
+    return order
 
 
 def depth(node: Node, above: str = "") -> int:
