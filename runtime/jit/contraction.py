@@ -26,8 +26,9 @@ from .microkernels import dots_kernel, spread_kernel, tile_kernel, turn_kernel
 from .roles import Sides, mergeable
 from .rows import Rows
 
-FEW_ROWS = 4
-"""Up to so many rows a side that is packed would not be used often enough."""
+FEW_ROWS, SOME_ROWS = 4, 32
+"""Up to so many rows memory is read as it lies, one step of k after the other; up to so many, a
+panel would not be used often enough to pack it, if it can be read in place."""
 
 DEEPEST = 1024
 """Steps of k after which a panel would leave the second cache."""
@@ -338,10 +339,15 @@ class Contractions(Rows):
         panel = self.allot(min(depth, DEEPEST // 2 if single else depth) * width, dtype)
         vector = sides.vector
         turned = not spread and self.turnable(job)
+        ready = not spread and not single and self.in_place(job)
+        if ready:
+            name = self.micro_tile(job.kind, count, masked=True)
 
         def one(env: Env, first: Number, columns: Number, begin: Number, steps: Number) -> None:
             """One panel against all rows."""
-            if turned:
+            if ready:
+                pass
+            elif turned:
                 self.turn_panel(job, panel, width, env, (first, columns), (begin, steps))
             else:
                 part = (begin, steps) if single else None
@@ -354,7 +360,10 @@ class Contractions(Rows):
                 at = {**at, vector: Index(first)}
                 if single:
                     at = {**at, sides.over[0]: Index(begin)}
-                job.call(name(tall), packed, at, None, steps, columns, more, width)
+                if ready and job.x is not None:
+                    job.call(name(tall), job.x, at, sides.over[0], steps, columns, more)
+                else:
+                    job.call(name(tall), packed, at, None, steps, columns, more, width)
 
             self.row_tiles(job, env, 4 if spread else rows, call)
 
@@ -395,6 +404,13 @@ class Contractions(Rows):
                 return
             with self.part(sides.over[0], *steps):
                 self.fill(sides.x, place, (*sides.over, sides.vector), env)
+
+    def in_place(self, job: Job) -> bool:
+        """Whether panels can be read where X lies, and are used too seldom to be packed."""
+        x, over = job.x, job.sides.over
+        if x is None or len(over) != 1 or self.bound(job.sides.rows) > SOME_ROWS:
+            return False
+        return x.strides.get(job.sides.vector) == 1 and STORED[x.dtype] == job.kind
 
     def turnable(self, job: Job) -> bool:
         """Whether X lies in memory with k contiguous, not the panel's axis."""
@@ -538,9 +554,9 @@ class Contractions(Rows):
 
     # -- kernels
 
-    def micro_tile(self, kind: str, count: int) -> Callable[[int], str]:
+    def micro_tile(self, kind: str, count: int, masked: bool = False) -> Callable[[int], str]:
         def name(rows: int) -> str:
-            return tile_kernel(self.f.module, kind, self.target.lanes, rows, count)
+            return tile_kernel(self.f.module, kind, self.target.lanes, (rows, count), masked)
 
         return name
 

@@ -38,10 +38,12 @@ def kernel(module: Module, name: str, signature: list[tuple[str, str]]) -> Funct
     return Function(module, name, signature)
 
 
-def tile_kernel(module: Module, kind: str, lanes: int, rows: int, count: int) -> str:
-    """rows x count vectors of the result; X is packed: [step][count * lanes]."""
+def tile_kernel(module: Module, kind: str, lanes: int, shape: tuple[int, int], masked: bool) -> str:
+    """rows x count vectors of the result. X is packed: [step][count * lanes]; or, `masked`, it is
+    where it was, and nothing behind its last column is read."""
     # long: a kernel is one piece
-    name = f"tile_{kind}_{lanes}_{rows}x{count}"
+    rows, count = shape
+    name = f"tile_{kind}_{lanes}_{rows}x{count}{'_masked' if masked else ''}"
     f = kernel(module, name, SIGNATURE)
     if f is None:
         return name
@@ -61,7 +63,10 @@ def tile_kernel(module: Module, kind: str, lanes: int, rows: int, count: int) ->
 
     def step(index: Number, sums: list[Value]) -> list[Value]:
         right = f.at(p["x"], f.multiply(p["xk"], index), kind)
-        vectors = [f.load(f.at(right, v * lanes, kind), kind, lanes) for v in range(count)]
+        limits = masks if masked else [None] * count
+        vectors = [
+            f.load(f.at(right, v * lanes, kind), kind, lanes, limits[v]) for v in range(count)
+        ]
         offset = f.multiply(p["sk"], index)
         found = list(sums)
         for r in range(rows):
