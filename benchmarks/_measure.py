@@ -259,6 +259,10 @@ def below(name: str, value: float, goal: float, unit: str) -> Bar:
     return Bar(name, value, f"< {goal:g}", unit, value < goal)
 
 
+def at_most(name: str, value: float, goal: float, unit: str) -> Bar:
+    return Bar(name, value, f"<= {goal:g}", unit, value <= goal)
+
+
 def at_least(name: str, value: float, goal: float, unit: str) -> Bar:
     return Bar(name, value, f">= {goal:g}", unit, value >= goal)
 

@@ -10,15 +10,10 @@ the compiler takes. Exit status 1 if a bar is missed.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 from infinisa.compiler.calls import Call, Covered
 from infinisa.compiler.emit import emit
@@ -34,11 +29,15 @@ from infinisa.plugins.families import attention, elementwise, linear, normalizat
 from infinisa.runtime.simulator import simulate
 
 from . import _layers as layers
+from ._measure import Bar, arguments, at_most, pin, report
 
 FAMILIES = (attention, elementwise, linear, normalization)
 LIBRARY: dict[str, Instruction] = {
     made.name: made for family in FAMILIES for made in family.infinisa_instructions()
 } | layers.OWN
+
+REPEATS = 5
+"""A layer is compiled so often; the least time counts."""
 
 CONTEXT = (Parameter("context", 1024, 1024),)
 STEPS = (Parameter("steps", 64, 64),)
@@ -180,62 +179,45 @@ def measure(machine: Machine, name: str, repeats: int) -> Row:
     )
 
 
-def bars(rows: Sequence[Row]) -> list[dict[str, object]]:
+def bars(rows: Sequence[Row]) -> Iterator[Bar]:
     """What must hold of each row."""
-    found: list[dict[str, object]] = []
     for row in rows:
         where = f"{row.machine}, {row.model}"
         if (row.machine, row.model) in REACHED:
             most = LARGEST_RATIO[row.bound_by]
-            what = f"{where}: simulated cycles over the {row.bound_by} bound"
-            found.append({"bar": what, "most": most, "is": row.ratio, "met": row.ratio <= most})
-        what, most = f"{where}: ms to compile a layer", LARGEST_COMPILE_MS
-        met = row.compile_ms <= most
-        found.append({"bar": what, "most": most, "is": row.compile_ms, "met": met})
-    return found
+            yield at_most(f"{where}: simulated over the {row.bound_by} bound", row.ratio, most, "x")
+        yield at_most(f"{where}: compile a layer", row.compile_ms, LARGEST_COMPILE_MS, "CPU ms")
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    yield (
-        f"{'machine':10} {'model':22} {'DRAM MB: apart':>14} {'fused':>7} {'least':>7} "
-        f"{'apart/bound':>11} {'fused/bound':>11} {'by':7} {'groups':>6} {'static':>6} "
-        f"{'dynamic':>8} {'bytes':>6} {'ms':>6}"
-    )
-    for row in rows:
-        megabytes = (row.dram_unfused, row.dram_fused, row.dram_least)
-        apart, fused, least = (f"{size / 1e6:.1f}" for size in megabytes)
-        yield (
-            f"{row.machine:10} {row.model:22} {apart:>14} {fused:>7} {least:>7} "
-            f"{row.cycles_unfused / row.bound:11.2f} {row.ratio:11.2f} {row.bound_by:7} "
-            f"{row.groups:6} {row.static_issues:6} {row.dynamic_issues:8} "
-            f"{row.program_bytes:6} {row.compile_ms:6.0f}"
-        )
+def shown(row: Row) -> dict[str, object]:
+    """A row for people: megabytes and ratios."""
+    return {
+        "machine": row.machine,
+        "model": row.model,
+        "DRAM MB unfused": round(row.dram_unfused / 1e6, 1),
+        "fused": round(row.dram_fused / 1e6, 1),
+        "least": round(row.dram_least / 1e6, 1),
+        "unfused / bound": round(row.cycles_unfused / row.bound, 2),
+        "fused / bound": round(row.ratio, 2),
+        "bound": row.bound_by,
+        "groups": row.groups,
+        "static": row.static_issues,
+        "dynamic": row.dynamic_issues,
+        "bytes": row.program_bytes,
+        "compile ms": round(row.compile_ms, 1),
+    }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="write machine, settings, rows and bars here")
+def main(given: Sequence[str] | None = None) -> int:
+    parser = arguments(__doc__)
     parser.add_argument("--model", action="append", choices=MODELS, help="only these")
-    parser.add_argument("--repeats", type=int, default=3, help="compile so often, take the least")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
+    core, repeats = pin(), 1 if options.quick else REPEATS
     machines = {file.stem: load_machine(file) for file in builtin_machine_files()}
     names = options.model or list(MODELS)
-    rows = [measure(machines[m], name, options.repeats) for m in MACHINES for name in names]
-    judged = bars(rows)
-    print("\n".join(table(rows)))
-    for bar in judged:
-        if not bar["met"]:
-            print(f"missed: {bar['bar']}: must be at most {bar['most']}, is {bar['is']}")
-    if options.json:
-        host = {"cpu": platform.processor() or platform.machine(), "python": sys.version.split()[0]}
-        found = {
-            "machine": host,
-            "settings": {"repeats": options.repeats, "models": names, "machines": MACHINES},
-            "rows": [asdict(row) for row in rows],
-            "bars": judged,
-        }
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(bar["met"] for bar in judged) else 1
+    rows = [measure(machines[m], name, repeats) for m in MACHINES for name in names]
+    settings = {"core": core, "repeats": repeats, "models": names, "machines": MACHINES}
+    return report(options.json, settings, [shown(row) for row in rows], list(bars(rows)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from infinisa.isa.language import (
     Axis,
     Cast,
     Constant,
+    Dot,
     Input,
     Map,
     Node,
@@ -78,17 +79,23 @@ class Finder(Protocol):
 @dataclass(frozen=True, eq=False)
 class Cone:
     """What lies under a node, as far as patterns reach: nodes in a fixed order, and a key that
-    two cones share if they differ only in what lies below."""
+    two cones share if they differ only in what lies below.
+
+    reach  how many operations deep patterns go, and how many below a contraction (-1: none has one)
+    """
 
     nodes: tuple[Node, ...]
     heads: frozenset[str]
     key: tuple[object, ...]
 
     @staticmethod
-    def of(root: Node, reach: int, around: Surroundings) -> Cone:
-        left = {root: reach}
+    def of(root: Node, reach: tuple[int, int], around: Surroundings) -> Cone:
+        deep, below = reach
+        left = {root: deep}
         order = [root]
         for node in order:
+            if isinstance(node, Dot):
+                left[node] = min(left[node], below + 1)
             function = node.function if isinstance(node, Map) else ""
             for child in node.children if left[node] > 0 else ():
                 same = function in NEUTRAL and getattr(child, "function", "") == function
@@ -120,7 +127,10 @@ class Syntactic:
         for pattern in patterns(tuple(library)):
             for name in pattern.heads:
                 self.by_head.setdefault(name, []).append(pattern)
-        self.reach = {n: max(p.depth for p in found) for n, found in self.by_head.items()}
+        self.reach = {
+            name: (max(p.depth for p in found), max(p.depth_below_contractions for p in found))
+            for name, found in self.by_head.items()
+        }
         self.known: dict[tuple[object, ...], tuple[Cone, list[tuple[Pattern, Match]]]] = {}
         self.under: dict[Node, frozenset[Node]] = {}
 

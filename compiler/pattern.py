@@ -64,6 +64,12 @@ class Pattern:
         return depth(self.expression)
 
     @cached_property
+    def depth_below_contractions(self) -> int:
+        """How many operations lie between a contraction and the deepest operand below it."""
+        found = [node for node in walk([self.expression]) if isinstance(node, Dot)]
+        return max((depth(node) - 1 for node in found), default=-1)
+
+    @cached_property
     def heads(self) -> frozenset[str]:
         """What the outermost operation of a matching node may be."""
         match self.expression:

@@ -134,6 +134,14 @@ class _Interned(type):
     nodes: ClassVar[dict[tuple[object, ...], Any]] = {}
 
     def __call__(cls, *arguments: object, **keywords: object) -> Any:
+        key = (cls, *map(_key, arguments))
+        try:
+            known = None if keywords else _Interned.nodes.get(key)
+        except TypeError:  # an argument that it keeps in another form, such as a list
+            known = None
+        return cls._made(arguments, keywords) if known is None else known
+
+    def _made(cls, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> Any:
         made = super().__call__(*arguments, **keywords)
         key = (cls, *(_key(getattr(made, field.name)) for field in fields(made)))
         return _Interned.nodes.setdefault(key, made)

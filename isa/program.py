@@ -322,9 +322,11 @@ def extents(section: Section, parameters: Mapping[str, int]) -> Ranges:
         start, length = extent.start.value(parameters), extent.length.value(parameters)
         length = max(length, 0)
         if length > extent.most or start < 0 or start + length > extent.bound:
+            names = dict.fromkeys(name for name, _ in (*extent.start.terms, *extent.length.terms))
+            because = "".join(f"; {name} is {parameters[name]}" for name in names)
             raise ProgramError(
                 f"section {section.name!r}: axis {extent.axis!r} must have at most {extent.most} "
-                f"positions before {extent.bound}, not {length} from {start}"
+                f"positions before {extent.bound}, not {length} from {start}{because}"
             )
         found[extent.axis] = Piece(start, length)
     return found

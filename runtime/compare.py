@@ -71,6 +71,11 @@ class Comparison:
     outputs: Mapping[str, str]
     settings: Mapping[str, str | int | float]
 
+    def __str__(self) -> str:
+        from .report import text
+
+        return text.plain(text.comparison(self))
+
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
         from .report import html, text

@@ -7,7 +7,6 @@ import ctypes
 import hashlib
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from infinisa.isa.errors import MachineError
 from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, load_machine
 
+from .jit.cache import folder
 from .jit.ir import Code, Function, Module, Target, Value, compile_text, constant
 
 VERSION = 1
@@ -32,7 +32,7 @@ DEPTH = 1024
 
 def probe(refresh: bool = False) -> Machine:
     """The machine `host`: one core of this processor, in about 0.3 s the first time."""
-    path = cache_folder() / f"host-{processor()}.toml"
+    path = folder() / f"host-{processor()}.toml"
     if not refresh:
         with contextlib.suppress(MachineError):
             return load_machine(path)
@@ -87,17 +87,6 @@ def measure() -> Machine:
 
 
 # ---------------------------------------------------------------- what the system tells
-
-
-def cache_folder() -> Path:
-    """Where this user's programs keep what can be made again."""
-    if os.name == "nt":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "infinisa"
 
 
 def processor() -> str:

@@ -26,7 +26,8 @@ from infinisa.isa.program import (
     turns,
 )
 
-from .values import Array, Memory, Result, bind, call_body
+from .opaque import run_body
+from .values import Array, Memory, Result, bind
 
 
 def interpret(
@@ -148,12 +149,10 @@ class Executor:
     def _opaque(
         self, meaning: Instruction, issue: Issue, ranges: Ranges, core: int, given: list[Array]
     ) -> list[Array]:
-        """Flat copies in, flat copies out; the body sees Python numbers."""
-        results = [self.memory.read(operand, ranges, core).copy() for operand in issue.writes]
-        flat = [np.ascontiguousarray(a).reshape(-1) for a in given]
-        out = [np.ascontiguousarray(a).reshape(-1) for a in results]
-        self.values.update(call_body(self.program, meaning, issue, [*flat, *out]))
-        return [a.reshape(b.shape) for a, b in zip(out, results, strict=True)]
+        results = [self.memory.read(operand, ranges, core) for operand in issue.writes]
+        found, parameters = run_body(meaning, issue, self.program, given, results)
+        self.values.update(parameters)
+        return found
 
     def write(self, issue: Issue, ranges: Ranges, core: int, values: list[Array]) -> None:
         types = (self.program.buffer[operand.buffer].dtype for operand in issue.writes)

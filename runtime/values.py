@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import ProgramError
-from infinisa.isa.instruction import Instruction
-from infinisa.isa.program import Buffer, Issue, Operand, Piece, Program, Stage, region, slot
+from infinisa.isa.program import Buffer, Operand, Piece, Program, Stage, region, slot
 
 Array = NDArray[Any]
 
@@ -77,30 +76,6 @@ def _fitted(buffer: Buffer, given: Array, dtype: np.dtype[Any]) -> Array:
     padded = np.zeros(buffer.shape, dtype)
     padded[tuple(slice(0, n) for n in given.shape)] = given
     return padded
-
-
-def call_body(
-    program: Program, meaning: Instruction, issue: Issue, arrays: Sequence[Array]
-) -> dict[str, int]:
-    """Run an opaque instruction on flat arrays, operands and then results: the parameters that it
-    sets. ProgramError if it raises, or returns what a parameter cannot be."""
-    assert meaning.body is not None
-    try:
-        returned = meaning.body(*(array.data for array in arrays))
-        numbers = returned if isinstance(returned, tuple) else (returned,)
-        found = {
-            name: int(number)
-            for name, number in zip(issue.sets, numbers[: len(issue.sets)], strict=True)
-        }
-    except Exception as error:
-        raise ProgramError(
-            f"instruction {meaning.name!r}: failed with {type(error).__name__}: {error}"
-        ) from error
-    most = {parameter.name: parameter.most for parameter in program.parameters}
-    for name, number in found.items():
-        if not 0 <= number <= most[name]:
-            raise ProgramError(f"parameter {name!r}: must be 0 to {most[name]}, not {number}")
-    return found
 
 
 @dataclass

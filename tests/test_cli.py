@@ -157,12 +157,20 @@ def test_a_machine_too_small_for_any_tile_is_an_error(
     assert "scratchpad" in said
 
 
+def hear_interrupts() -> None:
+    """A shell's background job ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupting_leaves_no_partial_file(tmp_path: Path) -> None:
     """Ctrl-C ends with status 130 and the output file is not there."""
     out = tmp_path / "program.iisa"
     command = [sys.executable, "-m", "infinisa", "compare", "--json", str(out), "--rounds", "500"]
     with subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE
+        command,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_interrupts,
     ) as process:
         time.sleep(4)
         process.send_signal(signal.SIGINT)

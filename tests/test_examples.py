@@ -1,11 +1,15 @@
 """The example plugin as a third party would use it: installed by pip, found by its entry point."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from infinisa.cli import parser
 
 ROOT = Path(__file__).parents[1]
 SOFTCAP = ROOT / "examples" / "softcap"
@@ -64,6 +68,33 @@ def run_script(script: Path, path: str) -> str:
         text=True,
         check=True,
     ).stdout
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language; "" for those that name none."""
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [code for name, code in found if name == language]
+
+
+def test_the_readme_shows_commands_that_there_are() -> None:
+    """Every `infinisa` line of the README is one that the command line takes."""
+    lines = [line for block in blocks("") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("infinisa ")]
+    for command in commands:
+        parser().parse_args(shlex.split(command, comments=True)[1:])
+
+    assert len(commands) >= 7
+
+
+def test_the_readme_shows_python_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The Python use prints a simulation and a comparison."""
+    (code,) = [block for block in blocks("python") if "infinisa.load(" in block]
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+
+    assert "python_lm on edge" in printed
+    assert "this CPU" in printed
 
 
 def test_the_readme_shows_the_example_as_it_is() -> None:

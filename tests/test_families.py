@@ -240,7 +240,7 @@ def rotary() -> Case:
         node("Attention", ["rotated_q", "rotated_k", "v"], ["y"], is_causal=1),
     ]
     inputs = {name: random(1, 3, 29, 10) * (1 + n) for n, name in enumerate("qkv")}
-    return from_onnx(nodes, inputs, weights, "causal_attention")
+    return from_onnx(nodes, inputs, weights, "rope_by_table causal_attention")
 
 
 # ---------------------------------------------------------------- norms
@@ -316,57 +316,62 @@ CASES["GRU_linear"] = cache(
 # ---------------------------------------------------------------- by hand, against PyTorch
 
 
-def decoder() -> Case:
-    """Rotary attention of 5 x 3 heads in groups: 11 tokens at once, then 12 one by one, from a
-    cache of keys and values. Its results are kept in `out`."""
-    import torch
+SHAPES = {"wq": (5, 3, 2, 7, 37), "wk": (5, 2, 7, 37), "wv": (5, 11, 37), "wo": (37, 5, 3, 11)}
+"""Weights of 5 x 3 heads in groups: heads h, queries of one g, halves p, pairs i, values e."""
 
+
+def decoder() -> Case:
+    """Rotary attention: 11 tokens at once, then 12 one by one, with a cache of keys and values.
+    What comes out is kept."""
     b = Builder("decoder")
     prompt = b.parameter("prompt", most=23, default=11)
     turn = b.parameter("turn", most=23, default=0, given=False)
-    x = b.input("x", "n d", (23, 37))
-    shapes = {"wq": (5, 3, 2, 7, 37), "wk": (5, 2, 7, 37), "wv": (5, 11, 37), "wo": (37, 5, 3, 11)}
-    arrays = {name: random(*shape) * 0.3 for name, shape in shapes.items()}
+    arrays = {name: random(*shape) * 0.3 for name, shape in SHAPES.items()}
     axes = {"wq": "h g p i d", "wk": "h p i d", "wv": "h e d", "wo": "d h g e"}
     w = {name: b.weight(name, axes[name], array) for name, array in arrays.items()}
-    now = view(x, {"n": "s"})
+    x = view(b.input("x", "n d", (23, 37)), {"n": "s"})
     angles = formulas.rope_angles("s", "i")
-    q, k = (formulas.rope(dot(now, w[name], "d"), angles, "p") for name in ("wq", "wk"))
+    q, k = (formulas.rope(dot(x, w[name], "d"), angles, "p") for name in ("wq", "wk"))
     keys = update(b.kept("keys", "t h p i", (23, 5, 2, 7)), k, {"t": "s"})
-    values = b.kept("values", "t h e", (23, 5, 11))
-    values_after = update(values, dot(now, w["wv"], "d"), {"t": "s"})
+    values = update(b.kept("values", "t h e", (23, 5, 11)), dot(x, w["wv"], "d"), {"t": "s"})
     scores = formulas.causal(formulas.attention_scores(q, keys, "p i", 14**-0.5), "s", "t")
-    mixed = dot(formulas.attend(scores, values_after, "t"), w["wo"], "h g e")
+    mixed = dot(formulas.attend(scores, values, "t"), w["wo"], "h g e")
     out = update(b.kept("out", "n d", (23, 37)), mixed, {"n": "s"})
-    for graph, start in (
-        (b.graph("prefill"), None),
-        (b.graph("decode", Repeat("turn", Count(12))), prompt + turn),
-    ):
-        graph.axis("s", 1 if start else prompt, start=start or 0, end=23)
-        graph.axis("t", start + 1 if start else prompt, most=23)
-        for node_ in (keys, values_after, out):
-            graph.update(node_)
-
+    parts = (
+        (b.graph("prefill"), Count(), prompt),
+        (b.graph("decode", Repeat("turn", Count(12))), prompt + turn, Count(1)),
+    )
+    for graph, start, length in parts:
+        graph.axis("s", length, start=start, end=23)
+        graph.axis("t", length + start, most=23)
+        for kept in (keys, values, out):
+            graph.update(kept)
     given = random(23, 37)
-    t = {name: torch.tensor(array) for name, array in arrays.items()}
-    angle = torch.arange(23)[:, None] * 10000.0 ** (-torch.arange(7) / 7)
+    expected = {"out": decoded(given, arrays)}
+    return Case(b.model(), {"x": given}, expected, frozenset(["rope", "causal_flash_step"]))
 
-    def turned(y: Any) -> Any:
+
+def decoded(given: Array, arrays: Arrays) -> Array:
+    """What `decoder` computes, by PyTorch: all tokens at once."""
+    import torch
+
+    angle = torch.arange(23)[:, None] * 10000.0 ** (-torch.arange(7) / 7)
+    x, *rest = (torch.tensor(array) for array in (given, *arrays.values()))
+    wq, wk, wv, wo = rest
+
+    def turned(y: torch.Tensor) -> torch.Tensor:
         first, second = y[..., 0, :], y[..., 1, :]
         cos, sin = angle.cos(), angle.sin()
         return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
-    source = torch.tensor(given)
-    result = torch.nn.functional.scaled_dot_product_attention(
-        turned(torch.einsum("sd,hgpid->hgspi", source, t["wq"])).flatten(0, 1),
-        turned(torch.einsum("sd,hpid->hspi", source, t["wk"])),
-        torch.einsum("sd,hed->hse", source, t["wv"]),
+    mixed = torch.nn.functional.scaled_dot_product_attention(
+        turned(torch.einsum("sd,hgpid->hgspi", x, wq)).flatten(0, 1),
+        turned(torch.einsum("sd,hpid->hspi", x, wk)),
+        torch.einsum("sd,hed->hse", x, wv),
         is_causal=True,
         enable_gqa=True,
     )
-    expected = torch.einsum("hgse,dhge->sd", result.reshape(5, 3, 23, 11), t["wo"]).numpy()
-    uses = frozenset(["rope", "causal_flash_step"])
-    return Case(b.model(), {"x": given}, {"out": expected}, uses)
+    return np.asarray(torch.einsum("hgse,dhge->sd", mixed.reshape(5, 3, 23, 11), wo))
 
 
 # ---------------------------------------------------------------- the tests

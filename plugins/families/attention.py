@@ -13,7 +13,7 @@ from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.formulas import INFINITY, attention_scores
 from infinisa.isa.instruction import Instruction, StepOf, instruction
-from infinisa.isa.language import position
+from infinisa.isa.language import Axis, Node, position
 
 from ..hookspec import hookimpl
 
@@ -203,6 +203,12 @@ def causal_scores(scores: Tensor, past: int) -> Tensor:
     return (row + past if past else row).map("greater_equal", columns).where(scores, -INFINITY)
 
 
+def rotated(x: Node, cosines: Node, sines: Node, over: Sequence[Axis]) -> Node:
+    """Pairs turned, the halves of which are along the one axis `over`."""
+    (halves,) = over
+    return formulas.rotate(x, cosines, sines, halves)
+
+
 @operator("RotaryEmbedding", since=23)
 def rotary_node(
     x: Tensor,
@@ -223,9 +229,8 @@ def rotary_node(
     pairs = (width // 2, 2) if interleaved else (2, width // 2)
     place = 4 if interleaved else 3
     apart = turned.reshape((*turned.shape[:3], *pairs))
-    first, second = (apart.slice(place, k, k + 1).squeeze([place]) for k in (0, 1))
-    sides = [first * cos - second * sin, first * sin + second * cos]
-    joined = concat([side.unsqueeze([place]) for side in sides], place).reshape(turned.shape)
+    cos, sin = cos.unsqueeze([place]), sin.unsqueeze([place])
+    joined = apart.rows(rotated, [place], cos, sin).reshape(turned.shape)
     result = concat([joined, rest], 3) if rest.shape[3] else joined
     return result if x.rank == 4 else result.transpose([0, 2, 1, 3]).reshape(x.shape)
 

@@ -22,7 +22,7 @@ from infinisa.isa.language import Axis, Dot, Input, Map, Node, Reduce, View
 from .expression import Env, Index, Place, rooted
 from .functions import STORED, register
 from .ir import BYTES, Function, Number, Value, constant, number
-from .microkernels import dots_kernel, spread_kernel, tile_kernel
+from .microkernels import dots_kernel, spread_kernel, tile_kernel, turn_kernel
 from .roles import Sides, mergeable
 from .rows import Rows
 
@@ -337,16 +337,16 @@ class Contractions(Rows):
         depth = frame.bounds[sides.over[0]] if single else self.bound(sides.over)
         panel = self.allot(min(depth, DEEPEST // 2 if single else depth) * width, dtype)
         vector = sides.vector
+        turned = not spread and self.turnable(job)
 
         def one(env: Env, first: Number, columns: Number, begin: Number, steps: Number) -> None:
             """One panel against all rows."""
-            place = self.panel_place(job, panel, dtype, width, first, begin)
-            with self.part(vector, first, columns):
-                if single:
-                    with self.part(sides.over[0], begin, steps):
-                        self.fill(sides.x, place, (*sides.over, vector), env)
-                else:
-                    self.fill(sides.x, place, (*sides.over, vector), env)
+            if turned:
+                self.turn_panel(job, panel, width, env, (first, columns), (begin, steps))
+            else:
+                part = (begin, steps) if single else None
+                place = self.panel_place(job, panel, dtype, width, first, begin)
+                self.fill_panel(job, place, env, (first, columns), part)
             packed = Place(panel, dtype, {})
             more = accumulate if begin == 0 else self.either_number(begin, accumulate)
 
@@ -359,7 +359,9 @@ class Contractions(Rows):
             self.row_tiles(job, env, 4 if spread else rows, call)
 
         def column(first: Value, _: list[Value], env: Env) -> None:
-            columns = f.minimum(f.subtract(frame.length(vector), first), width)
+            length = frame.length(vector)
+            even = isinstance(length, int) and length % width == 0
+            columns = width if even else f.minimum(f.subtract(length, first), width)
             if not single:
                 with self.scope():
                     one(env, first, columns, 0, job.depth)
@@ -376,6 +378,51 @@ class Contractions(Rows):
             f.loop(0, frame.length(vector), width, lambda i, v: column(i, v, env))
 
         self.loops(others, job.env, each)
+
+    def fill_panel(
+        self,
+        job: Job,
+        place: Place,
+        env: Env,
+        columns: tuple[Number, Number],
+        steps: tuple[Number, Number] | None,
+    ) -> None:
+        """A panel of whatever X is: (first, number) of its columns, and of its steps of k."""
+        sides = job.sides
+        with self.part(sides.vector, *columns):
+            if steps is None:
+                self.fill(sides.x, place, (*sides.over, sides.vector), env)
+                return
+            with self.part(sides.over[0], *steps):
+                self.fill(sides.x, place, (*sides.over, sides.vector), env)
+
+    def turnable(self, job: Job) -> bool:
+        """Whether X lies in memory with k contiguous, not the panel's axis."""
+        over, x = job.sides.over, job.x
+        if x is None or len(over) != 1 or self.target.lanes == 1:
+            return False
+        stride = x.strides.get(job.sides.vector)
+        wide = BYTES[job.kind] == 4 and self.frame.bounds[over[0]] >= self.target.lanes
+        return x.strides.get(over[0]) == 1 and isinstance(stride, int) and stride > 1 and wide
+
+    def turn_panel(
+        self,
+        job: Job,
+        panel: Value,
+        width: int,
+        env: Env,
+        columns: tuple[Number, Number],
+        steps: tuple[Number, Number],
+    ) -> None:
+        """A panel of an X whose rows are its columns: squares are transposed in registers."""
+        x, sides = job.x, job.sides
+        assert x is not None
+        at = {**env, sides.vector: Index(columns[0]), sides.over[0]: Index(steps[0])}
+        name = turn_kernel(self.f.module, job.kind, x.dtype, self.target.lanes)
+        self.f.run(name, [
+            ("ptr", self.base(x, at)), ("i64", x.strides[sides.vector]), ("ptr", panel),
+            ("i64", width), ("i64", steps[1]), ("i64", columns[1]),
+        ])  # fmt: skip
 
     def either_number(self, begin: Number, accumulate: Number) -> Number:
         """1 behind the first block of k, whatever the contraction itself does."""

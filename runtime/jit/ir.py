@@ -6,11 +6,13 @@ import itertools
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import llvmlite.binding as llvm
 import numpy as np
+
+from .cache import remembered
 
 FLOATS = ("half", "float", "double")
 BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "float": 4, "double": 8}
@@ -105,13 +107,20 @@ class Function:
     """
 
     def __init__(
-        self, module: Module, name: str, parameters: Sequence[tuple[str, str]], public: bool = False
+        self,
+        module: Module,
+        name: str,
+        parameters: Sequence[tuple[str, str]],
+        public: bool = False,
+        result: str = "",
+        inline: bool = False,
     ) -> None:
         self.module, self.name = module, name
         self.parameters = {name: Value(f"%{name}", kind.split()[0]) for name, kind in parameters}
         listed = ", ".join(f"{kind} %{name}" for name, kind in parameters)
-        linkage, hint = ("", "") if public else ("internal ", " noinline")
-        self.head = f"define {linkage}void @{name}({listed}){hint} nounwind {{"
+        linkage = "" if public else "internal "
+        hint = "" if public or inline else " noinline"
+        self.head = f"define {linkage}{result or 'void'} @{name}({listed}){hint} nounwind {{"
         self.lines: list[str] = []
         self.count = 0
         self.block = "entry"
@@ -146,7 +155,14 @@ class Function:
 
     def done(self) -> None:
         """End the function and put it into its module."""
-        self.line("ret void")
+        self.finish()
+        self.close()
+
+    def finish(self, value: Value | None = None) -> None:
+        """Return from the function."""
+        self.line(f"ret {value.type} {value.text}" if value else "ret void")
+
+    def close(self) -> None:
         self.module.functions.append("\n".join([self.head, "entry:", *self.lines, "}"]))
 
     # -- control
@@ -348,6 +364,15 @@ class Function:
             )
         return found[0], found[1]
 
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        """Lanes of two vectors by their numbers: those of b count on from those of a."""
+        picks = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.emit(
+            a.kind,
+            len(lanes),
+            f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{len(lanes)} x i32> <{picks}>",
+        )
+
     def lane_numbers(self, kind: str, width: int, step: int = 1) -> Value:
         """0, step, 2 * step, ..."""
         numbers = ", ".join(f"{kind} {lane * step}" for lane in range(width))
@@ -456,19 +481,32 @@ def mangled(value: Value) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """Native code in this process. It is unloaded when the last reference to it goes."""
+    """Native code of `size` bytes in this process. It is unloaded with the last reference."""
 
     addresses: dict[str, int]
-    object: bytes
+    size: int
     tracker: Any
 
-    @cached_property
-    def size(self) -> int:
-        return len(self.object)
+
+def compile_text(
+    source: str, names: Sequence[str], optimise: bool, *, cache: bool = False, more: str = ""
+) -> Code:
+    """LLVM text to native code.
+
+    optimise  run LLVM's passes, which vector code does not need
+    more      another module that the first one calls; it is always optimised
+    """
+    images = [_image(source, optimise, cache)]
+    if more:
+        images.append(_image(more, True, cache))
+    return link(images, names)
 
 
-def compile_text(source: str, names: Sequence[str], optimise: bool) -> Code:
-    """LLVM text to native code; `optimise` runs LLVM's passes, which vector code does not need."""
+def _image(source: str, optimise: bool, cache: bool) -> bytes:
+    return remembered(source, str(optimise), lambda: to_object(source, optimise), cache)
+
+
+def to_object(source: str, optimise: bool) -> bytes:
     module = llvm.parse_assembly(source)
     module.verify()
     machine = target_machine()
@@ -478,16 +516,19 @@ def compile_text(source: str, names: Sequence[str], optimise: bool) -> Code:
         options.slp_vectorization = True
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
-    return link(machine.emit_object(module), names)
+    return bytes(machine.emit_object(module))
 
 
-def link(image: bytes, names: Sequence[str]) -> Code:
-    """An object file into this process."""
-    builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+def link(images: Sequence[bytes], names: Sequence[str]) -> Code:
+    """Object files into this process."""
+    builder = llvm.JITLibraryBuilder()
+    for image in images:
+        builder.add_object_img(image)
+    builder.add_current_process()
     for name in names:
         builder.export_symbol(name)
     tracker = builder.link(linker(), f"program{next(_libraries)}")
-    return Code({name: tracker[name] for name in names}, image, tracker)
+    return Code({name: tracker[name] for name in names}, sum(map(len, images)), tracker)
 
 
 _libraries = itertools.count()

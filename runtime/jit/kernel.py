@@ -27,7 +27,7 @@ from infinisa.isa.language import (
 from .contraction import Contractions, as_reduce
 from .expression import Border, Env, Frame, Index, Place
 from .functions import STORED, register
-from .ir import Number, Value, constant, number
+from .ir import Function, Number, Value, constant, number
 
 RECOMPUTE = 3
 """A value wanted by several loops is stored if it costs more operations than this."""
@@ -38,42 +38,36 @@ DEAR = 8
 
 @dataclass(frozen=True)
 class Access:
-    """An operand as a kernel sees it: a region of a buffer of this shape.
+    """An operand as a kernel sees it: a region of a buffer.
 
-    axes    the axis of each dimension; "" is a single position
-    fill    what positions outside the buffer read as; None: there are none
-    buffer  its name: the kernel must know which operands share memory
-    region  how the region follows from ranges: equal regions are the same memory
+    axes     the axis of each dimension; "" is a single position
+    strides  elements from position to position of each dimension; 0 where there is only one
+    extents  of the buffer, where positions outside of it are read; else empty
+    fill     what those positions read as; None: there are none
+    buffer   a number for its buffer: the kernel must know which operands share memory
+    region   a number for how the region follows from ranges: equal ones are the same memory
     """
 
     dtype: str
-    shape: tuple[int, ...]
     axes: tuple[Axis, ...]
+    strides: tuple[int, ...]
+    extents: tuple[int, ...]
     fill: float | None
-    buffer: str
-    region: object
+    buffer: int
+    region: int
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        found: list[int] = []
-        size = 1
-        for extent in reversed(self.shape):
-            found.append(size)
-            size *= extent
-        return tuple(reversed(found))
-
-    def place(self, pointer: Value, starts: Sequence[Number], f: Contractions) -> Place:
+    def place(self, pointer: Value, starts: Sequence[Number], f: Function) -> Place:
         """The region in memory: `pointer` is where it starts, `starts` its first positions."""
         strides: dict[Axis, Number] = {}
         borders: list[Border] = []
         for number_, (axis, stride) in enumerate(zip(self.axes, self.strides, strict=True)):
             name = axis or f"#{number_}"
-            if axis or self.fill is not None:
+            if axis or self.extents:
                 strides[name] = stride
-            if self.fill is not None:
-                start, extent = starts[number_], self.shape[number_]
-                low = f.f.subtract(0, start)
-                borders.append(Border(name, low, f.f.subtract(extent, start)))
+            if self.extents:
+                low = f.subtract(0, starts[number_])
+                high = f.subtract(self.extents[number_], starts[number_])
+                borders.append(Border(name, low, high))
         return Place(pointer, self.dtype, strides, tuple(borders), self.fill or 0.0)
 
 
@@ -444,14 +438,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Shape:
-    """All that decides a kernel's code, but for the instruction.
+    """All that decides a kernel's code.
 
+    meaning  operands, results and states of the instruction
     axes     start and length of each axis: a number, or None if it is known only when it runs
     bounds   how long each axis can be
     fresh    None: states always start anew
     """
 
-    opcode: str
+    meaning: tuple[object, ...]
     reads: tuple[Access, ...]
     writes: tuple[Access, ...]
     axes: tuple[tuple[Axis, int | None, int | None], ...]
@@ -470,8 +465,8 @@ def parameters(shape: Shape) -> list[tuple[str, str]]:
     for side, accesses in (("r", shape.reads), ("w", shape.writes)):
         for i, access in enumerate(accesses):
             found.append((f"{side}{i}", "ptr" if access.buffer in shared else "ptr noalias"))
-            if access.fill is not None:
-                found += [(f"{side}{i}s{d}", "i64") for d in range(len(access.shape))]
+            if access.extents:
+                found += [(f"{side}{i}s{d}", "i64") for d in range(len(access.extents))]
     for i, (_, start, length) in enumerate(shape.axes):
         found += [(f"start{i}", "i64")] if start is None else []
         found += [(f"length{i}", "i64")] if length is None else []
@@ -511,10 +506,8 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape) -> None:
 
 def _place(kernel: Kernel, side: str, i: int, access: Access) -> Place:
     given = kernel.f.parameters
-    starts: list[Number] = (
-        [] if access.fill is None else [given[f"{side}{i}s{d}"] for d in range(len(access.shape))]
-    )
-    return access.place(given[f"{side}{i}"], starts, kernel)
+    starts: list[Number] = [given[f"{side}{i}s{d}"] for d in range(len(access.extents))]
+    return access.place(given[f"{side}{i}"], starts, kernel.f)
 
 
 def _states(

@@ -216,3 +216,61 @@ def dots_kernel(module: Module, kind: str, types: tuple[str, str], lanes: int, r
     f.loop(0, p["columns"], 1, column)
     f.done()
     return name
+
+
+TURN = [("x", "ptr noalias"), ("xn", "i64"), ("panel", "ptr noalias"), ("width", "i64"),
+        ("steps", "i64"), ("columns", "i64")]  # fmt: skip
+
+
+def turn_kernel(module: Module, kind: str, dtype: str, lanes: int) -> str:
+    """panel[step][column] = x[column][step], in squares of `lanes` positions a side."""
+    name = f"turn_{kind}_{dtype}_{lanes}"
+    f = kernel(module, name, TURN)
+    if f is None:
+        return name
+    p = f.parameters
+    stored = STORED[dtype]
+
+    def square(column: Value, step: Value) -> None:
+        left = f.splat(number(f.subtract(p["steps"], step)), lanes)
+        some = f.compare("slt", f.lane_numbers("i64", lanes), left)
+        rows = []
+        for lane in range(lanes):
+            row = f.add(column, lane)
+            there = f.splat(f.compare("slt", number(row), p["columns"]), lanes)
+            at = f.at(p["x"], f.add(f.multiply(p["xn"], row), step), stored)
+            raw = f.load(at, stored, lanes, f.binary("and", there, some))
+            rows.append(convert(f, widen(f, raw, dtype), kind))
+        for lane, value in enumerate(transposed(f, rows)):
+            index = f.add(step, lane)
+            at = f.at(p["panel"], f.add(f.multiply(p["width"], index), column), kind)
+            inside = f.compare("slt", number(index), p["steps"])
+            f.when(inside, lambda value=value, at=at: f.store(value, at))  # type: ignore[misc]  # one store each
+
+    def columns(column: Value, _: list[Value]) -> None:
+        f.loop(0, p["steps"], lanes, lambda step, _: square(column, step))
+
+    f.loop(0, p["columns"], lanes, columns)
+    f.done()
+    return name
+
+
+def transposed(f: Function, rows: list[Value]) -> list[Value]:
+    """Lane j of row i to lane i of row j, by exchanging ever larger blocks of pairs of rows."""
+    lanes = len(rows)
+    step = 1
+    while step < lanes:
+        after = list(rows)
+        for i in range(lanes):
+            if i & step:
+                continue
+            a, b = rows[i], rows[i + step]
+            after[i] = f.shuffle(
+                a, b, [x if not x & step else lanes + x - step for x in range(lanes)]
+            )
+            after[i + step] = f.shuffle(
+                a, b, [x + step if not x & step else lanes + x for x in range(lanes)]
+            )
+        rows = after
+        step *= 2
+    return rows

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instance import resolve
-from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Affine, Axis, Input, Scan, Size, walk
+from infinisa.isa.instruction import Instruction, State
+from infinisa.isa.language import Affine, Axis, Input, Scan, Size, refine, walk
 from infinisa.isa.program import (
     COPIES,
     Buffer,
@@ -29,12 +29,15 @@ from infinisa.isa.program import (
 from .functions import STORED, narrow, register, saturate
 from .ir import Function, Module, Number, Target, Value, constant, number
 from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
+from .restricted import Library, RestrictedError
 
-OUT_OF_RANGE, FAILED = 1, 2
-"""What an entry reports: a parameter makes an axis too long; an opaque instruction raised."""
+OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
+"""What an entry reports: a parameter makes an axis too long; an opaque instruction raised, or, as
+native code, left a fault, or set a parameter to what it cannot be."""
 
-STATUS, ISSUE, CORE, CALL_HEAD = 0, 1, 2, 3
-"""Places in the call area: the status, the opaque issue's number and core; then its regions."""
+STATUS, ISSUE, CORE, FAULT, CALL_HEAD = 0, 1, 2, 3, 4
+"""Places in the call area: the status, the opaque issue's number and core, its fault (or the
+number of the parameter); then its regions, or what it returns."""
 
 PAGE = 4096
 
@@ -55,6 +58,15 @@ class Run:
     turns: Value | None = None
 
 
+@dataclass(frozen=True)
+class Span:
+    """An axis of an issue: where it starts, its length, and the most that can be."""
+
+    start: Number
+    length: Number
+    bound: int
+
+
 @dataclass
 class Emission:
     """The code of a program, and what a session must provide to run it.
@@ -62,6 +74,7 @@ class Emission:
     cores     whose parts run one after the other
     entries   one function a section
     opaque    the issues that run outside, by their numbers
+    bodies    the opaque instructions that became native code
     scratch   bytes of work memory
     area      numbers in the call area
     """
@@ -70,6 +83,7 @@ class Emission:
     cores: int
     entries: list[str] = field(default_factory=list)
     opaque: list[Issue] = field(default_factory=list)
+    bodies: Library = field(default_factory=Library)
     scratch: int = 0
     area: int = CALL_HEAD
 
@@ -107,6 +121,42 @@ def chip_sizes(program: Program) -> dict[str, int]:
     return sizes
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """An instruction over a program's axes, and the same over axes a0, a1, ... (`names`): what is
+    alike but for names shares a kernel."""
+
+    given: Instruction
+    plain: Instruction
+    names: Mapping[Axis, Axis]
+
+    @classmethod
+    def of(cls, given: Instruction) -> Meaning:
+        if given.opaque:
+            return cls(given, given, {})
+        names = {axis: f"a{i}" for i, axis in enumerate(axes_of(given))}
+        many = {axis: (name,) for axis, name in names.items()}
+        operands = [leaf for leaf in refine(given.operands, many) if isinstance(leaf, Input)]
+        states = [
+            State(leaf, state.initial)
+            for state in given.states
+            for leaf in refine([state.input], many)
+            if isinstance(leaf, Input)
+        ]
+        plain = replace(
+            given,
+            operands=tuple(operands),
+            states=tuple(states),
+            outputs=refine(given.outputs, many),
+        )
+        return cls(given, plain, names)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        states = tuple((state.input, state.initial) for state in self.plain.states)
+        return self.plain.operands, self.plain.outputs, states
+
+
 class Kernels:
     """The kernels of a program: one for each instruction on operands of one shape."""
 
@@ -120,14 +170,14 @@ class Kernels:
         self.program, self.library, self.target = program, library, target
         self.emission, self.module = emission, emission.module
         self.names: dict[Shape, str] = {}
-        self.meanings: dict[tuple[str, tuple[str, ...]], Instruction] = {}
+        self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
 
-    def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Instruction:
+    def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
         """What an opcode means on buffers of these types."""
         types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
         key = opcode.name, types
         if key not in self.meanings:
-            self.meanings[key] = resolve(opcode, types, self.library)
+            self.meanings[key] = Meaning.of(resolve(opcode, types, self.library))
         return self.meanings[key]
 
     def kernel(self, shape: Shape, meaning: Instruction) -> str:
@@ -369,8 +419,8 @@ class Walker:
             self.copy(issue)
         else:
             meaning = self.kernels.meaning(opcode, issue.reads)
-            if meaning.opaque:
-                self.opaque(issue)
+            if meaning.given.opaque:
+                self.opaque(issue, meaning.given)
             else:
                 self.call(issue, opcode, meaning)
         for operand in issue.writes:
@@ -386,69 +436,104 @@ class Walker:
             end = f.maximum(f.load(cell, "i64"), f.add(start, length))
             f.store(number(end), cell)
 
-    def access(self, operand: Operand, axes: tuple[Axis, ...]) -> Access:
-        buffer = self.program.buffer[operand.buffer]
-        return Access(
-            buffer.dtype, buffer.shape, axes, operand.fill, operand.buffer, operand.dimensions
-        )
+    def accesses(
+        self,
+        issue: Issue,
+        names: Sequence[tuple[Axis, ...]],
+        axes: Mapping[Axis, Span],
+    ) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+        """The operands of an issue without names, so that like issues share a kernel."""
+        buffers: dict[object, int] = {}
+        regions: dict[object, int] = {}
+        found = []
+        for operand, dims in zip((*issue.reads, *issue.writes), names, strict=True):
+            buffer = self.program.buffer[operand.buffer]
+            filled = operand.fill is not None
+            strides, size = [], 1
+            for axis, extent in zip(reversed(dims), reversed(buffer.shape), strict=True):
+                single = axis not in axes or axes[axis].length == 1
+                strides.append(0 if single and not filled else size)
+                size *= extent
+            where = operand.buffer, operand.dimensions
+            found.append(
+                Access(
+                    buffer.dtype,
+                    dims,
+                    tuple(reversed(strides)),
+                    buffer.shape if filled else (),
+                    operand.fill,
+                    buffers.setdefault(operand.buffer, len(buffers)),
+                    regions.setdefault(where, len(regions)),
+                )
+            )
+        return tuple(found[: len(issue.reads)]), tuple(found[len(issue.reads) :])
 
-    def call(self, issue: Issue, opcode: Opcode, meaning: Instruction) -> None:
+    def call(self, issue: Issue, opcode: Opcode, meaning: Meaning) -> None:
         """Call the kernel of an issue."""
-        reads = tuple(map(self.access, issue.reads, opcode.operands))
-        writes = tuple(map(self.access, issue.writes, opcode.results))
-        axes = self.axes(issue, meaning, opcode)
-        self.invoke(issue, opcode.name, meaning, reads, writes, axes, opcode.outputs)
+        spans = self.axes(issue, meaning.given, opcode)
+        names = meaning.names
+        axes = {names[axis]: span for axis, span in spans.items() if axis in names}
+        dims = [
+            tuple(names.get(axis, axis) for axis in dimensions)
+            for dimensions in (*opcode.operands, *opcode.results)
+        ]
+        axes |= {axis: span for axis, span in spans.items() if axis not in names}
+        sizes = {
+            names.get(axis, axis): self.ranges[axis].length
+            for axis in sizes_of(meaning.given)
+            if axis in self.ranges
+        }
+        reads, writes = self.accesses(issue, dims, axes)
+        self.invoke(issue, meaning, reads, writes, axes, sizes, opcode.outputs)
 
-    def axes(
-        self, issue: Issue, meaning: Instruction, opcode: Opcode
-    ) -> dict[Axis, tuple[Number, Number, int]]:
-        """(start, length, most it can be) of every axis of an instruction."""
-        f = self.f
+    def axes(self, issue: Issue, meaning: Instruction, opcode: Opcode) -> dict[Axis, Span]:
+        """Every axis of an instruction as it stands."""
         found = {
-            axis: (run.start, run.length, run.bound)
+            axis: Span(run.start, run.length, run.bound)
             for axis, run in ((a, self.ranges[name]) for a, name in issue.axes)
         }
         for (_, axis), index in meaning.windows.items():
             if axis not in found:
-                found[axis] = window(f, index, found)
+                found[axis] = window(self.f, index, found)
         for operand, names in zip(issue.reads, opcode.operands, strict=True):
             for axis, (_, length, bound) in zip(names, self.region(operand), strict=True):
                 if axis and axis not in found:
-                    found[axis] = (0, length, bound)
+                    found[axis] = Span(0, length, bound)
         return found
 
     def invoke(
         self,
         issue: Issue,
-        name: str,
-        meaning: Instruction,
+        meaning: Meaning,
         reads: tuple[Access, ...],
         writes: tuple[Access, ...],
-        axes: Mapping[Axis, tuple[Number, Number, int]],
+        axes: Mapping[Axis, Span],
+        sizes: Mapping[Axis, Number],
         outputs: tuple[int, ...],
     ) -> None:
-        used = [axis for axis in axes_of(meaning) if axis in axes]
-        used += [a for w in writes for a in w.axes if a and a in axes and a not in used]
+        used = [axis for axis in axes_of(meaning.plain) if axis in axes]
+        used += [a for w in writes for a in w.axes if a and a in axes]
         used = list(dict.fromkeys(used))
-        starts = needs_starts(meaning)
-        sizes = {a: self.ranges[a].length for a in sizes_of(meaning) if a in self.ranges}
+        starts = needs_starts(meaning.plain)
         fresh, again = self.fresh(issue)
         shape = Shape(
-            name,
+            meaning.key,
             reads,
             writes,
-            tuple((a, _known(axes[a][0]) if starts else 0, _known(axes[a][1])) for a in used),
+            tuple(
+                (a, _known(axes[a].start) if starts else 0, _known(axes[a].length)) for a in used
+            ),
             tuple((a, _known(size)) for a, size in sizes.items()),
-            tuple((a, max(axes[a][2], 1)) for a in used),
+            tuple((a, max(axes[a].bound, 1)) for a in used),
             outputs,
             fresh,
         )
-        kernel = self.kernels.kernel(shape, meaning)
+        kernel = self.kernels.kernel(shape, meaning.plain)
         arguments: list[tuple[str, Number]] = [("ptr", self.given["work"])]
         for operand in (*issue.reads, *issue.writes):
             arguments += self.operand(operand)
         for axis in used:
-            start, length, _ = axes[axis]
+            start, length = axes[axis].start, axes[axis].length
             arguments += [("i64", start)] if starts and not isinstance(start, int) else []
             arguments += [] if isinstance(length, int) else [("i64", length)]
         arguments += [("i64", size) for size in sizes.values() if not isinstance(size, int)]
@@ -493,20 +578,79 @@ class Walker:
         leaf = Input("source", tuple(names), dtype)
         meaning = Instruction(name="copy", unit="", operands=(leaf,), outputs=(leaf,))
         axes = {
-            name: (0, length, bound)
+            name: Span(0, length, bound)
             for name, (_, length, bound) in zip(names, target[len(front[1]) :], strict=True)
         }
-        reads = (self.access(read, (*front[0], *names)),)
-        writes = (self.access(write, (*front[1], *names)),)
-        self.invoke(issue, "", meaning, reads, writes, axes, (0,))
+        dims = [(*front[0], *names), (*front[1], *names)]
+        reads, writes = self.accesses(issue, dims, axes)
+        self.invoke(issue, Meaning(meaning, meaning, {}), reads, writes, axes, {}, (0,))
 
     # -- opaque instructions
 
-    def opaque(self, issue: Issue) -> None:
-        """Hand the regions to the callback; it does the rest, in Python."""
-        f, emission = self.f, self.kernels.emission
-        values: list[Number] = [len(emission.opaque), self.core]
+    def opaque(self, issue: Issue, meaning: Instruction) -> None:
+        """Its body as native code if it can be, else in CPython."""
+        operands = (*issue.reads, *issue.writes)
+        names = [operand.buffer for operand in operands]
+        apart = all(names.count(operand.buffer) == 1 for operand in issue.writes)
+        flat = [self.flat(operand) for operand in operands]
+        if meaning.body and apart and all(run is not None for run in flat):
+            kinds = [f"[{self.program.buffer[name].dtype}]" for name in names]
+            try:
+                name = self.kernels.emission.bodies.entry(meaning.body, kinds, len(issue.sets))
+            except RestrictedError:
+                pass
+            else:
+                self.native(issue, name, [run for run in flat if run is not None])
+                return
+        self.callback(issue)
+
+    def flat(self, operand: Operand) -> tuple[Value, Number] | None:
+        """The address and length of a region, if it lies in one run."""
+        buffer = self.program.buffer[operand.buffer]
+        region = self.region(operand)
+        total: Number = 1
+        whole = True
+        for (_, length, _), extent in zip(reversed(region), reversed(buffer.shape), strict=True):
+            if not whole and length != 1:
+                return None
+            whole = whole and length == extent
+            total = self.f.multiply(total, length)
+        if operand.fill is not None:
+            return None
+        return self.pointer(buffer, [start for start, _, _ in region]), total
+
+    def native(self, issue: Issue, name: str, runs: Sequence[tuple[Value, Number]]) -> None:
+        """Call a body; what it returns becomes parameters, a fault ends the entry."""
+        f, area, emission = self.f, self.given["call"], self.kernels.emission
+        emission.area = max(emission.area, CALL_HEAD + len(issue.sets))
+        f.store(constant("i64", len(emission.opaque)), self.slot(area, ISSUE))
         emission.opaque.append(issue)
+        fault = self.slot(area, FAULT)
+        f.store(constant("i64", 0), fault)
+        arguments: list[tuple[str, Number]] = []
+        for pointer, length in runs:
+            arguments += [("ptr", pointer), ("i64", length)]
+        arguments += [("ptr", self.slot(area, CALL_HEAD)), ("ptr", fault)]
+        types = ", ".join(kind for kind, _ in arguments)
+        f.module.declarations.add(f"declare void @{name}({types})")
+        f.run(name, arguments)
+        self.leave(f.compare("ne", f.load(fault, "i64"), constant("i64", 0)), FAULTY)
+        for place, parameter in enumerate(issue.sets):
+            index = self.places[parameter]
+            value = f.load(self.slot(area, CALL_HEAD + place), "i64")
+            f.store(constant("i64", index), fault)
+            most = constant("i64", self.program.parameters[index].most)
+            self.leave(f.compare("ugt", value, most), OUT_OF_BOUNDS)
+            f.store(value, self.slot(self.given["parameters"], index))
+
+    def callback(self, issue: Issue) -> None:
+        """Hand the regions to Python, which does the rest."""
+        f, emission = self.f, self.kernels.emission
+        area = self.given["call"]
+        f.store(constant("i64", len(emission.opaque)), self.slot(area, ISSUE))
+        f.store(number(self.core), self.slot(area, CORE))
+        emission.opaque.append(issue)
+        values: list[Number] = []
         for operand in (*issue.reads, *issue.writes):
             buffer = self.program.buffer[operand.buffer]
             turns = self.ranges[buffer.rotor].turns if buffer.slots > 1 else None
@@ -515,11 +659,11 @@ class Walker:
             )
             for start, length, _ in self.region(operand):
                 values += [start, length]
-        emission.area = max(emission.area, ISSUE + len(values))
+        emission.area = max(emission.area, CALL_HEAD + len(values))
         for place, value in enumerate(values):
-            f.store(number(value), self.slot(self.given["call"], ISSUE + place))
+            f.store(number(value), self.slot(area, CALL_HEAD + place))
         f.line(f"call void {self.given['callback'].text}()")
-        status = f.load(self.slot(self.given["call"], STATUS), "i64")
+        status = f.load(self.slot(area, STATUS), "i64")
         self.leave(f.compare("ne", status, constant("i64", 0)), FAILED)
 
 
@@ -554,18 +698,16 @@ def sizes_of(meaning: Instruction) -> list[Axis]:
     return list(found)
 
 
-def window(
-    f: Function, index: Affine, known: Mapping[Axis, tuple[Number, Number, int]]
-) -> tuple[Number, Number, int]:
+def window(f: Function, index: Affine, known: Mapping[Axis, Span]) -> Span:
     """The positions that an affine index takes while its axes run over their ranges."""
     start: Number = index.offset
     length: Number = 1
     bound = 1
     for axis, stride in index.terms:
-        first, count, most = known[axis]
-        steps = f.subtract(count, 1)
-        low = first if stride > 0 else f.add(first, steps)
+        given = known[axis]
+        steps = f.subtract(given.length, 1)
+        low = given.start if stride > 0 else f.add(given.start, steps)
         start = f.add(start, f.multiply(low, stride))
         length = f.add(length, f.multiply(steps, abs(stride)))
-        bound += abs(stride) * (most - 1)
-    return start, length, bound
+        bound += abs(stride) * (given.bound - 1)
+    return Span(start, length, bound)

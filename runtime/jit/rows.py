@@ -21,8 +21,8 @@ from infinisa.isa.language import (
 )
 
 from .expression import Emitter, Env, Index, Place
-from .functions import COMBINE, FUNCTIONS, convert, register, saturate
-from .ir import FLOATS, Number, Value, constant, number
+from .functions import COMBINE, convert, like, register, saturate
+from .ir import FLOATS, Function, Number, Value, constant, number
 
 Reach: TypeAlias = Mapping[Axis, int | None]
 """How many elements one step of each axis moves; None: no fixed number."""
@@ -33,7 +33,8 @@ STRIDED, HORIZONTAL, BY_BORDER = 8.0, 10.0, 4.0
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold as it is carried through loops: one value, or for argmax the value and its place."""
+    """A fold as it is carried through loops: one value, or for argmax an integer that orders like
+    the value, and its place."""
 
     function: str
     kind: str
@@ -41,27 +42,26 @@ class Fold:
 
     def initial(self, width: int) -> list[Value]:
         neutral = constant(self.kind, _neutral(self.function, self.kind), width)
-        if self.function == "argmax":
-            return [neutral, constant("i32", 2**31 - 1, width)]
-        return [neutral]
+        return [neutral, constant("i32", 0, width)] if self.function == "argmax" else [neutral]
 
     def merge(self, rows: Rows, a: Sequence[Value], b: Sequence[Value]) -> list[Value]:
+        """Two partial results as one; the first of equals is the one of the lesser place."""
         f = rows.f
         if self.function != "argmax":
             if self.function == "sum" and self.reassociate and self.kind in FLOATS:
                 return [f.binary("fadd reassoc nsz contract", a[0], b[0])]
             return [COMBINE[self.function](f, a[0], b[0])]
-        better = FUNCTIONS["greater"](f, b[0], a[0])
-        first = f.compare("slt", b[1], a[1])
-        equal = FUNCTIONS["equal"](f, b[0], a[0])
-        if self.kind in FLOATS:
-            unordered = f.compare("uno", b[0], b[0]), f.compare("uno", a[0], a[0])
-            both = f.binary("and", *unordered)
-            equal = f.binary("or", equal, both)
-            alone = f.binary("and", unordered[0], f.compare("ord", a[0], a[0]))
-            better = f.binary("or", better, alone)
-        better = f.binary("or", better, f.binary("and", equal, first))
+        lesser = f.compare("slt", b[1], a[1])
+        equal = f.binary("and", f.compare("eq", b[0], a[0]), lesser)
+        better = f.binary("or", f.compare("sgt", b[0], a[0]), equal)
         return [f.select(better, y, x) for x, y in zip(a, b, strict=True)]
+
+    def take(self, rows: Rows, a: Sequence[Value], b: Sequence[Value]) -> list[Value]:
+        """The next position into a partial result of those before it."""
+        if self.function != "argmax":
+            return self.merge(rows, a, b)
+        better = rows.f.compare("sgt", b[0], a[0])
+        return [rows.f.select(better, y, x) for x, y in zip(a, b, strict=True)]
 
     def across(self, rows: Rows, values: Sequence[Value]) -> list[Value]:
         """All lanes folded into one."""
@@ -69,6 +69,19 @@ class Fold:
             halves = [rows.f.halves(value) for value in values]
             values = self.merge(rows, [h[0] for h in halves], [h[1] for h in halves])
         return list(values)
+
+
+def ordinal(f: Function, value: Value) -> Value:
+    """An integer that orders like the value: NaN above all, both zeros equal."""
+    if value.kind not in FLOATS:
+        return value
+    bits = 31 if value.kind == "float" else 63
+    value = f.binary("fadd", value, like(value, 0.0))
+    whole = f.convert("bitcast", value, f"i{bits + 1}")
+    sign = f.binary("ashr", whole, like(whole, bits))
+    most = like(whole, (1 << bits) - 1)
+    found = f.binary("xor", whole, f.binary("and", sign, most))
+    return f.select(f.compare("uno", value, value), most, found)
 
 
 def _neutral(function: str, kind: str) -> float | int | bool:
@@ -324,6 +337,8 @@ class Rows(Emitter):
     def folded(self, node: Reduce, vector: Axis | None, env: Env) -> Value:
         """The fold at one position (or vector of positions) of the kept axes."""
         kind = register(node.x.dtype if node.function == "argmax" else node.dtype)
+        if node.function == "argmax":
+            kind = {"float": "i32", "double": "i64", "i1": "i32"}.get(kind, kind)
         fold = Fold(node.function, kind, reassociate=self.target.lanes == 1)
         along = vector in node.over
         reads = self.reaches(node.x)
@@ -364,8 +379,10 @@ class Rows(Emitter):
     def visit(self, node: Reduce, fold: Fold, env: Env, carried: list[Value]) -> list[Value]:
         """One more position into a fold."""
         f, width = self.f, carried[0].width
-        value = f.splat(convert(f, self.value(node.x, env), fold.kind), width)
-        given = [value]
+        value = self.value(node.x, env)
+        if fold.function == "argmax":
+            value = ordinal(f, value)
+        given = [f.splat(convert(f, value, fold.kind), width)]
         if fold.function == "argmax":
             index = env[node.over[0]]
             at = number(index.base) if index.uniform else self.lanes(index)
@@ -373,7 +390,7 @@ class Rows(Emitter):
         if self.mask is not None and self.mask.width == width:
             neutral = fold.initial(width)
             given = [f.select(self.mask, x, y) for x, y in zip(given, neutral, strict=True)]
-        return fold.merge(self, carried, given)
+        return fold.take(self, carried, given)
 
     def fold_vectors(
         self, node: Reduce, fold: Fold, axis: Axis, env: Env, carried: list[Value]

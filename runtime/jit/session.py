@@ -6,25 +6,30 @@ import ctypes
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infinisa.isa.dtypes import DTYPES
-from infinisa.isa.errors import CompileError
+from infinisa.isa.errors import CompileError, ProgramError
 from infinisa.isa.instance import resolve
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.program import Buffer, Issue, Operand, Program, defaults, extents
 from infinisa.isa.verify import verify
 
-from ..values import Array, Result, bind, call_body
+from ..opaque import run_body
+from ..values import Array, Result, bind
 from .ir import Code, Target, compile_text
 from .program import (
     CALL_HEAD,
     CORE,
     ENTRY,
     FAILED,
+    FAULT,
+    FAULTY,
     ISSUE,
+    OUT_OF_BOUNDS,
     OUT_OF_RANGE,
     STATUS,
     Emission,
@@ -46,6 +51,7 @@ def compile_program(
     *,
     cores: int = 1,
     verified: bool = False,
+    cache: bool = True,
 ) -> Compiled:
     """A program as native code. It is verified first, since native code checks no bounds.
 
@@ -53,6 +59,7 @@ def compile_program(
               code without vectors, left to LLVM's own passes
     cores     that the program was compiled for; their parts run one after the other
     verified  the caller has done that
+    cache     keep the code in the user's cache folder, and take it from there
     """
     if backend not in BACKENDS:
         raise CompileError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
@@ -61,8 +68,9 @@ def compile_program(
     began = time.perf_counter()
     scalar = backend == "scalar"
     emission = emit(program, library, Target.scalar() if scalar else Target.host(), cores)
-    source = emission.module.text
-    code = compile_text(source, emission.entries, optimise=scalar)
+    source, bodies = emission.module.text, emission.bodies.module
+    more = bodies.text if bodies.functions else ""
+    code = compile_text(source, emission.entries, scalar, cache=cache, more=more)
     seconds = time.perf_counter() - began
     return Compiled(program, library, backend, seconds, len(source), emission, code)
 
@@ -127,7 +135,10 @@ class Session:
     def run(
         self, arrays: Mapping[str, Array], parameters: Mapping[str, int] | None = None
     ) -> Result:
-        """Run all sections; `arrays` replace inputs and states, states else start anew."""
+        """Run all sections; `arrays` replace inputs and states, states else start anew.
+
+        The results lie in the memory of this session: the next run overwrites them.
+        """
         values = defaults(self.program, parameters)
         self._bind(arrays)
         self.ends[:] = 0
@@ -197,20 +208,19 @@ class Session:
             view, place = self._view(operand, place)
             views.append(view)
         count = len(issue.reads)
-        flat = [np.ascontiguousarray(view).reshape(-1) for view in views[:count]]
-        out = [np.array(view).reshape(-1) for view in views[count:]]
+        found, numbers = run_body(meaning, issue, self.program, views[:count], views[count:])
         names = [parameter.name for parameter in self.program.parameters]
-        for name, number in call_body(self.program, meaning, issue, [*flat, *out]).items():
+        for name, number in numbers.items():
             self.parameters[names.index(name)] = number
-        for view, array in zip(views[count:], out, strict=True):
-            view[...] = array.reshape(view.shape)
+        for view, array in zip(views[count:], found, strict=True):
+            view[...] = array
 
     def _view(self, operand: Operand, place: int) -> tuple[Array, int]:
         """The region of an operand that the call area holds, and where the next one is."""
         buffer = self.program.buffer[operand.buffer]
         turn = int(self.call[place])
         ends = self.call[place + 1 : place + 1 + 2 * len(buffer.shape)].reshape(-1, 2)
-        slices = tuple(slice(int(start), int(start + length)) for start, length in ends)
+        slices: tuple[Any, ...] = tuple(slice(int(a), int(a + length)) for a, length in ends)
         if buffer.outer:
             array = self.tensors[buffer.name]
         else:
@@ -219,7 +229,7 @@ class Session:
             offset += buffer.address + turn * buffer.pitch
             dtype = DTYPES[buffer.dtype].numpy
             array = np.ndarray(buffer.shape, dtype, self.chips[buffer.memory].data, offset)
-        return array[slices], place + 1 + 2 * len(buffer.shape)
+        return array[(*slices, ...)], place + 1 + 2 * len(buffer.shape)
 
     # -- results
 
@@ -233,6 +243,21 @@ class Session:
             found = next(s for s in self.program.sections if s.name == section)
             extents(found, values)
             raise AssertionError(f"section {section!r} ended early")
+        if self.call[STATUS] in (FAULTY, OUT_OF_BOUNDS):
+            raise ProgramError(self._refusal())
+
+    def _refusal(self) -> str:
+        """What an opaque instruction did wrong in native code."""
+        emission = self.compiled.emission
+        if self.call[STATUS] == FAULTY:
+            issue = emission.opaque[int(self.call[ISSUE])]
+            name = self.program.opcode[issue.opcode].instruction
+            fault = emission.bodies.faults[int(self.call[FAULT])]
+            return f"instruction {name!r}: failed in {fault}"
+        parameter = self.program.parameters[int(self.call[FAULT])]
+        place = emission.opaque[int(self.call[ISSUE])].sets.index(parameter.name)
+        value = int(self.call[CALL_HEAD + place])
+        return f"parameter {parameter.name!r}: must be 0 to {parameter.most}, not {value}"
 
     def _result(self, parameters: dict[str, int], seconds: dict[str, float]) -> Result:
         starts = output_dimensions(self.program)

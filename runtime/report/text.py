@@ -159,7 +159,7 @@ def listing(entries: Iterable[Entry]) -> RenderableType:
     return table
 
 
-def plain(content: RenderableType, width: int = 160) -> str:
+def plain(content: RenderableType, width: int = 170) -> str:
     """The same without colours, for files and notebooks."""
     console = Console(width=width, record=False, color_system=None, force_terminal=False)
     with console.capture() as capture:

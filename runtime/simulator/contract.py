@@ -289,6 +289,11 @@ class Report(Measured):
     sections: tuple[SectionReport, ...]
     events: tuple[Event, ...] = ()
 
+    def __str__(self) -> str:
+        from ..report import text
+
+        return text.plain(text.simulation(self))
+
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
         from ..report import html, text

@@ -157,7 +157,7 @@ def _settings(pairs: Sequence[str]) -> dict[str, int]:
 
 def _print(content: object) -> None:
     console = Console()
-    wide = Console(width=max(console.width, 150)) if not console.is_terminal else console
+    wide = Console(width=max(console.width, 170)) if not console.is_terminal else console
     wide.print(content)
 
 

@@ -9,7 +9,7 @@ from infinisa.runtime import host
 
 def test_the_host_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second probe reads the file that the first has written."""
-    monkeypatch.setattr(host, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(host, "folder", lambda: tmp_path / "cache")
 
     first = host.probe()
     monkeypatch.setattr(host, "measure", lambda: pytest.fail("measured again"))
@@ -27,7 +27,7 @@ def test_the_host_has_a_cache_and_one_core() -> None:
 
 
 def test_a_damaged_file_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(host, "folder", lambda: tmp_path)
     first = host.probe()
     (file,) = tmp_path.iterdir()
     file.write_text("not a machine", "utf-8")

@@ -114,7 +114,7 @@ def test_an_output_is_cut_to_what_was_written() -> None:
         ({"rows": -1}, "parameter 'rows': must be 0 to 10, not -1"),
         ({"lines": 1}, "parameter 'lines': must be one of rows"),
         ({"rows": 9}, "section 'main': axis 's' must have at most 8 positions before 8, "
-         "not 9 from 0"),
+         "not 9 from 0; rows is 9"),
     ],
 )  # fmt: skip
 def test_parameters_stay_in_their_bounds(parameters: dict[str, int], message: str) -> None:

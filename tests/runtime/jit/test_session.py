@@ -152,7 +152,8 @@ def check(
     arrays = arrays_for(program) if arrays is None else arrays
     wanted = interpret(program, library, arrays, parameters)
     for backend in BACKENDS:
-        found = compile_program(program, library, backend).run(arrays, parameters)
+        code = compile_program(program, library, backend, verified=True)
+        found = code.run(arrays, parameters)
         for name, array in {**wanted.outputs, **wanted.kept}.items():
             mine = {**found.outputs, **found.kept}[name]
             assert mine.shape == array.shape, (backend, name)

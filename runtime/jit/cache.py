@@ -1,0 +1,86 @@
+"""Native code that was made before: object files in the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
+
+LARGEST = 256 << 20
+"""Bytes of object files; the oldest go first."""
+
+DIGEST = 32
+
+
+def folder() -> Path:
+    """Where this user's programs keep what can be made again."""
+    if os.name == "nt":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "infinisa"
+
+
+def remembered(source: str, how: str, make: Callable[[], bytes], keep: bool = True) -> bytes:
+    """The object file of a source: as it was made before on such a processor, else made now.
+
+    how   whatever else the object depends on
+    keep  False: always made, never kept
+    """
+    if not keep:
+        return make()
+    parts = [
+        source,
+        how,
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+        llvmlite.__version__,
+        str(llvm.llvm_version_info),
+    ]
+    path = folder() / "code" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:40]}.o"
+    if (image := _read(path)) is not None:
+        return image
+    image = make()
+    with contextlib.suppress(OSError):
+        _write(path, image)
+        _prune(path.parent)
+    return image
+
+
+def _read(path: Path) -> bytes | None:
+    """The file behind its digest; None if it is not there or not whole."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, image = data[:DIGEST], data[DIGEST:]
+    if hashlib.sha256(image).digest() != digest:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return image
+
+
+def _write(path: Path, image: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_bytes(hashlib.sha256(image).digest() + image)
+    beside.replace(path)
+
+
+def _prune(place: Path) -> None:
+    files = [(file.stat(), file) for file in place.glob("*.o")]
+    total = sum(stat.st_size for stat, _ in files)
+    for stat, file in sorted(files, key=lambda pair: pair[0].st_mtime):
+        if total <= LARGEST:
+            return
+        file.unlink(missing_ok=True)
+        total -= stat.st_size

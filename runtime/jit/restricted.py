@@ -1,0 +1,671 @@
+"""Restricted Python as native code: one source that CPython runs as it is and LLVM compiles.
+
+A function takes flat arrays and numbers, and calls functions of the same kind. Values are int (64
+bits), float (64 bits) and bool; narrow types live in arrays only. A variable keeps the type of its
+first assignment. What CPython would not do either ends the call with a fault: an index outside, a
+number too large for its array, an overflow, a division by zero. Negative indices are faults too.
+
+Has: assignments, if, while, for over range, break, continue, return, assert; arithmetic, bits,
+comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, max, abs.
+Has not: everything else, which `RestrictedError` names.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeAlias
+
+from infinisa.isa.dtypes import is_float
+
+from .functions import STORED, narrow, widen
+from .ir import Function, Module, Value, constant, literal
+
+
+class RestrictedError(Exception):
+    """Something that restricted Python does not have; it still runs in CPython."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """A flat array: its address, its length, its element type."""
+
+    pointer: Value
+    length: Value
+    dtype: str
+
+
+Item: TypeAlias = "Value | Array"
+Kind: TypeAlias = str
+"""What a parameter or a result is: "i64", "double", "i1", "" for nothing, or "[u8]", an array."""
+
+NUMBERS: Mapping[Any, Kind] = {int: "i64", float: "double", bool: "i1", None: "", type(None): ""}
+COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
+
+
+@dataclass
+class Library:
+    """Functions compiled into one module.
+
+    faults  what went wrong and where, by the number that a faulty call leaves behind
+    """
+
+    module: Module = field(default_factory=Module)
+    faults: list[str] = field(default_factory=lambda: [""])
+    made: dict[object, tuple[str, Kind]] = field(default_factory=dict)
+    open: set[object] = field(default_factory=set)
+
+    def entry(self, body: Callable[..., Any], kinds: Sequence[Kind], results: int) -> str:
+        """A public function for `body` on parameters of these kinds: its name.
+
+        Its parameters are those of `body` (an address and a length for each array), then where
+        the first `results` numbers that it returns go, then where a fault goes.
+        """
+        key = body, tuple(kinds), results
+        if key not in self.made:
+            name = f"opaque{sum(isinstance(k, tuple) for k in self.made)}"
+            Compiler(self, body, kinds, name, public=True, results=results).run()
+            self.made[key] = name, ""
+        return self.made[key][0]
+
+    def function(self, body: Callable[..., Any]) -> tuple[str, Kind]:
+        """The internal function for one that others call, and what it returns."""
+        if body not in self.made:
+            if body in self.open:
+                raise RestrictedError(f"{body.__name__} calls itself")
+            self.open.add(body)
+            kinds, result = annotated(body)
+            name = f"r{len(self.made)}_{body.__name__}"
+            Compiler(self, body, kinds, name, public=False, result=result).run()
+            self.open.discard(body)
+            self.made[body] = name, result
+        return self.made[body]
+
+
+def annotated(body: Callable[..., Any]) -> tuple[list[Kind], Kind]:
+    """The kinds of a function's parameters and of its result."""
+    hints = typing.get_type_hints(body, include_extras=True)
+    names = list(inspect.signature(body).parameters)
+    if missing := [name for name in [*names, "return"] if name not in hints]:
+        raise RestrictedError(f"{body.__name__}: {missing[0]!r} must be annotated")
+    return [kind_of(hints[name]) for name in names], kind_of(hints["return"])
+
+
+def kind_of(hint: Any) -> Kind:
+    if hint in NUMBERS:
+        return NUMBERS[hint]
+    for dtype in getattr(hint, "__metadata__", ()):
+        if dtype in STORED:
+            return f"[{dtype}]"
+    raise RestrictedError(f"a parameter must be a number or an array, not {hint}")
+
+
+def parameters_of(kind: Kind, name: str, public: bool) -> list[tuple[str, str]]:
+    """Nothing that an entry is given overlaps anything else."""
+    if kind[:1] != "[":
+        return [(f"{name}.in", kind)]
+    return [(f"{name}.in", "ptr noalias" if public else "ptr"), (f"{name}.length", "i64")]
+
+
+class Compiler:
+    """Writes one function. Variables are memory in it: LLVM's passes make registers of them."""
+
+    def __init__(
+        self,
+        library: Library,
+        body: Callable[..., Any],
+        kinds: Sequence[Kind],
+        name: str,
+        *,
+        public: bool,
+        result: Kind = "",
+        results: int = 0,
+    ) -> None:
+        if not isinstance(body, types.FunctionType):
+            raise RestrictedError(f"{body!r} is not a function")
+        self.library, self.body, self.public, self.result = library, body, public, result
+        self.results = results
+        lines, self.first = inspect.getsourcelines(body)
+        tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
+        if not isinstance(tree, ast.FunctionDef):
+            raise RestrictedError(f"{name} is not a function")
+        self.tree = tree
+        names = [argument.arg for argument in tree.args.args]
+        given = [p for n, k in zip(names, kinds, strict=True) for p in parameters_of(k, n, public)]
+        given += [("returned", "ptr noalias")] if public else []
+        given.append(("fault", "ptr noalias"))
+        self.f = Function(library.module, name, given, public=public, result=result, inline=True)
+        inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
+        self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
+        self.items: dict[str, Item] = {}
+        self.variables: dict[str, tuple[Value, Kind]] = {}
+        self.head: list[str] = []
+        self.loops: list[tuple[str, str]] = []
+        for argument, kind in zip(names, kinds, strict=True):
+            value = self.f.parameters[f"{argument}.in"]
+            if kind[:1] == "[":
+                length = self.f.parameters[f"{argument}.length"]
+                self.items[argument] = Array(value, length, kind[1:-1])
+            else:
+                self.assign_name(argument, value)
+
+    def run(self) -> None:
+        self.statements(self.tree.body)
+        f = self.f
+        if self.results:
+            self.check(constant("i1", False), self.tree, "it ends without returning anything")
+        self.leave()
+        f.place("quit")
+        f.finish(zero(self.result))
+        f.lines = [*self.head, *f.lines]
+        f.close()
+
+    # -- mistakes
+
+    def where(self, node: ast.AST) -> str:
+        line = self.first + getattr(node, "lineno", 1) - 1
+        return f"{self.body.__name__}, line {line}"
+
+    def refuse(self, node: ast.AST, what: str) -> NoReturn:
+        raise RestrictedError(f"{self.where(node)}: {what} is not in restricted Python")
+
+    def check(self, fine: Value, node: ast.AST, what: str) -> None:
+        """End the call with a fault unless a condition holds."""
+        f = self.f
+        bad, good = f.label(), f.label()
+        f.branch(fine, good, bad)
+        f.place(bad)
+        number = len(self.library.faults)
+        self.library.faults.append(f"{self.where(node)}: {what}")
+        f.store(constant("i64", number), f.parameters["fault"])
+        f.jump("quit")
+        f.place(good)
+
+    # -- statements
+
+    def statements(self, body: Sequence[ast.stmt]) -> None:
+        for statement in body:
+            self.statement(statement)
+
+    def statement(self, node: ast.stmt) -> None:
+        match node:
+            case ast.Expr(ast.Constant(str())) | ast.Pass():
+                pass
+            case ast.Expr(ast.Call() as call):
+                self.call(call)
+            case ast.Assign([target], value):
+                self.assignment(target, value)
+            case ast.AnnAssign(ast.Name() as target, _, ast.expr() as value):
+                self.assignment(target, value)
+            case ast.AugAssign(target, operation, value):
+                read = ast.copy_location(ast.BinOp(reading(target), operation, value), node)
+                self.assignment(target, ast.fix_missing_locations(read))
+            case ast.If(test, yes, no):
+                self.branch(self.condition(test), yes, no)
+            case ast.While(test, body, []):
+                self.while_loop(test, body)
+            case ast.For(ast.Name(name), ast.Call(ast.Name("range"), limits, []), body, []):
+                self.for_loop(name, limits, body)
+            case ast.Break() | ast.Continue() if self.loops:
+                self.f.jump(self.loops[-1][isinstance(node, ast.Continue)])
+                self.f.place(self.f.label())
+            case ast.Return(value):
+                self.give(node, value)
+            case ast.Assert(test, _):
+                self.check(self.condition(test), node, "the assertion does not hold")
+            case _:
+                self.refuse(node, f"`{ast.unparse(node).splitlines()[0]}`")
+
+    def assignment(self, target: ast.expr, value: ast.expr) -> None:
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            values = [self.value(item) for item in value.elts]
+            for place, item in zip(target.elts, values, strict=True):
+                self.assign(place, item)
+        else:
+            self.assign(target, self.value(value))
+
+    def assign(self, target: ast.expr, value: Value) -> None:
+        match target:
+            case ast.Name(name):
+                if name in self.variables and self.variables[name][1] != value.kind:
+                    self.refuse(target, f"another type for {name!r}")
+                if name in self.items:
+                    self.refuse(target, f"another array as {name!r}")
+                self.assign_name(name, value)
+            case ast.Subscript(array, index):
+                self.put(target, self.array(array), self.whole(index), value)
+            case _:
+                self.refuse(target, f"assigning to `{ast.unparse(target)}`")
+
+    def assign_name(self, name: str, value: Value) -> None:
+        if name not in self.variables:
+            cell = Value(f"%{name}.cell", "ptr")
+            self.head.append(f"  {cell.text} = alloca {value.kind}")
+            self.head.append(f"  store {value.kind} {literal(value.kind, 0)}, ptr {cell.text}")
+            self.variables[name] = cell, value.kind
+        self.f.store(value, self.variables[name][0])
+
+    def put(self, node: ast.AST, array: Array, index: Value, value: Value) -> None:
+        """Store an element; it must fit."""
+        f, kind = self.f, STORED[array.dtype]
+        self.inside(node, array, index)
+        if is_float(array.dtype):
+            value = self.real(value)
+            raw = value if kind == "double" else f.convert("fptrunc", value, "float")
+            raw = raw if kind in ("double", "float") else narrow(f, raw, array.dtype)
+        else:
+            if value.kind == "double":
+                self.refuse(node, "a float in an array of integers")
+            value = self.integer(value)
+            raw = value if kind == "i64" else f.convert("trunc", value, kind)
+            again = self.widened(raw, array.dtype)
+            if kind != "i64":
+                fits = f.compare("eq", again, value)
+                self.check(fits, node, f"a number does not fit into {array.dtype}")
+        f.store(raw, f.at(array.pointer, index, kind))
+
+    def branch(self, test: Value, yes: Sequence[ast.stmt], no: Sequence[ast.stmt]) -> None:
+        f = self.f
+        first, second, out = f.label(), f.label(), f.label()
+        f.branch(test, first, second)
+        for label, body in ((first, yes), (second, no)):
+            f.place(label)
+            self.statements(body)
+            f.jump(out)
+        f.place(out)
+
+    def while_loop(self, test: ast.expr, body: Sequence[ast.stmt]) -> None:
+        f = self.f
+        head, inside, out = f.label(), f.label(), f.label()
+        f.jump(head)
+        f.place(head)
+        f.branch(self.condition(test), inside, out)
+        f.place(inside)
+        self.loops.append((out, head))
+        self.statements(body)
+        self.loops.pop()
+        f.jump(head)
+        f.place(out)
+
+    def for_loop(self, name: str, limits: Sequence[ast.expr], body: Sequence[ast.stmt]) -> None:
+        """The variable is set at each turn and keeps its last value, as in Python."""
+        f = self.f
+        step = self.step(limits)
+        first = self.whole(limits[0]) if len(limits) > 1 else constant("i64", 0)
+        last = self.whole(limits[min(1, len(limits) - 1)])
+        counter = f"{name}.counter{f.count}"
+        self.assign_name(counter, first)
+        cell = self.variables[counter][0]
+        head, inside, after, out = (f.label() for _ in range(4))
+        f.jump(head)
+        f.place(head)
+        index = f.load(cell, "i64")
+        f.branch(f.compare("slt" if step > 0 else "sgt", index, last), inside, out)
+        f.place(inside)
+        self.assign(ast.Name(name), index)
+        self.loops.append((out, after))
+        self.statements(body)
+        self.loops.pop()
+        f.jump(after)
+        f.place(after)
+        f.store(f.binary("add", f.load(cell, "i64"), constant("i64", step)), cell)
+        f.jump(head)
+        f.place(out)
+
+    def step(self, limits: Sequence[ast.expr]) -> int:
+        if len(limits) < 3:
+            return 1
+        try:
+            step = ast.literal_eval(limits[2])
+        except ValueError:
+            step = 0
+        if not isinstance(step, int) or step == 0:
+            self.refuse(limits[2], "a step of range that is no constant")
+        return step
+
+    def give(self, node: ast.Return, value: ast.expr | None) -> None:
+        f = self.f
+        if self.public:
+            values = value.elts if isinstance(value, ast.Tuple) else [value] if value else []
+            if len(values) < self.results:
+                self.refuse(node, f"returning {len(values)} numbers instead of {self.results}")
+            found = [self.whole(item) for item in values]
+            for number, one in enumerate(found[: self.results]):
+                f.store(one, f.at(f.parameters["returned"], number, "i64"))
+        elif value is not None:
+            given = self.value(value)
+            given = self.real(given) if self.result == "double" else given
+            if given.kind != self.result:
+                self.refuse(node, f"returning {given.kind} instead of {self.result or 'nothing'}")
+            f.finish(given)
+            f.place(f.label())
+            return
+        self.leave()
+        f.place(f.label())
+
+    def leave(self) -> None:
+        self.f.jump("quit")
+
+    # -- expressions
+
+    def value(self, node: ast.expr) -> Value:
+        """A number."""
+        match node:
+            case ast.Constant(bool() | int() | float() as number):
+                return self.number(node, number)
+            case ast.Name(name) if name in self.variables:
+                cell, kind = self.variables[name]
+                return self.f.load(cell, kind)
+            case ast.Name() | ast.Attribute():
+                return self.number(node, self.outside(node))
+            case ast.Subscript(array, index):
+                return self.element(node, self.array(array), self.whole(index))
+            case ast.BinOp(left, operation, right):
+                return self.arithmetic(node, operation, self.value(left), self.value(right))
+            case ast.UnaryOp(ast.Not(), operand):
+                return self.f.binary("xor", self.condition(operand), constant("i1", True))
+            case ast.UnaryOp(operation, operand):
+                return self.signed(node, operation, self.value(operand))
+            case ast.Compare(left, operations, others):
+                return self.comparison(left, operations, others)
+            case ast.BoolOp(operation, parts):
+                return self.logical(isinstance(operation, ast.And), parts)
+            case ast.IfExp(test, yes, no):
+                return self.choice(node, test, yes, no)
+            case ast.Call():
+                found = self.call(node)
+                if found is None:
+                    self.refuse(node, f"the value of `{ast.unparse(node)}`")
+                return found
+        self.refuse(node, f"`{ast.unparse(node)}`")
+
+    def number(self, node: ast.AST, number: object) -> Value:
+        if isinstance(number, bool):
+            return constant("i1", number)
+        if isinstance(number, int) and -(1 << 63) <= number < 1 << 63:
+            return constant("i64", number)
+        if isinstance(number, float):
+            return constant("double", number)
+        self.refuse(node, f"{number!r}")
+
+    def outside(self, node: ast.expr) -> object:
+        """What a global name or an attribute of a module stands for."""
+        match node:
+            case ast.Name(name):
+                if name in self.names:
+                    return self.names[name]
+            case ast.Attribute(owner, name):
+                module = self.outside(owner)
+                if isinstance(module, types.ModuleType):
+                    return getattr(module, name, None)
+        self.refuse(node, f"`{ast.unparse(node)}`")
+
+    def array(self, node: ast.expr) -> Array:
+        if isinstance(node, ast.Name):
+            found = self.items.get(node.id)
+            if isinstance(found, Array):
+                return found
+        self.refuse(node, f"`{ast.unparse(node)}` as an array")
+
+    def whole(self, node: ast.expr) -> Value:
+        found = self.value(node)
+        if found.kind == "double":
+            self.refuse(node, f"`{ast.unparse(node)}`, a float, as an integer")
+        return self.integer(found)
+
+    def condition(self, node: ast.expr) -> Value:
+        found = self.value(node)
+        if found.kind != "i1":
+            self.refuse(node, f"`{ast.unparse(node)}`, a number, as a condition")
+        return found
+
+    def integer(self, value: Value) -> Value:
+        return self.f.convert("zext", value, "i64") if value.kind == "i1" else value
+
+    def real(self, value: Value) -> Value:
+        value = self.integer(value)
+        return value if value.kind == "double" else self.f.convert("sitofp", value, "double")
+
+    def alike(self, a: Value, b: Value) -> tuple[Value, Value]:
+        """Both floats, or both integers."""
+        if "double" in (a.kind, b.kind):
+            return self.real(a), self.real(b)
+        return self.integer(a), self.integer(b)
+
+    def inside(self, node: ast.AST, array: Array, index: Value) -> None:
+        fine = self.f.compare("ult", index, array.length)
+        self.check(fine, node, f"the index of `{ast.unparse(node)}` is outside")
+
+    def element(self, node: ast.AST, array: Array, index: Value) -> Value:
+        f, kind = self.f, STORED[array.dtype]
+        self.inside(node, array, index)
+        return self.widened(f.load(f.at(array.pointer, index, kind), kind), array.dtype)
+
+    def widened(self, raw: Value, dtype: str) -> Value:
+        """An element as an int or a float of 64 bits."""
+        f = self.f
+        if is_float(dtype):
+            value = widen(f, raw, dtype)
+            return value if value.kind == "double" else f.convert("fpext", value, "double")
+        if raw.kind == "i64":
+            return raw
+        return f.convert("zext" if dtype in ("bool", "u8", "u16") else "sext", raw, "i64")
+
+    def comparison(
+        self, left: ast.expr, operations: Sequence[ast.cmpop], others: Sequence[ast.expr]
+    ) -> Value:
+        """a < b <= c, from the left, until one does not hold."""
+        first = self.value(left)
+        return self.compared(first, list(operations), list(others))
+
+    def compared(self, first: Value, operations: list[ast.cmpop], others: list[ast.expr]) -> Value:
+        f = self.f
+        operation = COMPARE.get(type(operations[0]))
+        if operation is None:
+            self.refuse(others[0], "`in` or `is`")
+        second = self.value(others[0])
+        a, b = self.alike(first, second)
+        if a.kind == "double":
+            how = "une" if operation == "ne" else f"o{operation}"
+        else:
+            how = operation if operation in ("eq", "ne") else f"s{operation}"
+        holds = f.compare(how, a, b)
+        if len(operations) == 1:
+            return holds
+
+        def more() -> list[Value]:
+            return [self.compared(second, operations[1:], others[1:])]
+
+        return f.either(holds, more, lambda: [constant("i1", False)])[0]
+
+    def logical(self, both: bool, parts: Sequence[ast.expr]) -> Value:
+        """`and` and `or`, which look no further than they must."""
+        f = self.f
+        first = self.condition(parts[0])
+        if len(parts) == 1:
+            return first
+
+        def rest() -> list[Value]:
+            return [self.logical(both, parts[1:])]
+
+        def known() -> list[Value]:
+            return [constant("i1", not both)]
+
+        return f.either(first, *((rest, known) if both else (known, rest)))[0]
+
+    def choice(self, node: ast.IfExp, test: ast.expr, yes: ast.expr, no: ast.expr) -> Value:
+        kinds: list[Kind] = []
+
+        def side(expression: ast.expr) -> list[Value]:
+            found = self.value(expression)
+            kinds.append(found.kind)
+            if kinds[0] != found.kind:
+                self.refuse(node, "a choice between two types")
+            return [found]
+
+        return self.f.either(self.condition(test), lambda: side(yes), lambda: side(no))[0]
+
+    def signed(self, node: ast.AST, operation: ast.unaryop, value: Value) -> Value:
+        f = self.f
+        match operation:
+            case ast.USub():
+                if value.kind == "double":
+                    return f.emit("double", 1, f"fneg double {value.text}")
+                return self.arithmetic(node, ast.Sub(), constant("i64", 0), value)
+            case ast.UAdd():
+                return value if value.kind == "double" else self.integer(value)
+            case ast.Invert() if value.kind != "double":
+                return f.binary("xor", self.integer(value), constant("i64", -1))
+        self.refuse(node, "this sign")
+
+    def arithmetic(self, node: ast.AST, operation: ast.operator, a: Value, b: Value) -> Value:
+        f = self.f
+        if isinstance(operation, ast.BitAnd | ast.BitOr | ast.BitXor):
+            word = {ast.BitAnd: "and", ast.BitOr: "or", ast.BitXor: "xor"}[type(operation)]
+            if a.kind == b.kind == "i1":
+                return f.binary(word, a, b)
+            if "double" not in (a.kind, b.kind):
+                return f.binary(word, self.integer(a), self.integer(b))
+        if isinstance(operation, ast.Div):
+            a, b = self.real(a), self.real(b)
+            self.check(f.compare("une", b, constant("double", 0)), node, "a division by zero")
+            return f.binary("fdiv", a, b)
+        a, b = self.alike(a, b)
+        words = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul"}
+        if type(operation) in words:
+            word = words[type(operation)]
+            return (
+                f.binary(f"f{word}", a, b) if a.kind == "double" else self.exact(node, word, a, b)
+            )
+        if a.kind != "double":
+            match operation:
+                case ast.FloorDiv() | ast.Mod():
+                    return self.divided(node, a, b, isinstance(operation, ast.Mod))
+                case ast.LShift() | ast.RShift():
+                    return self.shifted(node, a, b, isinstance(operation, ast.LShift))
+        self.refuse(node, f"`{ast.unparse(node)}`")
+
+    def exact(self, node: ast.AST, word: str, a: Value, b: Value) -> Value:
+        """A sum, difference or product of 64 bits, or a fault."""
+        f = self.f
+        name = f"llvm.s{word}.with.overflow.i64"
+        f.module.declarations.add(f"declare {{ i64, i1 }} @{name}(i64, i64)")
+        pair = f.emit("", 1, f"call {{ i64, i1 }} @{name}(i64 {a.text}, i64 {b.text})").text
+        value = f.emit("i64", 1, f"extractvalue {{ i64, i1 }} {pair}, 0")
+        over = f.emit("i1", 1, f"extractvalue {{ i64, i1 }} {pair}, 1")
+        fine = f.binary("xor", over, constant("i1", True))
+        self.check(fine, node, f"`{ast.unparse(node)}` has more than 64 bits")
+        return value
+
+    def divided(self, node: ast.AST, a: Value, b: Value, rest: bool) -> Value:
+        """Rounded down, as Python does."""
+        f, zero_ = self.f, constant("i64", 0)
+        self.check(f.compare("ne", b, zero_), node, "a division by zero")
+        least = f.compare("ne", a, constant("i64", -(1 << 63)))
+        fine = f.binary("or", least, f.compare("ne", b, constant("i64", -1)))
+        self.check(fine, node, f"`{ast.unparse(node)}` has more than 64 bits")
+        quotient, left = f.binary("sdiv", a, b), f.binary("srem", a, b)
+        unlike = f.compare("slt", f.binary("xor", left, b), zero_)
+        down = f.binary("and", unlike, f.compare("ne", left, zero_))
+        if rest:
+            return f.select(down, f.binary("add", left, b), left)
+        return f.binary("sub", quotient, f.convert("zext", down, "i64"))
+
+    def shifted(self, node: ast.AST, a: Value, b: Value, left: bool) -> Value:
+        f = self.f
+        fine = f.compare("ult", b, constant("i64", 64))
+        self.check(fine, node, f"`{ast.unparse(node)}` shifts by less than 0 or more than 63")
+        if not left:
+            return f.binary("ashr", a, b)
+        value = f.binary("shl", a, b)
+        same = f.compare("eq", f.binary("ashr", value, b), a)
+        self.check(same, node, f"`{ast.unparse(node)}` has more than 64 bits")
+        return value
+
+    # -- calls
+
+    def call(self, node: ast.Call) -> Value | None:
+        """Another function, or one of the few of Python's own."""
+        if node.keywords:
+            self.refuse(node, "a keyword argument")
+        if isinstance(node.func, ast.Name) and node.func.id not in self.names:
+            return self.builtin(node, node.func.id)
+        target = self.outside(node.func)
+        if not isinstance(target, types.FunctionType):
+            self.refuse(node, f"`{ast.unparse(node.func)}`")
+        name, result = self.library.function(target)
+        kinds, _ = annotated(target)
+        if len(kinds) != len(node.args):
+            self.refuse(node, f"{len(node.args)} arguments instead of {len(kinds)}")
+        given = [self.argument(a, k) for a, k in zip(node.args, kinds, strict=True)]
+        words = [*(word for words in given for word in words), "ptr %fault"]
+        return self.called(name, result, words)
+
+    def called(self, name: str, result: Kind, words: Sequence[str]) -> Value | None:
+        f = self.f
+        text = f"call {result or 'void'} @{name}({', '.join(words)})"
+        found = f.emit(result, 1, text) if result else None
+        if not result:
+            f.line(text)
+        fault = f.load(f.parameters["fault"], "i64")
+        good = f.label()
+        f.branch(f.compare("eq", fault, constant("i64", 0)), good, "quit")
+        f.place(good)
+        return found
+
+    def argument(self, node: ast.expr, kind: Kind) -> list[str]:
+        if kind[:1] == "[":
+            array = self.array(node)
+            if array.dtype != kind[1:-1]:
+                self.refuse(node, f"an array of {array.dtype} instead of {kind[1:-1]}")
+            return [f"ptr {array.pointer.text}", f"i64 {array.length.text}"]
+        value = self.value(node)
+        if kind == "double":
+            value = self.real(value)
+        if kind == "i64" and value.kind == "i1":
+            value = self.integer(value)
+        if value.kind != kind:
+            self.refuse(node, f"`{ast.unparse(node)}` as an argument of this type")
+        return [f"{kind} {value.text}"]
+
+    def builtin(self, node: ast.Call, name: str) -> Value:
+        f = self.f
+        match name, node.args:
+            case "len", [array]:
+                return self.array(array).length
+            case "int", [value]:
+                return self.whole(value)
+            case "float", [value]:
+                return self.real(self.value(value))
+            case "abs", [value]:
+                found = self.value(value)
+                if found.kind == "double":
+                    return f.intrinsic("fabs", [found])
+                negative = f.compare("slt", found, constant("i64", 0))
+                other = self.signed(node, ast.USub(), self.integer(found))
+                return f.select(negative, other, found)
+            case (("min" | "max"), [left, right]):
+                a, b = self.alike(self.value(left), self.value(right))
+                how = "lt" if name == "min" else "gt"
+                word = f"o{how}" if a.kind == "double" else f"s{how}"
+                return f.select(f.compare(word, b, a), b, a)
+        self.refuse(node, f"`{ast.unparse(node)}`")
+
+
+def reading(target: ast.expr) -> ast.expr:
+    """A target of an assignment as an expression."""
+    match target:
+        case ast.Name(name):
+            return ast.Name(name, ast.Load())
+        case ast.Subscript(value, index):
+            return ast.Subscript(value, index, ast.Load())
+    return target
+
+
+def zero(kind: Kind) -> Value | None:
+    return constant(kind, 0) if kind else None

@@ -1,0 +1,58 @@
+"""Every instruction that comes with InfinISA: native code equals the interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from infinisa.isa import language as L
+from infinisa.isa.errors import LanguageError
+from infinisa.isa.instruction import Instruction, step_of
+from infinisa.plugins.manager import load
+from infinisa.runtime.interpreter import interpret
+
+
+def _neighbour(name: str) -> ModuleType:
+    """A test module beside this one: pytest's import mode knows no packages of tests."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+session = _neighbour("test_session")
+
+
+def pieces() -> Iterator[Instruction]:
+    for made in load().library.values():
+        if made.opaque:
+            continue
+        yield made
+        if made.accumulation is not None:
+            step, finish = step_of(made)
+            yield from [step] if step.name != made.name else []
+            yield from [finish] if finish is not None else []
+
+
+@pytest.mark.parametrize("meaning", list(pieces()), ids=lambda meaning: meaning.name)
+def test_an_instruction_of_the_library(meaning: Instruction) -> None:
+    """Axes of 18 to 22 positions: a vector and a rest."""
+    nodes = list(L.walk(meaning.outputs))
+    axes = sorted({axis for node in [*nodes, *meaning.operands] for axis in node.axes})
+    hidden = {axis for _, axis in meaning.windows}
+    sizes = {a: 18 + 2 * (i % 3) for i, a in enumerate(axes) if a not in hidden}
+    sizes |= {n.axis: len(n.xs) for n in nodes if isinstance(n, L.Stack)}
+    program = session.program_of(meaning, sizes)
+    arrays = session.arrays_for(program)
+    try:
+        interpret(program, {meaning.name: meaning}, arrays)
+    except LanguageError as error:
+        pytest.skip(f"not by itself: {error}")
+
+    session.check(program, {meaning.name: meaning}, arrays, tolerance=3e-5)
