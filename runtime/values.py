@@ -111,7 +111,8 @@ class Memory:
             return self.tensors[buffer.name]
         offset = buffer.address + slot(buffer, ranges) * buffer.pitch
         dtype = DTYPES[buffer.dtype].numpy
-        return np.ndarray(buffer.shape, dtype, self.chip(buffer.memory, core), offset)
+        chip = self.chip(buffer.memory, core)
+        return chip[offset : offset + buffer.bytes].view(dtype).reshape(buffer.shape)
 
     def read(self, operand: Operand, ranges: Mapping[str, Piece], core: int) -> Array:
         """The region of an operand; positions outside read as its fill."""
