@@ -1,5 +1,7 @@
 """Programs as text: readable, the same program again, and errors that name line and expectation."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -19,8 +21,9 @@ from infinisa.isa.program import (
     Repeat,
     Term,
 )
+from infinisa.isa.verify import verify
 from tests.isa.anything import anything
-from tests.isa.programs import programs
+from tests.isa.programs import LIBRARY, TINY, programs
 
 TEXT = """\
 program attention for edge
@@ -208,3 +211,13 @@ def test_loops_may_not_be_endlessly_deep() -> None:
     assert str(caught.value) == (
         "file, line 69: expected at most 64 loops inside each other, not 'for'"
     )
+
+
+def test_the_program_in_the_documentation_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "programs.md").read_text("utf-8")
+    text = page.split("```\n")[1]
+
+    program = parse_text(text, "programs.md")
+
+    assert to_text(program) == text
+    assert verify(program, TINY, LIBRARY) == 4

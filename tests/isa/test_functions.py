@@ -25,7 +25,8 @@ def test_erf_is_that_of_the_library(x: float) -> None:
 
 def test_erf_has_its_limits() -> None:
     for dtype in (np.float32, np.float64):
-        found = erf(np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 40, 1e-30], dtype))
+        with np.errstate(invalid="ignore"):
+            found = erf(np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 40, 1e-30], dtype))
         assert found.dtype == dtype
         assert found[2:4].tolist() == [1, -1]
         assert np.isnan(found[4])
