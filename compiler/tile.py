@@ -53,7 +53,7 @@ class Effort(NamedTuple):
     best: int = 0
 
 
-COARSE, FINE = Effort(2), Effort(4, finest=1000, best=3)
+COARSE, FINE = Effort(2), Effort(3, finest=1000, best=2)
 
 
 def schedule(
