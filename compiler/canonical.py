@@ -69,7 +69,11 @@ class Canonical:
 MOST_PASSES = 3
 
 
-def canonical(roots: Iterable[Node], sizes: Mapping[Axis, int] | None = None) -> Canonical:
+def canonical(
+    roots: Iterable[Node],
+    sizes: Mapping[Axis, int] | None = None,
+    rules: Sequence[Rule] | None = None,
+) -> Canonical:
     """The canonical form of values; `sizes` are the axes whose extent is a known number.
 
     A pass may leave a value with one user that had several, so that more rules apply.
@@ -77,7 +81,7 @@ def canonical(roots: Iterable[Node], sizes: Mapping[Axis, int] | None = None) ->
     roots = tuple(roots)
     made = {node: node for node in walk(roots)}
     for _ in range(MOST_PASSES):
-        found = one_pass(roots, sizes or {})
+        found = one_pass(roots, sizes or {}, rules=BOOKKEEPING if rules is None else rules)
         made = {node: found.made.get(form, form) for node, form in made.items()} | {
             node: form for node, form in found.made.items() if node not in made
         }
@@ -92,6 +96,7 @@ def one_pass(
     sizes: Mapping[Axis, int],
     settled: dict[Node, Node] | None = None,
     shared: Iterable[Node] = (),
+    rules: Sequence[Rule] = (),
 ) -> Canonical:
     """Apply the rules from the leaves up, once.
 
@@ -100,7 +105,7 @@ def one_pass(
     """
     roots = tuple(roots)
     made: ChainMap[Node, Node] = ChainMap({}, settled or {})
-    rewriter = _Rewriter(Facts(sizes, set(shared)), _users(roots, made), made)
+    rewriter = _Rewriter(Facts(sizes, set(shared)), _users(roots, made), made, rules)
     return Canonical(tuple(rewriter.rewrite(root) for root in roots), rewriter.made)
 
 
@@ -123,8 +128,14 @@ def _users(roots: Sequence[Node], settled: Mapping[Node, Node]) -> dict[Node, in
 class _Rewriter:
     """Applies the rules from the leaves up; what a rule makes is rewritten in turn."""
 
-    def __init__(self, facts: Facts, users: Mapping[Node, int], made: ChainMap[Node, Node]) -> None:
-        self.facts, self.users, self.made = facts, users, made
+    def __init__(
+        self,
+        facts: Facts,
+        users: Mapping[Node, int],
+        made: ChainMap[Node, Node],
+        rules: Sequence[Rule],
+    ) -> None:
+        self.facts, self.users, self.made, self.rules = facts, users, made, rules
 
     def rewrite(self, root: Node) -> Node:
         stack = [root]
@@ -148,7 +159,7 @@ class _Rewriter:
             node = node.rebuild(children)
         if isinstance(node, Scan):
             node = self.scan(node)
-        for rule in RULES:
+        for rule in self.rules:
             new = rule(node, self.facts)
             if new is not None and new is not node and set(new.axes) == set(node.axes):
                 return self.rewrite(new if new.dtype == node.dtype else Cast(new, node.dtype))
@@ -156,7 +167,7 @@ class _Rewriter:
 
     def scan(self, node: Scan) -> Scan:
         body = node.body
-        inner = canonical((*body.next, *body.emits), self.facts.sizes).roots
+        inner = canonical((*body.next, *body.emits), self.facts.sizes, self.rules).roots
         cut = len(body.next)
         body = Recurrence(
             body.axis, body.states, body.slices, inner[:cut], inner[cut:], body.reverse
@@ -179,6 +190,29 @@ def is_number(node: Node) -> bool:
         case Cast(x, _):
             return is_number(x)
     return False
+
+
+def number_of(
+    node: Node, values: Mapping[str, float | int], sizes: Mapping[Axis, int]
+) -> float | None:
+    """A number, if everything in it is known."""
+    match node:
+        case Constant(value):
+            return value
+        case Immediate(name, _):
+            return values.get(name)
+        case Size(axis):
+            return sizes.get(axis) or None
+        case Cast(x, _):
+            return number_of(x, values, sizes)
+        case Map(function, arguments):
+            given = [number_of(argument, values, sizes) for argument in arguments]
+            known = [np.float64(value) for value in given if value is not None]
+            if len(known) < len(given):
+                return None
+            with np.errstate(all="ignore"):
+                return float(FUNCTIONS[function].numpy(*known))
+    raise AssertionError(node)
 
 
 def parts(node: Node, function: str, shared: Iterable[Node] = ()) -> list[Node]:
@@ -483,12 +517,11 @@ def _scaled(x: Node, facts: Facts) -> tuple[Node, Node]:
 
 
 def contraction(node: Node, facts: Facts) -> Node | None:
-    """sum(a * b, k)  →  dot(a, b, k), where both have k"""
+    """sum(a * b, k)  →  dot(a, b, k), where both have k and are not the same"""
     match node:
-        case Reduce("sum", Map("multiply") as x, over):
-            number, rest = separated(x, "multiply", facts.shared)
-            if len(rest) == 2 and _is(number, 1) and all({*over} <= {*r.axes} for r in rest):
-                return Dot(rest[0], rest[1], over)
+        case Reduce("sum", Map("multiply", (a, b)) as x, over) if x not in facts.shared:
+            if a is not b and {*over} <= {*a.axes} & {*b.axes}:
+                return Dot(a, b, over)
     return None
 
 
@@ -706,6 +739,22 @@ RULES: tuple[Rule, ...] = (
     whole_stack,
     cast_twice,
 )
+
+
+BOOKKEEPING: tuple[Rule, ...] = (
+    known_size,
+    folded,
+    widened,
+    merged_reduction,
+    contraction,
+    view_without_effect,
+    view_of_view,
+    view_of_stack,
+    view_inwards,
+    whole_stack,
+    cast_twice,
+)
+"""The rules that leave the algebra as it was written."""
 
 
 def leaves_of(node: Node) -> tuple[Input, ...]:

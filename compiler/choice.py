@@ -38,6 +38,9 @@ from .match import Finder, Match
 CALL = 64
 """Cycles that every call costs besides its work, so that few large instructions win."""
 
+ISSUE = 8
+"""Cycles that every issue costs besides its work: one for each turn of the loops outside."""
+
 
 # ---------------------------------------------------------------- machines
 
@@ -120,7 +123,7 @@ class Choosing:
         )  # fmt: skip
         one = {axis: 1 if axis in match.loops else self.sizes[axis] for axis in match.axes}
         busy, _ = issue_cycles(match.meaning, opcode, unit, one)
-        busy = int(busy) * self.volume(match.loops)
+        busy = (int(busy) + ISSUE) * self.volume(match.loops)
         values = [*match.leaves, *(root for root in match.roots if root is not None)]
         return CALL + busy / unit.count + self.traffic(values)
 

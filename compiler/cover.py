@@ -21,7 +21,7 @@ from .coverage import Coverage
 from .draft import Drafting
 from .graph import Graph, Model
 from .lower import lower
-from .match import Finder, Match, Syntactic
+from .match import Finder, Match, Meaning
 from .surroundings import Surroundings
 from .uncovered import uncovered
 
@@ -65,7 +65,7 @@ def cover_and_report(
     *,
     form: Canonical | None = None,
     opcodes: dict[object, Opcode] | None = None,
-    finder: MakeFinder = Syntactic,
+    finder: MakeFinder = Meaning,
 ) -> tuple[Covered, Coverage]:
     """As `cover`, and what covers what.
 
@@ -77,10 +77,11 @@ def cover_and_report(
     run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
     choosing = Choosing(machine, library, graph.sizes(), run_time)
     names = canonical_names(graph, form)
+    ranges = {e.axis: (e.start, e.length, e.most) for e in graph.extents}
     layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
 
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
-        around = Surroundings.of(roots, choosing.sizes, fixed_sizes(graph))
+        around = Surroundings.of(roots, choosing.sizes, ranges)
         selection = Selection(finder(choosing.usable(), around), choosing, around.users)
         selection.settle(roots)
         if (node := selection.blame(roots)) is not None:

@@ -23,7 +23,7 @@ from infinisa.isa.language import (
 from infinisa.isa.machine import Unit
 from infinisa.isa.program import Count, Opcode
 
-from .bind import number_of
+from .canonical import number_of
 from .calls import Access, Call, Covered, Index, Tensor
 from .choice import Choosing, tile_limit, unit_for
 from .coverage import Coverage, Share

@@ -34,9 +34,8 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .bind import number_of
 from .calls import Access, Covered, Index, Tensor
-from .canonical import canonical, is_number
+from .canonical import canonical, is_number, number_of
 from .choice import invariants, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index

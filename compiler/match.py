@@ -1,37 +1,40 @@
-"""Where an instruction computes what a node of a graph computes, by comparing canonical forms.
+"""Where an instruction computes what a value of a graph is: found by what both compute.
 
-An operand stands for any value, an immediate for any number; sums and products match in any order.
-What else could say the same, such as comparing values, is another `Finder`.
+Each cone of a root (`cones.py`) gets names of its own (`local.py`). Of the instructions with as
+many operands and the same kinds of functions those are tried whose axes fit (`bind.py`), and the
+oracle (`oracle.py`) decides by values. Equal cones are asked about once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from infinisa.isa.dtypes import is_float, promote
+from infinisa.isa.errors import LanguageError
 from infinisa.isa.instance import instance
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
     Axis,
-    Cast,
     Constant,
     Dot,
     Input,
     Map,
     Node,
+    View,
+    refine,
     substitute,
     union,
-    walk,
 )
 
-from .bind import bind_axes, solve_numbers
-from .canonical import NEUTRAL, combined, label, one_pass, separated
-from .partial import Partial
-from .pattern import Pattern, above_contractions, head, patterns
+from .bind import Binding, bindings
+from .cones import BOUNDARIES, Cone, Cones, seen_through
+from .local import Local, localised
+from .oracle import NEAR, Question, distance, same
+from .pattern import Pattern, feature, patterns
 from .surroundings import Surroundings
-from .unify import Unifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Match:
     immediates  its numbers
     inner       the nodes it computes
     meaning     the instance: over the graph's axes
+    points      at how many points it was found equal
     """
 
     instruction: Instruction
@@ -55,6 +59,7 @@ class Match:
     immediates: Mapping[str, float | int]
     inner: frozenset[Node]
     meaning: Instruction = field(repr=False)
+    points: int = 0
 
     def __str__(self) -> str:
         leaves = ", ".join(
@@ -76,192 +81,223 @@ class Finder(Protocol):
     def __call__(self, root: Node) -> Iterable[Match]: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Cone:
-    """What lies under a node, as far as patterns reach: nodes in a fixed order, and a key that
-    two cones share if they differ only in what lies below.
+@dataclass(frozen=True)
+class Hit:
+    """A pattern that computes a cone, in local names; `others` are its further results."""
 
-    reach  how many operations deep patterns go, and how many below a contraction (-1: none has one)
-    """
-
-    nodes: tuple[Node, ...]
-    heads: frozenset[str]
-    key: tuple[object, ...]
-
-    @staticmethod
-    def of(root: Node, reach: tuple[int, int], around: Surroundings) -> Cone:
-        deep, below = reach
-        left = {root: deep}
-        order = [root]
-        for node in order:
-            if isinstance(node, Dot):
-                left[node] = min(left[node], below + 1)
-            function = node.function if isinstance(node, Map) else ""
-            for child in node.children if left[node] > 0 else ():
-                same = function in NEUTRAL and getattr(child, "function", "") == function
-                same = same and child not in around.shared
-                kept = left[node] if same or isinstance(child, Cast) else left[node] - 1
-                if child not in left:
-                    order.append(child)
-                left[child] = max(left.get(child, -1), kept)
-        number = {node: n for n, node in enumerate(order)}
-        key = []
-        for node in order:
-            inside = left[node] > 0
-            users = around.users.get(node, frozenset())
-            mine = sorted(number[u] for u in users if u is not None and u in number)
-            children = tuple(number[c] for c in node.children) if inside else ()
-            what = label(node) if inside and not isinstance(node, Input) else ""
-            flags = len(mine) < len(users), node in around.free, isinstance(node, Constant)
-            key.append((what, node.axes, node.dtype, children, tuple(mine), *flags))
-        return Cone(tuple(order), frozenset(head(node) for node in order), tuple(key))
+    pattern: Pattern
+    binding: Binding
+    immediates: Mapping[str, float]
+    points: int
+    others: Mapping[int, Node]
 
 
-class Syntactic:
-    """The finder that compares canonical forms. It remembers what it found, so that the layers of
-    a model after the first cost little."""
+class Meaning:
+    """The finder that compares what instructions and cones compute."""
 
     def __init__(self, library: Iterable[Instruction], around: Surroundings) -> None:
         self.around = around
-        self.by_head: dict[str, list[Pattern]] = {}
-        for pattern in patterns(tuple(library)):
-            for name in pattern.heads:
-                self.by_head.setdefault(name, []).append(pattern)
-        self.known: dict[tuple[object, ...], tuple[Cone, list[tuple[Pattern, Match]]]] = {}
-        self.under: dict[Node, frozenset[Node]] = {}
+        self.by_shape: dict[tuple[int, int], list[Pattern]] = {}
+        known = patterns(tuple(library))
+        for pattern in known:
+            self.by_shape.setdefault((len(pattern.operands), pattern.features), []).append(pattern)
+        widest = max((len(pattern.operands) for pattern in known), default=0)
+        self.results = max((1 + len(pattern.others) for pattern in known), default=1)
+        self.views = any(isinstance(pattern.local.root, View) for pattern in known)
+        self.cones = Cones(around, widest, self.results, feature)
+        self.known: dict[object, list[Hit]] = {}
+        self.found: dict[Node, list[Match]] = {}
+        self.near: dict[tuple[Node, str], float] = {}
 
-    def __call__(self, root: Node) -> Iterator[Match]:
-        name = head(root)
-        if name not in self.by_head:
-            return
-        near = {head(node) for node in above_contractions(root)}
-        likely = [pattern for pattern in self.by_head[name] if pattern.near <= near]
-        if not likely:
-            return
-        reach = max(p.depth for p in likely), max(p.depth_below_contractions for p in likely)
-        cone = Cone.of(root, reach, self.around)
-        key = reach, cone.key
-        if key not in self.known:
-            self.known[key] = cone, list(self.search(root, cone, likely))
-        first, found = self.known[key]
-        for pattern, match in found:
-            again = match if first.nodes == cone.nodes else self.moved(pattern, match, first, cone)
-            if again is not None:
-                yield again
+    def __call__(self, root: Node) -> list[Match]:
+        if root not in self.found:
+            self.found[root] = list(self.search(root))
+        return self.found[root]
 
-    def search(
-        self, root: Node, cone: Cone, likely: Iterable[Pattern]
-    ) -> Iterator[tuple[Pattern, Match]]:
+    def search(self, root: Node) -> Iterator[Match]:
+        if isinstance(root, BOUNDARIES) or seen_through(root) is not root:
+            return
+        if isinstance(root, View) and not self.views:
+            return
         seen = set()
-        for pattern in likely:
-            if not pattern.wanted <= cone.heads:
+        cones = ((cone, dict[Node, Node]()) for cone in self.cones.under(root, self.wanted))
+        for cone, known in itertools.chain(cones, self.apart(root)):
+            for match in self.matches(cone):
+                leaves = tuple(known.get(leaf, leaf) for leaf in match.leaves)
+                match = replace(match, leaves=leaves)
+                key = (match.instruction, match.leaves, *match.immediates.values())
+                if key not in seen:
+                    seen.add(key)
+                    yield match
+
+    def wanted(self, leaves: int, features: int, exposed: int) -> bool:
+        return any(p.others or not exposed for p in self.by_shape.get((leaves, features), ()))
+
+    def apart(self, root: Node) -> Iterator[tuple[Cone, dict[Node, Node]]]:
+        """A single operation that reads a number as an operand, or one value as two, with what
+        each leaf of the cone is."""
+        children = root.children
+        numbers = [child for child in children if isinstance(child, Constant)]
+        if len(numbers) == len(children) or not isinstance(root, Map | Dot):
+            return
+        if numbers or len(set(children)) < len(children):
+            given = {
+                Input(f"argument {n}", child.axes, child.dtype): child
+                for n, child in enumerate(children)
+            }
+            written = root.rebuild(tuple(given))
+            yield Cone(root, tuple(given), (root,), {root: written}, ()), dict(given)
+
+    def matches(self, cone: Cone) -> Iterator[Match]:
+        local = localised(cone.root, cone.leaves, cone.inner, cone.groups, self.around.alike)
+        if local is None:
+            return
+        exposed = tuple(local.nodes[node] for node in cone.exposed)
+        sizes = {axis: self.around.sizes[outer] for axis, outer in local.axes.items()}
+        types = tuple(leaf.dtype for leaf in cone.leaves)
+        key = local.root, local.leaves, tuple(sizes.values()), types, exposed
+        if key not in self.known:
+            question = Question(local, sizes)
+            self.known[key] = list(self.hits(question, types, cone, exposed))
+        for hit in self.known[key]:
+            match = self.match(hit, cone, local)
+            if match is not None:
+                yield match
+
+    # -- one cone, in local names
+
+    def hits(
+        self, question: Question, types: tuple[str, ...], cone: Cone, exposed: tuple[Node, ...]
+    ) -> Iterator[Hit]:
+        features = 0
+        for node in cone.inner:
+            features |= feature(node)
+        local = question.local
+        for pattern in self.by_shape.get((len(cone.leaves), features), ()):
+            if len(pattern.others) < len(exposed):
                 continue
-            for partial in Unifier(pattern, self.around)(root):
-                found = self.complete(pattern, partial, root)
-                if found is not None:
-                    key = (found.instruction, found.leaves, *found.immediates.values())
-                    if key not in seen:
-                        seen.add(key)
-                        yield pattern, found
+            operands = [pattern.instruction.operands[n] for n in pattern.operands]
+            accepts = [[_accepts(operand.type, kind) for kind in types] for operand in operands]
+            done = set()
+            for binding in bindings(local, pattern.local, accepts):
+                axes = tuple(binding.axes.items())
+                if axes in done:
+                    continue
+                hit = self.hit(question, pattern, binding, exposed)
+                if hit is not None:
+                    done.add(axes)
+                    yield hit
 
-    def moved(self, pattern: Pattern, match: Match, old: Cone, new: Cone) -> Match | None:
-        """A match in another cone with the same key."""
-        known = dict(zip(old.nodes, new.nodes, strict=True))
-        leaves = tuple(transplanted(leaf, known) for leaf in match.leaves)
-        roots = self.roots(pattern, match.meaning, leaves, new.nodes[0])
-        if roots is None:
+    def hit(
+        self, question: Question, pattern: Pattern, binding: Binding, exposed: tuple[Node, ...]
+    ) -> Hit | None:
+        """Whether a pattern computes the cone, read this way."""
+        try:
+            written = over_axes(pattern, binding, question.local)
+        except LanguageError:
+            return None  # it cannot be said of these axes
+        root = written[0]
+        answer, apart = same(question, root, pattern.instruction.immediates)
+        if answer is None:
+            if 0 < apart < NEAR:
+                key = question.local.root, pattern.instruction.name
+                self.near[key] = min(apart, self.near.get(key, NEAR))
             return None
-        inner = frozenset(transplanted(node, known) for node in match.inner)
-        if len(roots) > 1 and self.needed_outside(inner, leaves, roots):
+        if not question.matters:
             return None
-        return replace(match, leaves=leaves, roots=roots, inner=inner)
+        others = dict(zip(pattern.others, written[1:], strict=True))
+        yielded = self.yielded(question, others, exposed, answer.immediates)
+        if yielded is None:
+            return None
+        return Hit(pattern, binding, answer.immediates, answer.points, yielded)
 
-    def complete(self, pattern: Pattern, partial: Partial, root: Node) -> Match | None:
-        """A match, if axes and numbers fit and nobody else needs what is inside."""
-        instruction = pattern.instruction
-        axes = bind_axes(instruction, partial, root)
-        if axes is None:
+    def yielded(
+        self,
+        question: Question,
+        others: Mapping[int, Node],
+        exposed: tuple[Node, ...],
+        immediates: Mapping[str, float],
+    ) -> dict[int, Node] | None:
+        """Which further result is which exposed value; None if one is none."""
+        found: dict[int, Node] = {}
+        for node in exposed:
+            part = Question(
+                Local(node, question.local.leaves, question.local.axes, question.local.roles, {}),
+                question.sizes,
+            )
+            for number, other in others.items():
+                if number not in found and set(other.axes) == set(node.axes):
+                    probes = list(question.probes(False))[:3]
+                    part.lengths.update(question.lengths)
+                    if all(
+                        distance(part.asked(node, arrays), part.asked(other, arrays, immediates))
+                        == 0
+                        for arrays in (question.value(probe)[0] for probe in probes)
+                    ):
+                        found[number] = node
+                        break
+            else:
+                return None
+        return found
+
+    # -- in the graph
+
+    def match(self, hit: Hit, cone: Cone, local: Local) -> Match | None:
+        """A hit in terms of the graph; None if its axes or types do not fit there."""
+        pattern, instruction = hit.pattern, hit.pattern.instruction
+        axes: dict[Axis, tuple[Axis, ...]] = {}
+        for ours, theirs in hit.binding.axes.items():
+            found = tuple(local.axes[axis] for axis in theirs)
+            name = pattern.local.axes[ours]
+            if axes.setdefault(name, found) != found or len(set(found)) < len(found):
+                return None
+        for axis in instruction.axes:
+            axes.setdefault(axis, ())
+        loops = tuple(local.axes[axis] for axis in hit.binding.loops)
+        if set(loops) & set(union(axes.values())):
             return None
-        binding, loops = axes
-        numbers = solve_numbers(instruction, partial, binding, self.around)
-        if numbers is None:
+        if any(len(axes[axis]) != 1 for axis in instruction.indexed if axis in axes):
             return None
-        leaves = tuple(partial.leaves[operand.name] for operand in instruction.operands)
-        operands = [
+        leaves: list[Node] = [Constant(0.0)] * len(instruction.operands)
+        for number, leaf in zip(pattern.operands, hit.binding.leaves, strict=True):
+            leaves[number] = cone.leaves[leaf]
+        for number, value in pattern.neutral.items():
+            leaves[number] = Constant(value)
+        given = [
             Input(operand.name, leaf.axes, leaf.dtype)
             for operand, leaf in zip(instruction.operands, leaves, strict=True)
         ]
-        meaning = instance(instruction, binding, operands, numbers)
-        roots = self.roots(pattern, meaning, leaves, root)
-        if roots is None or self.needed_outside(partial.inner, leaves, roots):
+        numbers = {i.name: i.default for i in instruction.immediates} | dict(hit.immediates)
+        try:
+            meaning = instance(instruction, axes, given, numbers)
+        except LanguageError:
             return None
-        return Match(instruction, roots, leaves, binding, loops, numbers, partial.inner, meaning)
-
-    def roots(
-        self, pattern: Pattern, meaning: Instruction, leaves: Sequence[Node], root: Node
-    ) -> tuple[Node | None, ...] | None:
-        """The node of each output; None if the result is not of the root's axes and type."""
-        found: list[Node | None] = []
-        for number, output in enumerate(meaning.outputs):
-            if number == pattern.output:
-                if set(output.axes) != set(root.axes) or not _same_type(output, root):
-                    return None
-                found.append(root)
-            else:
-                found.append(self.other_root(output, meaning, leaves))
-        return tuple(found)
-
-    def other_root(self, output: Node, meaning: Instruction, leaves: Sequence[Node]) -> Node | None:
-        """The node of the graph that a further output yields, if there is one and no operand
-        depends on it."""
-        known: dict[Node, Node] = dict(zip(meaning.operands, leaves, strict=True))
-        known |= {i: Constant(i.default) for i in meaning.immediates}
-        written = substitute([output], known)
-        settled = self.around.itself | {leaf: leaf for leaf in leaves}
-        (form,) = one_pass(written, self.around.fixed, settled, self.around.shared).roots
-        if form not in self.around.users or any(form in self.below(leaf) for leaf in leaves):
+        output = meaning.outputs[pattern.output]
+        if set(output.axes) != set(cone.root.axes) or not _same_type(output, cone.root):
             return None
-        return form
-
-    def below(self, node: Node) -> frozenset[Node]:
-        if node not in self.under:
-            self.under[node] = frozenset(walk([node]))
-        return self.under[node]
-
-    def needed_outside(
-        self, inner: frozenset[Node], leaves: Sequence[Node], roots: Sequence[Node | None]
-    ) -> bool:
-        """Whether a value inside the cone has users outside it."""
-        for node in inner:
-            if node in roots or node in self.around.free or node in leaves:
-                continue
-            users = self.around.users.get(node, frozenset())
-            if len(users) == 1 and None not in users:
-                continue  # its user may be a chain that is regrouped here
-            if any(user is None or not self._inside(user, inner) for user in users):
-                return True
-        return False
-
-    def _inside(self, user: Node, inner: frozenset[Node]) -> bool:
-        if user in inner:
-            return True
-        chain = isinstance(user, Cast) or (isinstance(user, Map) and user.function in NEUTRAL)
-        if not chain:
-            return False  # parts of a chain are not listed one by one
-        users = self.around.users.get(user, frozenset())
-        return bool(users) and all(u is not None and self._inside(u, inner) for u in users)
+        here = {made: node for node, made in local.nodes.items() if node in cone.exposed}
+        roots = [
+            cone.root if n == pattern.output else here.get(hit.others.get(n, Constant(0)))
+            for n in range(len(instruction.outputs))
+        ]
+        return Match(
+            instruction, tuple(roots), tuple(leaves), axes, loops, numbers,
+            frozenset(cone.inner), meaning, hit.points,
+        )  # fmt: skip
 
 
-def transplanted(node: Node, known: Mapping[Node, Node]) -> Node:
-    """A node of one cone, or a sum or product of its nodes, in another."""
-    if node in known:
-        return known[node]
-    if isinstance(node, Map) and node.function in NEUTRAL:
-        parts_ = [transplanted(part, known) for part in node.arguments]
-        whole = Map(node.function, tuple(parts_))
-        number, rest = separated(whole, node.function, set(known.values()))
-        return combined(node.function, number, rest)
-    return node.rebuild([transplanted(child, known) for child in node.children])
+def over_axes(pattern: Pattern, binding: Binding, cone: Local) -> tuple[Node, ...]:
+    """What a pattern computes, its main result first, over a cone's inputs and axes."""
+    results = refine((pattern.local.root, *pattern.others.values()), binding.axes)
+    operands = refine(pattern.local.leaves, binding.axes)
+    given = [cone.leaves[leaf] for leaf in binding.leaves]
+    return substitute(results, dict(zip(operands, given, strict=True)))
+
+
+def _accepts(operand: str, value: str) -> bool:
+    """Whether an operand of this type takes such values: f32 stands for any, i32 for integers."""
+    whole = operand == "i32" and not is_float(value) and value != "bool"
+    return operand in ("f32", value) or whole
 
 
 def _same_type(output: Node, root: Node) -> bool:

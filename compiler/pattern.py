@@ -1,12 +1,12 @@
-"""What to look for: the canonical forms of what an instruction computes."""
+"""What to look for: the outputs of an instruction under local names, with all of its operands or
+with some of them neutral (a bias of 0, a weight of 1)."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.instruction import Instruction
@@ -14,226 +14,157 @@ from infinisa.isa.language import (
     Cast,
     Constant,
     Dot,
-    Immediate,
+    Gather,
     Input,
     Map,
     Node,
+    Opaque,
     Position,
     Reduce,
+    Scan,
     substitute,
     walk,
 )
 
-from .canonical import NEUTRAL, canonical, combined, separated
+from .local import Local, leaves_first, localised
 
-MASKED = -1e9
-"""What a model writes for minus infinity; below it a softmax yields zero all the same."""
+NEUTRAL: Mapping[str, float] = {"add": 0.0, "multiply": 1.0}
+"""The functions with a neutral number."""
+
+KINDS: Mapping[str, str] = {
+    **dict.fromkeys(("exp", "sigmoid", "tanh"), "exponential"),
+    **dict.fromkeys(("sqrt", "rsqrt", "power"), "root"),
+    **dict.fromkeys(("sin", "cos"), "angle"),
+    **dict.fromkeys(("log", "erf", "floor", "ceil", "round", "floor_divide", "modulo"), "itself"),
+    **dict.fromkeys(("logical_and", "logical_or", "logical_not"), "logic"),
+}
+"""Functions that other algebra does not replace, by what they have in common."""
 
 
-SUM = "reduce sum"
-"""The head of sums, and so of contractions."""
+def kind(node: Node) -> str:
+    """What a node brings into a cone that no other algebra does; "" if nothing."""
+    match node:
+        case Map(function, _):
+            found = KINDS.get(function, "")
+            return function if found == "itself" else found
+        case Dot():
+            return "sum"
+        case Reduce("max" | "min"):
+            return ""  # a softmax may go without
+        case Reduce(function, _, _):
+            return function
+        case Cast(x, to):
+            return "" if is_float(to) and is_float(x.dtype) else "cast"
+        case Gather() | Scan() | Opaque():
+            return type(node).__name__
+    return ""
+
+
+_BITS: dict[str, int] = {"": 0}
+
+
+def feature(node: Node) -> int:
+    """The kind of a node as a bit."""
+    name = kind(node)
+    if name not in _BITS:
+        _BITS[name] = 1 << (len(_BITS) - 1)
+    return _BITS[name]
 
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """An instruction to look for: `expression` is the canonical form of its output `output`."""
+    """An instruction to look for.
+
+    output    the result that all operands go into
+    operands  the numbers of the operands that are leaves
+    neutral   the numbers that the others are
+    local     what it computes of the leaves
+    others    its further results, under the same names
+    features  the kinds of its nodes
+    nodes     how many operations it is
+    """
 
     instruction: Instruction
     output: int
-    expression: Node
-    shared: frozenset[Node]
+    operands: tuple[int, ...]
+    neutral: Mapping[int, float]
+    local: Local
+    others: Mapping[int, Node]
+    features: int
+    nodes: int
 
-    def alike(self, operands: Sequence[Node]) -> bool:
-        """Whether operands of one chain can trade places: they occur nowhere else."""
-        return all(self.uses[o] == 1 and o.axes == operands[0].axes for o in operands)
-
-    @cached_property
-    def uses(self) -> Counter[Node]:
-        """How often each node of the expression is an argument."""
-        return Counter(child for node in walk([self.expression]) for child in node.children)
-
-    @cached_property
-    def wanted(self) -> frozenset[str]:
-        """Operations that a cone must have to match; regrouped ones and numbers apart."""
-        return frozenset(
-            head(node)
-            for node in walk([self.expression])
-            if node.axes and node.children and not isinstance(node, Cast)
-            if not (isinstance(node, Map) and node.function in NEUTRAL)
-        )
-
-    @cached_property
-    def near(self) -> frozenset[str]:
-        """The operations of `wanted` above all sums: a match has them above all contractions."""
-        return (
-            frozenset(head(n) for n in above_contractions(self.expression, sums=True)) & self.wanted
-        )
-
-    @cached_property
-    def depth(self) -> int:
-        """How many operations lie above the deepest operand, a chain counting once."""
-        return depth(self.expression)
-
-    @cached_property
-    def depth_below_contractions(self) -> int:
-        """How many operations lie between a contraction and the deepest operand below it."""
-        found = [node for node in walk([self.expression]) if isinstance(node, Dot)]
-        return max((depth(node) - 1 for node in found), default=-1)
-
-    @cached_property
-    def heads(self) -> frozenset[str]:
-        """What the outermost operation of a matching node may be."""
-        match self.expression:
-            case Map("add" | "multiply" as function, _):
-                number, rest = separated(self.expression, function, self.shared)
-                found: set[str] = {function}
-                if len(rest) == 1 and any(isinstance(n, Immediate) for n in walk([number])):
-                    found.update(head(part) for part in rest)  # the immediate may be neutral
-                return frozenset(found)
-        return frozenset([head(self.expression)])
-
-
-def above_contractions(root: Node, sums: bool = False) -> list[Node]:
-    """A node and what lies below it, down to the next contractions (and sums), these included."""
-    found, order = {root}, [root]
-    for node in order:
-        stop = isinstance(node, Dot) or (sums and head(node) == SUM)
-        for child in node.children if node is root or not stop else ():
-            if child not in found:
-                found.add(child)
-                order.append(child)
-    return order
-
-
-def depth(node: Node, above: str = "") -> int:
-    function = node.function if isinstance(node, Map) else ""
-    own = 0 if function in NEUTRAL and function == above else 1
-    return max((depth(child, function) + own for child in node.children), default=0)
-
-
-def head(node: Node) -> str:
-    """The outermost operation of a node, casts between floats apart."""
-    match node:
-        case Cast(x, to) if is_float(to) and is_float(x.dtype):
-            return head(x)
-        case Map(function, _):
-            return function
-        case Reduce(function, _, _):
-            return f"reduce {function}"
-        case Dot():
-            return "reduce sum"
-    return type(node).__name__
+    def __str__(self) -> str:
+        names = [self.instruction.operands[n].name for n in self.operands]
+        return f"{self.instruction.name}({', '.join(names)})"
 
 
 @lru_cache(maxsize=8)
 def patterns(library: tuple[Instruction, ...]) -> list[Pattern]:
-    """What to look for: an instruction by the output that has all its operands."""
+    """What to look for, by the output that has all operands. Opaque instructions and those with a
+    state are chosen otherwise: by name, and by a law."""
     found: list[Pattern] = []
     for instruction in library:
-        if instruction.opaque or instruction.states:
-            continue
-        operands = set(instruction.operands)
-        for number, output in enumerate(instruction.outputs):
-            if operands <= set(walk([output])) and not isinstance(output, Input):
-                for form in _forms(output):
-                    found.append(Pattern(instruction, number, *form))
-                break
+        if not (instruction.opaque or instruction.states):
+            found += _of(instruction)
     return found
 
 
-def _forms(output: Node) -> list[tuple[Node, frozenset[Node]]]:
-    """The canonical form of an output and of the other ways to write it."""
-    forms: dict[Node, frozenset[Node]] = {}
-    written = [output]
-    for rule in FORMS:
-        written += [other for form in written for other in rule(form)]
-    for form in written:
-        made = canonical([form])
-        users: dict[Node, int] = {}
-        for node in walk(made.roots):
-            for child in node.children:
-                users[child] = users.get(child, 0) + 1
-        shared = frozenset(node for node, count in users.items() if count > 1 and node.children)
-        forms[made.roots[0]] = shared
-    return list(forms.items())
-
-
-def _inside_contraction(output: Node) -> list[Node]:
-    """dot(e, v, t) * r  →  dot(e * r, v, t), where r lacks t: softmax before or after the dot"""
-    (node,) = canonical([output]).roots
-    if not (isinstance(node, Map) and node.function == "multiply"):
-        return []
-    number, rest = separated(node, "multiply")
-    for part in rest:
-        others = [other for other in rest if other is not part]
-        if not isinstance(part, Dot) or not others:
-            continue
-        if any(set(part.over) & set(other.axes) for other in others):
-            continue
-        for a, b in ((part.a, part.b), (part.b, part.a)):
-            if all(set(other.axes) <= set(a.axes) for other in others):
-                inside = combined("multiply", Constant(1), [a, *others])
-                return [number * Dot(inside, b, part.over)]
+def _of(instruction: Instruction) -> list[Pattern]:
+    every = set(instruction.operands)
+    for number, output in enumerate(instruction.outputs):
+        if every <= set(walk([output])):
+            ways = [
+                dict(zip(some, values, strict=True))
+                for count in range(len(every) + 1)
+                for some in itertools.combinations(_neutral(instruction, output), count)
+                for values in [[_neutral(instruction, output)[n] for n in some]]
+            ]
+            made = [_pattern(instruction, number, way) for way in ways]
+            return [pattern for pattern in made if pattern is not None]
     return []
 
 
-def _additive_mask(output: Node) -> list[Node]:
-    """where(c, x, -inf)  →  x + where(c, 0, -inf)"""
-    known: dict[Node, Node] = {}
-    for node in walk([output]):
-        match node:
-            case Map("where", (condition, x, Constant(low))) if low <= MASKED and x.axes:
-                known[node] = x + Map("where", (condition, Constant(0.0), Constant(MASKED)))
-    return list(substitute([output], known)) if known else []
+def _neutral(instruction: Instruction, output: Node) -> dict[int, float]:
+    """Operands that are only added or only multiplied somewhere: with which number they do
+    nothing. Of an instruction of one operation nothing would be left."""
+    users: dict[Node, set[str]] = {}
+    nodes = [node for node in walk([output]) if node.children]
+    for node in nodes:
+        for child in node.children:
+            users.setdefault(child, set()).add(node.function if isinstance(node, Map) else "")
+    found = {}
+    for number, operand in enumerate(instruction.operands):
+        uses = users.get(operand, set())
+        if len(uses) == 1 and len(nodes) > 1 and uses <= set(NEUTRAL):
+            found[number] = NEUTRAL[min(uses)]
+    return found if len(found) < len(instruction.operands) else {}
 
 
-def _unguarded(output: Node) -> list[Node]:
-    """where(-inf < x, x, 0)  →  x;  where(0 < x, x, 1)  →  x: a softmax that minds rows of nothing
-    but -inf serves where there are none"""
-    known: dict[Node, Node] = {}
-    for node in walk(canonical([output]).roots):
-        match node:
-            case Map("where", (Map("less", (Constant(low), x)), y, Constant(other))) if x is y:
-                if (low, other) in ((-math.inf, 0), (0, 1)):
-                    known[node] = x
-    if not known:
-        return []
-    (made,) = canonical([output]).roots
-    while any(node in known for node in walk([made])):
-        (made,) = substitute([made], known)
-    return [made]
+def _pattern(
+    instruction: Instruction, number: int, neutral: Mapping[int, float]
+) -> Pattern | None:
+    fixed: dict[Node, Node] = {
+        instruction.operands[n]: Constant(value) for n, value in neutral.items()
+    }
+    outputs = substitute(instruction.outputs, fixed)
+    operands = tuple(n for n in range(len(instruction.operands)) if n not in neutral)
+    leaves = [instruction.operands[n] for n in operands]
+    inner = dict.fromkeys(n for output in outputs for n in leaves_first(output, leaves))
+    local = localised(outputs[number], leaves, list(inner))
+    if local is None or set(outputs[number].axes) != {local.axes[a] for a in local.root.axes}:
+        return None
+    others = {
+        n: local.nodes[output]
+        for n, output in enumerate(outputs)
+        if n != number and output in local.nodes
+    }
+    mine = [node for node in walk([local.root]) if node.children or isinstance(node, Position)]
+    features = 0
+    for node in mine:
+        features |= feature(node)
+    return Pattern(instruction, number, operands, neutral, local, others, features, len(mine))
 
 
-def _guarded_after(output: Node) -> list[Node]:
-    """dot(safe softmax, v)  →  dot(where(is_nan(p), 0, p), v), p being the plain softmax"""
-    found: list[Node] = []
-    for plain in _unguarded(output):
-        if isinstance(plain, Dot):
-            p, v, over = plain.a, plain.b, plain.over
-            guarded = Map("where", (Map("is_nan", (p,)), Constant(0.0), p))
-            found.append(Dot(guarded, v, over))
-    return found
-
-
-def _guarded(output: Node) -> list[Node]:
-    """softmax of where(position(t) <= position(s), x, -inf)  →  the safe softmax of it: a query
-    always sees the first key"""
-    (node,) = canonical([output]).roots
-    causal = any(
-        isinstance(n, Map) and n.function == "less_equal"
-        and all(isinstance(a, Position) for a in n.arguments)
-        for n in walk([node])
-    )  # fmt: skip
-    tops = [n for n in walk([node]) if isinstance(n, Reduce) and n.function == "max"]
-    sums = [n for n in walk([node]) if isinstance(n, Reduce) and n.function == "sum"]
-    if not causal or len(tops) != 1 or len(sums) != 1:
-        return []
-    (top,), (total,) = tops, sums
-    low = Map("where", (Map("less", (Constant(-math.inf), top)), top, Constant(0.0)))
-    (finite,) = substitute([total], {top: low})
-    some = Map("where", (Map("less", (Constant(0.0), finite)), finite, Constant(1.0)))
-    return list(substitute(substitute([node], {top: low}), {finite: some}))
-
-
-FORMS = (_unguarded, _guarded_after, _guarded, _additive_mask, _inside_contraction)
-"""Other ways to write what an instruction computes, each applied to what those before it made."""
+def operations(leaf: Iterable[Node]) -> int:
+    """How many operations lie under some values."""
+    return sum(1 for node in walk(leaf) if node.children and not isinstance(node, Input))

@@ -25,22 +25,40 @@ class Surroundings:
 
     users   who reads each node; None stands for the outside
     sizes   the most positions of each axis
-    fixed   the sizes that are not bounds of run-time lengths
+    extents the positions of each axis: two axes of one extent are names for the same
     """
 
     users: Mapping[Node, frozenset[Node | None]]
     sizes: Mapping[Axis, int]
-    fixed: Mapping[Axis, int]
+    extents: Mapping[Axis, object]
 
     @cached_property
-    def shared(self) -> frozenset[Node]:
-        """Values with several users: a chain of sums does not run through them."""
-        return frozenset(node for node, users in self.users.items() if len(users) > 1)
+    def order(self) -> dict[Node, int]:
+        """The nodes by number, operands first."""
+        return {node: n for n, node in enumerate(self.users)}
 
     @cached_property
-    def itself(self) -> dict[Node, Node]:
-        """Every node of the graph, with itself."""
-        return {node: node for node in self.users}
+    def _below(self) -> dict[Node, int]:
+        found: dict[Node, int] = {}
+        for node, n in self.order.items():
+            mask = 1 << n
+            for child in node.children:
+                mask |= found[child]
+            found[node] = mask
+        return found
+
+    def alike(self, a: Axis, b: Axis) -> bool:
+        """Whether two axes have the same positions."""
+        return self.extents[a] == self.extents[b]
+
+    def below(self, node: Node) -> int:
+        """What a value depends on, itself included: a bit for the number of each node."""
+        if node in self._below:
+            return self._below[node]
+        mask = 0
+        for child in node.children:
+            mask |= self.below(child)
+        return mask
 
     @cached_property
     def free(self) -> frozenset[Node]:
@@ -54,7 +72,7 @@ class Surroundings:
 
     @staticmethod
     def of(
-        roots: Sequence[Node], sizes: Mapping[Axis, int], fixed: Mapping[Axis, int]
+        roots: Sequence[Node], sizes: Mapping[Axis, int], extents: Mapping[Axis, object]
     ) -> Surroundings:
         users: dict[Node, set[Node | None]] = {node: set() for node in walk(roots)}
         for node in users:
@@ -62,7 +80,7 @@ class Surroundings:
                 users[child].add(node)
         for root in roots:
             users[root].add(None)
-        return Surroundings({n: frozenset(who) for n, who in users.items()}, sizes, fixed)
+        return Surroundings({n: frozenset(who) for n, who in users.items()}, sizes, extents)
 
 
 def _elementary(node: Node) -> bool:

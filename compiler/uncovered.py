@@ -15,10 +15,9 @@ from infinisa.isa.language import (
     substitute,
 )
 
-from .canonical import canonical, is_number
+from .canonical import is_number
 from .choice import Choosing, unit_for
 from .graph import Graph
-from .pattern import head
 
 
 def uncovered(graph: Graph, node: Node, name: str, choosing: Choosing) -> CompileError:
@@ -49,14 +48,17 @@ def advice(node: Node, choosing: Choosing) -> str:
         close = get_close_matches(node.operator, names, 1)
         hint = f" (is {close[0]!r} meant?)" if close else ""
         return f"it needs an opaque instruction called {node.operator!r}{hint}"
-    name = head(node)
+    name = operation(node)
     machine = choosing.machine
     for instruction in choosing.library.values():
-        outputs = [canonical([out]).roots[0] for out in instruction.outputs]
-        if any(head(out) == name for out in outputs) and unit_for(instruction, machine) is None:
+        if any(operation(out) == name for out in instruction.outputs) and unit_for(instruction, machine) is None:
             return (
                 f"instruction {instruction.name!r} may, but runs on unit {instruction.unit!r}, "
                 "which the machine lacks"
             )
-    kind = node.function if isinstance(node, Map | Reduce) else type(node).__name__.lower()
-    return f"a plugin must define an instruction with {kind!r} over these operands"
+    return f"a plugin must define an instruction with {name!r} over these operands"
+
+
+def operation(node: Node) -> str:
+    """What a node does, in one word."""
+    return node.function if isinstance(node, Map | Reduce) else type(node).__name__.lower()

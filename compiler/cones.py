@@ -1,0 +1,284 @@
+"""Cones of a graph: a value with what it is computed from, down to some leaves.
+
+A cone goes through a value only if nobody outside needs it, if no tensor goes into it (a mask may
+be computed again), or if the cone yields it besides its root. Casts between floats are seen
+through, and a sum of three or more may be grouped in any way.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+from infinisa.isa.dtypes import is_float
+from infinisa.isa.language import Cast, Input, Map, Node, Opaque, Scan, Update
+
+from .canonical import is_number
+from .surroundings import Surroundings
+
+BOUNDARIES = (Input, Opaque, Scan, Update)
+"""What no cone goes into."""
+
+LOOSE = 2
+"""How many leaves more than any instruction has operands a cone may have on the way."""
+
+MOST_INNER = 48
+MOST_CUTS = 400
+MOST_TERMS = 4
+"""Sums of more terms than this are grouped as one term and the rest only."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cone:
+    """A root, the leaves it is computed from, and the nodes between, operands first.
+
+    groups   for the sums of `inner` that are grouped anew: what stands for them
+    exposed  nodes of `inner` that are needed outside too
+    """
+
+    root: Node
+    leaves: tuple[Node, ...]
+    inner: tuple[Node, ...]
+    groups: Mapping[Node, Node]
+    exposed: tuple[Node, ...]
+
+
+def seen_through(node: Node) -> Node:
+    """What is under casts between floats: over the reals they do nothing."""
+    while isinstance(node, Cast) and is_float(node.type) and is_float(node.x.dtype):
+        node = node.x
+    return node
+
+
+class Cones:
+    """Enumerates the cones of one graph.
+
+    around   the graph
+    widest   how many operands an instruction has at most
+    results  how many values an instruction yields at most
+    feature  a mask that tells kinds of nodes apart; a cone has that of all its nodes
+    """
+
+    def __init__(
+        self, around: Surroundings, widest: int, results: int, feature: Callable[[Node], int]
+    ) -> None:
+        self.around, self.widest, self.results, self.feature = around, widest, results, feature
+        self.arguments_of: dict[Node, list[tuple[tuple[Node, ...], Node]]] = {}
+        self.sums: dict[Node, Node] = {}
+        self.capped: set[Node] = set()
+
+    def under(self, root: Node, wanted: Callable[[int, int, int], bool]) -> Iterator[Cone]:
+        """The cones of a root, fewest leaves first; of those with as many, the largest first.
+
+        wanted  asked (leaves, features, exposed) of a cone: whether anything may match it
+        """
+        region = _Region(self, self.sums.get(root))
+        start = region.number(root)
+        order = itertools.count()
+        queue: list[_State] = []
+        seen: set[tuple[int, int]] = set()
+
+        def push(state: _State) -> None:
+            if state.count <= self.widest + LOOSE and (state.leaves, state.inner) not in seen:
+                seen.add((state.leaves, state.inner))
+                heapq.heappush(queue, state)
+
+        first = _State(1, 0, next(order), 1 << start, 0, 0, 0, ())
+        for state in region.expanded(first, start, order):
+            push(state)
+        for _ in range(MOST_CUTS):
+            if not queue:
+                return
+            state = heapq.heappop(queue)
+            exposed = state.exposed.bit_count()
+            if state.count <= self.widest and wanted(state.count, state.features, exposed):
+                cone = region.cone(root, state)
+                if not (exposed and self._circular(cone)):
+                    yield cone
+            if state.inner.bit_count() < MOST_INNER:
+                for leaf in region.growable(state):
+                    for grown in region.expanded(state, leaf, order):
+                        push(grown)
+        self.capped.add(root)
+
+    def arguments(self, node: Node) -> list[tuple[tuple[Node, ...], Node]]:
+        """The ways to take a node apart: (what it is computed from, what stands for it)."""
+        if node not in self.arguments_of:
+            ways = [(self._below(node), node)]
+            for group in self._groupings(node):
+                ways.append((self._below(group), group))
+                for part in group.children:
+                    if part not in self.around.users:
+                        self.sums[part] = self.sums.get(node, node)
+            self.arguments_of[node] = ways
+        return self.arguments_of[node]
+
+    def _below(self, node: Node) -> tuple[Node, ...]:
+        children = (self.through(child) for child in node.children if not is_number(child))
+        return tuple(dict.fromkeys(children))
+
+    def through(self, node: Node) -> Node:
+        """What is under a cast between floats that only one value reads."""
+        while self.single(node) and isinstance(node, Cast) and seen_through(node) is not node:
+            node = node.x
+        return node
+
+    def single(self, node: Node) -> bool:
+        return len(self.around.users.get(node, ())) <= 1
+
+    def _groupings(self, node: Node) -> Iterator[Node]:
+        """The other ways to write a sum of three or more terms as a sum of two."""
+        if not (isinstance(node, Map) and node.function == "add"):
+            return
+        terms = list(self._terms(node, top=True))
+        if len(terms) < 3:
+            return
+        sizes = range(1, len(terms) // 2 + 1 if len(terms) <= MOST_TERMS else 2)
+        known = {frozenset(node.arguments)}
+        for size in sizes:
+            for chosen in itertools.combinations(range(len(terms)), size):
+                mine = [terms[n] for n in chosen]
+                rest = [term for n, term in enumerate(terms) if n not in chosen]
+                left, right = reduce(_plus, mine), reduce(_plus, rest)
+                if frozenset((left, right)) not in known:
+                    known.add(frozenset((left, right)))
+                    yield Map("add", (left, right))
+
+    def _terms(self, node: Node, top: bool = False) -> Iterator[Node]:
+        inside = self.through(node)
+        if isinstance(inside, Map) and inside.function == "add" and (top or self.single(inside)):
+            for argument in inside.arguments:
+                yield from self._terms(argument)
+        else:
+            yield node
+
+    def _circular(self, cone: Cone) -> bool:
+        """Whether a leaf depends on what the cone yields besides its root."""
+        below = self.around.below
+        return any(below(leaf) >> self.around.order[e] & 1 for e in cone.exposed for leaf in cone.leaves)
+
+
+def _plus(a: Node, b: Node) -> Node:
+    return Map("add", (a, b))
+
+
+@dataclass(frozen=True, order=True)
+class _State:
+    """A cone on the way, its nodes as bits; ordered by what is to be looked at first."""
+
+    count: int
+    size: int  # minus the nodes inside
+    number: int
+    leaves: int
+    inner: int
+    features: int
+    exposed: int
+    groups: tuple[tuple[int, int], ...]
+
+
+class _Region:
+    """The nodes under one root, numbered as they are met; a root that is part of a sum grouped anew
+    stands in for the whole `sum`."""
+
+    def __init__(self, cones: Cones, sum: Node | None) -> None:
+        self.cones, self.around, self.sum = cones, cones.around, sum
+        self.nodes: list[Node] = []
+        self.numbers: dict[Node, int] = {}
+        self.ways: dict[int, list[tuple[int, int]]] = {}
+
+    def number(self, node: Node) -> int:
+        if node not in self.numbers:
+            self.numbers[node] = len(self.nodes)
+            self.nodes.append(node)
+        return self.numbers[node]
+
+    def growable(self, state: _State) -> Iterator[int]:
+        """The leaves that may become inner nodes."""
+        left = state.leaves
+        while left:
+            leaf = (left & -left).bit_length() - 1
+            left &= left - 1
+            if not isinstance(self.nodes[leaf], BOUNDARIES):
+                yield leaf
+
+    def expanded(
+        self, state: _State, leaf: int, order: Iterator[int]
+    ) -> Iterator[_State]:
+        """The cone with a leaf taken apart, in each way."""
+        node = self.nodes[leaf]
+        exposed = self._exposed(state, leaf)
+        if exposed.bit_count() >= self.cones.results:
+            return
+        if leaf not in self.ways:
+            self.ways[leaf] = [
+                (sum(1 << self.number(below) for below in belows), way)
+                for way, (belows, _) in enumerate(self.cones.arguments(node))
+            ]
+        inner = state.inner | 1 << leaf
+        features = state.features | self.cones.feature(node)
+        for below, way in self.ways[leaf]:
+            leaves = (state.leaves & ~(1 << leaf)) | (below & ~inner)
+            groups = (*state.groups, (leaf, way)) if way else state.groups
+            yield _State(
+                leaves.bit_count(), state.size - 1, next(order), leaves, inner, features, exposed,
+                groups,
+            )  # fmt: skip
+
+    def _exposed(self, state: _State, leaf: int) -> int:
+        """The inner nodes, with a leaf as one more, that are needed outside."""
+        if not state.inner:
+            return 0  # the leaf is the root
+        found, left = 0, state.exposed | 1 << leaf
+        grown = replace(state, inner=state.inner | 1 << leaf, leaves=state.leaves & ~(1 << leaf))
+        while left:
+            bit = left & -left
+            left ^= bit
+            if not self._inside(self.nodes[bit.bit_length() - 1], grown):
+                found |= bit
+        return found
+
+    def _inside(self, node: Node, state: _State) -> bool:
+        """Whether nobody outside needs a node, or it may be computed again."""
+        if node in self.around.free:
+            return True
+        return all(self._reads(user, state) for user in self.around.users.get(node, ()))
+
+    def _reads(self, user: Node | None, state: _State) -> bool:
+        """Whether a user is in the cone, if only as a cast that is seen through or as part of a
+        sum that is grouped anew."""
+        if user is None or user is self.sum:
+            return user is not None
+        bit = 1 << self.numbers[user] if user in self.numbers else 0
+        if bit & (state.inner | state.leaves):
+            return bool(bit & state.inner)
+        if not (isinstance(user, Cast) or (isinstance(user, Map) and user.function == "add")):
+            return False
+        users = self.around.users.get(user, frozenset())
+        return len(users) == 1 and all(self._reads(each, state) for each in users)
+
+    def cone(self, root: Node, state: _State) -> Cone:
+        inner = [node for n, node in enumerate(self.nodes) if state.inner >> n & 1]
+        groups = {
+            self.nodes[n]: self.cones.arguments(self.nodes[n])[way][1] for n, way in state.groups
+        }
+        leaves = [node for n, node in enumerate(self.nodes) if state.leaves >> n & 1]
+        exposed = [node for n, node in enumerate(self.nodes) if state.exposed >> n & 1]
+        return Cone(root, tuple(leaves), self._ordered(root, inner, groups), groups, tuple(exposed))
+
+    def _ordered(
+        self, root: Node, inner: Sequence[Node], groups: Mapping[Node, Node]
+    ) -> tuple[Node, ...]:
+        """The nodes of a cone, operands first."""
+        inside, done, waiting = set(inner), dict[Node, None](), [(root, False)]
+        while waiting:
+            node, ready = waiting.pop()
+            if ready:
+                done[node] = None
+            elif node not in done and node in inside:
+                waiting.append((node, True))
+                below = self.cones._below(groups.get(node, node))
+                waiting += [(each, False) for each in reversed(below)]
+        return tuple(done)

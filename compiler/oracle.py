@@ -1,0 +1,352 @@
+"""Whether two computations are one function, by values: both are evaluated at the same points.
+
+Points are random at several scales, and where functions have corners also around the numbers of
+both sides; logarithms and roots get positive values; what goes through comparisons or a maximum is
+also tried with -inf, with -1e30 and with the least f32, in single places and in whole rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinisa.isa.dtypes import is_float
+from infinisa.isa.errors import LanguageError
+from infinisa.isa.evaluate import Range, evaluate
+from infinisa.isa.language import (
+    Axis,
+    Constant,
+    Gather,
+    Immediate,
+    Input,
+    Map,
+    Node,
+    Reduce,
+    Stack,
+    View,
+    substitute,
+    walk,
+)
+
+from .local import Local
+
+Array = NDArray[Any]
+
+RELATIVE, ABSOLUTE = 1e-8, 1e-9
+"""How far apart two equal values may be in f64: of the value, and of the tensor's largest."""
+
+ROUNDING = 2.0**-23
+"""Numbers this close are one number: a model's file may hold either rounded to f32."""
+
+NEAR = 0.05
+"""Computations this close are near misses."""
+
+CORNERS = frozenset(
+    ("maximum", "minimum", "where", "absolute", "sign", "less", "less_equal", "greater")
+    + ("greater_equal", "floor", "ceil", "round", "equal", "not_equal", "is_nan")
+)
+MASKS = (-math.inf, -1e30, -3.4028234663852886e38)
+WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6)}
+"""Sizes of axes by how many there are; more axes have 3, 4 or 2 positions."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How the inputs are drawn. `mask` goes to the input of number `masked`."""
+
+    scale: float
+    seed: int
+    positive: bool = False
+    masked: int = -1
+    mask: float = 0.0
+    rows: bool = False
+
+
+@dataclass(eq=False)
+class Question:
+    """A computation with its values at points, which are found once and asked often.
+
+    sizes  how long its axes are in the model
+    """
+
+    local: Local
+    sizes: Mapping[Axis, int]
+    points: dict[Probe, tuple[dict[str, Array], Array]] = field(default_factory=dict)
+    variants: dict[Node, Question] = field(default_factory=dict)
+
+    @cached_property
+    def constants(self) -> tuple[float, ...]:
+        """The numbers in it, each once."""
+        return numbers_in(self.local.root)
+
+    @cached_property
+    def functions(self) -> frozenset[str]:
+        return functions_in(self.local.root)
+
+    @cached_property
+    def lengths(self) -> dict[Axis, int]:
+        """How long axes are at the points: short, but what indices and numbers need."""
+        return lengths(self.local, self.sizes, self.constants)
+
+    @cached_property
+    def positive(self) -> bool:
+        """Whether it has no value at ordinary points, only at positive ones."""
+        value = self.value(Probe(0.8, 1))[1]
+        return value.dtype.kind == "f" and not np.isfinite(value).all()
+
+    @cached_property
+    def matters(self) -> bool:
+        """Whether every input has an influence somewhere."""
+        return all(self._matters(leaf.name) for leaf in self.local.leaves)
+
+    def _matters(self, name: str) -> bool:
+        for probe in itertools.islice(self.probes(True), 5):
+            arrays, value = self.value(probe)
+            other = self.arrays(replace(probe, seed=probe.seed + 100))
+            changed = self.evaluated({**arrays, name: other[name]})
+            if distance(value, changed) > 1e-7:
+                return True
+        return False
+
+    def probes(self, corners: bool) -> Iterator[Probe]:
+        """The points, the most telling first."""
+        positive = self.positive
+        yield Probe(0.8, 1, positive)
+        yield Probe(6.0, 2, positive)
+        yield Probe(0.05, 3, positive)
+        if corners:
+            largest = max([1.0, *(abs(c) for c in self.constants if 1e-3 < abs(c) < 1e6)])
+            yield Probe(3.0 * largest, 4, positive)
+            yield Probe(0.5 * largest, 5, positive)
+        if self.functions & {"max", "where", "is_nan", "maximum"} or {"exp", "sum"} <= self.functions:
+            for n, leaf in enumerate(self.local.leaves):
+                if is_float(leaf.type) and leaf.axes:
+                    for mask in MASKS:
+                        yield Probe(1.0, 6, positive, n, mask)
+                    yield Probe(1.0, 6, positive, n, -math.inf, True)
+                    yield Probe(1.0, 6, positive, n, -1e30, True)
+
+    def value(self, probe: Probe) -> tuple[dict[str, Array], Array]:
+        """(inputs, result) at a point."""
+        if probe not in self.points:
+            arrays = self.arrays(probe)
+            self.points[probe] = arrays, self.evaluated(arrays)
+        return self.points[probe]
+
+    def evaluated(self, arrays: Mapping[str, Array]) -> Array:
+        return self.asked(self.local.root, arrays)
+
+    def asked(
+        self, root: Node, arrays: Mapping[str, Array], immediates: Mapping[str, float] | None = None
+    ) -> Array:
+        """A computation over the same inputs, its result with the axes of this one's."""
+        ranges = {axis: Range(0, length) for axis, length in self.lengths.items()}
+        (value,) = evaluate([root], arrays, ranges=ranges, immediates=immediates)
+        if root.axes == self.local.root.axes:
+            return value
+        return value.transpose([root.axes.index(axis) for axis in self.local.root.axes])
+
+    def arrays(self, probe: Probe) -> dict[str, Array]:
+        random = np.random.default_rng(probe.seed)
+        tables = [n for n in walk([self.local.root]) if isinstance(n, Gather)]
+        found: dict[str, Array] = {}
+        for n, leaf in enumerate(self.local.leaves):
+            shape = [self.lengths[axis] for axis in leaf.axes]
+            if is_float(leaf.type):
+                found[leaf.name] = _floats(random, shape, probe, n)
+            elif leaf.type == "bool":
+                found[leaf.name] = random.random(shape) < 0.5
+            else:
+                rows = [self.lengths[t.axis] for t in tables if leaf in set(walk([t.index]))]
+                low, high = (0, min(rows)) if rows else (-9, 10)
+                low = max(low, 0) if leaf.type.startswith("u") else low
+                found[leaf.name] = random.integers(low, high, shape)
+        return found
+
+
+def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: int) -> Array:
+    values = random.normal(size=shape) * probe.scale
+    if probe.positive:
+        values = np.exp(values / (1 + probe.scale))
+    values = np.asarray(values)
+    if n == probe.masked:
+        hidden = random.random(shape) < 0.4
+        if probe.rows and shape:
+            hidden[0] = True
+        values = np.where(hidden, probe.mask, values)
+    return values
+
+
+def functions_in(root: Node) -> frozenset[str]:
+    """The scalar functions and folds of a computation."""
+    return frozenset(n.function for n in walk([root]) if isinstance(n, Map | Reduce))
+
+
+def numbers_in(root: Node) -> tuple[float, ...]:
+    """The numbers of a computation that are not just truth values, each once."""
+    found = dict.fromkeys(
+        float(n.value)
+        for n in walk([root])
+        if isinstance(n, Constant) and not isinstance(n.value, bool)
+    )
+    return tuple(found)
+
+
+def lengths(
+    local: Local, sizes: Mapping[Axis, int], constants: Iterable[float]
+) -> dict[Axis, int]:
+    """Short lengths for the axes of a computation, each different; but as long as in the model
+    where a number may be that length, and as long as indices reach."""
+    nodes = list(walk([local.root]))
+    widths = WIDTHS.get(len(local.axes), (3, 4, 2, 5, 3, 2))
+    found = {axis: widths[n % len(widths)] for n, axis in enumerate(local.axes)}
+    ended = [axis for axis, role in local.roles.items() if role.ended]
+    several = [some for n in (2, 3) for some in itertools.combinations(ended, n)]
+    for some in [*((axis,) for axis in local.axes), *several]:
+        length = math.prod(sizes[axis] for axis in some)
+        if length > 1 and any(_may_be(c, length) for c in constants):
+            found.update((axis, sizes[axis]) for axis in some)
+    for node in nodes:
+        if isinstance(node, Stack):
+            found[node.axis] = len(node.xs)
+    views = [node for node in nodes if isinstance(node, View)]
+    for view in views:
+        found.update((a, sizes[a]) for _, i in view.index if i.modulo or i.divide > 1 for a in i.axes)
+    for view in reversed(views):
+        for axis, i in view.index:
+            reach = i.offset + sum(max(0, s) * (found[a] - 1) for a, s in i.terms)
+            exact = i.modulo or i.divide > 1 or any(s < 0 for _, s in i.terms)
+            found[axis] = sizes[axis] if exact else max(found[axis], reach + 1)
+    return found
+
+
+def _may_be(number: float, length: int) -> bool:
+    """Whether a number may stand for a length: as it is, inverted, as a root."""
+    size = abs(number)
+    if not 0 < size < math.inf:
+        return False
+    return any(_close(size**power, length) for power in (1, -1, 2, -2))
+
+
+def _close(a: float, b: float) -> bool:
+    return a == b or abs(a - b) <= 4 * ROUNDING * max(abs(a), abs(b))
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def distance(expected: Array, found: Array) -> float:
+    """How far apart two results are, relative to the tensor; 0 if they are equal as far as f64
+    tells, inf where one has a value and the other none. Where nothing is expected (NaN), anything
+    may be found."""
+    if expected.shape != found.shape:
+        return math.inf
+    if expected.dtype.kind != "f" and found.dtype.kind != "f":
+        return float(np.mean(expected != found)) if expected.size else 0.0
+    known = ~np.isnan(expected)
+    expected, found = expected[known], found[known]
+    finite = np.isfinite(expected)
+    if np.isnan(found).any() or (expected[~finite] != found[~finite]).any():
+        return math.inf
+    expected, found = expected[finite], found[finite]
+    if not expected.size:
+        return 0.0
+    largest = float(np.max(np.abs(expected)))
+    with np.errstate(all="ignore"):
+        apart = np.abs(found - expected)
+    if (apart <= RELATIVE * np.abs(expected) + ABSOLUTE * largest).all():
+        return 0.0
+    return float(np.max(apart)) / largest if largest else math.inf
+
+
+def snapped(root: Node, literals: Iterable[float]) -> Node:
+    """A computation whose numbers are the other side's where they differ by no more than one
+    rounding: its literals, their inverses and squares."""
+    targets = [
+        t
+        for q in literals
+        if q and math.isfinite(q)
+        for t in (q, 1 / q, q * q, 1 / (q * q), -q, math.sqrt(abs(q)), 1 / math.sqrt(abs(q)))
+    ]
+    known: dict[Node, Node] = {}
+    for node in walk([root]):
+        if isinstance(node, Constant) and isinstance(node.value, float) and node.value:
+            for target in targets:
+                if node.value != target and abs(node.value / target - 1) <= ROUNDING:
+                    known[node] = Constant(target)
+                    break
+    return substitute([root], known)[0] if known else root
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The numbers with which a computation is the one asked for, and at how many points it was."""
+
+    immediates: Mapping[str, float]
+    points: int
+
+
+def same(
+    question: Question, other: Node, immediates: Sequence[Immediate]
+) -> tuple[Answer | None, float]:
+    """Whether another computation over the same inputs and axes is the one asked for, with which
+    numbers for its immediates; and how near it came (0: it is the same)."""
+    if set(other.axes) != set(question.local.root.axes):
+        return None, math.inf
+    question = _with_literals(question, other)
+    used = [node for node in immediates if node in set(walk([other]))]
+    corners = bool((question.functions | functions_in(other)) & CORNERS)
+    candidates = list(_candidates(used, question.constants))
+    points, nearest = 0, math.inf
+    try:
+        for probe in question.probes(corners):
+            arrays, value = question.value(probe)
+            left, apart = [], math.inf
+            for numbers in candidates:
+                found = distance(value, question.asked(other, arrays, numbers))
+                apart = min(apart, found)
+                if not found:
+                    left.append(numbers)
+            if not left:
+                return None, apart if not points else max(apart, 1e-12)
+            candidates, nearest = left, 0.0
+            points += value.size
+    except LanguageError:
+        return None, math.inf  # over these axes it means nothing
+    return Answer(candidates[0], points), nearest
+
+
+def _with_literals(question: Question, other: Node) -> Question:
+    root = snapped(question.local.root, numbers_in(other))
+    if root is question.local.root:
+        return question
+    if root not in question.variants:
+        question.variants[root] = Question(replace(question.local, root=root), question.sizes)
+    return question.variants[root]
+
+
+def _candidates(
+    immediates: Sequence[Immediate], constants: Sequence[float]
+) -> Iterator[dict[str, float]]:
+    """Values for the immediates: their defaults, and what the cone's numbers may have come from."""
+    made = dict.fromkeys(
+        y
+        for x in constants
+        for y in (x, *((1 / x, x * x, 1 / (x * x), -x) if x and math.isfinite(x) else ()))
+    )
+    for x, y in itertools.combinations([c for c in constants if c and math.isfinite(c)], 2):
+        made.update(dict.fromkeys((x * y, x / y, y / x)))
+    choices = []
+    for node in immediates:
+        whole = isinstance(node.default, int)
+        each = dict.fromkeys([node.default, *made, 1.0, 0.0])
+        choices.append([round(v) if whole else v for v in each if not whole or v == round(v)])
+    for values in itertools.islice(itertools.product(*choices), 4096):
+        yield {node.name: value for node, value in zip(immediates, values, strict=True)}
