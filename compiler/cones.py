@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.language import Cast, Input, Map, Node, Opaque, Scan, Update
@@ -60,12 +61,19 @@ class Cones:
     widest   how many operands an instruction has at most
     results  how many values an instruction yields at most
     feature  a mask that tells kinds of nodes apart; a cone has that of all its nodes
+    able     whether any instruction has all of these features
     """
 
     def __init__(
-        self, around: Surroundings, widest: int, results: int, feature: Callable[[Node], int]
+        self,
+        around: Surroundings,
+        widest: int,
+        results: int,
+        feature: Callable[[Node], int],
+        able: Callable[[int], bool],
     ) -> None:
-        self.around, self.widest, self.results, self.feature = around, widest, results, feature
+        self.around, self.widest, self.results = around, widest, results
+        self.feature, self.able = feature, able
         self.arguments_of: dict[Node, list[tuple[tuple[Node, ...], Node]]] = {}
         self.sums: dict[Node, Node] = {}
         self.capped: set[Node] = set()
@@ -76,19 +84,10 @@ class Cones:
         wanted  asked (leaves, features, exposed) of a cone: whether anything may match it
         """
         region = _Region(self, self.sums.get(root))
-        start = region.number(root)
-        order = itertools.count()
-        queue: list[_State] = []
-        seen: set[tuple[int, int]] = set()
-
-        def push(state: _State) -> None:
-            if state.count <= self.widest + LOOSE and (state.leaves, state.inner) not in seen:
-                seen.add((state.leaves, state.inner))
-                heapq.heappush(queue, state)
-
-        first = _State(1, 0, next(order), 1 << start, 0, 0, 0, ())
-        for state in region.expanded(first, start, order):
-            push(state)
+        start = _State(1, 0, 0, 1 << region.number(root), 0, 0, 0, ())
+        queue = list(region.expanded(start, 0))
+        heapq.heapify(queue)
+        seen = {(state.leaves, state.inner) for state in queue}
         for _ in range(MOST_CUTS):
             if not queue:
                 return
@@ -98,10 +97,11 @@ class Cones:
                 cone = region.cone(root, state)
                 if not (exposed and self._circular(cone)):
                     yield cone
-            if state.inner.bit_count() < MOST_INNER:
-                for leaf in region.growable(state):
-                    for grown in region.expanded(state, leaf, order):
-                        push(grown)
+            if state.size > -MOST_INNER:
+                for grown in region.grown(state):
+                    if (grown.leaves, grown.inner) not in seen:
+                        seen.add((grown.leaves, grown.inner))
+                        heapq.heappush(queue, grown)
         self.capped.add(root)
 
     def arguments(self, node: Node) -> list[tuple[tuple[Node, ...], Node]]:
@@ -165,13 +165,12 @@ def _plus(a: Node, b: Node) -> Node:
     return Map("add", (a, b))
 
 
-@dataclass(frozen=True, order=True)
-class _State:
+class _State(NamedTuple):
     """A cone on the way, its nodes as bits; ordered by what is to be looked at first."""
 
     count: int
     size: int  # minus the nodes inside
-    number: int
+    order: int
     leaves: int
     inner: int
     features: int
@@ -187,77 +186,79 @@ class _Region:
         self.cones, self.around, self.sum = cones, cones.around, sum
         self.nodes: list[Node] = []
         self.numbers: dict[Node, int] = {}
-        self.ways: dict[int, list[tuple[int, int]]] = {}
+        self.features: list[int] = []
+        self.ways: dict[int, list[int]] = {}
+        self.made = 0
 
     def number(self, node: Node) -> int:
-        if node not in self.numbers:
-            self.numbers[node] = len(self.nodes)
+        found = self.numbers.get(node)
+        if found is None:
+            found = self.numbers[node] = len(self.nodes)
             self.nodes.append(node)
-        return self.numbers[node]
+            self.features.append(self.cones.feature(node))
+        return found
 
-    def growable(self, state: _State) -> Iterator[int]:
-        """The leaves that may become inner nodes."""
+    def grown(self, state: _State) -> Iterator[_State]:
+        """The cones with one more node inside."""
         left = state.leaves
         while left:
             leaf = (left & -left).bit_length() - 1
             left &= left - 1
             if not isinstance(self.nodes[leaf], BOUNDARIES):
-                yield leaf
+                yield from self.expanded(state, leaf)
 
-    def expanded(
-        self, state: _State, leaf: int, order: Iterator[int]
-    ) -> Iterator[_State]:
+    def expanded(self, state: _State, leaf: int) -> Iterator[_State]:
         """The cone with a leaf taken apart, in each way."""
-        node = self.nodes[leaf]
-        exposed = self._exposed(state, leaf)
+        features = state.features | self.features[leaf]
+        if not self.cones.able(features):
+            return
+        bit = 1 << leaf
+        inner, outer = state.inner | bit, state.leaves & ~bit
+        exposed = self._exposed(state.exposed | bit, inner, outer) if state.inner else 0
         if exposed.bit_count() >= self.cones.results:
             return
         if leaf not in self.ways:
-            self.ways[leaf] = [
-                (sum(1 << self.number(below) for below in belows), way)
-                for way, (belows, _) in enumerate(self.cones.arguments(node))
-            ]
-        inner = state.inner | 1 << leaf
-        features = state.features | self.cones.feature(node)
-        for below, way in self.ways[leaf]:
-            leaves = (state.leaves & ~(1 << leaf)) | (below & ~inner)
-            groups = (*state.groups, (leaf, way)) if way else state.groups
-            yield _State(
-                leaves.bit_count(), state.size - 1, next(order), leaves, inner, features, exposed,
-                groups,
-            )  # fmt: skip
+            ways = self.cones.arguments(self.nodes[leaf])
+            self.ways[leaf] = [sum(1 << self.number(n) for n in below) for below, _ in ways]
+        for way, below in enumerate(self.ways[leaf]):
+            leaves = outer | (below & ~inner)
+            count = leaves.bit_count()
+            if count <= self.cones.widest + LOOSE:
+                self.made += 1
+                groups = (*state.groups, (leaf, way)) if way else state.groups
+                yield _State(
+                    count, state.size - 1, self.made, leaves, inner, features, exposed, groups
+                )
 
-    def _exposed(self, state: _State, leaf: int) -> int:
-        """The inner nodes, with a leaf as one more, that are needed outside."""
-        if not state.inner:
-            return 0  # the leaf is the root
-        found, left = 0, state.exposed | 1 << leaf
-        grown = replace(state, inner=state.inner | 1 << leaf, leaves=state.leaves & ~(1 << leaf))
-        while left:
-            bit = left & -left
-            left ^= bit
-            if not self._inside(self.nodes[bit.bit_length() - 1], grown):
+    def _exposed(self, some: int, inner: int, leaves: int) -> int:
+        """Those of some inner nodes that are needed outside."""
+        found = 0
+        while some:
+            bit = some & -some
+            some ^= bit
+            if not self._inside(self.nodes[bit.bit_length() - 1], inner, leaves):
                 found |= bit
         return found
 
-    def _inside(self, node: Node, state: _State) -> bool:
+    def _inside(self, node: Node, inner: int, leaves: int) -> bool:
         """Whether nobody outside needs a node, or it may be computed again."""
         if node in self.around.free:
             return True
-        return all(self._reads(user, state) for user in self.around.users.get(node, ()))
+        users = self.around.users.get(node, ())
+        return all(self._reads(user, inner, leaves) for user in users)
 
-    def _reads(self, user: Node | None, state: _State) -> bool:
+    def _reads(self, user: Node | None, inner: int, leaves: int) -> bool:
         """Whether a user is in the cone, if only as a cast that is seen through or as part of a
         sum that is grouped anew."""
-        if user is None or user is self.sum:
-            return user is not None
-        bit = 1 << self.numbers[user] if user in self.numbers else 0
-        if bit & (state.inner | state.leaves):
-            return bool(bit & state.inner)
-        if not (isinstance(user, Cast) or (isinstance(user, Map) and user.function == "add")):
-            return False
-        users = self.around.users.get(user, frozenset())
-        return len(users) == 1 and all(self._reads(each, state) for each in users)
+        while user is not None and user is not self.sum:
+            number = self.numbers.get(user)
+            if number is not None and (inner | leaves) >> number & 1:
+                return bool(inner >> number & 1)
+            if not (isinstance(user, Cast) or (isinstance(user, Map) and user.function == "add")):
+                return False
+            users = self.around.users.get(user, frozenset())
+            user = next(iter(users)) if len(users) == 1 else None
+        return user is not None
 
     def cone(self, root: Node, state: _State) -> Cone:
         inner = [node for n, node in enumerate(self.nodes) if state.inner >> n & 1]

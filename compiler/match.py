@@ -104,7 +104,8 @@ class Meaning:
         widest = max((len(pattern.operands) for pattern in known), default=0)
         self.results = max((1 + len(pattern.others) for pattern in known), default=1)
         self.views = any(isinstance(pattern.local.root, View) for pattern in known)
-        self.cones = Cones(around, widest, self.results, feature)
+        self.able = _Able(pattern.features for pattern in known)
+        self.cones = Cones(around, widest, self.results, feature, self.able)
         self.known: dict[object, list[Hit]] = {}
         self.found: dict[Node, list[Match]] = {}
         self.near: dict[tuple[Node, str], float] = {}
@@ -284,6 +285,19 @@ class Meaning:
             instruction, tuple(roots), tuple(leaves), axes, loops, numbers,
             frozenset(cone.inner), meaning, hit.points,
         )  # fmt: skip
+
+
+class _Able:
+    """Whether some instruction has all of some features."""
+
+    def __init__(self, known: Iterable[int]) -> None:
+        self.known = set(known)
+        self.answers: dict[int, bool] = {}
+
+    def __call__(self, features: int) -> bool:
+        if features not in self.answers:
+            self.answers[features] = any(features & ~each == 0 for each in self.known)
+        return self.answers[features]
 
 
 def over_axes(pattern: Pattern, binding: Binding, cone: Local) -> tuple[Node, ...]:

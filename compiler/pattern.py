@@ -63,6 +63,7 @@ def kind(node: Node) -> str:
 _BITS: dict[str, int] = {"": 0}
 
 
+@lru_cache(maxsize=1 << 16)
 def feature(node: Node) -> int:
     """The kind of a node as a bit."""
     name = kind(node)
