@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol
 
 from infinisa.isa.dtypes import is_float, promote
@@ -34,6 +35,7 @@ from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, localised
 from .oracle import NEAR, Question, distance, same
 from .pattern import Pattern, feature, patterns
+from .repeats import Repeats, graph_nodes
 from .surroundings import Surroundings
 
 
@@ -92,47 +94,96 @@ class Hit:
     others: Mapping[int, Node]
 
 
+class Knowledge:
+    """What a library of instructions looks for, and what is known of computations under local
+    names: it holds for every graph."""
+
+    def __init__(self, library: tuple[Instruction, ...]) -> None:
+        self.by_shape: dict[tuple[int, int], list[Pattern]] = {}
+        found = patterns(library)
+        for pattern in found:
+            self.by_shape.setdefault((len(pattern.operands), pattern.features), []).append(pattern)
+        self.widest = max((len(pattern.operands) for pattern in found), default=0)
+        self.results = max((1 + len(pattern.others) for pattern in found), default=1)
+        self.views = any(isinstance(pattern.local.root, View) for pattern in found)
+        self.hits: dict[object, list[Hit]] = {}
+        self.near: dict[tuple[Node, str], float] = {}
+        self.answers: dict[int, bool] = {}
+
+    def able(self, features: int) -> bool:
+        """Whether some instruction has all of these features."""
+        if features not in self.answers:
+            self.answers[features] = any(features & ~each == 0 for _, each in self.by_shape)
+        return self.answers[features]
+
+    def wanted(self, leaves: int, features: int, exposed: int) -> bool:
+        """Whether some instruction has so many operands, these features and further results."""
+        found = self.by_shape.get((leaves, features), ())
+        return bool(found) and (not exposed or any(pattern.others for pattern in found))
+
+
+@lru_cache(maxsize=8)
+def knowledge(library: tuple[Instruction, ...]) -> Knowledge:
+    return Knowledge(library)
+
+
 class Meaning:
     """The finder that compares what instructions and cones compute."""
 
     def __init__(self, library: Iterable[Instruction], around: Surroundings) -> None:
-        self.around = around
-        self.by_shape: dict[tuple[int, int], list[Pattern]] = {}
-        known = patterns(tuple(library))
-        for pattern in known:
-            self.by_shape.setdefault((len(pattern.operands), pattern.features), []).append(pattern)
-        widest = max((len(pattern.operands) for pattern in known), default=0)
-        self.results = max((1 + len(pattern.others) for pattern in known), default=1)
-        self.views = any(isinstance(pattern.local.root, View) for pattern in known)
-        self.able = _Able(pattern.features for pattern in known)
-        self.cones = Cones(around, widest, self.results, feature, self.able)
-        self.known: dict[object, list[Hit]] = {}
+        self.around, self.knowledge = around, knowledge(tuple(library))
+        known = self.knowledge
+        self.cones = Cones(around, known.widest, known.results, feature, known.able)
+        self.repeats = Repeats(around)
         self.found: dict[Node, list[Match]] = {}
-        self.near: dict[tuple[Node, str], float] = {}
 
     def __call__(self, root: Node) -> list[Match]:
         if root not in self.found:
-            self.found[root] = list(self.search(root))
+            again = self.again(root)
+            self.found[root] = list(self.search(root)) if again is None else again
         return self.found[root]
+
+    def again(self, root: Node) -> list[Match] | None:
+        """What was found for a value that is computed alike."""
+        first = self.repeats.earlier(root)
+        if first is None or first not in self.found:
+            return None
+        matches = self.found[first]
+        needed = {
+            node
+            for match in matches
+            for each in (*match.inner, *match.leaves)
+            for node in graph_nodes(each, self.around)
+        }
+        known = self.repeats.mapping(first, root, needed)
+        if known is None:
+            return None
+        def moved(node: Node) -> Node:
+            return self.repeats.moved(node, known)
+        return [
+            replace(
+                match,
+                roots=tuple(None if each is None else moved(each) for each in match.roots),
+                leaves=tuple(moved(leaf) for leaf in match.leaves),
+                inner=frozenset(moved(node) for node in match.inner),
+            )
+            for match in matches
+        ]
 
     def search(self, root: Node) -> Iterator[Match]:
         if isinstance(root, BOUNDARIES) or seen_through(root) is not root:
             return
-        if isinstance(root, View) and not self.views:
+        if isinstance(root, View) and not self.knowledge.views:
             return
         seen = set()
-        cones = ((cone, dict[Node, Node]()) for cone in self.cones.under(root, self.wanted))
+        cones = ((cone, dict[Node, Node]()) for cone in self.cones.under(root, self.knowledge.wanted))
         for cone, known in itertools.chain(cones, self.apart(root)):
             for match in self.matches(cone):
                 leaves = tuple(known.get(leaf, leaf) for leaf in match.leaves)
-                match = replace(match, leaves=leaves)
-                key = (match.instruction, match.leaves, *match.immediates.values())
+                key = (match.instruction, leaves, *match.immediates.values())
                 if key not in seen:
                     seen.add(key)
-                    yield match
-
-    def wanted(self, leaves: int, features: int, exposed: int) -> bool:
-        return any(p.others or not exposed for p in self.by_shape.get((leaves, features), ()))
+                    yield replace(match, leaves=leaves)
 
     def apart(self, root: Node) -> Iterator[tuple[Cone, dict[Node, Node]]]:
         """A single operation that reads a number as an operand, or one value as two, with what
@@ -157,10 +208,10 @@ class Meaning:
         sizes = {axis: self.around.sizes[outer] for axis, outer in local.axes.items()}
         types = tuple(leaf.dtype for leaf in cone.leaves)
         key = local.root, local.leaves, tuple(sizes.values()), types, exposed
-        if key not in self.known:
+        if key not in self.knowledge.hits:
             question = Question(local, sizes)
-            self.known[key] = list(self.hits(question, types, cone, exposed))
-        for hit in self.known[key]:
+            self.knowledge.hits[key] = list(self.hits(question, types, cone, exposed))
+        for hit in self.knowledge.hits[key]:
             match = self.match(hit, cone, local)
             if match is not None:
                 yield match
@@ -174,7 +225,7 @@ class Meaning:
         for node in cone.inner:
             features |= feature(node)
         local = question.local
-        for pattern in self.by_shape.get((len(cone.leaves), features), ()):
+        for pattern in self.knowledge.by_shape.get((len(cone.leaves), features), ()):
             if len(pattern.others) < len(exposed):
                 continue
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
@@ -202,7 +253,7 @@ class Meaning:
         if answer is None:
             if 0 < apart < NEAR:
                 key = question.local.root, pattern.instruction.name
-                self.near[key] = min(apart, self.near.get(key, NEAR))
+                self.knowledge.near[key] = min(apart, self.knowledge.near.get(key, NEAR))
             return None
         if not question.matters:
             return None
@@ -285,19 +336,6 @@ class Meaning:
             instruction, tuple(roots), tuple(leaves), axes, loops, numbers,
             frozenset(cone.inner), meaning, hit.points,
         )  # fmt: skip
-
-
-class _Able:
-    """Whether some instruction has all of some features."""
-
-    def __init__(self, known: Iterable[int]) -> None:
-        self.known = set(known)
-        self.answers: dict[int, bool] = {}
-
-    def __call__(self, features: int) -> bool:
-        if features not in self.answers:
-            self.answers[features] = any(features & ~each == 0 for each in self.known)
-        return self.answers[features]
 
 
 def over_axes(pattern: Pattern, binding: Binding, cone: Local) -> tuple[Node, ...]:
