@@ -1,7 +1,8 @@
 """Cones of a graph: a value with what it is computed from, down to some leaves.
 
-A cone goes through a value only if nobody outside needs it, if no tensor goes into it (a mask may
-be computed again), or if the cone yields it besides its root. Casts between floats are seen
+A cone goes through a value only if nobody outside needs it or if no tensor goes into it (a mask may
+be computed again); through one or two others it may go if it yields them besides its root, or if
+they are computed again for the others. Casts between floats are seen
 through, and a sum of three or more may be grouped in any way.
 """
 
@@ -59,7 +60,7 @@ class Cones:
 
     around   the graph
     widest   how many operands an instruction has at most
-    results  how many values an instruction yields at most
+    again    how many values of a cone may be needed outside too, at most
     feature  a mask that tells kinds of nodes apart; a cone has that of all its nodes
     able     whether any instruction has all of these features
     """
@@ -68,20 +69,20 @@ class Cones:
         self,
         around: Surroundings,
         widest: int,
-        results: int,
+        again: int,
         feature: Callable[[Node], int],
         able: Callable[[int], bool],
     ) -> None:
-        self.around, self.widest, self.results = around, widest, results
+        self.around, self.widest, self.again = around, widest, again
         self.feature, self.able = feature, able
         self.arguments_of: dict[Node, list[tuple[tuple[Node, ...], Node]]] = {}
         self.sums: dict[Node, Node] = {}
         self.capped: set[Node] = set()
 
-    def under(self, root: Node, wanted: Callable[[int, int, int], bool]) -> Iterator[Cone]:
+    def under(self, root: Node, wanted: Callable[[int, int], bool]) -> Iterator[Cone]:
         """The cones of a root, fewest leaves first; of those with as many, the largest first.
 
-        wanted  asked (leaves, features, exposed) of a cone: whether anything may match it
+        wanted  asked (leaves, features) of a cone: whether anything may match it
         """
         region = _Region(self, self.sums.get(root))
         start = _State(1, 0, 0, 1 << region.number(root), 0, 0, 0, ())
@@ -92,10 +93,9 @@ class Cones:
             if not queue:
                 return
             state = heapq.heappop(queue)
-            exposed = state.exposed.bit_count()
-            if state.count <= self.widest and wanted(state.count, state.features, exposed):
+            if state.count <= self.widest and wanted(state.count, state.features):
                 cone = region.cone(root, state)
-                if not (exposed and self._circular(cone)):
+                if not (state.exposed and self._circular(cone)):
                     yield cone
             if state.size > -MOST_INNER:
                 for grown in region.grown(state):
@@ -215,7 +215,7 @@ class _Region:
         bit = 1 << leaf
         inner, outer = state.inner | bit, state.leaves & ~bit
         exposed = self._exposed(state.exposed | bit, inner, outer) if state.inner else 0
-        if exposed.bit_count() >= self.cones.results:
+        if exposed.bit_count() > self.cones.again:
             return
         if leaf not in self.ways:
             ways = self.cones.arguments(self.nodes[leaf])

@@ -78,6 +78,7 @@ def localised(
     inner: Sequence[Node],
     groups: Mapping[Node, Node] | None = None,
     alike: Alike = lambda a, b: True,
+    split: bool = True,
 ) -> Local | None:
     """A computation under names of its own; None if a value would have one axis twice.
 
@@ -85,8 +86,12 @@ def localised(
     inner   the nodes above the leaves, operands first; the last is the root
     groups  what stands for some of these
     alike   whether two axes have the same positions, so that a renaming does nothing
+    split   whether one name may be several axes; if not, it is one wherever it occurs
     """
-    return _Localiser(leaves, inner, groups or {}, alike).local(root)
+    localiser = _Localiser(leaves, inner, groups or {}, alike)
+    if not split:
+        localiser.join_names()
+    return localiser.local(root)
 
 
 class _Localiser:
@@ -132,6 +137,14 @@ class _Localiser:
         a, b = self._find(a), self._find(b)
         if a != b:
             self.parent[max(a, b)] = min(a, b)
+
+    def join_names(self) -> None:
+        """Take all axes of one name for one."""
+        first: dict[Axis, Occurrence] = {}
+        for node, n in self.number.items():
+            ended = [a for a, to in self._carried(node).items() if to is None]
+            for at in [*((n, a, False) for a in node.axes), *((n, a, True) for a in ended)]:
+                self._join(first.setdefault(at[1], at), at)
 
     def _below(self, node: Node) -> list[Node]:
         """The operands of a node that are values of the cone, casts seen through."""

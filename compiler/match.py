@@ -24,6 +24,7 @@ from infinisa.isa.language import (
     Input,
     Map,
     Node,
+    Scan,
     View,
     refine,
     substitute,
@@ -104,7 +105,7 @@ class Knowledge:
         for pattern in found:
             self.by_shape.setdefault((len(pattern.operands), pattern.features), []).append(pattern)
         self.widest = max((len(pattern.operands) for pattern in found), default=0)
-        self.results = max((1 + len(pattern.others) for pattern in found), default=1)
+        self.results = max((1, *(len(pattern.others) for pattern in found)))
         self.views = any(isinstance(pattern.local.root, View) for pattern in found)
         self.hits: dict[object, list[Hit]] = {}
         self.near: dict[tuple[Node, str], float] = {}
@@ -116,10 +117,9 @@ class Knowledge:
             self.answers[features] = any(features & ~each == 0 for _, each in self.by_shape)
         return self.answers[features]
 
-    def wanted(self, leaves: int, features: int, exposed: int) -> bool:
-        """Whether some instruction has so many operands, these features and further results."""
-        found = self.by_shape.get((leaves, features), ())
-        return bool(found) and (not exposed or any(pattern.others for pattern in found))
+    def wanted(self, leaves: int, features: int) -> bool:
+        """Whether some instruction has so many operands and these features."""
+        return (leaves, features) in self.by_shape
 
 
 @lru_cache(maxsize=8)
@@ -226,8 +226,6 @@ class Meaning:
             features |= feature(node)
         local = question.local
         for pattern in self.knowledge.by_shape.get((len(cone.leaves), features), ()):
-            if len(pattern.others) < len(exposed):
-                continue
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
             accepts = [[_accepts(operand.type, kind) for kind in types] for operand in operands]
             done = set()
@@ -259,7 +257,8 @@ class Meaning:
             return None
         others = dict(zip(pattern.others, written[1:], strict=True))
         yielded = self.yielded(question, others, exposed, answer.immediates)
-        if yielded is None:
+        again = set(exposed) - set(yielded.values())
+        if len(again) > 1 or any(isinstance(node, Dot | Scan) for node in again):
             return None
         return Hit(pattern, binding, answer.immediates, answer.points, yielded)
 
@@ -269,8 +268,9 @@ class Meaning:
         others: Mapping[int, Node],
         exposed: tuple[Node, ...],
         immediates: Mapping[str, float],
-    ) -> dict[int, Node] | None:
-        """Which further result is which exposed value; None if one is none."""
+    ) -> dict[int, Node]:
+        """Which further result is which exposed value. Another exposed value is computed again
+        where it is needed; a contraction is not."""
         found: dict[int, Node] = {}
         for node in exposed:
             part = Question(
@@ -288,8 +288,6 @@ class Meaning:
                     ):
                         found[number] = node
                         break
-            else:
-                return None
         return found
 
     # -- in the graph

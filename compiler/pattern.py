@@ -111,17 +111,21 @@ def patterns(library: tuple[Instruction, ...]) -> list[Pattern]:
 
 
 def _of(instruction: Instruction) -> list[Pattern]:
+    """The ways to look for an instruction: with some operands neutral, and with the axes as they
+    are written or with a name for each role."""
     every = set(instruction.operands)
     for number, output in enumerate(instruction.outputs):
         if every <= set(walk([output])):
-            ways = [
-                dict(zip(some, values, strict=True))
-                for count in range(len(every) + 1)
-                for some in itertools.combinations(_neutral(instruction, output), count)
-                for values in [[_neutral(instruction, output)[n] for n in some]]
-            ]
-            made = [_pattern(instruction, number, way) for way in ways]
-            return [pattern for pattern in made if pattern is not None]
+            neutral = _neutral(instruction, output)
+            found: dict[Node, Pattern] = {}
+            for count in range(len(neutral) + 1):
+                for some in itertools.combinations(neutral, count):
+                    for split in (True, False):
+                        way = {n: neutral[n] for n in some}
+                        pattern = _pattern(instruction, number, way, split)
+                        if pattern is not None:
+                            found.setdefault(pattern.local.root, pattern)
+            return list(found.values())
     return []
 
 
@@ -142,7 +146,7 @@ def _neutral(instruction: Instruction, output: Node) -> dict[int, float]:
 
 
 def _pattern(
-    instruction: Instruction, number: int, neutral: Mapping[int, float]
+    instruction: Instruction, number: int, neutral: Mapping[int, float], split: bool
 ) -> Pattern | None:
     fixed: dict[Node, Node] = {
         instruction.operands[n]: Constant(value) for n, value in neutral.items()
@@ -151,7 +155,7 @@ def _pattern(
     operands = tuple(n for n in range(len(instruction.operands)) if n not in neutral)
     leaves = [instruction.operands[n] for n in operands]
     inner = dict.fromkeys(n for output in outputs for n in leaves_first(output, leaves))
-    local = localised(outputs[number], leaves, list(inner))
+    local = localised(outputs[number], leaves, list(inner), split=split)
     if local is None or set(outputs[number].axes) != {local.axes[a] for a in local.root.axes}:
         return None
     others = {
