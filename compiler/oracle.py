@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,14 @@ from infinisa.isa.evaluate import Range, evaluate
 from infinisa.isa.language import (
     Axis,
     Constant,
+    Dot,
     Gather,
     Immediate,
     Input,
     Map,
     Node,
     Reduce,
+    Size,
     Stack,
     View,
     substitute,
@@ -125,13 +127,32 @@ class Question:
             largest = max([1.0, *(abs(c) for c in self.constants if 1e-3 < abs(c) < 1e6)])
             yield Probe(3.0 * largest, 4, positive)
             yield Probe(0.5 * largest, 5, positive)
-        if self.functions & {"max", "where", "is_nan", "maximum"} or {"exp", "sum"} <= self.functions:
-            for n, leaf in enumerate(self.local.leaves):
-                if is_float(leaf.type) and leaf.axes:
-                    for mask in MASKS:
-                        yield Probe(1.0, 6, positive, n, mask)
-                    yield Probe(1.0, 6, positive, n, -math.inf, True)
-                    yield Probe(1.0, 6, positive, n, -1e30, True)
+        for n in self.masks:
+            for mask in MASKS:
+                yield Probe(1.0, 6, positive, n, mask)
+            yield Probe(1.0, 6, positive, n, -math.inf, True)
+            yield Probe(1.0, 6, positive, n, -1e30, True)
+
+    @cached_property
+    def masks(self) -> list[int]:
+        """The inputs that may hold minus infinity: they go into a softmax, a maximum or a
+        condition, and not into a contraction before."""
+        if not self.functions & {"max", "where", "is_nan", "maximum", "exp"}:
+            return []
+        users: dict[Node, list[Node]] = {}
+        for node in walk([self.local.root]):
+            for child in node.children:
+                users.setdefault(child, []).append(node)
+        found = []
+        for n, leaf in enumerate(self.local.leaves):
+            if is_float(leaf.type) and leaf.axes:
+                above = [leaf]
+                for node in above:
+                    if not (isinstance(node, Map) and node.function == "exp"):
+                        above += [user for user in users.get(node, []) if user not in above]
+                if not any(isinstance(node, Dot) for node in above):
+                    found.append(n)
+        return found
 
     def value(self, probe: Probe) -> tuple[dict[str, Array], Array]:
         """(inputs, result) at a point."""
@@ -147,11 +168,27 @@ class Question:
         self, root: Node, arrays: Mapping[str, Array], immediates: Mapping[str, float] | None = None
     ) -> Array:
         """A computation over the same inputs, its result with the axes of this one's."""
+        written, numbers = widened(root)
         ranges = {axis: Range(0, length) for axis, length in self.lengths.items()}
-        (value,) = evaluate([root], arrays, ranges=ranges, immediates=immediates)
+        values = dict(arrays)
+        for number, leaf in numbers:
+            values[leaf.name] = np.asarray(self._number(number, immediates or {}))
+        (value,) = evaluate([written], values, ranges=ranges)
         if root.axes == self.local.root.axes:
             return value
         return value.transpose([root.axes.index(axis) for axis in self.local.root.axes])
+
+    def _number(self, node: Node, immediates: Mapping[str, float]) -> float:
+        match node:
+            case Constant(value):
+                return value
+            case Immediate(name, default):
+                return immediates.get(name, default)
+            case Size(axis):
+                if axis not in self.lengths:
+                    raise LanguageError(f"axis {axis!r} has no extent")
+                return self.lengths[axis]
+        raise AssertionError(node)
 
     def arrays(self, probe: Probe) -> dict[str, Array]:
         random = np.random.default_rng(probe.seed)
@@ -184,11 +221,29 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
     return values
 
 
+@lru_cache(maxsize=4096)
+def widened(root: Node) -> tuple[Node, tuple[tuple[Node, Input], ...]]:
+    """A computation with its numbers and lengths as inputs, so that they are f64 too; and those."""
+    numbers = [
+        node
+        for node in walk([root])
+        if isinstance(node, Size)
+        or (isinstance(node, Constant | Immediate) and is_float(node.dtype))
+    ]
+    known: dict[Node, Node] = {
+        node: Input(f"number {n}", (), "f64") for n, node in enumerate(numbers)
+    }
+    (written,) = substitute([root], known)
+    return written, tuple((node, leaf) for node, leaf in known.items() if isinstance(leaf, Input))
+
+
+@lru_cache(maxsize=4096)
 def functions_in(root: Node) -> frozenset[str]:
     """The scalar functions and folds of a computation."""
     return frozenset(n.function for n in walk([root]) if isinstance(n, Map | Reduce))
 
 
+@lru_cache(maxsize=4096)
 def numbers_in(root: Node) -> tuple[float, ...]:
     """The numbers of a computation that are not just truth values, each once."""
     found = dict.fromkeys(
@@ -318,8 +373,8 @@ def same(
                 return None, apart if not points else max(apart, 1e-12)
             candidates, nearest = left, 0.0
             points += value.size
-    except LanguageError:
-        return None, math.inf  # over these axes it means nothing
+    except (LanguageError, TypeError):
+        return None, math.inf  # over these axes or types it means nothing
     return Answer(candidates[0], points), nearest
 
 
