@@ -60,7 +60,7 @@ class Local:
 
     root    what it computes; floats are f64, casts between them are gone
     leaves  its inputs
-    axes    what each axis is called outside
+    axes    what each axis is called outside: as the result has it, else as the first leaf
     roles   what each axis does
     nodes   for each node inside what it is called here
     """
@@ -115,6 +115,8 @@ class _Localiser:
             self._relate(node)
         if not self._name():
             return None
+        for axis in root.axes:
+            self.outside[self._axis(self.number[root], axis)] = axis
         made: dict[Node, Node] = {}
         inputs = []
         for n, leaf in enumerate(self.leaves):

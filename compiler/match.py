@@ -18,6 +18,7 @@ from infinisa.isa.errors import LanguageError
 from infinisa.isa.instance import instance
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
+    Affine,
     Axis,
     Constant,
     Dot,
@@ -32,6 +33,7 @@ from infinisa.isa.language import (
 )
 
 from .bind import Binding, bindings
+from .canonical import canonical
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, localised
 from .oracle import NEAR, Question, distance, same
@@ -309,8 +311,11 @@ class Meaning:
         if any(len(axes[axis]) != 1 for axis in instruction.indexed if axis in axes):
             return None
         leaves: list[Node] = [Constant(0.0)] * len(instruction.operands)
-        for number, leaf in zip(pattern.operands, hit.binding.leaves, strict=True):
-            leaves[number] = cone.leaves[leaf]
+        for number, n in zip(pattern.operands, hit.binding.leaves, strict=True):
+            names = tuple(local.axes[axis] for axis in local.leaves[n].axes)
+            if len(set(names)) < len(names):
+                return None
+            leaves[number] = renamed(cone.leaves[n], names)
         for number, value in pattern.neutral.items():
             leaves[number] = Constant(value)
         given = [
@@ -334,6 +339,15 @@ class Meaning:
             instruction, tuple(roots), tuple(leaves), axes, loops, numbers,
             frozenset(cone.inner), meaning, hit.points,
         )  # fmt: skip
+
+
+def renamed(node: Node, names: tuple[Axis, ...]) -> Node:
+    """A value with other names for its axes, in their order."""
+    pairs = [(old, new) for old, new in zip(node.axes, names, strict=True) if old != new]
+    if not pairs:
+        return node
+    view = View(node, tuple((old, Affine(((new, 1),))) for old, new in pairs))
+    return canonical([view]).roots[0] if isinstance(node, View) else view
 
 
 def over_axes(pattern: Pattern, binding: Binding, cone: Local) -> tuple[Node, ...]:
