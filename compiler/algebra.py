@@ -243,7 +243,7 @@ class Algebra:
     def finite(self, form: Iterable[Monomial]) -> bool:
         return not any(self.atoms[a].infinite for monomial in form for a, _ in monomial)
 
-    def integral(self, form: Form) -> bool:
+    def integral(self, form: Iterable[Monomial]) -> bool:
         """Whether a form is a whole number apart from its coefficients."""
         return all(
             self.atoms[a].integer and isinstance(e, int) and e > 0
@@ -397,7 +397,7 @@ class Algebra:
             total: Form = {}
             self.insert(total, raised(monomial, exponent), 1)
             return self.times(total, self.number_power(coefficient, exponent))
-        result = self.number_power(abs(coefficient), exponent)
+        result = self.number_power(abs(Fraction(coefficient)), exponent)
         signed: list[tuple[int, Number]] = []
         for atom, e in monomial:
             one: Form = {((atom, 1),): 1}
@@ -509,7 +509,7 @@ class Algebra:
         if self.nonnegative(scaled(form, -1)):
             return scaled(form, -1)
         coefficient, common, q = self.content(form, signed=True)
-        result = constant(abs(coefficient))
+        result = constant(abs(Fraction(coefficient)))
         for atom, exponent in common:
             inside: Form = {((atom, exponent),): 1}
             if not self.nonnegative(inside):
@@ -552,11 +552,11 @@ class Algebra:
     def positive_integer(self, form: Form) -> Form:
         """2 * i - 1 > 0  →  i > 0;  -i > 0  →  1 - (i + 1 > 0)"""
         rest = {m: c for m, c in form.items() if m != ONE}
-        factor, _, _ = self.content(rest, signed=True)
-        sign = 1 if factor > 0 else -1
-        steps = scaled(rest, Fraction(1) / factor)
-        least = math.floor(-Fraction(form.get(ONE, 0)) / abs(factor)) + 1  # sign * steps >= least
-        if sign > 0:
+        factor = common_factor(rest)
+        up = rest[max(rest, key=order)] > 0
+        steps = scaled(rest, (1 if up else -1) / factor)
+        least = math.floor(-Fraction(form.get(ONE, 0)) / factor) + 1  # steps >= least, or -steps
+        if up:
             return self.over("positive", plus(steps, constant(1 - least)), integer=True)
         above = self.over("positive", plus(steps, constant(least)), integer=True)
         return plus({ONE: 1}, above, -1)
@@ -812,11 +812,10 @@ class Algebra:
 
     def floor(self, form: Form) -> Form:
         """floor(x + 2 * i)  →  2 * i + floor(x)"""
-        steps = {
-            m: math.floor(c) if m == ONE else c
-            for m, c in form.items()
-            if m == ONE or (isinstance(c, int) and self.integral({m: c}))
-        }
+        steps = constant(math.floor(form.get(ONE, 0)))
+        for monomial, c in form.items():
+            if monomial and isinstance(c, int) and self.integral([monomial]):
+                add(steps, monomial, c)
         rest = plus(form, steps, -1)
         return plus(steps, self.function("floor", rest)) if set(rest) - {ONE} else steps
 
@@ -860,7 +859,7 @@ class Algebra:
             case "position":
                 return self.index(to[parts[0]])
             case "read" | "truth":
-                return self.reread(*parts, to=to)
+                return self.reread(parts[0], parts[1], parts[2], to)
             case "exp":
                 return self.exp(self.moved({parts[0]: 1}, to))
             case "sum":
