@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from infinisa.isa.dtypes import DTYPES, is_float
+from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.language import (
     Affine,
     Axis,
@@ -33,6 +36,7 @@ from infinisa.isa.language import (
     Update,
     View,
     inputs,
+    substitute,
     walk,
 )
 
@@ -57,6 +61,57 @@ def proved(
         return algebra.equal(translator.form(a), translator.form(b))
     except TooBig:
         return False
+
+
+def with_numbers_of(a: Node, b: Node, rounding: float = 2.0**-23) -> Node:
+    """a with each of its literals that is within one rounding of a number of b, of its inverse,
+    square or root, or of a product of two of them, written exactly as that."""
+    written = [n for n in walk([b]) if isinstance(n, Constant | Immediate | Map) and is_written(n)]
+    known = {n: value for n in written if (value := value_of(n)) and math.isfinite(value)}
+    targets: dict[Node, float] = {}
+    for node, value in known.items():
+        for factor in (Constant(1.0), *(n for n in known if isinstance(n, Constant))):
+            product = Map("multiply", (node, factor)) if value_of(factor) != 1.0 else node
+            targets[product] = value * value_of(factor)
+            targets[Map("reciprocal", (product,))] = 1 / targets[product]
+        if value > 0:
+            targets[Map("sqrt", (node,))] = math.sqrt(value)
+            targets[Map("rsqrt", (node,))] = 1 / math.sqrt(value)
+    exact: dict[Node, Node] = {}
+    for leaf in walk([a]):
+        if isinstance(leaf, Constant) and isinstance(leaf.value, float) and leaf.value not in EXACT:
+            for node, value in targets.items():
+                if abs(leaf.value - value) <= rounding * abs(value):
+                    exact[leaf] = node
+                    break
+    return substitute([a], exact)[0] if exact else a
+
+
+EXACT = (0.0, 1.0, -1.0, 0.5, 2.0, -0.5, -2.0, math.inf, -math.inf)
+"""Literals that nobody rounds."""
+
+
+def is_written(node: Node) -> bool:
+    """Whether a node is made of numbers alone."""
+    match node:
+        case Constant(value):
+            return not isinstance(value, bool)
+        case Immediate():
+            return True
+        case Map(function, arguments):
+            return node.dtype != "bool" and all(is_written(x) for x in arguments)
+    return False
+
+
+def value_of(node: Node) -> float:
+    """The value of a node made of numbers alone, in f64."""
+    match node:
+        case Constant(value) | Immediate(_, value):
+            return float(value)
+        case Map(function, arguments):
+            with np.errstate(all="ignore"):
+                return float(FUNCTIONS[function].numpy(*(value_of(x) for x in arguments)))
+    raise AssertionError(node)
 
 
 class Translator:

@@ -193,7 +193,8 @@ def nudged(arrays: Mapping[str, Array], seed: int) -> dict[str, Array]:
             made[name] = array
         else:
             signs = random.integers(0, 2, array.shape) - 0.5
-            made[name] = array.astype(np.float64) * (1.0 + SINGLE * signs)
+            with np.errstate(over="ignore"):
+                made[name] = array.astype(np.float64) * (1.0 + SINGLE * signs)
     return made
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from infinisa.compiler.normal import proved
+from infinisa.compiler.normal import proved, with_numbers_of
 from infinisa.isa import formulas
 from infinisa.isa.evaluate import Array, Range, align, evaluate
 from infinisa.isa.functions import FUNCTIONS
@@ -296,6 +296,26 @@ def test_identities_are_proved(a: Node, b: Node) -> None:
 def test_near_misses_are_not_proved(a: Node, b: Node) -> None:
     assert not proved(a, b, SIZES)
     assert not proved(b, a, SIZES)
+
+
+@pytest.mark.parametrize(
+    ("rounded", "exact"),
+    [
+        (X / 1.4142135381698608, X * math.sqrt(0.5)),
+        (X * 0.7071067690849304, X / sqrt(lift(2.0))),
+        (tanh(0.7978845834732056 * X + 0.03567740947008133 * X**3), tanh(TURNED)),
+        (X * 1.702000021934509, X * 1.702),
+        (X * 2.8853900432586670, X * Immediate("scale", 2.885390081777927)),
+    ],
+)
+def test_literals_count_as_equal_within_one_rounding_if_told_so(rounded: Node, exact: Node) -> None:
+    assert not proved(rounded, exact, SIZES)
+    assert proved(with_numbers_of(rounded, exact), exact, SIZES)
+
+
+def test_literals_further_apart_stay() -> None:
+    for factor in (1.7021, 1.7, 0.5):
+        assert not proved(with_numbers_of(X * factor, X * 1.702), X * 1.702, SIZES)
 
 
 def test_rounding_may_count_as_nothing() -> None:
