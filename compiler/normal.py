@@ -70,8 +70,9 @@ def with_numbers_of(a: Node, b: Node, rounding: float = 2.0**-23) -> Node:
     known = {n: value for n in written if (value := value_of(n)) and math.isfinite(value)}
     targets: dict[Node, float] = {}
     for node, value in known.items():
+        product: Node
         for factor in (Constant(1.0), *(n for n in known if isinstance(n, Constant))):
-            product = Map("multiply", (node, factor)) if value_of(factor) != 1.0 else node
+            product = node * factor if value_of(factor) != 1.0 else node
             targets[product] = value * value_of(factor)
             targets[Map("reciprocal", (product,))] = 1 / targets[product]
         if value > 0:
@@ -98,7 +99,7 @@ def is_written(node: Node) -> bool:
             return not isinstance(value, bool)
         case Immediate():
             return True
-        case Map(function, arguments):
+        case Map(_, arguments):
             return node.dtype != "bool" and all(is_written(x) for x in arguments)
     return False
 
