@@ -67,10 +67,11 @@ def with_numbers_of(a: Node, b: Node, rounding: float = 2.0**-23) -> Node:
     """a with each of its literals that is within one rounding of a number of b, of its inverse,
     square or root, or of a product of two of them, written exactly as that."""
     written = [n for n in walk([b]) if isinstance(n, Constant | Immediate | Map) and is_written(n)]
-    known = {n: value for n in written if (value := value_of(n)) and math.isfinite(value)}
+    known: dict[Node, float] = {
+        n: value for n in written if (value := value_of(n)) and math.isfinite(value)
+    }
     targets: dict[Node, float] = {}
     for node, value in known.items():
-        product: Node
         for factor in (Constant(1.0), *(n for n in known if isinstance(n, Constant))):
             product = node * factor if value_of(factor) != 1.0 else node
             targets[product] = value * value_of(factor)
