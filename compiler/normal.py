@@ -81,11 +81,16 @@ def with_numbers_of(a: Node, b: Node, rounding: float = 2.0**-23) -> Node:
             targets[Map("rsqrt", (node,))] = 1 / math.sqrt(value)
     exact: dict[Node, Node] = {}
     for leaf in walk([a]):
-        if isinstance(leaf, Constant) and isinstance(leaf.value, float) and leaf.value not in EXACT:
-            for node, value in targets.items():
-                if abs(leaf.value - value) <= rounding * abs(value):
-                    exact[leaf] = node
-                    break
+        if not isinstance(leaf, Constant) or not isinstance(leaf.value, float) or leaf in known:
+            continue
+        near = {node: abs(leaf.value - v) for node, v in targets.items()}
+        best = min(near, key=near.__getitem__, default=None)
+        if (
+            best is not None
+            and leaf.value not in EXACT
+            and near[best] <= rounding * abs(leaf.value)
+        ):
+            exact[leaf] = best
     return substitute([a], exact)[0] if exact else a
 
 

@@ -313,6 +313,13 @@ def test_literals_count_as_equal_within_one_rounding_if_told_so(rounded: Node, e
     assert proved(with_numbers_of(rounded, exact), exact, SIZES)
 
 
+def test_a_literal_of_both_sides_stays() -> None:
+    """0.7071... is the root of 0.5 within a rounding, but written as a number on both sides."""
+    gelu = formulas.gelu_erf(X)
+
+    assert with_numbers_of(gelu, gelu) is gelu
+
+
 def test_literals_further_apart_stay() -> None:
     for factor in (1.7021, 1.7, 0.5):
         assert not proved(with_numbers_of(X * factor, X * 1.702), X * 1.702, SIZES)
