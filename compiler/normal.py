@@ -40,7 +40,8 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .algebra import ONE, STACK, Algebra, Form, Frozen, TooBig, constant, plus, scaled
+from .algebra import STACK, Algebra
+from .forms import ONE, Form, Frozen, TooBig, constant, plus, scaled
 
 
 def proved(

@@ -341,7 +341,7 @@ class Regimes:
         sizes: Mapping[Axis, int],
         seeds: Sequence[int],
     ) -> None:
-        kinds = (*(f"about {size:g}" for size in ORDINARY), "positive")
+        kinds = (*(f"about {size:g}" for size in ORDINARY), "positive", "whole")
         self.names = [f"all operands {kind}" for _ in seeds for kind in kinds]
         self.ordinary = len(self.names)
         operands = {leaf.name: leaf for leaf in leaves.values()}
@@ -375,7 +375,8 @@ class Regimes:
         rows = []
         for seed in seeds:
             draw = np.random.default_rng([*salt, seed]).standard_normal(shape)
-            rows += [draw * size for size in ORDINARY] + [np.abs(draw) + 0.1]
+            rows += [draw * size for size in ORDINARY]
+            rows += [np.abs(draw) + 0.1, np.rint(2.0 * draw)]  # of the last, many are equal
         least, _ = limits_of(leaf.type)
         usual = rows[0]
         rows += [
@@ -390,7 +391,8 @@ class Regimes:
 def whole_numbers(
     dtype: str, limit: int | None, shape: tuple[int, ...], random: np.random.Generator
 ) -> Array:
-    """Truth values (first rows without and with all), indices in range, or numbers of the type."""
+    """Truth values (first rows without and with all), indices in range, or numbers of the type:
+    those of a byte, and in every second regime of the whole type up to a million."""
     if dtype == "bool":
         truths = random.random(shape) < 0.5
         if truths.ndim > 1 and shape[1] > 1:
@@ -399,8 +401,12 @@ def whole_numbers(
     kind = DTYPES[dtype].numpy
     if limit is not None:
         return random.integers(0, limit, shape).astype(kind)
-    least = max(np.iinfo(kind).min, -128)
-    return random.integers(least, min(np.iinfo(kind).max, 127) + 1, shape).astype(kind)
+    small, wide = (
+        random.integers(max(np.iinfo(kind).min, -most), min(np.iinfo(kind).max, most) + 1, shape)
+        for most in (127, 10**6)
+    )
+    small[1::2] = wide[1::2]
+    return small.astype(kind)
 
 
 @lru_cache

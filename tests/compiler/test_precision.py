@@ -76,6 +76,7 @@ def held(model: Node, instruction: Node, **dtypes: str) -> Precision:
         (sigmoid(X), exp(X) / (1.0 + exp(X)), "x about 300: not finite"),
         (tanh(X), (exp(X) - exp(-X)) / (exp(X) + exp(-X)), "x about 300: not finite"),
         (where(SEEN, MASK, LOW), where(SEEN, MASK, -1e9), "all operands about 1: not infinite"),
+        (X > W, X >= W, "all operands whole: off by 1"),
         (X * W, cast(X * W, "bf16"), "all operands about 1: off by 0.00"),
         (minimum(maximum(X, -6.0), 6.0), X, "all operands about 6: off by 1"),
     ],
@@ -139,6 +140,7 @@ def test_an_integer_result_is_held_exactly() -> None:
     assert held(cone, cast(scaled, "i8")).stable
     assert held(cone, cast(apply("floor", X * 16.0), "i8")).cone == 0.0
     assert not held(cone, cast(apply("floor", X * 16.0), "i8")).stable
+    assert not held(cast(INDEX, "i16"), cast(cast(INDEX, "i8"), "i16")).stable
 
 
 def test_a_recurrence_is_held_over_all_steps() -> None:
