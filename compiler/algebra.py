@@ -58,6 +58,7 @@ POSITIVE = ("exp", "number", "size")
 
 SETTLING = ("number", "base", "absolute", "positive", "order", "truth")
 """Kinds of atoms of which a product may have a simpler form."""
+
 STACK = "stack"
 """The base of values side by side: the first of its axes says which."""
 
@@ -198,28 +199,17 @@ class Algebra:
     def simpler(self, monomial: Monomial, atom: int, exponent: Number) -> Form | None:
         """A simpler form because of one of the factors; it may be simplified further."""
         kind, parts = self.atoms[atom].kind, self.atoms[atom].parts
-        rest = tuple(pair for pair in monomial if pair[0] != atom)
         if kind in ("positive", "order", "truth") and exponent > 0 and exponent != 1:
-            return {joined(rest, ((atom, 1),)): 1}  # 0 or 1
+            return {joined(monomial, ((atom, number(1 - exponent)),)): 1}  # 0 or 1
         if kind == "number" and not 0 < exponent < 1:
-            full = math.floor(exponent)
-            left = number(exponent - full)
-            power = number(Fraction(parts[0]) ** full)
-            return {joined(rest, ((atom, left),) if left else ONE): power}
-        if kind == "absolute" and not 0 < exponent < 2:
-            even = 2 * math.floor(Fraction(exponent) / 2)
-            left = number(exponent - even)
-            return self.times(
-                {joined(rest, ((atom, left),) if left else ONE): 1},
-                self.power(dict(parts[0]), even),
-            )
-        if kind == "base" and exponent >= 1:
-            full = math.floor(exponent)
-            left = number(exponent - full)
-            return self.times(
-                {joined(rest, ((atom, left),) if left else ONE): 1},
-                self.power(dict(parts[0]), full),
-            )
+            out = math.floor(exponent)
+            rest = joined(monomial, ((atom, -out),))
+            return {rest: number(Fraction(parts[0]) ** out)}
+        if (kind == "absolute" and not 0 < exponent < 2) or (kind == "base" and exponent >= 1):
+            step = 2 if kind == "absolute" else 1
+            out = step * math.floor(Fraction(exponent) / step)
+            rest = joined(monomial, ((atom, -out),))
+            return self.times({rest: 1}, self.power(dict(parts[0]), out))
         if kind == "base" and exponent < 0:
             return self.divided(monomial, atom, lambda: {((atom, 1),): 1})
         if kind == "positive" and exponent == 1:
@@ -311,7 +301,7 @@ class Algebra:
             elif odd(e) and not self.nonnegative(one):
                 signed.append((atom, e))
                 continue
-            result = self.times(result, self.monomial_power_of_one(one, number(e * exponent)))
+            result = self.times(result, self.atom_power(one, number(e * exponent)))
         if len(signed) == 1 and coefficient > 0:
             return self.times(result, {raised(tuple(signed), exponent): 1})
         if signed:
@@ -321,7 +311,7 @@ class Algebra:
             raise TooBig  # the root of a number below zero
         return result
 
-    def monomial_power_of_one(self, form: Form, exponent: Number) -> Form:
+    def atom_power(self, form: Form, exponent: Number) -> Form:
         """The power of one atom that is not negative."""
         total: Form = {}
         for monomial in form:
@@ -419,7 +409,7 @@ class Algebra:
             inside: Form = {((atom, exponent),): 1}
             if not self.nonnegative(inside):
                 whole_part = self.over("absolute", {((atom, 1),): 1})
-                inside = self.monomial_power_of_one(whole_part, exponent)
+                inside = self.atom_power(whole_part, exponent)
             result = self.times(result, inside)
         return result if q == {ONE: 1} else self.times(result, self.over("absolute", q))
 
@@ -631,7 +621,7 @@ class Algebra:
             bound,
             self.frozen(body),
             axes=self.axes(form) - set(axes),
-            integer=integer or self.integral(body),
+            integer=integer or (self.integral(body) and all(map(whole, body.values()))),
             infinite=any(a.infinite for a in inside),
             level=level + len(bound),
         )
