@@ -391,6 +391,7 @@ def grown(random: Random, known: list[Node]) -> Node:
     return random.choice(ways)()
 
 
+# long: one table of ways
 def rewritten(random: Random, node: Node) -> Node:
     """A node said in another way, which may be wrong."""
     children = list(node.children)
