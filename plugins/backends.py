@@ -1,5 +1,5 @@
 """Ways to compute a program's values on this computer: each gives a function from arrays by buffer
-name and parameters to a result."""
+name and parameters to a result. One that can use several threads takes a keyword `threads`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def vector(program: Program, library: Mapping[str, Instruction], cores: int) -> 
     return compile_program(program, library, "vector", cores=cores).run
 
 
+def parallel(
+    program: Program,
+    library: Mapping[str, Instruction],
+    cores: int,
+    threads: int | None = None,
+) -> Run:
+    """Native code with the widest vectors, on several threads: as many as there are cores."""
+    return compile_program(program, library, "parallel", cores=cores, threads=threads).run
+
+
 @hookimpl
 def infinisa_backends() -> Mapping[str, Callable[..., Run]]:
-    return {"reference": reference, "scalar": scalar, "vector": vector}
+    return {"reference": reference, "scalar": scalar, "vector": vector, "parallel": parallel}

@@ -83,7 +83,11 @@ def infinisa_memories() -> Mapping[str, Callable[..., Any]]:
 
 @hookspec
 def infinisa_backends() -> Mapping[str, Callable[..., Any]]:
-    """Ways to compute a program's values on this computer, by name."""
+    """Ways to compute a program's values on this computer, by name.
+
+    Each takes a program, a library of instructions, the number of cores the program was compiled
+    for, and the keyword `threads` if it can use several. See `plugins/backends.py`.
+    """
     return {}
 
 

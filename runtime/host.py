@@ -9,6 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -43,6 +44,19 @@ def probe(refresh: bool = False) -> Machine:
         beside.write_text(machine.text(), "utf-8")
         beside.replace(path)
     return machine
+
+
+def several_cores(machine: Machine, threads: int) -> Machine:
+    """The host with the peak of so many cores: its units are so many times as wide. Memory and
+    its bandwidth, which cores share, stay."""
+    widths = {"matrix": "columns", "vector": "lanes"}
+    units = tuple(
+        replace(unit, attributes={**unit.attributes, width: threads * unit.attributes[width]})
+        if (width := widths.get(unit.kind))
+        else unit
+        for unit in machine.units
+    )
+    return replace(machine, units=units)
 
 
 def measure() -> Machine:

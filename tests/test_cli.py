@@ -84,6 +84,41 @@ def test_a_program_runs_with_its_weights(
     assert ours.splitlines()[-1] == capsys.readouterr().out.splitlines()[-1]
 
 
+def test_threads_write_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """A sixteenth as many tokens as usual: some issues of the prefill are divided."""
+    texts = []
+    for options in ([], ["--threads", "3"], ["--backend", "parallel"]):
+        assert main(["run", "--tokens", "4", "--prompt", PROMPT * 20, *options]) == 0
+        texts.append(capsys.readouterr().out)
+
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_a_comparison_on_two_threads_says_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The host's peak is that of two cores, so it computes in less simulated time."""
+    times = []
+    for threads in ("1", "2"):
+        file = tmp_path / f"{threads}.json"
+        options = ["--machine", "host", "--rounds", "1", "--tokens", "2", "--json", str(file)]
+        assert main(["compare", *options, "--threads", threads]) == 0
+        found = json.loads(file.read_text())
+        assert found["settings"]["CPU threads"] == int(threads)
+        assert f"CPU threads {threads}" in capsys.readouterr().out
+        times.append(found["rows"][0]["seconds"])
+
+    assert times[1] < times[0]
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_threads_must_be_positive(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "--threads", number])
+
+    assert f"must be a positive number, not {number!r}" in capsys.readouterr().err
+
+
 def test_a_trace_has_events_of_every_unit(tmp_path: Path) -> None:
     """The file is Chrome's trace format: complete events with times, for all units that worked."""
     trace = tmp_path / "trace.json"
@@ -110,6 +145,7 @@ def test_print_after_shows_a_pass(capsys: pytest.CaptureFixture[str], tmp_path: 
         (["compare", "--machine", "nope"], "machine 'nope': must be"),
         (["simulate", "--machine", "edge", "--policy", "x"], "policy 'x': must be one of"),
         (["run", "--backend", "x"], "backend 'x': must be one of"),
+        (["run", "--backend", "vector", "--threads", "2"], "backend 'vector': runs on 1 thread"),
         (["run", "missing.iisa"], "no such file: missing.iisa"),
         (["run", "--set", "tokens"], "a setting must be NAME=NUMBER, not 'tokens'"),
         (["run", "--set", "tokens=100000"], "parameter 'tokens': must be 0 to"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from infinisa.isa.dtypes import DTYPES
@@ -27,9 +29,11 @@ from infinisa.isa.program import (
 )
 
 from .functions import STORED, narrow, register, saturate
-from .ir import Function, Module, Number, Target, Value, constant, number
+from .ir import Function, Module, Number, Target, Value, constant, number, text
 from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
 from .restricted import Library, RestrictedError
+from .shares import WORTH, Share, Shares, narrowed
+from .threads import FRAME, PIECE, hand_out, worker
 
 OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
 """What an entry reports: a parameter makes an axis too long; an opaque instruction raised, or, as
@@ -42,9 +46,10 @@ number of the parameter); then its regions, or what it returns."""
 PAGE = 4096
 
 ENTRY = [("parameters", "ptr"), ("buffers", "ptr"), ("ends", "ptr"), ("work", "ptr"),
-         ("call", "ptr"), ("callback", "ptr")]  # fmt: skip
+         ("call", "ptr"), ("callback", "ptr"), ("team", "ptr")]  # fmt: skip
 """Tables that an entry is given: parameters, addresses of buffers, how far outputs were written,
-scratch memory, the call area, and the function that runs opaque instructions."""
+scratch memory, the call area, the function that runs opaque instructions, and the words by which
+threads share work."""
 
 
 @dataclass(frozen=True)
@@ -72,32 +77,47 @@ class Emission:
     """The code of a program, and what a session must provide to run it.
 
     cores     whose parts run one after the other
+    threads   among which large issues are divided
+    worth     operations that this must save
     entries   one function a section
+    shared    those of them that divide something
     opaque    the issues that run outside, by their numbers
     bodies    the opaque instructions that became native code
-    scratch   bytes of work memory
+    scratch   bytes of work memory of each thread
     area      numbers in the call area
+    frame     numbers that a piece of an issue is given
     """
 
     module: Module
     cores: int
+    threads: int
+    worth: int
     entries: list[str] = field(default_factory=list)
+    shared: set[str] = field(default_factory=set)
     opaque: list[Issue] = field(default_factory=list)
     bodies: Library = field(default_factory=Library)
     scratch: int = 0
     area: int = CALL_HEAD
+    frame: int = 0
 
 
 def emit(
-    program: Program, library: Mapping[str, Instruction], target: Target, cores: int
+    program: Program,
+    library: Mapping[str, Instruction],
+    target: Target,
+    cores: int,
+    threads: int = 1,
+    worth: int = WORTH,
 ) -> Emission:
     """The whole program as code."""
-    emission = Emission(Module(), cores)
+    emission = Emission(Module(), cores, threads, worth)
     kernels = Kernels(program, library, target, emission)
     for number_, section in enumerate(program.sections):
         walker = Walker(program, section, kernels, f"section{number_}")
         walker.run()
         emission.entries.append(f"section{number_}")
+    if emission.shared:
+        worker(emission.module, target)
     return emission
 
 
@@ -169,6 +189,8 @@ class Kernels:
     ) -> None:
         self.program, self.library, self.target = program, library, target
         self.emission, self.module = emission, emission.module
+        self.shares = Shares(program, emission.threads, target.lanes, emission.worth)
+        self.pieces: Iterator[int] = itertools.count()
         self.names: dict[Shape, str] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
 
@@ -415,16 +437,112 @@ class Walker:
 
     def issue(self, issue: Issue) -> None:
         opcode = self.program.opcode[issue.opcode]
-        if opcode.instruction in COPIES:
-            self.copy(issue)
+        copies = opcode.instruction in COPIES
+        meaning = None if copies else self.kernels.meaning(opcode, issue.reads)
+        if meaning is not None and meaning.given.opaque:
+            self.opaque(issue, meaning.given)
+        elif share := self.share(issue, opcode, meaning):
+            self.divide(issue, share, opcode, meaning)
         else:
-            meaning = self.kernels.meaning(opcode, issue.reads)
-            if meaning.given.opaque:
-                self.opaque(issue, meaning.given)
-            else:
-                self.call(issue, opcode, meaning)
+            self.compute(issue, opcode, meaning)
         for operand in issue.writes:
             self.record(operand)
+
+    def compute(self, issue: Issue, opcode: Opcode, meaning: Meaning | None) -> None:
+        if meaning is None:
+            self.copy(issue)
+        else:
+            self.call(issue, opcode, meaning)
+
+    # -- threads
+
+    def share(self, issue: Issue, opcode: Opcode, meaning: Meaning | None) -> Share | None:
+        """How threads divide an issue, if they do."""
+        if self.kernels.emission.threads == 1:
+            return None
+        bounds = {name: run.bound for name, run in self.ranges.items()}
+        given = None if meaning is None else meaning.given
+        share = self.kernels.shares.share(issue, opcode, given, bounds)
+        length = self.ranges[share.range].length if share else 0
+        return None if share and isinstance(length, int) and length < share.least else share
+
+    def divide(self, issue: Issue, share: Share, opcode: Opcode, meaning: Meaning | None) -> None:
+        """The pieces of an issue, each computed by whichever thread takes it first."""
+        f, emission = self.f, self.kernels.emission
+        length, threads = self.ranges[share.range].length, emission.threads
+        size = f.multiply(f.ceil_divide(length, threads * share.grain), share.grain)
+        bound = share.piece(self.ranges[share.range].bound, threads)
+        if not isinstance(length, int):
+            few = f.compare("slt", length, constant("i64", share.least))
+            size = f.maximum(f.select(few, length, number(size)), 1)
+            bound = max(bound, min(share.least - 1, self.ranges[share.range].bound))
+        count = pieces(f, length, size)
+        name = f"piece{next(self.kernels.pieces)}"
+        with self.outlined(name, issue) as (piece, carry):
+            run, size = self.ranges[share.range], carry(size)
+            offset = self.f.multiply(size, piece)
+            even = isinstance(length, int) and isinstance(size, int) and length % size == 0
+            mine = size if even else self.f.minimum(self.f.subtract(run.length, offset), size)
+            part = f"{share.range} of a thread"
+            self.ranges[part] = Run(self.f.add(run.start, offset), mine, bound)
+            self.compute(narrowed(issue, share.range, part), opcode, meaning)
+        hand_out(f, self.given["team"], (name, count), self.given["work"], self.kernels.target)
+        emission.shared.add(f.name)
+
+    @contextmanager
+    def outlined(
+        self, name: str, issue: Issue
+    ) -> Iterator[tuple[Value, Callable[[Number], Number]]]:
+        """What is written meanwhile goes into a function of its own, for any thread to call.
+
+        Yields the number of the piece, and what makes a number of this function known in there:
+        those that are not constants go through the frame.
+        """
+        outer, given, ranges, core = self.f, self.given, self.ranges, self.core
+        self.f = Function(outer.module, name, PIECE)
+        mine = self.f.parameters
+        places: dict[Value, int] = {}
+
+        def slot(f: Function, team: Value, place: int) -> Value:
+            return f.at(team, FRAME + place, "i64")
+
+        def carried(value: Value) -> Value:
+            if value.constant:
+                return value
+            if value not in places:
+                places[value] = len(places)
+                outer.store(value, slot(outer, given["team"], places[value]))
+            return self.f.load(slot(self.f, mine["team"], places[value]), value.kind)
+
+        def carry(value: Number) -> Number:
+            return value if isinstance(value, int) else carried(value)
+
+        self.given = {"buffers": carried(given["buffers"]), "work": mine["work"]}
+        self.core = carry(core)
+        self.ranges = {
+            range_: Run(
+                carry(run.start),
+                carry(run.length),
+                run.bound,
+                carried(run.first) if run.first else None,
+                carried(run.turns) if run.turns else None,
+            )
+            for range_, run in ranges.items()
+            if range_ in self.section.axes or range_ in self.used(issue)
+        }
+        yield mine["piece"], carry
+        self.f.done()
+        self.f, self.given, self.ranges, self.core = outer, given, ranges, core
+        emission = self.kernels.emission
+        emission.frame = max(emission.frame, len(places))
+
+    def used(self, issue: Issue) -> set[str]:
+        """The ranges that an issue's code depends on, besides those of the section."""
+        operands = (*issue.reads, *issue.writes)
+        terms = [term for o in operands for d in o.dimensions for term in d.terms]
+        found = {term.range for term in terms} | {term.base for term in terms}
+        found |= {self.program.buffer[operand.buffer].rotor for operand in operands}
+        return found | {name for _, name in issue.axes} | {*(issue.fresh or ())}
 
     def record(self, operand: Operand) -> None:
         """How far an output was written."""
@@ -665,6 +783,14 @@ class Walker:
         f.line(f"call void {self.given['callback'].text}()")
         status = f.load(self.slot(area, STATUS), "i64")
         self.leave(f.compare("ne", status, constant("i64", 0)), FAILED)
+
+
+def pieces(f: Function, length: Number, size: Number) -> Number:
+    """How many pieces of a size there are."""
+    if isinstance(length, int) and isinstance(size, int):
+        return -(-length // size)
+    more = f.subtract(f.add(length, size), 1)
+    return f.emit("i64", 1, f"udiv i64 {text(more)}, {text(size)}")
 
 
 def _known(value: Number) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,8 +38,10 @@ from .program import (
     emit,
     output_dimensions,
 )
+from .shares import WORTH
+from .threads import WORKER, Team, number_of_threads
 
-BACKENDS = ("vector", "scalar")
+BACKENDS = ("vector", "scalar", "parallel")
 ALIGNMENT = 4096
 SLACK = 256
 """Bytes behind every buffer: a clipped index into an empty region reads its first position."""
@@ -50,27 +53,37 @@ def compile_program(
     backend: str = "vector",
     *,
     cores: int = 1,
+    threads: int | None = None,
+    worth: int = WORTH,
     verified: bool = False,
     cache: bool = True,
 ) -> Compiled:
     """A program as native code. It is verified first, since native code checks no bounds.
 
     backend   "vector": the widest vectors of this processor, written by us; "scalar": portable
-              code without vectors, left to LLVM's own passes
+              code without vectors, left to LLVM's own passes; "parallel": "vector" on threads
+    threads   of "parallel"; default: the cores that this process may use
+    worth     operations that dividing an issue among threads must save
     cores     that the program was compiled for; their parts run one after the other
     verified  the caller has done that
     cache     keep the code in the user's cache folder, and take it from there
     """
     if backend not in BACKENDS:
         raise CompileError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
+    count = number_of_threads(threads if backend == "parallel" else threads or 1)
+    if count > 1 and backend != "parallel":
+        raise CompileError(f"backend {backend!r} runs on 1 thread, not {count}: use 'parallel'")
     if not verified:
         verify(program, None, library, cores)
     began = time.perf_counter()
     scalar = backend == "scalar"
-    emission = emit(program, library, Target.scalar() if scalar else Target.host(), cores)
+    emission = emit(
+        program, library, Target.scalar() if scalar else Target.host(), cores, count, worth
+    )
     source, bodies = emission.module.text, emission.bodies.module
     more = bodies.text if bodies.functions else ""
-    code = compile_text(source, emission.entries, scalar, cache=cache, more=more)
+    names = [*emission.entries, *([WORKER] if emission.shared else [])]
+    code = compile_text(source, names, scalar, cache=cache, more=more)
     seconds = time.perf_counter() - began
     return Compiled(program, library, backend, seconds, len(source), emission, code)
 
@@ -99,7 +112,8 @@ class Compiled:
         self, arrays: Mapping[str, Array], parameters: Mapping[str, int] | None = None
     ) -> Result:
         """Run once in memory of its own."""
-        return self.session(arrays).run({}, parameters)
+        with closing(self.session(arrays)) as session:
+            return session.run({}, parameters)
 
 
 class Session:
@@ -122,7 +136,9 @@ class Session:
         self.parameters = np.zeros(max(1, len(self.program.parameters)), np.int64)
         self.ends = np.zeros(1 + sum(len(b.shape) for b in self.program.buffers), np.int64)
         self.call = np.zeros(compiled.emission.area, np.int64)
-        self.work = _bytes(compiled.emission.scratch)
+        threads = compiled.emission.threads
+        self.work = [_bytes(compiled.emission.scratch) for _ in range(threads)]
+        self.team = Team(threads, compiled.code, compiled.emission.frame)
         self.buffers = np.array([self._address(b) for b in self.program.buffers] or [0], np.uint64)
         self.failure: BaseException | None = None
         self.callback = ctypes.CFUNCTYPE(None)(self._opaque)
@@ -146,17 +162,23 @@ class Session:
         for place, parameter in enumerate(self.program.parameters):
             self.parameters[place] = values[parameter.name]
         seconds: dict[str, float] = {}
-        tables: list[Array] = [self.parameters, self.buffers, self.ends, self.work, self.call]
+        tables: list[Array] = [self.parameters, self.buffers, self.ends, self.work[0], self.call]
         given = [int(table.ctypes.data) for table in tables]
         callback = ctypes.cast(self.callback, ctypes.c_void_p)
-        for section, entry in zip(self.program.sections, self.entries, strict=True):
+        names = self.compiled.emission.entries
+        for section, name, entry in zip(self.program.sections, names, self.entries, strict=True):
             began = time.perf_counter()
-            entry(*given, callback)
+            with self.team.at_work(self.work, name in self.compiled.emission.shared) as words:
+                entry(*given, callback, words)
             seconds[section.name] = time.perf_counter() - began
             self._check(section.name)
         names = [parameter.name for parameter in self.program.parameters]
         final = dict(zip(names, map(int, self.parameters), strict=False))
         return self._result(final, seconds)
+
+    def close(self) -> None:
+        """End the threads that it keeps; so does the last reference to it."""
+        self.team.close()
 
     # -- memory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -30,6 +31,7 @@ from infinisa.plugins.manager import Registered, Registry, own_version
 from infinisa.plugins.manager import load as load_plugins
 from infinisa.runtime.compare import Comparison, Share, Simulated
 from infinisa.runtime.compare import compare as compare_runs
+from infinisa.runtime.host import probe, several_cores
 from infinisa.runtime.report.text import Entry
 from infinisa.runtime.simulator import Report
 from infinisa.runtime.simulator import simulate as simulate_program
@@ -118,8 +120,6 @@ def find_machine(machine: str | Path | Machine, registry: Registry) -> Machine:
         return machine
     name = str(machine)
     if name == "host":
-        from infinisa.runtime.host import probe
-
         return probe()
     if name in registry.machines:
         return registry.machines[name].item
@@ -195,17 +195,26 @@ class Compiled:
         prompt: str | None = None,
         inputs: Path | Mapping[str, Array] | None = None,
         parameters: Mapping[str, int] | None = None,
+        threads: int | None = None,
         progress: Progress = silent,
     ) -> Result:
-        """Values on this CPU, by the interpreter ("reference") or as native code."""
+        """Values on this CPU, by the interpreter ("reference") or as native code.
+
+        threads  of a backend that can use several (default: as many as there are cores)
+        """
         arrays, settings = self.bound(prompt, inputs)
         settings.update(parameters or {})
-        return self.shown(self.runner(backend)(arrays, settings))
+        return self.shown(self.runner(backend, threads)(arrays, settings))
 
-    def runner(self, backend: str) -> Run:
+    def runner(self, backend: str, threads: int | None = None) -> Run:
         """What computes the program's values: from arrays and parameters to a result."""
         make = chosen("backend", backend, self.registry.backends)
-        run: Run = make(self.program, self.library, self.machine.cores)
+        more: dict[str, int] = {}
+        if threads is not None and "threads" in inspect.signature(make).parameters:
+            more["threads"] = threads
+        elif threads not in (None, 1):
+            raise InfinisaError(f"backend {backend!r}: runs on 1 thread, not {threads}")
+        run: Run = make(self.program, self.library, self.machine.cores, **more)
         return run
 
     def bound(
@@ -322,15 +331,18 @@ def compare(
     *,
     prompt: str | None = None,
     rounds: int = 3,
+    threads: int = 1,
     trace: Path | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Simulated and measured throughput side by side.
 
+    threads  that the CPU runs use; machine `host` then has the peak of so many cores
+
     The simulated programs take a text's number of tokens and the like from the run on the CPU.
     """
     host = model.compile("host", progress=progress)
-    run = host.runner("vector")
+    run = host.runner("vector" if threads == 1 else "parallel", threads)
     arrays, given = host.bound(prompt, None)
     arrays |= random_inputs(host.program, arrays)
     runs = []
@@ -340,14 +352,18 @@ def compare(
     parameters = {p.name: runs[0].parameters[p.name] for p in host.program.parameters}
     simulations: list[Simulated] = []
     for machine in machines:
-        compiled = model.compile(machine, progress=progress)
+        target = find_machine(machine, model.registry)
+        if machine == "host":
+            target = several_cores(target, threads)
+        compiled = model.compile(target, progress=progress)
         progress(f"simulating {compiled.machine.name}")
         report = compiled.simulate(parameters, trace=trace and own_trace(trace, compiled, machines))
         assert compiled.compilation is not None  # it was compiled just now
         fused = {name: shares(row) for name, row in compiled.compilation.coverage.items()}
         simulations.append(Simulated(compiled.program, report, fused))
     wanted = model.model.example if prompt is None else prompt
-    settings: dict[str, str | int | float] = {"CPU runs": rounds, **runs[0].parameters}
+    settings: dict[str, str | int | float] = {"CPU runs": rounds, "CPU threads": threads}
+    settings |= runs[0].parameters
     return compare_runs(model.model.name, simulations, runs, wanted, texts(runs[0]), settings)
 
 

@@ -53,6 +53,7 @@ def compare(options: argparse.Namespace) -> None:
             options.machine or list(api.DEFAULT_MACHINES),
             prompt=options.prompt,
             rounds=options.rounds,
+            threads=options.threads or 1,
             trace=options.trace,
             progress=meter,
         )
@@ -99,10 +100,11 @@ def run(options: argparse.Namespace) -> None:
         options.machine = options.machine or "host"
         compiled = _compiled(options, meter)
         result = compiled.run(
-            options.backend,
+            options.backend or ("parallel" if options.threads else "vector"),
             prompt=options.prompt,
             inputs=options.input,
             parameters=_settings(options.set),
+            threads=options.threads,
             progress=meter,
         )
     for line in api.shown_outputs(result):
@@ -222,6 +224,10 @@ def _simulation(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _threads(verb: argparse.ArgumentParser, about: str) -> None:
+    verb.add_argument("--threads", type=_positive, metavar="N", help=about)
+
+
 def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "compare", compare)
     _model(verb)
@@ -235,6 +241,7 @@ def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument(
         "--rounds", type=_positive, default=3, metavar="N", help="CPU runs; the fastest counts"
     )
+    _threads(verb, "threads of the CPU runs (default: 1)")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page")
     _simulation(verb)
 
@@ -266,8 +273,11 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _model(verb, program=True)
     verb.add_argument("--machine", metavar="NAME", help="compile for this machine (default: host)")
     verb.add_argument(
-        "--backend", default="vector", metavar="NAME", help="how to run (see list backends)"
+        "--backend",
+        metavar="NAME",
+        help="how to run, see list backends (default: vector; parallel with --threads)",
     )
+    _threads(verb, "threads of backend parallel (default: one a core)")
     verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
     verb.add_argument("--input", type=Path, metavar="FILE.npz", help="input arrays by name")
     verb.add_argument("--output", type=Path, metavar="FILE.npz", help="write output arrays here")

@@ -26,6 +26,14 @@ def test_the_host_has_a_cache_and_one_core() -> None:
     assert 1e9 < machine.dram.bandwidth < 1e12
 
 
+def test_several_cores_compute_more_and_share_their_memory() -> None:
+    one = host.measure()
+    three = host.several_cores(one, 3)
+
+    assert three.peak() == 3 * one.peak()
+    assert three.memories == one.memories
+
+
 def test_a_damaged_file_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "folder", lambda: tmp_path)
     first = host.probe()

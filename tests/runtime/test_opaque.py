@@ -14,7 +14,7 @@ from infinisa.plugins.manager import load
 from tests.machines import CACHE
 
 REGISTRY = load(installed=False)
-ENGINES = ["reference", "scalar", "vector"]
+ENGINES = ["reference", "scalar", "vector", "parallel"]
 
 
 @opaque(unit="scalar", results={"y": "n"}, sets=("count",))

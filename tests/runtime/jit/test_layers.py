@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -28,6 +29,12 @@ LIBRARY: dict[str, Instruction] = {
 MACHINES = {file.stem: load_machine(file) for file in builtin_machine_files()}
 
 Arrays = dict[str, NDArray[Any]]
+
+BACKENDS: Mapping[str, Mapping[str, Any]] = {
+    "scalar": {},
+    "vector": {},
+    "parallel": {"threads": 2, "worth": 1},  # whatever can be divided is
+}
 
 
 def machine(kilobytes: int, cores: int, cache: bool, array: int) -> Machine:
@@ -67,8 +74,8 @@ def check(
     groups = schedule(covered, on, parameters=parameters)
     program = emit("test", on, [(covered, groups)], parameters)
     compiled = {
-        backend: compile_program(program, LIBRARY, backend, cores=on.cores)
-        for backend in ("scalar", "vector")
+        backend: compile_program(program, LIBRARY, backend, cores=on.cores, **more)
+        for backend, more in BACKENDS.items()
     }
     for values in lengths:
         given = tensors(covered)

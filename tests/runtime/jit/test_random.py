@@ -1,4 +1,4 @@
-"""Random expressions and programs: NumPy, scalar code and vector code agree."""
+"""Random expressions and programs: NumPy and native code, on one thread or several, agree."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_random_expressions(data: some.DataObject) -> None:
 
 
 def compare(builder: Builder) -> None:
-    """The three ways to run what a builder has drawn."""
+    """The ways to run what a builder has drawn."""
     made = [node for node in builder.nodes if not isinstance(node, Input) and node.axes]
     if not made:
         return
@@ -227,8 +227,9 @@ def compare(builder: Builder) -> None:
     except LanguageError:
         return  # such as a view that leaves its tensor
     exact = not any(sums(o) for o in outputs)
-    for backend in ("scalar", "vector"):
-        found = compile_program(program, library, backend, verified=True).run(arrays)
+    for backend, more in session.BACKENDS.items():
+        code = compile_program(program, library, backend, verified=True, **more)
+        found = code.run(arrays)
         for name, array in wanted.outputs.items():
             mine = found.outputs[name]
             assert mine.shape == array.shape

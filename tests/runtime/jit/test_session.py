@@ -34,7 +34,11 @@ from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit.session import compile_program
 
 Array = NDArray[Any]
-BACKENDS = ("scalar", "vector")
+BACKENDS: Mapping[str, Mapping[str, Any]] = {
+    "scalar": {},
+    "vector": {},
+    "parallel": {"threads": 3, "worth": 1},  # whatever can be divided is
+}
 
 
 def dimension(meaning: Instruction, name: str, axis: Axis, ranges: Mapping[Axis, str]) -> Dimension:
@@ -148,11 +152,11 @@ def check(
     parameters: Mapping[str, int] | None = None,
     tolerance: float = 1e-5,
 ) -> None:
-    """Both backends equal the interpreter."""
+    """All backends equal the interpreter."""
     arrays = arrays_for(program) if arrays is None else arrays
     wanted = interpret(program, library, arrays, parameters)
-    for backend in BACKENDS:
-        code = compile_program(program, library, backend, verified=True)
+    for backend, more in BACKENDS.items():
+        code = compile_program(program, library, backend, verified=True, **more)
         found = code.run(arrays, parameters)
         for name, array in {**wanted.outputs, **wanted.kept}.items():
             mine = {**found.outputs, **found.kept}[name]

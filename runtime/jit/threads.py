@@ -1,0 +1,281 @@
+"""Threads that share the pieces of large issues, and how they do.
+
+One thread runs a section. At a large issue it *hands out* its pieces: it and the others of its team
+take one after the other from a counter, and it goes on when all are done. So nothing but pieces of
+one issue ever runs at once, and a thread that the system keeps waiting holds up nobody: whoever is
+there takes its piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinisa.isa.errors import CompileError, ProgramError
+
+from .ir import Code, Function, Module, Number, Target, Value, constant
+
+COUNTER, DONE, DUE, CODE, FRAME = 0, 16, 32, 33, 48
+"""Places in a team's words, on cache lines of their own: the number of this hand-out and how many
+pieces are left to take (STOP: no more will come); how many were ever done, and will be when these
+are; the function that computes a piece, and the numbers that it works on."""
+
+LEFT = 16
+"""Low bits of the counter that say how many pieces are left."""
+
+STOP = -1
+
+PIECE = [("team", "ptr"), ("piece", "i64"), ("work", "ptr")]
+"""What the function of a piece is given: the words, its number, scratch memory."""
+
+WORKER = "worker"
+"""The function that the other threads run; its arguments are the words and scratch memory."""
+
+SPINS, YIELDS, NAP = 2000, 200, 50
+"""How often a waiting thread looks before it yields, then how often before it sleeps in between,
+and for how many microseconds: about 50 us of looking, then others may have the core."""
+
+FOREVER = 1 << 62
+
+
+# ---------------------------------------------------------------- native code
+
+
+def hand_out(
+    f: Function, team: Value, pieces: tuple[str, Number], work: Value, target: Target
+) -> None:
+    """Have all pieces computed: (function, how many)."""
+    code, count = pieces
+    name = _hand_out_function(f.module, target)
+    f.run(name, [("ptr", team), ("ptr", Value(f"@{code}", "ptr")), ("i64", count), ("ptr", work)])
+
+
+def worker(module: Module, target: Target) -> None:
+    """What the other threads run: take pieces until there will be no more."""
+    f = Function(module, WORKER, [("team", "ptr"), ("work", "ptr")], public=True)
+    team, work = f.parameters["team"], f.parameters["work"]
+    f.jump("again")
+    f.place("again")
+    seen = _take(f, team, work)
+    on = f.label()
+    f.branch(f.compare("slt", seen, constant("i64", 0)), "out", on)
+    f.place(on)
+    _wait(f, f.at(team, COUNTER, "i64"), seen, target)
+    f.jump("again")
+    f.place("out")
+    f.done()
+
+
+def _hand_out_function(module: Module, target: Target) -> str:
+    name = "hand_out"
+    if name in module.names:
+        return name
+    module.names.add(name)
+    given = [("team", "ptr"), ("code", "ptr"), ("count", "i64"), ("work", "ptr")]
+    f = Function(module, name, given)
+    team, code, count, work = f.parameters.values()
+    counter, done, due = (f.at(team, place, "i64") for place in (COUNTER, DONE, DUE))
+    f.store(code, f.at(team, CODE, "i64"))
+    wanted = f.binary("add", f.load(due, "i64"), count)
+    f.store(wanted, due)
+    # All that was handed out before is done: nobody takes anything until the counter is stored.
+    before = f.binary("lshr", _atomic_load(f, counter), constant("i64", LEFT))
+    number = f.binary("add", before, constant("i64", 1))
+    fresh = f.binary("or", f.binary("shl", number, constant("i64", LEFT)), count)
+    f.line(f"store atomic i64 {fresh.text}, ptr {counter.text} release, align 8")
+    _take(f, team, work)
+    f.jump("again")
+    f.place("again")
+    now, on = _atomic_load(f, done), f.label()
+    f.branch(f.compare("eq", now, wanted), "out", on)
+    f.place(on)
+    _wait(f, done, now, target)
+    f.jump("again")
+    f.place("out")
+    f.done()
+    return name
+
+
+def _take(f: Function, team: Value, work: Value) -> Value:
+    """Compute pieces until none is left to take; the counter as it then was."""
+    name = "take"
+    if name not in f.module.names:
+        f.module.names.add(name)
+        _take_function(f.module, name)
+    return f.emit("i64", 1, f"call i64 @{name}(ptr {team.text}, ptr {work.text})")
+
+
+def _take_function(module: Module, name: str) -> None:
+    f = Function(module, name, [("team", "ptr"), ("work", "ptr")], result="i64")
+    team, work = f.parameters["team"], f.parameters["work"]
+    counter, done = f.at(team, COUNTER, "i64"), f.at(team, DONE, "i64")
+    f.jump("again")
+    f.place("again")
+    seen = _atomic_load(f, counter)
+    left = f.binary("and", seen, constant("i64", (1 << LEFT) - 1))
+    stop = f.compare("slt", seen, constant("i64", 0))
+    none = f.binary("or", stop, f.compare("eq", left, constant("i64", 0)))
+    some, mine = f.label(), f.label()
+    f.branch(none, "out", some)
+    f.place(some)
+    fewer = f.binary("sub", seen, constant("i64", 1))
+    f.line(
+        f"%exchange = cmpxchg ptr {counter.text}, i64 {seen.text}, i64 {fewer.text} "
+        "acq_rel monotonic"
+    )
+    taken = f.emit("i1", 1, "extractvalue { i64, i1 } %exchange, 1")
+    f.branch(taken, mine, "again")
+    f.place(mine)
+    # Read only now: until this piece is done, there is no other hand-out.
+    code = f.load(f.at(team, CODE, "i64"), "ptr")
+    piece = f.binary("sub", left, constant("i64", 1))
+    f.line(f"call void {code.text}(ptr {team.text}, i64 {piece.text}, ptr {work.text})")
+    f.emit("i64", 1, f"atomicrmw add ptr {done.text}, i64 1 release")
+    f.jump("again")
+    f.place("out")
+    f.finish(seen)
+    f.close()
+
+
+def _wait(f: Function, word: Value, old: Value, target: Target) -> None:
+    """Wait until a word is no longer what it was: look, then yield, then sleep in between."""
+    name = "wait"
+    if name not in f.module.names:
+        f.module.names.add(name)
+        _wait_function(f.module, name, target)
+    f.run(name, [("ptr", word), ("i64", old)])
+
+
+def _wait_function(module: Module, name: str, target: Target) -> None:
+    f = Function(module, name, [("word", "ptr"), ("old", "i64")])
+    word, old = f.parameters["word"], f.parameters["old"]
+    pause = "call void @llvm.x86.sse2.pause()" if "sse2" in target.features else ""
+    module.declarations |= {"declare i32 @sched_yield()", "declare i32 @usleep(i32)"}
+    module.declarations |= {pause.replace("call", "declare")} - {""}
+
+    def look(then: str) -> None:
+        again = f.label()
+        f.branch(f.compare("ne", _atomic_load(f, word), old), "out", again)
+        f.place(again)
+        if then:
+            f.line(then)
+
+    f.loop(0, SPINS, 1, lambda _, __: look(pause))
+    f.loop(0, YIELDS, 1, lambda _, __: look("call i32 @sched_yield()"))
+    f.loop(0, FOREVER, 1, lambda _, __: look(f"call i32 @usleep(i32 {NAP})"))
+    f.jump("out")
+    f.place("out")
+    f.done()
+
+
+def _atomic_load(f: Function, word: Value) -> Value:
+    return f.emit("i64", 1, f"load atomic i64, ptr {word.text} acquire, align 8")
+
+
+# ---------------------------------------------------------------- the threads themselves
+
+
+def usable_cores() -> tuple[int, ...]:
+    """The cores that this thread may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def number_of_threads(threads: int | None) -> int:
+    """As many as asked for, else as there are cores. CompileError for a number that cannot be."""
+    most = 1 << 10 if os.name == "posix" else 1
+    if threads is None:
+        return min(len(usable_cores()), most)
+    if not 1 <= threads <= most:
+        raise CompileError(f"threads must be 1 to {most} on this system, not {threads}")
+    return threads
+
+
+_teams = itertools.count()
+
+
+class Team:
+    """Threads of a session: the one that calls and `size` - 1 more, which end with the team.
+
+    Between sections they are parked in Python; inside one they wait in native code. Each is kept
+    on a core of its own where the system lets us say so.
+    """
+
+    def __init__(self, size: int, code: Code, frame: int) -> None:
+        """code: with the function of a worker, if anything is divided; frame: numbers of a piece"""
+        self.size, self.code, self.frame = size, code, frame
+        cores = usable_cores()
+        first = next(_teams) * size  # teams that run at once share as few cores as can be
+        self.cores = [cores[(first + thread) % len(cores)] for thread in range(size)]
+        self.pool: ThreadPoolExecutor | None = None
+        self.process = os.getpid()
+
+    @contextlib.contextmanager
+    def at_work(self, work: Sequence[NDArray[np.uint8]], shared: bool) -> Iterator[int]:
+        """The address of words by which this thread hands out pieces to the others.
+
+        work    scratch memory of each thread
+        shared  whether it will: else the others stay where they are
+        """
+        # Words of this run only: a thread that comes late finds that it is over.
+        words = np.zeros(FRAME + self.frame, np.int64)
+        if not shared:
+            yield words.ctypes.data
+            return
+        try:
+            for mine in work[1:]:
+                self._submit(words, mine)
+            with _on_core(self.cores[0]):
+                yield words.ctypes.data
+        finally:
+            words[COUNTER] = STOP
+
+    def close(self) -> None:
+        """End the threads; another run would start new ones."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=False)
+            self.pool = None
+
+    def _submit(self, words: NDArray[np.int64], work: NDArray[np.uint8]) -> None:
+        if self.pool is None or self.process != os.getpid():  # a fork has no threads
+            rest = iter(self.cores[1:])
+            self.process = os.getpid()
+            self.pool = ThreadPoolExecutor(
+                self.size - 1, "infinisa", initializer=lambda: _pin({next(rest)})
+            )
+        try:
+            self.pool.submit(_work, self.code, words, work)
+        except RuntimeError as error:
+            raise ProgramError(f"cannot start {self.size} threads: {error}") from error
+
+
+def _work(code: Code, words: NDArray[np.int64], work: NDArray[np.uint8]) -> None:
+    """What another thread does. It holds what it touches, should the session be gone already."""
+    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(code.addresses[WORKER])
+    run(words.ctypes.data, work.ctypes.data)
+
+
+def _pin(cores: set[int]) -> None:
+    """Keep the calling thread on these cores; where that cannot be, it runs on any."""
+    if hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, cores)
+
+
+@contextlib.contextmanager
+def _on_core(core: int) -> Iterator[None]:
+    """Keep the calling thread on a core, then let it go where it could before."""
+    before = set(usable_cores())
+    _pin({core})
+    try:
+        yield
+    finally:
+        _pin(before)

@@ -1,0 +1,361 @@
+"""Several threads: what they divide, what they compute, and how they end."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infinisa.isa import language as L
+from infinisa.isa.errors import CompileError
+from infinisa.isa.instruction import Instruction, instruction, step_of
+from infinisa.isa.program import Issue, Loop, Operand, Program
+from infinisa.runtime.jit import Compiled, Session, compile_program
+from infinisa.runtime.jit.shares import Shares
+from infinisa.runtime.jit.threads import usable_cores
+
+
+def _neighbour(name: str) -> ModuleType:
+    """A test module beside this one: pytest's import mode knows no packages of tests."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+session = _neighbour("test_session")
+
+
+@instruction(unit="matrix")
+def matmul(a: "m k", b: "k n"):
+    return L.dot(a, b, "k")
+
+
+@instruction(unit="vector")
+def softmax(x: "m n"):
+    e = L.exp(x - L.max(x, "n"))
+    return e / L.sum(e, "n")
+
+
+@instruction(unit="vector")
+def look_up(table: "v d", i: "s: i32"):
+    return L.gather(table, i, "v")
+
+
+@instruction(unit="vector")
+def running(x: "s d", start: "d"):
+    def step(total, here):
+        return (total + here,), (total + here,)
+
+    _, (sums,) = L.scan(step, {"total": start}, {"here": x}, "s")
+    return sums
+
+
+@instruction(unit="vector")
+def double(x: "n"):
+    return x + x
+
+
+# ---------------------------------------------------------------- what is divided
+
+
+def the_issue(program: Program) -> Issue:
+    (item,) = program.sections[0].stages[0].body
+    while isinstance(item, Loop):
+        (item,) = item.body
+    return item
+
+
+def divided(program: Program, meaning: Instruction, issue: Issue | None = None) -> str | None:
+    """The range that two threads would divide, however little it saves."""
+    (opcode,) = program.opcodes
+    bounds = {extent.axis: extent.most for extent in program.sections[0].extents}
+    shares = Shares(program, threads=2, lanes=4, worth=1)
+    found = shares.share(issue or the_issue(program), opcode, meaning, bounds)
+    return found.range if found else None
+
+
+@pytest.mark.parametrize(
+    ("meaning", "sizes", "wanted"),
+    [
+        (matmul, {"m": 64, "k": 64, "n": 512}, "n"),  # each reads half of the larger side
+        (matmul, {"m": 512, "k": 64, "n": 64}, "m"),
+        (matmul, {"m": 1, "k": 512, "n": 1}, None),  # sums are not divided
+        (step_of(matmul)[0], {"m": 8, "k": 64, "n": 512}, "n"),
+        (softmax, {"m": 8, "n": 512}, "m"),
+        (look_up, {"v": 512, "d": 8, "s": 8}, "s"),  # any row of the table may be wanted
+        (look_up, {"v": 512, "d": 64, "s": 1}, "d"),
+        (double, {"n": 512}, "n"),
+    ],
+)
+def test_an_axis_is_divided(
+    meaning: Instruction, sizes: dict[str, int], wanted: str | None
+) -> None:
+    assert divided(session.program_of(meaning, sizes), meaning) == wanted
+
+
+def test_a_recurrence_is_divided_across_its_steps() -> None:
+    program = session.program_of(running, {"s": 512, "d": 64})
+
+    assert divided(program, running) == "d"
+
+
+def test_what_is_read_elsewhere_than_it_is_written_is_not_divided() -> None:
+    """In place the pieces are apart; one position further they are not."""
+    program = session.program_of(double, {"n": 512})
+    issue = the_issue(program)
+    here = Operand("out0", issue.writes[0].dimensions)
+    further = Operand("out0", (replace(here.dimensions[0], offset=1),))
+
+    assert divided(program, double, replace(issue, reads=(here,))) == "n"
+    assert divided(program, double, replace(issue, reads=(further,))) is None
+
+
+def test_pieces_write_lines_of_their_own() -> None:
+    """16 numbers of 4 bytes: 40 positions are 32 and 8, and 16 are one thread's."""
+    program = session.program_of(double, {"n": 40})
+    (opcode,) = program.opcodes
+    shares = Shares(program, threads=2, lanes=1, worth=1)
+    share = shares.share(the_issue(program), opcode, double, {"n": 40})
+
+    assert share is not None
+    assert (share.grain, share.piece(40, 2)) == (16, 32)
+    assert shares.share(the_issue(program), opcode, double, {"n": 16}) is None
+
+
+def test_small_work_stays_on_one_thread() -> None:
+    """Where its length is known when it runs, that decides; so does what is saved at most."""
+    small = session.program_of(matmul, {"m": 4, "k": 8, "n": 16})
+    large = session.program_of(matmul, {"m": 256, "k": 256, "n": 256})
+
+    assert not code(small, matmul, worth=None).emission.shared
+    assert code(large, matmul, worth=None).emission.shared == {"section0"}
+
+
+# ---------------------------------------------------------------- what they compute
+
+
+def code(
+    program: Program, meaning: Instruction, threads: int = 2, worth: int | None = 1
+) -> Compiled:
+    more: dict[str, Any] = {} if worth is None else {"worth": worth}
+    library = {meaning.name: meaning}
+    return compile_program(program, library, "parallel", threads=threads, verified=True, **more)
+
+
+def steps(turns: int = 50) -> tuple[Program, Instruction]:
+    """A product in many pieces that accumulate: each turn reads what the one before wrote."""
+    step, _ = step_of(matmul)
+    program = session.program_of(step, {"m": 33, "k": 4 * turns, "n": 65}, {"k": 4})
+    return program, step
+
+
+def make(threads: int = 2) -> tuple[Session, dict[str, Any], Any]:
+    """A session, its inputs, and what must come out: bit for bit what one thread computes."""
+    program, step = steps()
+    arrays = session.arrays_for(program)
+    wanted = compile_program(program, {step.name: step}, "vector", verified=True).run(arrays)
+    made = code(program, step, threads).session(arrays)
+    assert made.compiled.emission.shared
+    return made, arrays, wanted.outputs["out0"]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_any_number_of_threads_computes_the_same(threads: int) -> None:
+    program, step = steps()
+    arrays = session.arrays_for(program)
+    wanted = compile_program(program, {step.name: step}, "vector", verified=True).run(arrays)
+    made = code(program, step, threads).session(arrays)
+
+    for _ in range(20):
+        assert np.array_equal(made.run({}).outputs["out0"], wanted.outputs["out0"])
+
+
+def test_a_length_known_when_it_runs() -> None:
+    """All lengths from none to more than the pieces hold."""
+    program = session.program_of(softmax, {"m": 9, "n": 20}, most={"m": 70})
+    arrays = session.arrays_for(program)
+    made = code(program, softmax, 3)
+
+    for length in (0, 1, 2, 3, 8, 69, 70):
+        one = compile_program(program, {"softmax": softmax}, verified=True)
+        wanted = one.run(arrays, {"m": length}).outputs["out0"]
+        assert np.array_equal(made.run(arrays, {"m": length}).outputs["out0"], wanted)
+
+
+def test_two_sessions_at_once() -> None:
+    """Each has threads, words and scratch memory of its own."""
+    pairs = [make(), make(3)]
+    wrong: list[str] = []
+
+    def work(made: Session, wanted: Any) -> None:
+        for _ in range(50):
+            if not np.array_equal(made.run({}).outputs["out0"], wanted):
+                wrong.append("values")
+
+    running = [threading.Thread(target=work, args=(made, wanted)) for made, _, wanted in pairs]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+
+    assert wrong == []
+
+
+# ---------------------------------------------------------------- how they end
+
+
+def workers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("infinisa")}
+
+
+def gone(threads: set[threading.Thread]) -> bool:
+    """Whether these threads end; they need a moment."""
+    for thread in threads:
+        thread.join(10)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def test_close_ends_the_threads_and_another_run_starts_new_ones() -> None:
+    before = workers()
+    made, _, wanted = make(3)
+    made.run({})
+    mine = workers() - before
+
+    made.close()
+
+    assert len(mine) == 2
+    assert gone(mine)
+    assert np.array_equal(made.run({}).outputs["out0"], wanted)
+    made.close()
+
+
+def test_the_last_reference_ends_the_threads() -> None:
+    before = workers()
+    made, *_ = make()
+    made.run({})
+    mine = workers() - before
+
+    del made
+    gc.collect()
+
+    assert mine
+    assert gone(mine)
+
+
+def test_a_run_on_its_own_leaves_no_threads() -> None:
+    before = workers()
+    program, step = steps()
+
+    code(program, step).run(session.arrays_for(program))
+
+    assert gone(workers() - before)
+
+
+def test_an_interrupt_before_native_code_leaves_nothing_waiting() -> None:
+    made, _, wanted = make()
+    entries = made.entries
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    made.entries = [interrupted]  # type: ignore[list-item]  # what a signal there amounts to
+    with pytest.raises(KeyboardInterrupt):
+        made.run({})
+    made.entries = entries
+
+    assert np.array_equal(made.run({}).outputs["out0"], wanted)
+    before = workers()
+    made.close()
+    assert gone(before)
+
+
+def test_the_calling_thread_keeps_its_cores() -> None:
+    before = usable_cores()
+    made, *_ = make()
+    made.run({})
+
+    assert usable_cores() == before
+
+
+SCRIPT = """
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("tests_of_threads", {file!r})
+module = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = module
+spec.loader.exec_module(module)
+made, _, wanted = module.make()
+"""
+
+
+def script(more: str) -> subprocess.Popen[str]:
+    text = SCRIPT.format(file=__file__) + more
+    return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_process_ends_with_its_threads_parked() -> None:
+    process = script("made.run({}); print('done')")
+
+    assert process.communicate(timeout=60)[0] == "done\n"
+    assert process.returncode == 0
+
+
+def test_a_process_ends_when_it_is_interrupted() -> None:
+    process = script("print('ready', flush=True)\nwhile True: made.run({})")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(timeout=60) not in (0, None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_fork_has_threads_of_its_own() -> None:
+    process = script("""
+made.run({})
+child = os.fork()
+right = (made.run({}).outputs["out0"] == wanted).all()
+if child == 0:
+    os._exit(0 if right else 1)
+sys.exit(os.waitpid(child, 0)[1])
+""")
+
+    assert process.wait(timeout=60) == 0
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_threads_that_cannot_be() -> None:
+    program, step = steps()
+    library = {step.name: step}
+    for backend, threads, message in (
+        ("parallel", 0, "threads must be 1 to 1024 on this system, not 0"),
+        ("parallel", -3, "threads must be 1 to 1024 on this system, not -3"),
+        ("scalar", 2, "backend 'scalar' runs on 1 thread, not 2: use 'parallel'"),
+    ):
+        with pytest.raises(CompileError) as caught:
+            compile_program(program, library, backend, threads=threads, verified=True)
+        assert str(caught.value) == message
+
+
+def test_by_default_there_is_a_thread_for_each_core() -> None:
+    program, step = steps()
+    made = compile_program(program, {step.name: step}, "parallel", verified=True)
+
+    assert made.emission.threads == len(usable_cores())
