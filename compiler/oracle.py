@@ -22,6 +22,7 @@ from infinisa.isa.errors import LanguageError
 from infinisa.isa.evaluate import Range, evaluate
 from infinisa.isa.language import (
     Axis,
+    Cast,
     Constant,
     Dot,
     Gather,
@@ -55,13 +56,14 @@ CORNERS = frozenset(
     + ("greater_equal", "floor", "ceil", "round", "equal", "not_equal", "is_nan")
 )
 MASKS = (-math.inf, -1e30, -3.4028234663852886e38)
-WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6)}
-"""Sizes of axes by how many there are; more axes have 3, 4 or 2 positions."""
+WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6), 5: (4, 3, 5, 2, 3)}
+"""Sizes of axes by how many there are; more axes have 3 or 2 positions."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How the inputs are drawn. `mask` goes to the input of number `masked`."""
+    """How the inputs are drawn. `mask` goes to the input of number `masked`, to single positions
+    or to whole rows; `whole` numbers are equal now and then."""
 
     scale: float
     seed: int
@@ -69,6 +71,7 @@ class Probe:
     masked: int = -1
     mask: float = 0.0
     rows: bool = False
+    whole: bool = False
 
 
 @dataclass(eq=False)
@@ -127,6 +130,8 @@ class Question:
             largest = max([1.0, *(abs(c) for c in self.constants if 1e-3 < abs(c) < 1e6)])
             yield Probe(3.0 * largest, 4, positive)
             yield Probe(0.5 * largest, 5, positive)
+            yield Probe(2.0, 8, positive, whole=True)
+            yield Probe(1e6, 9, positive)
         for n in self.masks:
             for mask in MASKS:
                 yield Probe(1.0, 6, positive, n, mask)
@@ -212,7 +217,7 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
     values = random.normal(size=shape) * probe.scale
     if probe.positive:
         values = np.exp(values / (1 + probe.scale))
-    values = np.asarray(values)
+    values = np.rint(values) if probe.whole else np.asarray(values)
     if n == probe.masked:
         hidden = random.random(shape) < 0.4
         if probe.rows and shape:
@@ -244,6 +249,14 @@ def functions_in(root: Node) -> frozenset[str]:
 
 
 @lru_cache(maxsize=4096)
+def cornered(root: Node) -> bool:
+    """Whether a computation has corners or steps."""
+    return any(
+        isinstance(n, Cast) or (isinstance(n, Map) and n.function in CORNERS) for n in walk([root])
+    )
+
+
+@lru_cache(maxsize=4096)
 def numbers_in(root: Node) -> tuple[float, ...]:
     """The numbers of a computation that are not just truth values, each once."""
     found = dict.fromkeys(
@@ -260,8 +273,10 @@ def lengths(
     """Short lengths for the axes of a computation, each different; but as long as in the model
     where a number may be that length, and as long as indices reach."""
     nodes = list(walk([local.root]))
-    widths = WIDTHS.get(len(local.axes), (3, 4, 2, 5, 3, 2))
-    found = {axis: widths[n % len(widths)] for n, axis in enumerate(local.axes)}
+    found = dict.fromkeys(local.axes, 1)
+    apart = _apart(local, nodes)
+    widths = WIDTHS.get(len(apart), (3, 2))
+    found.update((axis, widths[n % len(widths)]) for n, axis in enumerate(apart))
     ended = [axis for axis, role in local.roles.items() if role.ended]
     several = [some for n in (2, 3) for some in itertools.combinations(ended, n)]
     for some in [*((axis,) for axis in local.axes), *several]:
@@ -280,6 +295,20 @@ def lengths(
             exact = i.modulo or i.divide > 1 or any(s < 0 for _, s in i.terms)
             found[axis] = sizes[axis] if exact else max(found[axis], reach + 1)
     return found
+
+
+def _apart(local: Local, nodes: Iterable[Node]) -> list[Axis]:
+    """The axes without those that always occur together with another: these are one axis."""
+    occurrences: dict[Axis, list[int]] = {axis: [] for axis in local.axes}
+    for n, node in enumerate(nodes):
+        ended = node.over if isinstance(node, Dot | Reduce) else ()
+        for axis in (*node.axes, *ended):
+            occurrences[axis].append(n)
+    first: dict[object, Axis] = {}
+    for axis, where in occurrences.items():
+        role = local.roles[axis]
+        first.setdefault(axis if role.indexed else (role, *where), axis)
+    return list(first.values())
 
 
 def _may_be(number: float, length: int) -> bool:
@@ -357,7 +386,7 @@ def same(
         return None, math.inf
     question = _with_literals(question, other)
     used = [node for node in immediates if node in set(walk([other]))]
-    corners = bool((question.functions | functions_in(other)) & CORNERS)
+    corners = cornered(question.local.root) or cornered(other)
     candidates = list(_candidates(used, question.constants))
     points, nearest = 0, math.inf
     try:
