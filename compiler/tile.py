@@ -8,7 +8,7 @@ is costed for every order of axes worth trying and a grid of tile sizes. Groups 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, permutations
 from typing import NamedTuple
@@ -135,14 +135,17 @@ def _gapped(covered: Covered) -> set[str]:
     return found
 
 
-def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
+def orders(
+    calls: Sequence[Call], heads: int, most: Mapping[Axis, int]
+) -> list[tuple[Axis, ...]]:
     """Orders worth trying: any one or two shared axes outside, then parallel axes, then those
-    that all their calls accumulate over. A scan is outside of all."""
-    axes = list(dict.fromkeys(axis for call in calls for axis in call.tiled))
+    that all their calls accumulate over. A scan is outside of all. An axis of one position is no
+    loop."""
+    axes = dict.fromkeys(axis for call in calls for axis in call.tiled)
     scans = [axis for axis in axes if any(call.scan == axis for call in calls)]
-    users = {axis: sum(axis in call.tiled for call in calls) for axis in axes}
-    reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.tiled)}
-    rest = [axis for axis in axes if axis not in scans]
+    rest = [axis for axis in axes if axis not in scans and most[axis] > 1]
+    users = {axis: sum(axis in call.tiled for call in calls) for axis in rest}
+    reduced = {a for a in rest if all(a in c.reduce for c in calls if a in c.tiled)}
     outer = [axis for axis in rest if len(calls) == 1 or users[axis] > 1]
     outer = sorted(outer, key=lambda axis: (-users[axis], axis in reduced))[:heads]
     starts: list[tuple[Axis, ...]] = [(axis,) for axis in outer]
@@ -150,7 +153,7 @@ def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
     found: dict[tuple[tuple[Axis, ...], ...], tuple[Axis, ...]] = {}
     for head in starts or [()]:
         tail = [axis for axis in rest if axis not in head]
-        tail.sort(key=lambda axis: (axis in reduced, -users[axis], axes.index(axis)))
+        tail.sort(key=lambda axis: (axis in reduced, -users[axis]))
         order = (*scans, *head, *tail)
         found.setdefault(tuple(tuple(a for a in order if a in c.tiled) for c in calls), order)
     return list(found.values())
@@ -206,7 +209,7 @@ class Search:
         key = (key, effort, fill, slots, order and tuple(map(names.axes.index, order)))
         if key not in self.best_known:
             target = Target.of(self.machine, fill)
-            tried = [order] if order else orders(setting.calls, effort.heads)
+            tried = [order] if order else orders(setting.calls, effort.heads, self.sizes.most)
             groups = self._ranked(setting, tried, effort.points, target, slots)
             if effort.best:
                 again = [group.order for group in groups[: effort.best]]
@@ -308,7 +311,7 @@ class Search:
     def too_large(self, run: Run) -> CompileError:
         setting = self.around.setting(run)
         needed = []
-        for order in orders(setting.calls, FINE.heads):
+        for order in orders(setting.calls, FINE.heads, self.sizes.most):
             tree = nest(setting.calls, order, self.legal)
             needed.append(least_bytes(make_grid(tree, setting, order, self.sizes, 1, None, 1)))
         names = ", ".join(call.name for call in setting.calls)

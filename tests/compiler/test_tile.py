@@ -46,8 +46,16 @@ def test_tile_sizes_are_whole_arrays_and_leave_no_sliver() -> None:
 def test_an_order_is_tried_for_every_axis_outside() -> None:
     calls = product(EDGE, 200, 64, 768).covered().calls
 
-    assert orders(calls, 2) == [("m", "n", "k"), ("n", "m", "k")]
-    assert ("k", "m", "n") in orders(calls, 3)
+    sizes = {"m": 200, "n": 64, "k": 768}
+
+    assert orders(calls, 2, sizes) == [("m", "n", "k"), ("n", "m", "k")]
+    assert ("k", "m", "n") in orders(calls, 3, sizes)
+
+
+def test_an_axis_of_one_position_is_no_loop() -> None:
+    calls = product(EDGE, 1, 64, 768).covered().calls
+
+    assert orders(calls, 2, {"m": 1, "n": 64, "k": 768}) == [("n", "k"), ("k", "n")]
 
 
 def test_a_layer_is_a_few_groups() -> None:
