@@ -7,7 +7,7 @@ the others, since overlap is imperfect and equals must be told apart, plus the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
@@ -23,7 +23,7 @@ from infinisa.isa.program import core_share
 from infinisa.isa.timing import Number
 
 from .calls import Call
-from .home import Home, Setting, loads, results, volume
+from .home import Home, Setting, Uses, loads, results, volume
 from .nest import Cut, Nest
 
 Array = NDArray[Any]
@@ -309,7 +309,7 @@ def settle(grid: Grid, target: Target, slots: int) -> tuple[Residence, dict[str,
         found.traffic = found.traffic + _touched(grid, access.tensor, write)
     plans = {name: _plans(grid, name, slots) for name in setting.loaded}
     for plan in plans.values():
-        found.used += plan[-1].held
+        found.used += plan[0].held
     level = {}
     for name in sorted(plans, key=lambda name: setting.tensors[name].bytes):
         level[name] = _choose(plans[name], found, target.capacity)
@@ -328,9 +328,10 @@ def _touched(grid: Grid, name: str, write: bool) -> Number:
 
 @dataclass
 class Plan:
-    """A tensor loaded inside a certain number of loops."""
+    """A tensor loaded inside a certain number of loops, `level`."""
 
     grid: Grid
+    level: int
     homes: list[Home]
     slots: int
 
@@ -350,30 +351,48 @@ class Plan:
 
 
 def _plans(grid: Grid, name: str, slots: int) -> list[Plan]:
-    """For each level of loading the tensor."""
-    deepest = max(len(grid.tree.paths[i]) for i, _ in grid.setting.loaded[name])
-    levels = range(deepest + 1)
-    homes = (loads(grid.tree, grid.setting, name, level, grid.spread) for level in levels)
-    return [Plan(grid, found, slots) for found in homes]
+    """For each level of loading the tensor that may be of use, the innermost first."""
+    tree, setting = grid.tree, grid.setting
+    return [
+        Plan(grid, level, loads(tree, setting, name, level, grid.spread), slots)
+        for level in levels(tree, setting.loaded[name])
+    ]
+
+
+def levels(tree: Nest, uses: Uses) -> Iterator[int]:
+    """Inside how many loops a tensor may be loaded, the innermost level first.
+
+    A level outside of a loop is of use only if that moves fewer bytes: the loop does not cut the
+    tensor, or cuts it in windows, or readers come together that had loads of their own.
+    """
+    deepest = max(len(tree.paths[i]) for i, _ in uses)
+    yield deepest
+    for level in reversed(range(deepest)):
+        left = [(i, access) for i, access in uses if len(tree.paths[i]) > level]
+        again = any(tree.paths[i][level] not in access.plain for i, access in left)
+        apart, together = ({tree.runs[i][depth] for i, _ in left} for depth in (level + 1, level))
+        if again or len(together) < len(apart):
+            yield level
 
 
 def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
     """From the innermost loop outwards, while it saves traffic and fits. At equal traffic the
     inner place is better: there the load is double-buffered and small."""
-    held, (moved, copies) = plans[-1].held, plans[-1].moved
-    level: Number = len(plans) - 1
-    for depth in reversed(range(len(plans) - 1)):
-        fewer, count = plans[depth].moved
+    inner, *others = plans
+    held, (moved, copies) = inner.held, inner.moved
+    level: Number = inner.level
+    for plan in others:
+        fewer, count = plan.moved
         less = np.asarray(fewer < moved)
         if not less.any():
             continue
-        after = found.used - held + plans[depth].held
+        after = found.used - held + plan.held
         better = less & (after.max(0) <= capacity)
         if not better.any():
             continue
         found.used = np.where(better, after, found.used)
-        held = np.where(better, plans[depth].held, held)
-        level = np.where(better, depth, level)
+        held = np.where(better, plan.held, held)
+        level = np.where(better, plan.level, level)
         moved, copies = np.where(better, fewer, moved), np.where(better, count, copies)
     found.traffic, found.copies = found.traffic + moved, found.copies + copies
     found.first = found.first + moved / np.maximum(copies, 1)
@@ -430,5 +449,5 @@ def least_bytes(grid: Grid) -> int:
     for home in results(grid.tree, grid.setting, grid.spread):
         used[home.run[0] : home.run[1]] += grid.held(home, 1)
     for name in grid.setting.loaded:
-        used += _plans(grid, name, 1)[-1].held
+        used += _plans(grid, name, 1)[0].held
     return int(used.max(0).min())
