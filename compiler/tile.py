@@ -135,9 +135,7 @@ def _gapped(covered: Covered) -> set[str]:
     return found
 
 
-def orders(
-    calls: Sequence[Call], heads: int, most: Mapping[Axis, int]
-) -> list[tuple[Axis, ...]]:
+def orders(calls: Sequence[Call], heads: int, most: Mapping[Axis, int]) -> list[tuple[Axis, ...]]:
     """Orders worth trying: any one or two shared axes outside, then parallel axes, then those
     that all their calls accumulate over. A scan is outside of all. An axis of one position is no
     loop."""
