@@ -1,7 +1,6 @@
 """What a loop tree costs: predicted time and bytes for all tile sizes at once.
 
-The grid of tile sizes is an open mesh: axis n of the order is dimension n of every array, so what
-depends on two axes is computed for two axes only. Time is the busiest resource, plus a share of
+Every array has one entry for each point of the grid of tile sizes. Time is the busiest resource, plus a share of
 the others, since overlap is imperfect and equals must be told apart, plus the first tiles' load.
 """
 
@@ -162,17 +161,19 @@ class Grid:
     cores: int = 1
 
     @cached_property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(map(len, self.choices.values()))
+    def points(self) -> int:
+        return prod(map(len, self.choices.values()))
 
     @cached_property
     def tile(self) -> dict[Cut, Number]:
-        """The tile sizes of each cut, along its own dimension; a number where there is one."""
+        """The tile size of each cut at every point; a number where there is one."""
         found: dict[Cut, Number] = {}
-        for number, (cut, sizes) in enumerate(self.choices.items()):
-            along = [1] * len(self.choices)
-            along[number] = -1
-            found[cut] = np.array(sizes).reshape(along) if len(sizes) > 1 else sizes[0]
+        before, after = 1, self.points
+        for cut, sizes in self.choices.items():
+            after //= len(sizes)
+            each = np.repeat(sizes, after) if len(sizes) > 1 else sizes[0]
+            found[cut] = np.tile(each, before) if len(sizes) > 1 else each
+            before *= len(sizes)
         return found
 
     @cached_property
@@ -299,7 +300,7 @@ class Residence:
 def settle(grid: Grid, target: Target, slots: int) -> tuple[Residence, dict[str, Number]]:
     """Where outer tensors are loaded: (what that takes, the level of each at each grid point)."""
     calls, setting = grid.setting.calls, grid.setting
-    found = Residence(np.zeros((len(calls), *grid.shape)))
+    found = Residence(np.zeros((len(calls), grid.points)))
     for home in results(grid.tree, setting, grid.spread):
         found.used[home.run[0] : home.run[1]] += grid.held(home, slots)
         if home.stores:
@@ -338,7 +339,7 @@ class Plan:
     @cached_property
     def held(self) -> Array:
         """Chip bytes during each call."""
-        found = np.zeros((len(self.grid.setting.calls), *self.grid.shape))
+        found = np.zeros((len(self.grid.setting.calls), self.grid.points))
         for home in self.homes:
             found[home.run[0] : home.run[1]] += self.grid.held(home, self.slots)
         return found
@@ -410,7 +411,7 @@ def estimate(grid: Grid, target: Target, cycles: Cycles, slots: int = 2) -> Grou
     time = time + found.first * grid.cores / target.bandwidth
     over = np.maximum(found.used.max(0) - target.capacity, 0)
     time = np.where(over > 0, np.inf, time) if target.strict else time + over / target.bandwidth
-    at = np.unravel_index(int(np.argmin(time + 1e-6 * total)), grid.shape)
+    at = int(np.argmin(time + 1e-6 * total))
     if not np.isfinite(time[at]):
         return None
     return Group(
@@ -436,16 +437,14 @@ def combined(resources: Sequence[Number]) -> Number:
     return slowest + SPILL * (sum(resources) - slowest)
 
 
-def _pick(value: Number, at: tuple[Any, ...]) -> Number:
-    """The value at a point of the grid; dimensions of length 1 have just one."""
-    if not isinstance(value, np.ndarray) or not value.ndim:
-        return value
-    return value[tuple(min(i, n - 1) for i, n in zip(at, value.shape, strict=True))]
+def _pick(value: Number, at: int) -> Number:
+    """The value at a point of the grid, where it may be the same at all."""
+    return value[at] if isinstance(value, np.ndarray) and value.ndim else value
 
 
 def least_bytes(grid: Grid) -> int:
     """What the smallest tiles of a tree take of the chip, each in one copy."""
-    used = np.zeros((len(grid.setting.calls), *grid.shape))
+    used = np.zeros((len(grid.setting.calls), grid.points))
     for home in results(grid.tree, grid.setting, grid.spread):
         used[home.run[0] : home.run[1]] += grid.held(home, 1)
     for name in grid.setting.loaded:
