@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,6 +143,15 @@ def thinned(choices: Mapping[Cut, list[int]], points: int) -> dict[Cut, list[int
     return kept
 
 
+class Inside(NamedTuple):
+    """Inside some loops: the bounds of the axes there, the lengths that are expected, and how often
+    one gets there."""
+
+    most: Mapping[Axis, Number]
+    usual: Mapping[Axis, Number]
+    turns: Number
+
+
 @dataclass
 class Grid:
     """The tile sizes tried for one loop tree, and what follows from them cut by cut.
@@ -159,6 +168,8 @@ class Grid:
     spread: Axis | None = None
     step: int = 1
     cores: int = 1
+    _issues: dict[tuple[Cut, int], tuple[Number, Number]] = field(default_factory=dict)
+    _inside: dict[tuple[int, int], Inside] = field(default_factory=dict)
 
     @cached_property
     def points(self) -> int:
@@ -187,34 +198,43 @@ class Grid:
         typical = self.sizes.typical
         return {cut: -(-typical[cut.axis] // tile) for cut, tile in self.tile.items()}
 
-    def at_most(self, cut: Cut, limit: int) -> Number:
-        """The length that one issue takes of the cut's tiles."""
-        least = min(self.choices[cut][0], self.sizes.typical[cut.axis])
-        return limit if least >= limit else _minimum(self.usual[cut], limit)
+    def issues(self, cut: Cut, limit: int) -> tuple[Number, Number]:
+        """(length of an issue, issues) along a cut axis of which an issue takes so much at most."""
+        if (cut, limit) not in self._issues:
+            usual = self.usual[cut]
+            full = min(self.choices[cut][0], self.sizes.typical[cut.axis]) >= limit
+            length = limit if full else _minimum(usual, limit)
+            self._issues[cut, limit] = length, self.trips[cut] * -(-usual // limit)
+        return self._issues[cut, limit]
 
-    def parts(self, cut: Cut, limit: int) -> Number:
-        """Issues that a tile takes along its axis."""
-        return -(-self.usual[cut] // limit)
+    def inside(self, home: Home) -> Inside:
+        """What holds inside the loops around a home."""
+        key = home.run[0], home.depth
+        if key not in self._inside:
+            around = self.tree.around(home.run, home.depth)
+            turns: Number = 1
+            for cut in around:
+                turns = turns * self.trips[cut]
+            self._inside[key] = Inside(
+                {**self.sizes.most, **{cut.axis: self.tile[cut] for cut in around}},
+                {**self.sizes.typical, **{cut.axis: self.usual[cut] for cut in around}},
+                turns,
+            )
+        return self._inside[key]
 
     def held(self, home: Home, slots: int) -> Number:
         """Bytes of chip memory that a home takes."""
-        around = self.tree.around(home.run, home.depth)
-        lengths = {**self.sizes.most, **{cut.axis: self.tile[cut] for cut in around}}
         size: Number = DTYPES[home.tensor.dtype].size * (slots if home.depth else 1)
-        for extent in home.shape(lengths):
+        for extent in home.shape(self.inside(home).most):
             size = size * extent
         return size
 
     def moved(self, home: Home) -> tuple[Number, Number]:
         """(bytes, copies) that loading or storing a home once a turn of its loops takes."""
-        around = self.tree.around(home.run, home.depth)
-        lengths = {**self.sizes.typical, **{cut.axis: self.usual[cut] for cut in around}}
-        count: Number = 1
-        for cut in around:
-            count = count * self.trips[cut]
+        inside = self.inside(home)
         accesses = [access for _, access in home.stores] + [home.access] * home.load
-        size = sum(volume(access, lengths) for access in accesses)
-        return DTYPES[home.tensor.dtype].size * size * count, count * len(accesses)
+        size = sum(volume(access, inside.usual) for access in accesses)
+        return DTYPES[home.tensor.dtype].size * size * inside.turns, inside.turns * len(accesses)
 
 
 def make_grid(
@@ -276,11 +296,11 @@ def work(grid: Grid, cycles: Cycles) -> tuple[dict[str, Number], Number]:
         cut_of = {cut.axis: cut for cut in cuts}
         for axis, limit in call.limits.items():
             if cut := cut_of.get(axis):
-                lengths[axis] = grid.at_most(cut, limit)
-                count = count * grid.trips[cut] * grid.parts(cut, limit)
+                lengths[axis], issues_along = grid.issues(cut, limit)
             else:
                 lengths[axis] = min(grid.sizes.typical[axis], limit)
-                count = count * -(-grid.sizes.typical[axis] // limit)
+                issues_along = -(-grid.sizes.typical[axis] // limit)
+            count = count * issues_along
         name = call.unit.name
         busy[name] = busy.get(name, 0) + count * cycles(call, lengths) / call.unit.count
         issues = issues + count
@@ -389,12 +409,14 @@ def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
             continue
         after = found.used - held + plan.held
         better = less & (after.max(0) <= capacity)
-        if not better.any():
-            continue
-        found.used = np.where(better, after, found.used)
-        held = np.where(better, plan.held, held)
-        level = np.where(better, plan.level, level)
-        moved, copies = np.where(better, fewer, moved), np.where(better, count, copies)
+        if better.all():
+            found.used, held, level = after, plan.held, plan.level
+            moved, copies = fewer, count
+        elif better.any():
+            found.used = np.where(better, after, found.used)
+            held = np.where(better, plan.held, held)
+            level = np.where(better, plan.level, level)
+            moved, copies = np.where(better, fewer, moved), np.where(better, count, copies)
     found.traffic, found.copies = found.traffic + moved, found.copies + copies
     found.first = found.first + moved / np.maximum(copies, 1)
     return level

@@ -175,6 +175,7 @@ class Search:
     machine: Machine
     sizes: Sizes
     best_known: dict[Key, Group | None] = field(default_factory=dict)
+    costed: dict[Key, Group | None] = field(default_factory=dict)
     hopes: dict[Key, float] = field(default_factory=dict)
     shared: dict[tuple[Call, Call, Axis], bool] = field(default_factory=dict)
     least: dict[int, float] = field(default_factory=dict)
@@ -241,7 +242,10 @@ class Search:
         tree = nest(setting.calls, order, self.legal)
         spread = spreadable(tree) if target.cores > 1 else None
         grid = make_grid(tree, setting, order, self.sizes, points, spread, target.cores)
-        return estimate(grid, target, self.cycles, slots)
+        key = setting.calls, order, tuple(map(tuple, grid.choices.values())), target, slots
+        if key not in self.costed:
+            self.costed[key] = estimate(grid, target, self.cycles, slots)
+        return self.costed[key]
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
