@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, permutations
+from math import inf, isinf
 from typing import NamedTuple
 
 from infinisa.isa.dtypes import DTYPES
@@ -174,6 +175,7 @@ class Search:
     covered: Covered
     machine: Machine
     sizes: Sizes
+    places: dict[Run, tuple[Setting, Key, Names]] = field(default_factory=dict)
     best_known: dict[Key, Group | None] = field(default_factory=dict)
     costed: dict[Key, Group | None] = field(default_factory=dict)
     hopes: dict[Key, float] = field(default_factory=dict)
@@ -203,8 +205,28 @@ class Search:
 
         order  the only one to try
         """
-        setting = self.around.setting(run)
-        key, names = self.likeness.of(setting)
+        group, names = self._alike(run, effort, fill, slots, order)
+        if group is None:
+            return None
+        calls = self.covered.calls[run[0] : run[1]]
+        return replace(_renamed(group, names.numbered, names), first=run[0], calls=calls)
+
+    def time(self, run: Run) -> float:
+        """The cycles that the fastest schedule of a run takes, as far as a coarse search finds it;
+        infinite if nothing fits."""
+        group, _ = self._alike(run)
+        return group.time if group else inf
+
+    def _alike(
+        self,
+        run: Run,
+        effort: Effort = COARSE,
+        fill: float = FILLS[0],
+        slots: int = 2,
+        order: tuple[Axis, ...] | None = None,
+    ) -> tuple[Group | None, Names]:
+        """What is the best for all runs that are alike, in numbers, and this run's names."""
+        setting, key, names = self._place(run)
         key = (key, effort, fill, slots, order and tuple(map(names.axes.index, order)))
         if key not in self.best_known:
             target = Target.of(self.machine, fill)
@@ -214,10 +236,14 @@ class Search:
                 again = [group.order for group in groups[: effort.best]]
                 groups = self._ranked(setting, again, effort.finest, target, slots) or groups
             self.best_known[key] = _renamed(groups[0], names, names.numbered) if groups else None
-        group = self.best_known[key]
-        if group is None:
-            return None
-        return replace(_renamed(group, names.numbered, names), first=run[0], calls=setting.calls)
+        return self.best_known[key], names
+
+    def _place(self, run: Run) -> tuple[Setting, Key, Names]:
+        """A run in its graph, what it has in common with all that are alike, and its names."""
+        if run not in self.places:
+            setting = self.around.setting(run)
+            self.places[run] = (setting, *self.likeness.of(setting))
+        return self.places[run]
 
     def _ranked(
         self,
@@ -249,8 +275,7 @@ class Search:
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
-        setting = self.around.setting(run)
-        key, _ = self.likeness.of(setting)
+        setting, key, _ = self._place(run)
         if key not in self.hopes:
             self.hopes[key] = self._hope(setting)
         return self.hopes[key]
@@ -305,7 +330,7 @@ class Search:
         """Whether the buffers of a group have room on the chip (a cache has always)."""
         if self.machine.scratchpad.managed != "software":
             return True
-        setting = self.around.setting((group.first, group.first + len(group.calls)))
+        setting, _, _ = self._place((group.first, group.first + len(group.calls)))
         return chip_bytes(group, setting, self.sizes, self.machine.cores) <= chip_capacity(
             self.machine
         )
@@ -347,7 +372,7 @@ def greedy(search: Search, runs: list[Run]) -> list[Run]:
     """
     after = {run[0]: run for run in runs}
     before = {run[1]: run for run in runs}
-    times = {run: _time(search, run) for run in runs}
+    times = {run: search.time(run) for run in runs}
     queue: list[tuple[float, int, int, bool, Run]] = []
 
     def offer(left: Run | None, right: Run | None) -> None:
@@ -363,21 +388,16 @@ def greedy(search: Search, runs: list[Run]) -> list[Run]:
         right, joined = (left[1], last), (first, last)
         if after.get(first) != left or after.get(left[1]) != right:
             continue
-        group = search.best(joined)
-        if group is None:
+        time = search.time(joined)
+        if isinf(time):
             continue
         if not costed:
-            gain = times[left] + times[right] - group.time
+            gain = times[left] + times[right] - time
             heapq.heappush(queue, (-gain, first, last, True, left))
             continue
         del after[right[0]], before[left[1]]
         after[first] = before[last] = joined
-        times[joined] = group.time
+        times[joined] = time
         offer(before.get(first), joined)
         offer(joined, after.get(last))
     return sorted(after.values())
-
-
-def _time(search: Search, run: Run) -> float:
-    group = search.best(run)
-    return group.time if group else float("inf")
