@@ -1,7 +1,8 @@
 """What a loop tree costs: predicted time and bytes for all tile sizes at once.
 
-Every array has one entry for each point of the grid of tile sizes. Time is the busiest resource, plus a share of
-the others, since overlap is imperfect and equals must be told apart, plus the first tiles' load.
+Every array has one entry for each point of the grid of tile sizes. Time is the busiest resource,
+plus a share of the others, since overlap is imperfect and equals must be told apart, plus the first
+tiles' load.
 """
 
 from __future__ import annotations
@@ -179,19 +180,22 @@ class Grid:
     def tile(self) -> dict[Cut, Number]:
         """The tile size of each cut at every point; a number where there is one."""
         found: dict[Cut, Number] = {}
-        before, after = 1, self.points
+        after = self.points
+        numbers = np.arange(self.points)
         for cut, sizes in self.choices.items():
             after //= len(sizes)
-            each = np.repeat(sizes, after) if len(sizes) > 1 else sizes[0]
-            found[cut] = np.tile(each, before) if len(sizes) > 1 else each
-            before *= len(sizes)
+            some = len(sizes) > 1
+            found[cut] = np.array(sizes)[numbers // after % len(sizes)] if some else sizes[0]
         return found
 
     @cached_property
     def usual(self) -> dict[Cut, Number]:
         """The tile sizes cut to the lengths that are expected."""
-        typical = self.sizes.typical
-        return {cut: _minimum(tile, typical[cut.axis]) for cut, tile in self.tile.items()}
+        found: dict[Cut, Number] = {}
+        for cut, tile in self.tile.items():
+            typical = self.sizes.typical[cut.axis]
+            found[cut] = tile if max(self.choices[cut]) <= typical else _minimum(tile, typical)
+        return found
 
     @cached_property
     def trips(self) -> dict[Cut, Number]:
