@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -99,7 +99,7 @@ def one_pass(
     shared   those of them that have several users
     """
     roots = tuple(roots)
-    made: ChainMap[Node, Node] = ChainMap({}, settled or {})
+    made: MutableMapping[Node, Node] = {} if settled is None else ChainMap({}, settled)
     rewriter = _Rewriter(Facts(sizes, set(shared)), _users(roots, made), made)
     return Canonical(tuple(rewriter.rewrite(root) for root in roots), rewriter.made)
 
@@ -123,7 +123,9 @@ def _users(roots: Sequence[Node], settled: Mapping[Node, Node]) -> dict[Node, in
 class _Rewriter:
     """Applies the rules from the leaves up; what a rule makes is rewritten in turn."""
 
-    def __init__(self, facts: Facts, users: Mapping[Node, int], made: ChainMap[Node, Node]) -> None:
+    def __init__(
+        self, facts: Facts, users: Mapping[Node, int], made: MutableMapping[Node, Node]
+    ) -> None:
         self.facts, self.users, self.made = facts, users, made
 
     def rewrite(self, root: Node) -> Node:
