@@ -1,13 +1,13 @@
-"""One form for expressions equal over the reals: cheap rules, each stated in its docstring.
+"""The form in which a graph is covered: bookkeeping done, the algebra as the source wrote it.
 
-Sums and products are chains of two-argument `add` and `multiply` with their numbers first and the
-rest sorted. A value that is used twice is never taken apart: it is computed once.
+Views are composed and sit as near to the inputs as they can, numbers are folded, a sum of products
+is a contraction. Each rule is stated in its docstring. A value that is used twice stays whole: it
+is computed once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -24,7 +24,6 @@ from infinisa.isa.language import (
     Dot,
     Gather,
     Immediate,
-    Input,
     Map,
     Node,
     Opaque,
@@ -38,9 +37,6 @@ from infinisa.isa.language import (
     View,
     walk,
 )
-
-NEUTRAL: Mapping[str, int] = {"add": 0, "multiply": 1}
-"""The two functions whose arguments are regrouped, and the number that does nothing to them."""
 
 
 @dataclass
@@ -69,11 +65,7 @@ class Canonical:
 MOST_PASSES = 3
 
 
-def canonical(
-    roots: Iterable[Node],
-    sizes: Mapping[Axis, int] | None = None,
-    rules: Sequence[Rule] | None = None,
-) -> Canonical:
+def canonical(roots: Iterable[Node], sizes: Mapping[Axis, int] | None = None) -> Canonical:
     """The canonical form of values; `sizes` are the axes whose extent is a known number.
 
     A pass may leave a value with one user that had several, so that more rules apply.
@@ -81,7 +73,7 @@ def canonical(
     roots = tuple(roots)
     made = {node: node for node in walk(roots)}
     for _ in range(MOST_PASSES):
-        found = one_pass(roots, sizes or {}, rules=BOOKKEEPING if rules is None else rules)
+        found = one_pass(roots, sizes or {})
         made = {node: found.made.get(form, form) for node, form in made.items()} | {
             node: form for node, form in found.made.items() if node not in made
         }
@@ -91,51 +83,28 @@ def canonical(
     return Canonical(roots, made)
 
 
-def one_pass(
-    roots: Iterable[Node],
-    sizes: Mapping[Axis, int],
-    settled: dict[Node, Node] | None = None,
-    shared: Iterable[Node] = (),
-    rules: Sequence[Rule] = (),
-) -> Canonical:
-    """Apply the rules from the leaves up, once.
-
-    settled  values that are canonical already, each with itself
-    shared   those of them that have several users
-    """
+def one_pass(roots: Iterable[Node], sizes: Mapping[Axis, int]) -> Canonical:
+    """Apply the rules from the leaves up, once."""
     roots = tuple(roots)
-    made: ChainMap[Node, Node] = ChainMap({}, settled or {})
-    rewriter = _Rewriter(Facts(sizes, set(shared)), _users(roots, made), made, rules)
+    rewriter = _Rewriter(Facts(sizes), _users(roots))
     return Canonical(tuple(rewriter.rewrite(root) for root in roots), rewriter.made)
 
 
-def _users(roots: Sequence[Node], settled: Mapping[Node, Node]) -> dict[Node, int]:
+def _users(roots: Sequence[Node]) -> dict[Node, int]:
     """How often each value is used; a result counts as used from outside."""
     users = dict.fromkeys(roots, 1)
-    waiting, seen = list(roots), set(roots)
-    while waiting:
-        node = waiting.pop()
-        if node in settled:
-            continue
+    for node in walk(roots):
         for child in node.children:
             users[child] = users.get(child, 0) + 1
-            if child not in seen:
-                seen.add(child)
-                waiting.append(child)
     return users
 
 
 class _Rewriter:
     """Applies the rules from the leaves up; what a rule makes is rewritten in turn."""
 
-    def __init__(
-        self,
-        facts: Facts,
-        users: Mapping[Node, int],
-        made: ChainMap[Node, Node],
-        rules: Sequence[Rule],
-    ) -> None:
-        self.facts, self.users, self.made, self.rules = facts, users, made, rules
+    def __init__(self, facts: Facts, users: Mapping[Node, int]) -> None:
+        self.facts, self.users = facts, users
+        self.made: dict[Node, Node] = {}
 
     def rewrite(self, root: Node) -> Node:
         stack = [root]
@@ -159,7 +128,7 @@ class _Rewriter:
             node = node.rebuild(children)
         if isinstance(node, Scan):
             node = self.scan(node)
-        for rule in self.rules:
+        for rule in RULES:
             new = rule(node, self.facts)
             if new is not None and new is not node and set(new.axes) == set(node.axes):
                 return self.rewrite(new if new.dtype == node.dtype else Cast(new, node.dtype))
@@ -167,7 +136,7 @@ class _Rewriter:
 
     def scan(self, node: Scan) -> Scan:
         body = node.body
-        inner = canonical((*body.next, *body.emits), self.facts.sizes, self.rules).roots
+        inner = canonical((*body.next, *body.emits), self.facts.sizes).roots
         cut = len(body.next)
         body = Recurrence(
             body.axis, body.states, body.slices, inner[:cut], inner[cut:], body.reverse
@@ -175,7 +144,7 @@ class _Rewriter:
         return Scan(body, node.initial, node.xs, node.output)
 
 
-# ---------------------------------------------------------------- sums and products
+# ---------------------------------------------------------------- numbers and names
 
 
 def is_number(node: Node) -> bool:
@@ -192,93 +161,21 @@ def is_number(node: Node) -> bool:
     return False
 
 
-def number_of(
-    node: Node, values: Mapping[str, float | int], sizes: Mapping[Axis, int]
-) -> float | None:
+def number_of(node: Node) -> float | None:
     """A number, if everything in it is known."""
     match node:
         case Constant(value):
             return value
-        case Immediate(name, _):
-            return values.get(name)
-        case Size(axis):
-            return sizes.get(axis) or None
         case Cast(x, _):
-            return number_of(x, values, sizes)
+            return number_of(x)
         case Map(function, arguments):
-            given = [number_of(argument, values, sizes) for argument in arguments]
+            given = [number_of(argument) for argument in arguments]
             known = [np.float64(value) for value in given if value is not None]
             if len(known) < len(given):
                 return None
             with np.errstate(all="ignore"):
                 return float(FUNCTIONS[function].numpy(*known))
-    raise AssertionError(node)
-
-
-def parts(node: Node, function: str, shared: Iterable[Node] = ()) -> list[Node]:
-    """The terms of a sum or the factors of a product, through values used only there."""
-    match node:
-        case Map(name, (a, b)) if name == function:
-            return [
-                part
-                for x in (a, b)
-                for part in (parts(x, function, shared) if x not in shared else [x])
-            ]
-    return [node]
-
-
-def separated(node: Node, function: str, shared: Iterable[Node] = ()) -> tuple[Node, list[Node]]:
-    """A sum or product as (its numbers as one, the rest)."""
-    every = parts(node, function, shared)
-    numbers = [part for part in every if is_number(part)]
-    return _number(function, numbers), [part for part in every if not is_number(part)]
-
-
-def combined(function: str, number: Node, rest: Iterable[Node]) -> Node:
-    """The chain of a sum or product in canonical order, without a neutral number."""
-    ordered = sorted(rest, key=rank)
-    if not ordered:
-        return number
-    result = ordered[0]
-    for part in ordered[1:]:
-        result = Map(function, (result, part))
-    return result if _is(number, NEUTRAL[function]) else Map(function, (number, result))
-
-
-def _number(function: str, numbers: Sequence[Node]) -> Node:
-    total: float | int = NEUTRAL[function]
-    symbols = []
-    for number in numbers:
-        match number:
-            case Constant(value):
-                total = total + value if function == "add" else total * value
-            case _:
-                symbols.append(number)
-    result: Node = Constant(total)
-    for symbol in sorted(symbols, key=digest):
-        result = symbol if _is(result, NEUTRAL[function]) else Map(function, (result, symbol))
-    return result
-
-
-def _is(node: Node, value: float) -> bool:
-    return isinstance(node, Constant) and not isinstance(node.value, bool) and node.value == value
-
-
-_NEAR: dict[tuple[Node, int], str] = {}
-
-
-def rank(node: Node) -> tuple[str, bytes]:
-    """The key that values are sorted by: first what is near, then what is far below, so that the
-    layers of a model are sorted alike."""
-    return _near(node, 3), digest(node)
-
-
-def _near(node: Node, reach: int) -> str:
-    if (node, reach) not in _NEAR:
-        inside = ",".join(_near(child, reach - 1) for child in node.children) if reach else ""
-        what = "" if isinstance(node, Input) else label(node)
-        _NEAR[node, reach] = f"{what}{node.axes}({inside})"
-    return _NEAR[node, reach]
+    return None
 
 
 _DIGESTS: dict[Node, bytes] = {}
@@ -328,7 +225,7 @@ def label(node: Node) -> str:
     return str(node)
 
 
-# ---------------------------------------------------------------- rules: numbers, sums, products
+# ---------------------------------------------------------------- rules: numbers, reductions
 
 
 def known_size(node: Node, facts: Facts) -> Node | None:
@@ -353,125 +250,6 @@ def folded(node: Node, _: Facts) -> Node | None:
     return None
 
 
-def difference(node: Node, _: Facts) -> Node | None:
-    """a - b  →  a + -1 * b"""
-    match node:
-        case Map("subtract", (a, b)):
-            return a + Constant(-1) * b
-    return None
-
-
-def negation(node: Node, _: Facts) -> Node | None:
-    """-a  →  -1 * a"""
-    match node:
-        case Map("negate", (a,)):
-            return Constant(-1) * a
-    return None
-
-
-def quotient(node: Node, _: Facts) -> Node | None:
-    """a / b  →  a * reciprocal(b)"""
-    match node:
-        case Map("divide", (a, b)):
-            return a * Map("reciprocal", (b,))
-    return None
-
-
-def small_power(node: Node, _: Facts) -> Node | None:
-    """x ** 2  →  x * x, and so up to 4;  x ** 0.5, -0.5, -1, 1  →  sqrt, rsqrt, reciprocal, x"""
-    match node:
-        case Map("power", (x, Constant(exponent))) if is_float(x.dtype):
-            match float(exponent):
-                case 1.0:
-                    return x
-                case 2.0 | 3.0 | 4.0:
-                    return combined("multiply", Constant(1), [x] * int(exponent))
-                case 0.5:
-                    return Map("sqrt", (x,))
-                case -0.5:
-                    return Map("rsqrt", (x,))
-                case -1.0:
-                    return Map("reciprocal", (x,))
-    return None
-
-
-def inverse(node: Node, _: Facts) -> Node | None:
-    """1 / sqrt(x)  →  rsqrt(x);  1 / rsqrt(x)  →  sqrt(x);  1 / (1 / x)  →  x;
-    1 / exp(x)  →  exp(-x)"""
-    match node:
-        case Map("reciprocal", (Map("sqrt", (x,)),)):
-            return Map("rsqrt", (x,))
-        case Map("reciprocal", (Map("rsqrt", (x,)),)):
-            return Map("sqrt", (x,))
-        case Map("reciprocal", (Map("reciprocal", (x,)),)):
-            return x
-        case Map("reciprocal", (Map("exp", (x,)),)):
-            return Map("exp", (Constant(-1) * x,))
-    return None
-
-
-def inverse_of_product(node: Node, facts: Facts) -> Node | None:
-    """1 / (2 * x)  →  0.5 * (1 / x)"""
-    match node:
-        case Map("reciprocal", (Map("multiply") as product,)):
-            number, rest = separated(product, "multiply", facts.shared)
-            if rest and not _is(number, 1):
-                inside = combined("multiply", Constant(1), rest)
-                return Map("reciprocal", (number,)) * Map("reciprocal", (inside,))
-    return None
-
-
-def logistic(node: Node, facts: Facts) -> Node | None:
-    """1 / (1 + exp(-x))  →  sigmoid(x)"""
-    match node:
-        case Map("reciprocal", (Map("add") as total,)):
-            number, rest = separated(total, "add", facts.shared)
-            match rest:
-                case [Map("exp", (x,))] if _is(number, 1):
-                    return Map("sigmoid", (_negative(x, facts),))
-    return None
-
-
-def _negative(x: Node, facts: Facts) -> Node:
-    number, rest = separated(x, "multiply", facts.shared)
-    return combined("multiply", _number("multiply", [Constant(-1), number]), rest)
-
-
-def ordered_chain(node: Node, facts: Facts) -> Node | None:
-    """(b + 1) + (2 + a)  →  3.0 + (a + b), and so for products;  x + 2 * x  →  3.0 * x"""
-    match node:
-        case Map("add" | "multiply" as function, _):
-            number, rest = separated(node, function, facts.shared)
-            if function == "add":
-                rest = _like_terms(rest, facts)
-            if isinstance(number, Constant) and any(is_float(part.dtype) for part in rest):
-                number = Constant(float(number.value))
-            return combined(function, number, rest)
-    return None
-
-
-def _like_terms(terms: Sequence[Node], facts: Facts) -> list[Node]:
-    """Equal terms as one, where their factors are numbers that do not cancel."""
-    found: dict[Node, list[Node]] = {}
-    for term in terms:
-        number, rest = separated(term, "multiply", facts.shared)
-        whole = term in facts.shared or not isinstance(number, Constant)
-        key = term if whole else combined("multiply", Constant(1), rest)
-        found.setdefault(key, []).append(term)
-    result = []
-    for key, group in found.items():
-        numbers = [separated(t, "multiply", facts.shared)[0] for t in group if t is not key]
-        total = _number("add", [*numbers, *[Constant(1)] * group.count(key)])
-        if len(group) == 1 or _is(total, 0):
-            result += group
-        else:
-            result.append(combined("multiply", total, [key]))
-    return result
-
-
-# ---------------------------------------------------------------- rules: reductions
-
-
 def merged_reduction(node: Node, facts: Facts) -> Node | None:
     """sum(sum(x, n), m)  →  sum(x, m n), axes sorted; max, min and product alike"""
     match node:
@@ -487,103 +265,12 @@ def merged_reduction(node: Node, facts: Facts) -> Node | None:
     return None
 
 
-def number_out(node: Node, facts: Facts) -> Node | None:
-    """sum(2 * x)  →  2 * sum(x);  dot(2 * a, b)  →  2 * dot(a, b), unless a is a product itself:
-    its number may belong to it, as that of a GELU; and that of a mean, 1 / size, stays with it"""
-    match node:
-        case Reduce("sum", Map("multiply") as product, over):
-            number, rest = separated(product, "multiply", facts.shared)
-            if rest and not _is(number, 1) and not _has_size(number):
-                return number * Reduce("sum", combined("multiply", Constant(1), rest), over)
-        case Dot(a, b, over):
-            (left, x), (right, y) = _scaled(a, facts), _scaled(b, facts)
-            if x is not a or y is not b:
-                return _number("multiply", [left, right]) * Dot(x, y, over)
-    return None
-
-
-def _has_size(number: Node) -> bool:
-    return any(isinstance(node, Size) for node in walk([number]))
-
-
-def _scaled(x: Node, facts: Facts) -> tuple[Node, Node]:
-    """A value as (number, rest)."""
-    if not isinstance(x, Map) or x.function != "multiply" or x in facts.shared:
-        return Constant(1), x
-    number, rest = separated(x, "multiply", facts.shared)
-    if len(rest) != 1 or _is(number, 1) or _has_size(number):
-        return Constant(1), x
-    return number, combined("multiply", Constant(1), rest)
-
-
 def contraction(node: Node, facts: Facts) -> Node | None:
     """sum(a * b, k)  →  dot(a, b, k), where both have k and are not the same"""
     match node:
         case Reduce("sum", Map("multiply", (a, b)) as x, over) if x not in facts.shared:
             if a is not b and {*over} <= {*a.axes} & {*b.axes}:
                 return Dot(a, b, over)
-    return None
-
-
-# ---------------------------------------------------------------- rules: conditions
-
-
-def one_direction(node: Node, _: Facts) -> Node | None:
-    """a > b  →  b < a;  a >= b  →  b <= a;  a < b + 1  →  a <= b (integers)"""
-    match node:
-        case Map("greater", (a, b)):
-            return Map("less", (b, a))
-        case Map("greater_equal", (a, b)):
-            return Map("less_equal", (b, a))
-        case Map("less", (a, Map("add", (Constant(1), b)))) if "i32" == a.dtype == b.dtype:
-            return Map("less_equal", (a, b))
-    return None
-
-
-def positive_branch(node: Node, _: Facts) -> Node | None:
-    """where(not c, a, b)  →  where(c, b, a)"""
-    match node:
-        case Map("where", (Map("logical_not", (condition,)), a, b)):
-            return Map("where", (condition, b, a))
-        case Map("logical_not", (Map("logical_not", (x,)),)):
-            return x
-    return None
-
-
-def rectifier(node: Node, _: Facts) -> Node | None:
-    """where(0 < x, x, 0)  →  maximum(x, 0), with <= alike, and where(x < 0, 0, x)"""
-    match node:
-        case Map("where", (Map("less" | "less_equal", (low, high)), a, b)):
-            if _is(low, 0) and high is a and _is(b, 0):
-                return Map("maximum", (a, Constant(0.0)))
-            if _is(high, 0) and low is b and _is(a, 0):
-                return Map("maximum", (b, Constant(0.0)))
-    return None
-
-
-def masked(node: Node, facts: Facts) -> Node | None:
-    """x + where(c, 0, -inf)  →  where(c, x, -inf)"""
-    match node:
-        case Map("add", _):
-            terms = parts(node, "add", facts.shared)
-            for number, term in enumerate(terms):
-                match term:
-                    case Map("where", (condition, zero, low)) if _is(zero, 0) and _is(low, -np.inf):
-                        rest = [*terms[:number], *terms[number + 1 :]]
-                        if any(not is_number(other) for other in rest):
-                            total = rest[0]
-                            for other in rest[1:]:
-                                total = total + other
-                            return Map("where", (condition, total, low))
-    return None
-
-
-def sorted_arguments(node: Node, _: Facts) -> Node | None:
-    """maximum(0, x)  →  maximum(x, 0): numbers last, the rest sorted"""
-    match node:
-        case Map(function, (a, b)) if FUNCTIONS[function].commutative and function not in NEUTRAL:
-            if (is_number(b), rank(b)) < (is_number(a), rank(a)):
-                return Map(function, (b, a))
     return None
 
 
@@ -716,35 +403,6 @@ RULES: tuple[Rule, ...] = (
     known_size,
     folded,
     widened,
-    difference,
-    negation,
-    quotient,
-    small_power,
-    inverse,
-    inverse_of_product,
-    logistic,
-    merged_reduction,
-    number_out,
-    contraction,
-    one_direction,
-    positive_branch,
-    rectifier,
-    masked,
-    ordered_chain,
-    sorted_arguments,
-    view_without_effect,
-    view_of_view,
-    view_of_stack,
-    view_inwards,
-    whole_stack,
-    cast_twice,
-)
-
-
-BOOKKEEPING: tuple[Rule, ...] = (
-    known_size,
-    folded,
-    widened,
     merged_reduction,
     contraction,
     view_without_effect,
@@ -754,9 +412,3 @@ BOOKKEEPING: tuple[Rule, ...] = (
     whole_stack,
     cast_twice,
 )
-"""The rules that leave the algebra as it was written."""
-
-
-def leaves_of(node: Node) -> tuple[Input, ...]:
-    """The inputs under a value."""
-    return tuple(n for n in walk([node]) if isinstance(n, Input))

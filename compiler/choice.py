@@ -32,7 +32,7 @@ from infinisa.isa.language import (
 from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
-from .canonical import NEUTRAL, is_number, parts
+from .canonical import is_number
 from .match import Finder, Match
 
 CALL = 64
@@ -227,9 +227,9 @@ class Selection:
         return kept
 
     def _parts(self, leaf: Node) -> list[Node]:
-        """A value of the graph, or what a group made for an operand consists of."""
-        if isinstance(leaf, Map) and leaf.function in NEUTRAL and leaf not in self.users:
-            return [part for part in parts(leaf, leaf.function) if not is_number(part)]
+        """A value of the graph, or the terms of a sum that was grouped anew."""
+        if isinstance(leaf, Map) and leaf.function == "add" and leaf not in self.users:
+            return [part for child in leaf.children for part in self._parts(child)]
         return [] if is_number(leaf) else [leaf]
 
     def chosen(self, roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:

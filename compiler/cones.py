@@ -158,7 +158,9 @@ class Cones:
     def _circular(self, cone: Cone) -> bool:
         """Whether a leaf depends on what the cone yields besides its root."""
         below = self.around.below
-        return any(below(leaf) >> self.around.order[e] & 1 for e in cone.exposed for leaf in cone.leaves)
+        return any(
+            below(leaf) >> self.around.order[e] & 1 for e in cone.exposed for leaf in cone.leaves
+        )
 
 
 def _plus(a: Node, b: Node) -> Node:

@@ -1,17 +1,17 @@
 """What a loop tree costs: predicted time and bytes for all tile sizes at once.
 
-The grid of tile sizes is an open mesh: axis n of the order is dimension n of every array, so what
-depends on two axes is computed for two axes only. Time is the busiest resource, plus a share of
-the others, since overlap is imperfect and equals must be told apart, plus the first tiles' load.
+Every array has one entry for each point of the grid of tile sizes. Time is the busiest resource,
+plus a share of the others, since overlap is imperfect and equals must be told apart, plus the first
+tiles' load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from infinisa.isa.program import core_share
 from infinisa.isa.timing import Number
 
 from .calls import Call
-from .home import Home, Setting, loads, results, volume
+from .home import Home, Setting, Uses, loads, results, volume
 from .nest import Cut, Nest
 
 Array = NDArray[Any]
@@ -144,6 +144,15 @@ def thinned(choices: Mapping[Cut, list[int]], points: int) -> dict[Cut, list[int
     return kept
 
 
+class Inside(NamedTuple):
+    """Inside some loops: the bounds of the axes there, the lengths that are expected, and how often
+    one gets there."""
+
+    most: Mapping[Axis, Number]
+    usual: Mapping[Axis, Number]
+    turns: Number
+
+
 @dataclass
 class Grid:
     """The tile sizes tried for one loop tree, and what follows from them cut by cut.
@@ -160,60 +169,76 @@ class Grid:
     spread: Axis | None = None
     step: int = 1
     cores: int = 1
+    _issues: dict[tuple[Cut, int], tuple[Number, Number]] = field(default_factory=dict)
+    _inside: dict[tuple[int, int], Inside] = field(default_factory=dict)
 
     @cached_property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(map(len, self.choices.values()))
+    def points(self) -> int:
+        return prod(map(len, self.choices.values()))
 
     @cached_property
     def tile(self) -> dict[Cut, Number]:
-        """The tile sizes of each cut, along its own dimension; a number where there is one."""
+        """The tile size of each cut at every point; a number where there is one."""
         found: dict[Cut, Number] = {}
-        for number, (cut, sizes) in enumerate(self.choices.items()):
-            along = [1] * len(self.choices)
-            along[number] = -1
-            found[cut] = np.array(sizes).reshape(along) if len(sizes) > 1 else sizes[0]
+        after = self.points
+        numbers = np.arange(self.points)
+        for cut, sizes in self.choices.items():
+            after //= len(sizes)
+            some = len(sizes) > 1
+            found[cut] = np.array(sizes)[numbers // after % len(sizes)] if some else sizes[0]
         return found
 
     @cached_property
     def usual(self) -> dict[Cut, Number]:
         """The tile sizes cut to the lengths that are expected."""
-        typical = self.sizes.typical
-        return {cut: _minimum(tile, typical[cut.axis]) for cut, tile in self.tile.items()}
+        found: dict[Cut, Number] = {}
+        for cut, tile in self.tile.items():
+            typical = self.sizes.typical[cut.axis]
+            found[cut] = tile if max(self.choices[cut]) <= typical else _minimum(tile, typical)
+        return found
 
     @cached_property
     def trips(self) -> dict[Cut, Number]:
         typical = self.sizes.typical
         return {cut: -(-typical[cut.axis] // tile) for cut, tile in self.tile.items()}
 
-    def at_most(self, cut: Cut, limit: int) -> Number:
-        """The length that one issue takes of the cut's tiles."""
-        least = min(self.choices[cut][0], self.sizes.typical[cut.axis])
-        return limit if least >= limit else _minimum(self.usual[cut], limit)
+    def issues(self, cut: Cut, limit: int) -> tuple[Number, Number]:
+        """(length of an issue, issues) along a cut axis of which an issue takes so much at most."""
+        if (cut, limit) not in self._issues:
+            usual = self.usual[cut]
+            full = min(self.choices[cut][0], self.sizes.typical[cut.axis]) >= limit
+            length = limit if full else _minimum(usual, limit)
+            self._issues[cut, limit] = length, self.trips[cut] * -(-usual // limit)
+        return self._issues[cut, limit]
 
-    def parts(self, cut: Cut, limit: int) -> Number:
-        """Issues that a tile takes along its axis."""
-        return -(-self.usual[cut] // limit)
+    def inside(self, home: Home) -> Inside:
+        """What holds inside the loops around a home."""
+        key = home.run[0], home.depth
+        if key not in self._inside:
+            around = self.tree.around(home.run, home.depth)
+            turns: Number = 1
+            for cut in around:
+                turns = turns * self.trips[cut]
+            self._inside[key] = Inside(
+                {**self.sizes.most, **{cut.axis: self.tile[cut] for cut in around}},
+                {**self.sizes.typical, **{cut.axis: self.usual[cut] for cut in around}},
+                turns,
+            )
+        return self._inside[key]
 
     def held(self, home: Home, slots: int) -> Number:
         """Bytes of chip memory that a home takes."""
-        around = self.tree.around(home.run, home.depth)
-        lengths = {**self.sizes.most, **{cut.axis: self.tile[cut] for cut in around}}
         size: Number = DTYPES[home.tensor.dtype].size * (slots if home.depth else 1)
-        for extent in home.shape(lengths):
+        for extent in home.shape(self.inside(home).most):
             size = size * extent
         return size
 
     def moved(self, home: Home) -> tuple[Number, Number]:
         """(bytes, copies) that loading or storing a home once a turn of its loops takes."""
-        around = self.tree.around(home.run, home.depth)
-        lengths = {**self.sizes.typical, **{cut.axis: self.usual[cut] for cut in around}}
-        count: Number = 1
-        for cut in around:
-            count = count * self.trips[cut]
+        inside = self.inside(home)
         accesses = [access for _, access in home.stores] + [home.access] * home.load
-        size = sum(volume(access, lengths) for access in accesses)
-        return DTYPES[home.tensor.dtype].size * size * count, count * len(accesses)
+        size = sum(volume(access, inside.usual) for access in accesses)
+        return DTYPES[home.tensor.dtype].size * size * inside.turns, inside.turns * len(accesses)
 
 
 def make_grid(
@@ -275,11 +300,11 @@ def work(grid: Grid, cycles: Cycles) -> tuple[dict[str, Number], Number]:
         cut_of = {cut.axis: cut for cut in cuts}
         for axis, limit in call.limits.items():
             if cut := cut_of.get(axis):
-                lengths[axis] = grid.at_most(cut, limit)
-                count = count * grid.trips[cut] * grid.parts(cut, limit)
+                lengths[axis], issues_along = grid.issues(cut, limit)
             else:
                 lengths[axis] = min(grid.sizes.typical[axis], limit)
-                count = count * -(-grid.sizes.typical[axis] // limit)
+                issues_along = -(-grid.sizes.typical[axis] // limit)
+            count = count * issues_along
         name = call.unit.name
         busy[name] = busy.get(name, 0) + count * cycles(call, lengths) / call.unit.count
         issues = issues + count
@@ -299,7 +324,7 @@ class Residence:
 def settle(grid: Grid, target: Target, slots: int) -> tuple[Residence, dict[str, Number]]:
     """Where outer tensors are loaded: (what that takes, the level of each at each grid point)."""
     calls, setting = grid.setting.calls, grid.setting
-    found = Residence(np.zeros((len(calls), *grid.shape)))
+    found = Residence(np.zeros((len(calls), grid.points)))
     for home in results(grid.tree, setting, grid.spread):
         found.used[home.run[0] : home.run[1]] += grid.held(home, slots)
         if home.stores:
@@ -309,7 +334,7 @@ def settle(grid: Grid, target: Target, slots: int) -> tuple[Residence, dict[str,
         found.traffic = found.traffic + _touched(grid, access.tensor, write)
     plans = {name: _plans(grid, name, slots) for name in setting.loaded}
     for plan in plans.values():
-        found.used += plan[-1].held
+        found.used += plan[0].held
     level = {}
     for name in sorted(plans, key=lambda name: setting.tensors[name].bytes):
         level[name] = _choose(plans[name], found, target.capacity)
@@ -328,16 +353,17 @@ def _touched(grid: Grid, name: str, write: bool) -> Number:
 
 @dataclass
 class Plan:
-    """A tensor loaded inside a certain number of loops."""
+    """A tensor loaded inside a certain number of loops, `level`."""
 
     grid: Grid
+    level: int
     homes: list[Home]
     slots: int
 
     @cached_property
     def held(self) -> Array:
         """Chip bytes during each call."""
-        found = np.zeros((len(self.grid.setting.calls), *self.grid.shape))
+        found = np.zeros((len(self.grid.setting.calls), self.grid.points))
         for home in self.homes:
             found[home.run[0] : home.run[1]] += self.grid.held(home, self.slots)
         return found
@@ -350,31 +376,51 @@ class Plan:
 
 
 def _plans(grid: Grid, name: str, slots: int) -> list[Plan]:
-    """For each level of loading the tensor."""
-    deepest = max(len(grid.tree.paths[i]) for i, _ in grid.setting.loaded[name])
-    levels = range(deepest + 1)
-    homes = (loads(grid.tree, grid.setting, name, level, grid.spread) for level in levels)
-    return [Plan(grid, found, slots) for found in homes]
+    """For each level of loading the tensor that may be of use, the innermost first."""
+    tree, setting = grid.tree, grid.setting
+    return [
+        Plan(grid, level, loads(tree, setting, name, level, grid.spread), slots)
+        for level in levels(tree, setting.loaded[name])
+    ]
+
+
+def levels(tree: Nest, uses: Uses) -> Iterator[int]:
+    """Inside how many loops a tensor may be loaded, the innermost level first.
+
+    A level outside of a loop is of use only if that moves fewer bytes: the loop does not cut the
+    tensor, or cuts it in windows, or readers come together that had loads of their own.
+    """
+    deepest = max(len(tree.paths[i]) for i, _ in uses)
+    yield deepest
+    for level in reversed(range(deepest)):
+        left = [(i, access) for i, access in uses if len(tree.paths[i]) > level]
+        again = any(tree.paths[i][level] not in access.plain for i, access in left)
+        apart, together = ({tree.runs[i][depth] for i, _ in left} for depth in (level + 1, level))
+        if again or len(together) < len(apart):
+            yield level
 
 
 def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
     """From the innermost loop outwards, while it saves traffic and fits. At equal traffic the
     inner place is better: there the load is double-buffered and small."""
-    held, (moved, copies) = plans[-1].held, plans[-1].moved
-    level: Number = len(plans) - 1
-    for depth in reversed(range(len(plans) - 1)):
-        fewer, count = plans[depth].moved
+    inner, *others = plans
+    held, (moved, copies) = inner.held, inner.moved
+    level: Number = inner.level
+    for plan in others:
+        fewer, count = plan.moved
         less = np.asarray(fewer < moved)
         if not less.any():
             continue
-        after = found.used - held + plans[depth].held
+        after = found.used - held + plan.held
         better = less & (after.max(0) <= capacity)
-        if not better.any():
-            continue
-        found.used = np.where(better, after, found.used)
-        held = np.where(better, plans[depth].held, held)
-        level = np.where(better, depth, level)
-        moved, copies = np.where(better, fewer, moved), np.where(better, count, copies)
+        if better.all():
+            found.used, held, level = after, plan.held, plan.level
+            moved, copies = fewer, count
+        elif better.any():
+            found.used = np.where(better, after, found.used)
+            held = np.where(better, plan.held, held)
+            level = np.where(better, plan.level, level)
+            moved, copies = np.where(better, fewer, moved), np.where(better, count, copies)
     found.traffic, found.copies = found.traffic + moved, found.copies + copies
     found.first = found.first + moved / np.maximum(copies, 1)
     return level
@@ -391,7 +437,7 @@ def estimate(grid: Grid, target: Target, cycles: Cycles, slots: int = 2) -> Grou
     time = time + found.first * grid.cores / target.bandwidth
     over = np.maximum(found.used.max(0) - target.capacity, 0)
     time = np.where(over > 0, np.inf, time) if target.strict else time + over / target.bandwidth
-    at = np.unravel_index(int(np.argmin(time + 1e-6 * total)), grid.shape)
+    at = int(np.argmin(time + 1e-6 * total))
     if not np.isfinite(time[at]):
         return None
     return Group(
@@ -417,18 +463,16 @@ def combined(resources: Sequence[Number]) -> Number:
     return slowest + SPILL * (sum(resources) - slowest)
 
 
-def _pick(value: Number, at: tuple[Any, ...]) -> Number:
-    """The value at a point of the grid; dimensions of length 1 have just one."""
-    if not isinstance(value, np.ndarray) or not value.ndim:
-        return value
-    return value[tuple(min(i, n - 1) for i, n in zip(at, value.shape, strict=True))]
+def _pick(value: Number, at: int) -> Number:
+    """The value at a point of the grid, where it may be the same at all."""
+    return value[at] if isinstance(value, np.ndarray) and value.ndim else value
 
 
 def least_bytes(grid: Grid) -> int:
     """What the smallest tiles of a tree take of the chip, each in one copy."""
-    used = np.zeros((len(grid.setting.calls), *grid.shape))
+    used = np.zeros((len(grid.setting.calls), grid.points))
     for home in results(grid.tree, grid.setting, grid.spread):
         used[home.run[0] : home.run[1]] += grid.held(home, 1)
     for name in grid.setting.loaded:
-        used += _plans(grid, name, 1)[-1].held
+        used += _plans(grid, name, 1)[0].held
     return int(used.max(0).min())

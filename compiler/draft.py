@@ -23,8 +23,8 @@ from infinisa.isa.language import (
 from infinisa.isa.machine import Unit
 from infinisa.isa.program import Count, Opcode
 
-from .canonical import number_of
 from .calls import Access, Call, Covered, Index, Tensor
+from .canonical import number_of
 from .choice import Choosing, tile_limit, unit_for
 from .coverage import Coverage, Share
 from .graph import Graph, Model
@@ -193,7 +193,7 @@ class Drafting:
 
     def number(self, node: Node) -> Access:
         """A tensor that always holds a number: kept, never written."""
-        value = number_of(node, {}, {})
+        value = number_of(node)
         if value is None:
             raise CompileError(
                 f"graph {self.graph.name!r}: {show(node)} follows from a parameter and cannot be "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from infinisa.isa.language import Axis
 from infinisa.isa.timing import Number
@@ -135,8 +136,7 @@ class Frame:
         return Setting(calls, tensors, frozenset(outside), self.copies, begun)
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(NamedTuple):
     """A chip buffer for a tensor, or for the part of it that an access touches.
 
     depth   inside how many loops it is opened; `loops` are their axes, and the one over cores

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from infinisa.isa.language import Axis
@@ -27,7 +28,7 @@ class Names:
     axes: tuple[Axis, ...]
     tensors: tuple[str, ...]
 
-    @property
+    @cached_property
     def numbered(self) -> Names:
         """The names that all groups alike have in common: their numbers."""
         axes, tensors = range(len(self.axes)), range(len(self.tensors))

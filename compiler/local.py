@@ -19,7 +19,6 @@ from infinisa.isa.language import (
     Dot,
     Gather,
     Input,
-    Map,
     Node,
     Position,
     Reduce,

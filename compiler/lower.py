@@ -677,7 +677,7 @@ class Steps:
         access = self.all.temporary(label, leaf.axes, leaf.dtype, "carry")
         if is_number(initial):
             tensor = self.all.tensors[access.tensor]
-            value = number_of(initial, {}, {})
+            value = number_of(initial)
             if value is None:
                 raise CompileError(
                     f"graph {self.all.graph.name!r}: state {leaf.name!r} cannot start as "

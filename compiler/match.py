@@ -160,8 +160,10 @@ class Meaning:
         known = self.repeats.mapping(first, root, needed)
         if known is None:
             return None
+
         def moved(node: Node) -> Node:
             return self.repeats.moved(node, known)
+
         return [
             replace(
                 match,
@@ -178,7 +180,9 @@ class Meaning:
         if isinstance(root, View) and not self.knowledge.views:
             return
         seen = set()
-        cones = ((cone, dict[Node, Node]()) for cone in self.cones.under(root, self.knowledge.wanted))
+        cones = (
+            (cone, dict[Node, Node]()) for cone in self.cones.under(root, self.knowledge.wanted)
+        )
         for cone, known in itertools.chain(cones, self.apart(root)):
             for match in self.matches(cone):
                 leaves = tuple(known.get(leaf, leaf) for leaf in match.leaves)

@@ -52,8 +52,25 @@ NEAR = 0.05
 """Computations this close are near misses."""
 
 CORNERS = frozenset(
-    ("maximum", "minimum", "where", "absolute", "sign", "less", "less_equal", "greater")
-    + ("greater_equal", "floor", "ceil", "round", "equal", "not_equal", "is_nan")
+    [
+        "maximum",
+        "minimum",
+        "where",
+        "absolute",
+        "sign",
+        "less",
+        "less_equal",
+        "greater",
+        "greater_equal",
+        "floor",
+        "ceil",
+        "round",
+        "equal",
+        "not_equal",
+        "is_nan",
+        "floor_divide",
+        "modulo",
+    ]
 )
 MASKS = (-math.inf, -1e30, -3.4028234663852886e38)
 WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6), 5: (4, 3, 5, 2, 3)}
@@ -267,9 +284,7 @@ def numbers_in(root: Node) -> tuple[float, ...]:
     return tuple(found)
 
 
-def lengths(
-    local: Local, sizes: Mapping[Axis, int], constants: Iterable[float]
-) -> dict[Axis, int]:
+def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float]) -> dict[Axis, int]:
     """Short lengths for the axes of a computation, each different; but as long as in the model
     where a number may be that length, and as long as indices reach."""
     nodes = list(walk([local.root]))
@@ -288,7 +303,8 @@ def lengths(
             found[node.axis] = len(node.xs)
     views = [node for node in nodes if isinstance(node, View)]
     for view in views:
-        found.update((a, sizes[a]) for _, i in view.index if i.modulo or i.divide > 1 for a in i.axes)
+        exact = [i for _, i in view.index if i.modulo or i.divide > 1]
+        found.update((axis, sizes[axis]) for i in exact for axis in i.axes)
     for view in reversed(views):
         for axis, i in view.index:
             reach = i.offset + sum(max(0, s) * (found[a] - 1) for a, s in i.terms)

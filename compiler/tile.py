@@ -8,9 +8,10 @@ is costed for every order of axes worth trying and a grid of tile sizes. Groups 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, permutations
+from math import inf, isinf
 from typing import NamedTuple
 
 from infinisa.isa.dtypes import DTYPES
@@ -135,14 +136,15 @@ def _gapped(covered: Covered) -> set[str]:
     return found
 
 
-def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
+def orders(calls: Sequence[Call], heads: int, most: Mapping[Axis, int]) -> list[tuple[Axis, ...]]:
     """Orders worth trying: any one or two shared axes outside, then parallel axes, then those
-    that all their calls accumulate over. A scan is outside of all."""
-    axes = list(dict.fromkeys(axis for call in calls for axis in call.tiled))
+    that all their calls accumulate over. A scan is outside of all. An axis of one position is no
+    loop."""
+    axes = dict.fromkeys(axis for call in calls for axis in call.tiled)
     scans = [axis for axis in axes if any(call.scan == axis for call in calls)]
-    users = {axis: sum(axis in call.tiled for call in calls) for axis in axes}
-    reduced = {a for a in axes if all(a in c.reduce for c in calls if a in c.tiled)}
-    rest = [axis for axis in axes if axis not in scans]
+    rest = [axis for axis in axes if axis not in scans and most[axis] > 1]
+    users = {axis: sum(axis in call.tiled for call in calls) for axis in rest}
+    reduced = {a for a in rest if all(a in c.reduce for c in calls if a in c.tiled)}
     outer = [axis for axis in rest if len(calls) == 1 or users[axis] > 1]
     outer = sorted(outer, key=lambda axis: (-users[axis], axis in reduced))[:heads]
     starts: list[tuple[Axis, ...]] = [(axis,) for axis in outer]
@@ -150,7 +152,7 @@ def orders(calls: Sequence[Call], heads: int) -> list[tuple[Axis, ...]]:
     found: dict[tuple[tuple[Axis, ...], ...], tuple[Axis, ...]] = {}
     for head in starts or [()]:
         tail = [axis for axis in rest if axis not in head]
-        tail.sort(key=lambda axis: (axis in reduced, -users[axis], axes.index(axis)))
+        tail.sort(key=lambda axis: (axis in reduced, -users[axis]))
         order = (*scans, *head, *tail)
         found.setdefault(tuple(tuple(a for a in order if a in c.tiled) for c in calls), order)
     return list(found.values())
@@ -173,7 +175,9 @@ class Search:
     covered: Covered
     machine: Machine
     sizes: Sizes
+    places: dict[Run, tuple[Setting, Key, Names]] = field(default_factory=dict)
     best_known: dict[Key, Group | None] = field(default_factory=dict)
+    costed: dict[Key, Group | None] = field(default_factory=dict)
     hopes: dict[Key, float] = field(default_factory=dict)
     shared: dict[tuple[Call, Call, Axis], bool] = field(default_factory=dict)
     least: dict[int, float] = field(default_factory=dict)
@@ -201,21 +205,45 @@ class Search:
 
         order  the only one to try
         """
-        setting = self.around.setting(run)
-        key, names = self.likeness.of(setting)
+        group, names = self._alike(run, effort, fill, slots, order)
+        if group is None:
+            return None
+        calls = self.covered.calls[run[0] : run[1]]
+        return replace(_renamed(group, names.numbered, names), first=run[0], calls=calls)
+
+    def time(self, run: Run) -> float:
+        """The cycles that the fastest schedule of a run takes, as far as a coarse search finds it;
+        infinite if nothing fits."""
+        group, _ = self._alike(run)
+        return group.time if group else inf
+
+    def _alike(
+        self,
+        run: Run,
+        effort: Effort = COARSE,
+        fill: float = FILLS[0],
+        slots: int = 2,
+        order: tuple[Axis, ...] | None = None,
+    ) -> tuple[Group | None, Names]:
+        """What is the best for all runs that are alike, in numbers, and this run's names."""
+        setting, key, names = self._place(run)
         key = (key, effort, fill, slots, order and tuple(map(names.axes.index, order)))
         if key not in self.best_known:
             target = Target.of(self.machine, fill)
-            tried = [order] if order else orders(setting.calls, effort.heads)
+            tried = [order] if order else orders(setting.calls, effort.heads, self.sizes.most)
             groups = self._ranked(setting, tried, effort.points, target, slots)
             if effort.best:
                 again = [group.order for group in groups[: effort.best]]
                 groups = self._ranked(setting, again, effort.finest, target, slots) or groups
             self.best_known[key] = _renamed(groups[0], names, names.numbered) if groups else None
-        group = self.best_known[key]
-        if group is None:
-            return None
-        return replace(_renamed(group, names.numbered, names), first=run[0], calls=setting.calls)
+        return self.best_known[key], names
+
+    def _place(self, run: Run) -> tuple[Setting, Key, Names]:
+        """A run in its graph, what it has in common with all that are alike, and its names."""
+        if run not in self.places:
+            setting = self.around.setting(run)
+            self.places[run] = (setting, *self.likeness.of(setting))
+        return self.places[run]
 
     def _ranked(
         self,
@@ -240,12 +268,14 @@ class Search:
         tree = nest(setting.calls, order, self.legal)
         spread = spreadable(tree) if target.cores > 1 else None
         grid = make_grid(tree, setting, order, self.sizes, points, spread, target.cores)
-        return estimate(grid, target, self.cycles, slots)
+        key = setting.calls, order, tuple(map(tuple, grid.choices.values())), target, slots
+        if key not in self.costed:
+            self.costed[key] = estimate(grid, target, self.cycles, slots)
+        return self.costed[key]
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
-        setting = self.around.setting(run)
-        key, _ = self.likeness.of(setting)
+        setting, key, _ = self._place(run)
         if key not in self.hopes:
             self.hopes[key] = self._hope(setting)
         return self.hopes[key]
@@ -300,7 +330,7 @@ class Search:
         """Whether the buffers of a group have room on the chip (a cache has always)."""
         if self.machine.scratchpad.managed != "software":
             return True
-        setting = self.around.setting((group.first, group.first + len(group.calls)))
+        setting, _, _ = self._place((group.first, group.first + len(group.calls)))
         return chip_bytes(group, setting, self.sizes, self.machine.cores) <= chip_capacity(
             self.machine
         )
@@ -308,7 +338,7 @@ class Search:
     def too_large(self, run: Run) -> CompileError:
         setting = self.around.setting(run)
         needed = []
-        for order in orders(setting.calls, FINE.heads):
+        for order in orders(setting.calls, FINE.heads, self.sizes.most):
             tree = nest(setting.calls, order, self.legal)
             needed.append(least_bytes(make_grid(tree, setting, order, self.sizes, 1, None, 1)))
         names = ", ".join(call.name for call in setting.calls)
@@ -342,7 +372,7 @@ def greedy(search: Search, runs: list[Run]) -> list[Run]:
     """
     after = {run[0]: run for run in runs}
     before = {run[1]: run for run in runs}
-    times = {run: _time(search, run) for run in runs}
+    times = {run: search.time(run) for run in runs}
     queue: list[tuple[float, int, int, bool, Run]] = []
 
     def offer(left: Run | None, right: Run | None) -> None:
@@ -358,21 +388,16 @@ def greedy(search: Search, runs: list[Run]) -> list[Run]:
         right, joined = (left[1], last), (first, last)
         if after.get(first) != left or after.get(left[1]) != right:
             continue
-        group = search.best(joined)
-        if group is None:
+        time = search.time(joined)
+        if isinf(time):
             continue
         if not costed:
-            gain = times[left] + times[right] - group.time
+            gain = times[left] + times[right] - time
             heapq.heappush(queue, (-gain, first, last, True, left))
             continue
         del after[right[0]], before[left[1]]
         after[first] = before[last] = joined
-        times[joined] = group.time
+        times[joined] = time
         offer(before.get(first), joined)
         offer(joined, after.get(last))
     return sorted(after.values())
-
-
-def _time(search: Search, run: Run) -> float:
-    group = search.best(run)
-    return group.time if group else float("inf")

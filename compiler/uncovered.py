@@ -51,7 +51,10 @@ def advice(node: Node, choosing: Choosing) -> str:
     name = operation(node)
     machine = choosing.machine
     for instruction in choosing.library.values():
-        if any(operation(out) == name for out in instruction.outputs) and unit_for(instruction, machine) is None:
+        if (
+            any(operation(out) == name for out in instruction.outputs)
+            and unit_for(instruction, machine) is None
+        ):
             return (
                 f"instruction {instruction.name!r} may, but runs on unit {instruction.unit!r}, "
                 "which the machine lacks"

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from .errors import LanguageError
 from .functions import FOLDS, FUNCTIONS, Fold
@@ -36,6 +36,8 @@ from .language import (
 )
 from .machine import Unit
 from .timing import Number, Timing, ceil_divide
+
+Axes: TypeAlias = tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -200,9 +202,14 @@ class Instruction:
             found[axis] = number
         return {axis: min(found.get(axis, size), size) for axis, size in sizes.items()}
 
+    @cached_property
+    def work(self) -> Operations:
+        """What one issue computes, whatever the lengths."""
+        return operations_of(self.outputs)
+
     def operations(self, lengths: Mapping[Axis, Number]) -> Number:
         """Scalar operations of one issue: two for each multiply and add of a contraction."""
-        products, maps = count_operations(self.outputs, lengths)
+        products, maps = self.work.count(lengths)
         return 2 * sum(batch * m * k * n for batch, m, k, n in products) + maps
 
 
@@ -213,31 +220,48 @@ def volume(axes: Iterable[Axis], lengths: Mapping[Axis, Number]) -> Number:
     return total
 
 
-def count_operations(
-    outputs: Iterable[Node], lengths: Mapping[Axis, Number]
-) -> tuple[list[tuple[Number, Number, Number, Number]], Number]:
-    """Contractions as (batch, m, k, n), and the operations of everything else."""
-    products: list[tuple[Number, Number, Number, Number]] = []
-    maps: Number = 0
+@dataclass(frozen=True)
+class Operations:
+    """What one issue computes, as axes whose lengths multiply.
+
+    products  contractions, each as (batch, m, k, n)
+    maps      everything else, each as (operations an element, axes)
+    """
+
+    products: tuple[tuple[Axes, Axes, Axes, Axes], ...]
+    maps: tuple[tuple[int, Axes], ...]
+
+    def count(
+        self, lengths: Mapping[Axis, Number]
+    ) -> tuple[list[tuple[Number, Number, Number, Number]], Number]:
+        """Contractions as lengths (batch, m, k, n), and the operations of everything else."""
+        products = [
+            (volume(batch, lengths), volume(m, lengths), volume(k, lengths), volume(n, lengths))
+            for batch, m, k, n in self.products
+        ]
+        return products, sum(cost * volume(axes, lengths) for cost, axes in self.maps)
+
+
+def operations_of(outputs: Iterable[Node]) -> Operations:
+    """What computing these values once takes."""
+    products: list[tuple[Axes, Axes, Axes, Axes]] = []
+    maps: list[tuple[int, Axes]] = []
     for node in walk(outputs):
         match node:
             case Dot(a, b, over):
-                both = [x for x in node.axes if x in a.axes and x in b.axes]
-                rows = [x for x in node.axes if x not in b.axes]
-                columns = [x for x in node.axes if x not in a.axes]
-                sides = (volume(side, lengths) for side in (both, rows, over, columns))
-                batch, m, k, n = sides
-                products.append((batch, m, k, n))
+                both = tuple(x for x in node.axes if x in a.axes and x in b.axes)
+                rows = tuple(x for x in node.axes if x not in b.axes)
+                columns = tuple(x for x in node.axes if x not in a.axes)
+                products.append((both, rows, over, columns))
             case Map(function, _) if node.axes:
-                maps = maps + FUNCTIONS[function].cost * volume(node.axes, lengths)
+                maps.append((FUNCTIONS[function].cost, node.axes))
             case Reduce(_, x, _):
-                maps = maps + volume(x.axes, lengths)
+                maps.append((1, x.axes))
             case Scan(body, _, _, output) if output == 0 or node.axes:
-                inner, more = count_operations((*body.next, *body.emits), lengths)
-                steps = lengths.get(body.axis, 1)
-                products += [(batch * steps, m, k, n) for batch, m, k, n in inner]
-                maps = maps + more * steps
-    return products, maps
+                inner = operations_of((*body.next, *body.emits))
+                products += [((*batch, body.axis), m, k, n) for batch, m, k, n in inner.products]
+                maps += [(cost, (*axes, body.axis)) for cost, axes in inner.maps]
+    return Operations(tuple(products), tuple(maps))
 
 
 def default_occupancy(
@@ -248,7 +272,7 @@ def default_occupancy(
     A weight-stationary array streams rows past tiles of weights; an output-stationary one streams
     the reduced axis past tiles of the result. On units without an array everything is lanes.
     """
-    products, maps = count_operations(instruction.outputs, lengths)
+    products, maps = instruction.work.count(lengths)
     if not products and isinstance(maps, int) and not maps:  # movement only
         maps = volume(union(x.axes for x in (*instruction.outputs, *instruction.results)), lengths)
     rows, columns = unit.attributes.get("rows"), unit.attributes.get("columns")

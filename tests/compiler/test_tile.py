@@ -8,10 +8,10 @@ import pytest
 from benchmarks import _layers as layers
 from benchmarks._handmade import Handmade
 from infinisa.compiler import tile
-from infinisa.compiler.cost import Group, tile_sizes
+from infinisa.compiler.cost import Group, levels, tile_sizes
 from infinisa.compiler.home import Setting
-from infinisa.compiler.nest import Cut
-from infinisa.compiler.tile import atoms, orders, schedule
+from infinisa.compiler.nest import Cut, nest
+from infinisa.compiler.tile import atoms, frame, orders, schedule
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
@@ -46,8 +46,41 @@ def test_tile_sizes_are_whole_arrays_and_leave_no_sliver() -> None:
 def test_an_order_is_tried_for_every_axis_outside() -> None:
     calls = product(EDGE, 200, 64, 768).covered().calls
 
-    assert orders(calls, 2) == [("m", "n", "k"), ("n", "m", "k")]
-    assert ("k", "m", "n") in orders(calls, 3)
+    sizes = {"m": 200, "n": 64, "k": 768}
+
+    assert orders(calls, 2, sizes) == [("m", "n", "k"), ("n", "m", "k")]
+    assert ("k", "m", "n") in orders(calls, 3, sizes)
+
+
+def test_an_axis_of_one_position_is_no_loop() -> None:
+    calls = product(EDGE, 1, 64, 768).covered().calls
+
+    assert orders(calls, 2, {"m": 1, "n": 64, "k": 768}) == [("n", "k"), ("k", "n")]
+
+
+def test_a_tensor_is_loaded_outside_of_loops_that_do_not_cut_it() -> None:
+    """Outside of a loop that cuts it, a load moves the same bytes and holds more."""
+    covered = product(EDGE, 200, 64, 768).covered()
+    tree = nest(covered.calls, ("m", "n", "k"))
+    loaded = frame(covered, EDGE).setting((0, 1)).loaded
+
+    assert list(levels(tree, loaded["x"])) == [3, 1]  # m k: read again for each tile of n
+    assert list(levels(tree, loaded["w"])) == [3, 0]  # k n: read again for each tile of m
+
+
+def test_readers_that_share_no_loop_come_together_outside_of_all() -> None:
+    """The product needs all rows of y, so each reader of x has its own loops over m and n."""
+    g = Handmade("main", EDGE, LIBRARY, {"m": 256, "n": 256, "o": 256})
+    for name, kind in (("x", "input"), ("y", "temporary"), ("z", "output")):
+        g.tensor(name, "m n", kind, "bf16")
+    g.call("gelu_tanh", "m=m,n", ["x[m n]"], ["y[m n]"])
+    g.call("matmul.step", "m=m k=n n=o", ["x[m n]", "y[n o]"], ["z[m o]"])
+    covered = g.covered()
+    tree = nest(covered.calls, ("m", "n", "o"))
+
+    assert tree.common([0, 1]) == 0
+    loaded = frame(covered, EDGE).setting((0, 2)).loaded
+    assert list(levels(tree, loaded["x"])) == [3, 2, 0]
 
 
 def test_a_layer_is_a_few_groups() -> None:
