@@ -67,13 +67,35 @@ def tile_limit(instruction: Instruction, unit: Unit, axis: Axis) -> int | None:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What a match must be to be taken.
+
+    require  "proved": one canonical form on both sides; "tested": equal at all points tried
+    budget   the largest relative error that it may add to those of the model
+    """
+
+    require: str = "tested"
+    budget: float = inf
+
+    def __post_init__(self) -> None:
+        if self.require not in ("tested", "proved"):
+            raise CompileError(f"require must be 'tested' or 'proved', not {self.require!r}")
+        if not self.budget >= 0:
+            raise CompileError(f"error budget must not be negative, not {self.budget!r}")
+
+    def __call__(self, match: Match) -> bool:
+        return match.error <= self.budget and self.require in ("tested", match.stamp)
+
+
+@dataclass(frozen=True)
 class Choosing:
-    """What a choice depends on: the machine, all instructions, the graph's sizes."""
+    """What a choice depends on: the machine, all instructions, the graph's sizes, what is trusted."""
 
     machine: Machine
     library: Mapping[str, Instruction]
     sizes: Mapping[Axis, int]
     run_time: frozenset[Axis] = frozenset()
+    trust: Trust = Trust()
 
     def usable(self) -> list[Instruction]:
         """The instructions that a unit of the machine runs."""
@@ -94,7 +116,10 @@ class Choosing:
         return None
 
     def fits(self, match: Match) -> bool:
-        """Whether what one issue must see complete is within its tile limits."""
+        """Whether a match is trusted and what one issue must see complete is within its tile
+        limits."""
+        if not self.trust(match):
+            return False
         instruction = match.instruction
         unit = unit_for(instruction, self.machine)
         if unit is None:

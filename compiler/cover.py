@@ -16,7 +16,7 @@ from infinisa.isa.program import Opcode
 
 from .calls import Covered
 from .canonical import Canonical, canonical
-from .choice import Choosing, Selection
+from .choice import Choosing, Selection, Trust
 from .coverage import Coverage
 from .draft import Drafting
 from .graph import Graph, Model
@@ -66,22 +66,23 @@ def cover_and_report(
     form: Canonical | None = None,
     opcodes: dict[object, Opcode] | None = None,
     finder: MakeFinder = Meaning,
+    trust: Trust = Trust(),
 ) -> tuple[Covered, Coverage]:
     """As `cover`, and what covers what.
 
     form     the canonical form of the graph, if it is known
     opcodes  those of the program so far, which graphs share
     finder   finds the instructions for a node
+    trust    what a match must be to be taken
     """
     form = form or canonical_graph(graph)
     run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
-    choosing = Choosing(machine, library, graph.sizes(), run_time)
+    choosing = Choosing(machine, library, graph.sizes(), run_time, trust)
     names = canonical_names(graph, form)
-    ranges = {e.axis: (e.start, e.length, e.most) for e in graph.extents}
     layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
 
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
-        around = Surroundings.of(roots, choosing.sizes, ranges)
+        around = Surroundings.of(roots, graph.extents)
         selection = Selection(finder(choosing.usable(), around), choosing, around.users)
         selection.settle(roots)
         if (node := selection.blame(roots)) is not None:

@@ -309,6 +309,7 @@ class Scope:
         if match in self.done:
             return
         self.done.add(match)
+        self.all.coverage.matches.append(match)
         definition = match.instruction
         root = next(r for r in match.roots if r is not None)
         label = self.label(root, definition.name)

@@ -8,7 +8,7 @@ oracle (`oracle.py`) decides by values. Equal cones are asked about once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
@@ -22,6 +22,7 @@ from infinisa.isa.language import (
     Axis,
     Constant,
     Dot,
+    Immediate,
     Input,
     Map,
     Node,
@@ -30,16 +31,22 @@ from infinisa.isa.language import (
     refine,
     substitute,
     union,
+    walk,
 )
 
 from .bind import Binding, bindings
 from .canonical import canonical
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, localised
-from .oracle import NEAR, Question, distance, same
+from .normal import proved, with_numbers_of
+from .oracle import NEAR, Answer, Question, distance, same
 from .pattern import Pattern, feature, patterns
+from .precision import replacement_error
 from .repeats import Repeats, graph_nodes
 from .surroundings import Surroundings
+
+PROVED = "proved"
+UNSTABLE = "unstable"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +60,8 @@ class Match:
     immediates  its numbers
     inner       the nodes it computes
     meaning     the instance: over the graph's axes
-    points      at how many points it was found equal
+    stamp       "proved", or "tested(n)": equal at n points
+    error       the largest relative error that it adds to those of the model, in the operands' types
     """
 
     instruction: Instruction
@@ -64,7 +72,8 @@ class Match:
     immediates: Mapping[str, float | int]
     inner: frozenset[Node]
     meaning: Instruction = field(repr=False)
-    points: int = 0
+    stamp: str = ""
+    error: float = 0.0
 
     def __str__(self) -> str:
         leaves = ", ".join(
@@ -93,8 +102,9 @@ class Hit:
     pattern: Pattern
     binding: Binding
     immediates: Mapping[str, float]
-    points: int
     others: Mapping[int, Node]
+    stamp: str
+    error: float
 
 
 class Knowledge:
@@ -213,7 +223,8 @@ class Meaning:
         exposed = tuple(local.nodes[node] for node in cone.exposed)
         sizes = {axis: self.around.sizes[outer] for axis, outer in local.axes.items()}
         types = tuple(leaf.dtype for leaf in cone.leaves)
-        key = local.root, local.leaves, tuple(sizes.values()), types, exposed
+        fixed = tuple(self.around.fixed(outer) for outer in local.axes.values())
+        key = local.root, local.leaves, tuple(sizes.values()), fixed, types, exposed
         if key not in self.knowledge.hits:
             question = Question(local, sizes)
             self.knowledge.hits[key] = list(self.hits(question, types, cone, exposed))
@@ -239,13 +250,18 @@ class Meaning:
                 axes = tuple(binding.axes.items())
                 if axes in done:
                     continue
-                hit = self.hit(question, pattern, binding, exposed)
+                hit = self.hit(question, types, pattern, binding, exposed)
                 if hit is not None:
                     done.add(axes)
                     yield hit
 
     def hit(
-        self, question: Question, pattern: Pattern, binding: Binding, exposed: tuple[Node, ...]
+        self,
+        question: Question,
+        types: Sequence[str],
+        pattern: Pattern,
+        binding: Binding,
+        exposed: tuple[Node, ...],
     ) -> Hit | None:
         """Whether a pattern computes the cone, read this way."""
         try:
@@ -266,7 +282,32 @@ class Meaning:
         again = set(exposed) - set(yielded.values())
         if len(again) > 1 or any(isinstance(node, Dot | Scan) for node in again):
             return None
-        return Hit(pattern, binding, answer.immediates, answer.points, yielded)
+        stamp, error = self.judged(question, types, root, answer)
+        if stamp == UNSTABLE:
+            return None
+        return Hit(pattern, binding, answer.immediates, yielded, stamp, error)
+
+    def judged(
+        self, question: Question, types: Sequence[str], root: Node, answer: Answer
+    ) -> tuple[str, float]:
+        """How sure it is that an instruction is the cone, and the error that it adds."""
+        local = question.local
+        if root is local.root:
+            return PROVED, 0.0  # the same operations
+        numbers: dict[Node, Node] = {
+            n: Constant(answer.immediates[n.name])
+            for n in walk([root])
+            if isinstance(n, Immediate) and n.name in answer.immediates
+        }
+        (root,) = substitute([root], numbers)
+        given = {leaf.name: kind for leaf, kind in zip(local.leaves, types, strict=True)}
+        found = replacement_error(local.root, root, question.lengths, given)
+        if not found.stable:
+            return UNSTABLE, found.introduced
+        sizes = {a: n for a, n in question.sizes.items() if self.around.fixed(local.axes[a])}
+        exact = with_numbers_of(local.root, root)
+        stamp = PROVED if proved(exact, root, sizes) else f"tested({answer.points})"
+        return stamp, found.introduced
 
     def yielded(
         self,
@@ -341,7 +382,7 @@ class Meaning:
         ]
         return Match(
             instruction, tuple(roots), tuple(leaves), axes, loops, numbers,
-            frozenset(cone.inner), meaning, hit.points,
+            frozenset(cone.inner), meaning, hit.stamp, hit.error,
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from infinisa.isa.verify import verify
 
 from .calls import Access, Covered
 from .canonical import Canonical
+from .choice import Trust
 from .cost import Group
 from .cover import canonical_graph, cover_and_report
 from .coverage import Coverage
@@ -39,6 +40,7 @@ class Compilation:
     model: Model
     machine: Machine
     library: Mapping[str, Instruction]
+    trust: Trust = Trust()
     forms: list[Canonical] = field(default_factory=list)
     covered: list[Covered] = field(default_factory=list)
     coverage: dict[str, Coverage] = field(default_factory=dict)
@@ -62,8 +64,9 @@ class Compilation:
         opcodes: dict[object, Opcode] = {}
         for graph, form in zip(self.model.graphs, self.forms, strict=True):
             covered, self.coverage[graph.name] = cover_and_report(
-                self.model, graph, self.machine, self.library, form=form, opcodes=opcodes
-            )
+                self.model, graph, self.machine, self.library, form=form, opcodes=opcodes,
+                trust=self.trust,
+            )  # fmt: skip
             self.covered.append(covered)
 
     def schedule(self) -> None:
@@ -117,17 +120,19 @@ def compile_model(
     library: Mapping[str, Instruction],
     print_after: Collection[str] = (),
     progress: Progress | None = None,
+    trust: Trust = Trust(),
 ) -> Compilation:
     """The model as a program for a machine.
 
     print_after  names of stages after which the state is printed to standard error
     progress     told (stage, number, how many) before each stage
+    trust        what a match of an instruction must be to be taken
 
     A stage that fails names itself in the error.
     """
     if unknown := [name for name in print_after if name not in STAGES]:
         raise CompileError(f"stage must be one of {', '.join(STAGES)}, not {unknown[0]!r}")
-    work = Compilation(model, machine, library)
+    work = Compilation(model, machine, library, trust)
     for number, (name, stage) in enumerate(STAGES.items()):
         if progress:
             progress(name, number, len(STAGES))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from infinisa.isa.language import (
@@ -17,20 +17,24 @@ from infinisa.isa.language import (
     Size,
     walk,
 )
+from infinisa.isa.program import Count, Extent
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
     """The graph around a cone, in canonical form.
 
-    users   who reads each node; None stands for the outside
-    sizes   the most positions of each axis
-    extents the positions of each axis: two axes of one extent are names for the same
+    users    who reads each node; None stands for the outside
+    extents  the positions of each axis
     """
 
     users: Mapping[Node, frozenset[Node | None]]
-    sizes: Mapping[Axis, int]
-    extents: Mapping[Axis, object]
+    extents: Mapping[Axis, Extent]
+
+    @cached_property
+    def sizes(self) -> dict[Axis, int]:
+        """The most positions of each axis."""
+        return {axis: extent.most for axis, extent in self.extents.items()}
 
     @cached_property
     def order(self) -> dict[Node, int]:
@@ -49,7 +53,13 @@ class Surroundings:
 
     def alike(self, a: Axis, b: Axis) -> bool:
         """Whether two axes have the same positions."""
-        return self.extents[a] == self.extents[b]
+        one, other = self.extents[a], self.extents[b]
+        return replace(one, axis=b) == other
+
+    def fixed(self, axis: Axis) -> bool:
+        """Whether an axis counts from 0 to a known number."""
+        extent = self.extents[axis]
+        return not extent.length.terms and extent.start == Count()
 
     def below(self, node: Node) -> int:
         """What a value depends on, itself included: a bit for the number of each node."""
@@ -71,16 +81,16 @@ class Surroundings:
         return frozenset(found)
 
     @staticmethod
-    def of(
-        roots: Sequence[Node], sizes: Mapping[Axis, int], extents: Mapping[Axis, object]
-    ) -> Surroundings:
+    def of(roots: Sequence[Node], extents: Iterable[Extent]) -> Surroundings:
         users: dict[Node, set[Node | None]] = {node: set() for node in walk(roots)}
         for node in users:
             for child in node.children:
                 users[child].add(node)
         for root in roots:
             users[root].add(None)
-        return Surroundings({n: frozenset(who) for n, who in users.items()}, sizes, extents)
+        return Surroundings(
+            {n: frozenset(who) for n, who in users.items()}, {e.axis: e for e in extents}
+        )
 
 
 def _elementary(node: Node) -> bool:
