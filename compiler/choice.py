@@ -87,15 +87,19 @@ class Trust:
         return match.error <= self.budget and self.require in ("tested", match.stamp)
 
 
+ANY = Trust()
+"""Whatever the oracle found."""
+
+
 @dataclass(frozen=True)
 class Choosing:
-    """What a choice depends on: the machine, all instructions, the graph's sizes, what is trusted."""
+    """What a choice depends on: machine, instructions, the graph's sizes, what is trusted."""
 
     machine: Machine
     library: Mapping[str, Instruction]
     sizes: Mapping[Axis, int]
     run_time: frozenset[Axis] = frozenset()
-    trust: Trust = Trust()
+    trust: Trust = ANY
 
     def usable(self) -> list[Instruction]:
         """The instructions that a unit of the machine runs."""

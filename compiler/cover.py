@@ -16,7 +16,7 @@ from infinisa.isa.program import Opcode
 
 from .calls import Covered
 from .canonical import Canonical, canonical
-from .choice import Choosing, Selection, Trust
+from .choice import ANY, Choosing, Selection, Trust
 from .coverage import Coverage
 from .draft import Drafting
 from .graph import Graph, Model
@@ -66,7 +66,7 @@ def cover_and_report(
     form: Canonical | None = None,
     opcodes: dict[object, Opcode] | None = None,
     finder: MakeFinder = Meaning,
-    trust: Trust = Trust(),
+    trust: Trust = ANY,
 ) -> tuple[Covered, Coverage]:
     """As `cover`, and what covers what.
 

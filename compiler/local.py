@@ -241,7 +241,7 @@ class _Localiser:
                 return Reduce(function, children[0], self._ended(n, over))
             case Dot(_, _, over):
                 return Dot(children[0], children[1], self._ended(n, over))
-            case View(_, index, fill):
+            case View():
                 return self._view(written, n, children[0])
             case Gather(_, _, axis):
                 return Gather(children[0], children[1], self._axis(n, axis, True))

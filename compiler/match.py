@@ -61,7 +61,7 @@ class Match:
     inner       the nodes it computes
     meaning     the instance: over the graph's axes
     stamp       "proved", or "tested(n)": equal at n points
-    error       the largest relative error that it adds to those of the model, in the operands' types
+    error       the largest relative error that it adds, in the operands' types
     """
 
     instruction: Instruction

@@ -16,7 +16,7 @@ from infinisa.isa.verify import verify
 
 from .calls import Access, Covered
 from .canonical import Canonical
-from .choice import Trust
+from .choice import ANY, Trust
 from .cost import Group
 from .cover import canonical_graph, cover_and_report
 from .coverage import Coverage
@@ -40,7 +40,7 @@ class Compilation:
     model: Model
     machine: Machine
     library: Mapping[str, Instruction]
-    trust: Trust = Trust()
+    trust: Trust = ANY
     forms: list[Canonical] = field(default_factory=list)
     covered: list[Covered] = field(default_factory=list)
     coverage: dict[str, Coverage] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def compile_model(
     library: Mapping[str, Instruction],
     print_after: Collection[str] = (),
     progress: Progress | None = None,
-    trust: Trust = Trust(),
+    trust: Trust = ANY,
 ) -> Compilation:
     """The model as a program for a machine.
 
