@@ -1,4 +1,4 @@
-"""Formulas as they stand on paper: a small tree of boxes, which `mathml.py` and `latex.py` print."""
+"""Formulas as they stand on paper: small trees of boxes, which mathml.py and latex.py print."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ class Cases:
     rows: tuple[tuple[Box, Box | None], ...]
 
 
-Box: TypeAlias = (
-    Name | Number | Word | Sign | Row | Fraction | Root | Scripts | Big | Fence | Cases
-)
+Box: TypeAlias = Name | Number | Word | Sign | Row | Fraction | Root | Scripts | Big | Fence | Cases
 
 
 @dataclass(frozen=True)

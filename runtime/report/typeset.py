@@ -453,9 +453,7 @@ class Setter:
                 return self.scanned(node, indices)
         raise AssertionError(type(node))
 
-    def stacked(
-        self, xs: Sequence[Node], at: Box, indices: Indices, scope: frozenset[str]
-    ) -> Set:
+    def stacked(self, xs: Sequence[Node], at: Box, indices: Indices, scope: frozenset[str]) -> Set:
         """The value that an index along the new axis chooses."""
         if isinstance(at, Number) and int(at.text) < len(xs):
             return self.set(xs[int(at.text)], indices, scope)
