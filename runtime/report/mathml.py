@@ -47,8 +47,7 @@ def mathml(box: Box) -> str:
     """One box as elements."""
     match box:
         case Name(text, primes):
-            base = f"<mi>{escape(text)}</mi>"
-            return f"<msup>{base}<mo>{'′' * primes}</mo></msup>" if primes else base
+            return f"<mi>{escape(slanted(text) + '′' * primes if primes else text)}</mi>"
         case Number(text):
             return f"<mn>{escape(text)}</mn>"
         case Word(text):
@@ -70,6 +69,15 @@ def mathml(box: Box) -> str:
             return f"<mrow>{_sign(left)}{mathml(inside)}{_sign(right)}</mrow>"
         case Cases(rows):
             return f"<mrow>{_sign('{')}<mtable>{''.join(map(_case, rows))}</mtable></mrow>"
+
+
+def slanted(name: str) -> str:
+    """A letter as the slanted one of mathematics: browsers slant an <mi> of one character only."""
+    if name == "h":
+        return "ℎ"  # it was there before the others, which leave a gap for it
+    if len(name) == 1 and "a" <= name <= "z":
+        return chr(ord("𝑎") + ord(name) - ord("a"))
+    return name
 
 
 def _sign(text: str) -> str:

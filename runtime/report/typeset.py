@@ -130,7 +130,7 @@ def formula(instruction: Instruction) -> Formula:
     states = [state.input for state in instruction.states]
     results = instruction.outputs[len(states) :]
     letter = setter.letter(RESULTS) if results else ""
-    lefts = [Name(greek(leaf.name)) for leaf in states]
+    lefts: list[Box] = [Name(greek(leaf.name)) for leaf in states]
     lefts += [_numbered(letter, n, len(results)) for n in range(len(results))]
     for left, output in zip(lefts[len(states) :], results, strict=True):
         if output.children:
@@ -430,8 +430,8 @@ class Setter:
                     what, _ = self.set(x, read, scope)
                     self.outside(what, x, fill)
                 return self.set(x, {**indices, **read}, scope)
-            case Gather(table, index, axis):
-                at, _ = self.set(index, indices, scope)
+            case Gather(table, position, axis):
+                at, _ = self.set(position, indices, scope)
                 self.note("An index outside of the table is moved to its nearest end.")
                 return self.set(table, {**indices, axis: at}, scope)
             case Stack(xs, axis):
@@ -451,7 +451,7 @@ class Setter:
                 return call(operator, *given), ATOM
             case Scan():
                 return self.scanned(node, indices)
-        raise AssertionError(type(node))
+        raise AssertionError(node)
 
     def stacked(self, xs: Sequence[Node], at: Box, indices: Indices, scope: frozenset[str]) -> Set:
         """The value that an index along the new axis chooses."""
@@ -549,7 +549,8 @@ def affine(index: Affine, indices: Indices) -> Box:
         part = at if size == 1 else row(Number(str(size)), at)
         return signed(box, part, stride < 0)
 
-    total = reduce(term, index.terms, Row(()))
+    nothing: Box = Row(())
+    total = reduce(term, index.terms, nothing)
     if index.offset or not index.terms:
         total = signed(total, Number(str(abs(index.offset))), index.offset < 0)
     if index.divide != 1:

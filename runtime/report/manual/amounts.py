@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from infinisa.isa.timing import Timing
 
-from ..boxes import Box, Fence, Fraction, Name, Number, Row, Sign, Word, call, parentheses, row
+from ..boxes import Box, Fence, Name, Number, Sign, Word, call, parentheses, row
 from ..typeset import greek
 
 
@@ -110,13 +110,15 @@ def _product(factors: tuple[Factor, ...], count: int) -> Box:
 def _factor(factor: Factor) -> Box:
     if isinstance(factor, str):
         return Name(greek(factor))
-    return rounded(amount_box(factor.amount), Number(str(factor.by)), factor.up)
+    top = amount_box(factor.amount)
+    top = parentheses(top) if len(factor.amount.terms) > 1 else top
+    return rounded(top, Number(str(factor.by)), factor.up)
 
 
 def rounded(top: Box, bottom: Box, up: bool) -> Box:
-    """A quotient of integers."""
+    """A quotient of integers, on one line; operands that are sums have brackets already."""
     left, right = "⌈⌉" if up else "⌊⌋"
-    return Fence(left, Fraction(top, bottom), right)
+    return Fence(left, row(top, Sign("/"), bottom), right)
 
 
 def timing_box(timing: Timing, known: Mapping[str, int]) -> Box:
@@ -133,31 +135,26 @@ def _timed(node: ast.expr, known: Mapping[str, int]) -> Box:
         case ast.UnaryOp(operand=operand):
             return row(Sign("−"), _timed(operand, known))
         case ast.BinOp(left=left, op=ast.Div() | ast.FloorDiv() as op, right=right):
-            return rounded(_timed(left, known), _timed(right, known), isinstance(op, ast.Div))
-        case ast.BinOp(left=left, op=op, right=right):
-            sign = _SIGNS[type(op)]
-            loose = isinstance(op, ast.Mult | ast.Mod)
-            sides = [_bracketed(side, known, loose) for side in (left, right)]
-            if isinstance(op, ast.Sub):
-                sides[1] = _bracketed(right, known, True)
-            return Row((sides[0], sign, sides[1]))
+            top, bottom = _factor_timed(left, known), _factor_timed(right, known)
+            return rounded(top, bottom, isinstance(op, ast.Div))
+        case ast.BinOp(left=left, op=ast.Mult() | ast.Mod() as op, right=right):
+            return row(_factor_timed(left, known), _SIGNS[type(op)], _factor_timed(right, known))
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return row(_timed(left, known), Sign("−"), _factor_timed(right, known))
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return row(_timed(left, known), Sign("+"), _timed(right, known))
         case ast.Call(func=ast.Name(id=name), args=arguments):
             return call(name, *(_timed(argument, known) for argument in arguments))
     raise AssertionError(node)
 
 
-def _bracketed(node: ast.expr, known: Mapping[str, int], loose: bool) -> Box:
-    """An operand, in brackets if it is a sum where only a product may stand."""
+def _factor_timed(node: ast.expr, known: Mapping[str, int]) -> Box:
+    """An operand where a sum needs brackets."""
     box = _timed(node, known)
     is_sum = isinstance(node, ast.UnaryOp) or (
         isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub)
     )
-    return parentheses(box) if loose and is_sum else box
+    return parentheses(box) if is_sum else box
 
 
-_SIGNS: Mapping[type[ast.operator], Box] = {
-    ast.Add: Sign("+"),
-    ast.Sub: Sign("−"),
-    ast.Mult: Sign("·"),
-    ast.Mod: Word("mod"),
-}
+_SIGNS: Mapping[type[ast.operator], Box] = {ast.Mult: Sign("·"), ast.Mod: Word("mod")}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from infinisa.isa import encoding
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instance import issue_cycles
 from infinisa.isa.instruction import Instruction, step_of, volume
@@ -42,6 +43,9 @@ from .encoded import Example, Field, own_opcode
 
 TYPICAL = 128
 """The length of an axis in examples of timing, where no tile limit is below it."""
+
+LONGEST_LINE = 88
+"""Characters of a signature on one line."""
 
 SHOWN_BYTES = 24
 """Of a longer field only the first bytes are shown."""
@@ -148,6 +152,7 @@ def introduction(manual: Manual) -> list[Block]:
             "element types than those of the definition: arithmetic on narrow floats is f32, on "
             "i8 it is i32."
         ),
+        Fold("How programs are written as bytes", tuple(paragraphs(encoding.__doc__ or ""))),
     ]
 
 
@@ -161,7 +166,7 @@ def contents(entry: Entry, manual: Manual) -> list[Block]:
     instruction = entry.instruction
     found: list[Block] = []
     if instruction.documentation:
-        found += [Paragraph(prose(part)) for part in instruction.documentation.split("\n\n")]
+        found += paragraphs(instruction.documentation)
     found += [signature(instruction), origin(entry)]
     found += [*meaning(instruction), *laws(entry, manual), *pieces(instruction)]
     found += [Heading("Operands"), operands(instruction)]
@@ -169,27 +174,34 @@ def contents(entry: Entry, manual: Manual) -> list[Block]:
         found.append(immediates(instruction))
     found += [Heading("Axes"), axes(instruction)]
     found += [Heading("Time"), *timing(instruction, manual.machines)]
-    found += [Heading("Encoding"), *encoding(entry.example)]
+    found += [Heading("Encoding"), *written(entry.example)]
     return [*found, Heading("Use"), *uses(entry, manual)]
 
 
-def prose(words: str) -> Text:
-    """A paragraph of a docstring: what stands in backquotes is code."""
-    parts = words.split("`")
-    return tuple(Mono(part) if n % 2 else part for n, part in enumerate(parts) if part)
+def paragraphs(docstring: str) -> list[Block]:
+    """A docstring; what stands in backquotes is code."""
+    return [
+        Paragraph(tuple(Mono(part) if n % 2 else part for n, part in enumerate(each.split("`"))))
+        for each in docstring.strip().split("\n\n")
+    ]
 
 
 # ---------------------------------------------------------------- what it is
 
 
 def signature(instruction: Instruction) -> Block:
-    """`y: (m n) = name(x: (m n), scale=1.0) on vector`"""
+    """`name(x: f32[m n], scale=1.0) -> f32[m n] on vector`, a line each if that is too long."""
     given = [f"{leaf.name}: {_typed(leaf)}" for leaf in instruction.operands]
     given += [f"{state.input.name}: {_typed(state.input)}" for state in instruction.states]
     given += [f"{i.name}={i.default!r}" for i in instruction.immediates]
     made = ", ".join(map(_typed, instruction.results or instruction.outputs))
     sets = f" sets {', '.join(instruction.sets)}" if instruction.sets else ""
-    return Code(f"{instruction.name}({', '.join(given)}) -> {made} on {instruction.unit}{sets}")
+    result = f" -> {made} on {instruction.unit}{sets}"
+    line = f"{instruction.name}({', '.join(given)}){result}"
+    if len(line) > LONGEST_LINE:
+        inside = "".join(f"    {each},\n" for each in given)
+        line = f"{instruction.name}(\n{inside}){result}"
+    return Code(line)
 
 
 def _typed(node: Node) -> str:
@@ -277,7 +289,9 @@ def operands(instruction: Instruction) -> Table:
             rows.append(_operand("writes", Math(equation.left), output))
     for parameter in instruction.sets:
         rows.append((text("sets"), text(Mono(parameter)), (), text("integer"), ()))
-    return Table(("role", "name", "axes", "type", "starts as"), tuple(rows))
+    headings = ("role", "name", "axes", "type", "starts as")
+    shown = len(headings) if instruction.states else len(headings) - 1
+    return Table(headings[:shown], tuple(row_[:shown] for row_ in rows))
 
 
 def _operand(role: str, name: Inline, node: Node, start: str = "") -> tuple[Text, ...]:
@@ -343,6 +357,8 @@ def timing(instruction: Instruction, machines: Sequence[Machine]) -> Iterator[Bl
     if not instruction.opaque:
         count = instruction.operations({axis: length(axis) for axis in instruction.axes})
         yield sentence("Operations: ", Math(amount_box(count)), ".")
+    if instruction.latency is not None:
+        yield sentence("Latency: ", Math(timing_box(instruction.latency, {})), ".")
     rows = [_time(instruction, machine) for machine in machines]
     headings = ("machine", "occupancy", "example", "cycles", "latency", "operations a cycle")
     numbers = frozenset({"cycles", "latency", "operations a cycle"})
@@ -356,7 +372,7 @@ def _time(instruction: Instruction, machine: Machine) -> tuple[Text, ...]:
     sizes = instruction.limits(unit, dict.fromkeys(instruction.axes, TYPICAL))
     occupancy, latency = cycles(instruction, unit, sizes)
     rate = "" if instruction.opaque else f"{instruction.operations(sizes) / occupancy:.1f}"
-    example = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+    example = ", ".join(f"{axis}\u00a0{size}" for axis, size in sizes.items())
     return (
         text(Mono(machine.name)),
         text(Math(occupancy_box(instruction, unit))),
@@ -396,7 +412,7 @@ def occupancy_box(instruction: Instruction, unit: Unit) -> Box:
 # ---------------------------------------------------------------- bytes
 
 
-def encoding(example: Example) -> Iterator[Block]:
+def written(example: Example) -> Iterator[Block]:
     """The opcode as text and as bytes, and an issue of it."""
     where = f"In program {example.program!r}:" if example.issue else "Over its own axes:"
     yield sentence(where)
