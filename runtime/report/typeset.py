@@ -556,7 +556,7 @@ def affine(index: Affine, indices: Indices) -> Box:
     if index.divide != 1:
         total = Fence("⌊", Fraction(total, Number(str(index.divide))), "⌋")
     if index.modulo:
-        inside = total if isinstance(total, Fence) else parentheses(total)
+        inside = parentheses(total) if isinstance(total, Row) else total
         total = row(inside, Word("mod"), Number(str(index.modulo)))
     return total
 

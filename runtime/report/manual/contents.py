@@ -389,7 +389,7 @@ def cycles(instruction: Instruction, unit: Unit, sizes: Mapping[str, int]) -> tu
         elements = max((volume(leaf.axes, sizes) for leaf in _leaves(instruction)), default=1)
         occupancy = elements + unit.attributes["overhead"]
         return occupancy, occupancy + unit.attributes["latency"]
-    occupancy, latency = issue_cycles(instruction, own_opcode(instruction, sizes), unit, sizes)
+    occupancy, latency = issue_cycles(instruction, own_opcode(instruction), unit, sizes)
     return max(1, int(occupancy)), max(1, int(latency))
 
 
@@ -400,9 +400,7 @@ def occupancy_box(instruction: Instruction, unit: Unit) -> Box:
     lengths = {axis: length(axis) for axis in instruction.axes}
     overhead = unit.attributes["overhead"]
     if not instruction.opaque:
-        opcode = own_opcode(instruction, {})
-        occupancy, _ = issue_cycles(instruction, opcode, unit, lengths)
-        return amount_box(occupancy)
+        return amount_box(issue_cycles(instruction, own_opcode(instruction), unit, lengths)[0])
     volumes = [" ".join(leaf.axes) for leaf in _leaves(instruction)]
     amounts = [amount_box(volume(each.split(), lengths)) for each in dict.fromkeys(volumes)]
     largest = amounts[0] if len(amounts) == 1 else call("max", *amounts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -97,7 +97,7 @@ def only_opcodes(name: str, machine: str, opcodes: Iterable[Opcode]) -> Program:
     return Program(name, machine, (), tuple(opcodes), (), ())
 
 
-def own_opcode(instruction: Instruction, limits: Mapping[str, int] | None = None) -> Opcode:
+def own_opcode(instruction: Instruction) -> Opcode:
     """An opcode of the instruction over its own axes, for one that no program uses."""
     results = instruction.results or instruction.outputs
     return Opcode(
@@ -110,5 +110,4 @@ def own_opcode(instruction: Instruction, limits: Mapping[str, int] | None = None
         tuple(leaf.axes for leaf in instruction.operands),
         tuple(value.axes for value in results),
         tuple(range(len(results))),
-        tuple((limits or {}).items()),
     )

@@ -62,7 +62,8 @@ def _blocks(blocks: list[Block]) -> Iterator[str]:
             case Paragraph(text):
                 yield _text(text)
             case Code(text, language):
-                yield f"```{language}\n{text}\n```"
+                fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+                yield f"{fence}{language}\n{text}\n{fence}"
             case Equations(equations):
                 yield f"```math\n{display(equations)}\n```"
             case Table():
