@@ -14,6 +14,7 @@ import infinisa
 from infinisa import api
 from infinisa.compiler.builder import Builder
 from infinisa.compiler.graph import Model
+from infinisa.isa.language import Node
 from infinisa.manual import manual
 from infinisa.runtime.report.manual import Manual, markdown, page
 
@@ -27,7 +28,7 @@ def random(*shape: int) -> NDArray[np.float32]:
 def norms() -> Model:
     """Two layers, each a norm and a product that is too deep for one issue."""
     b = Builder("norms")
-    x = b.input("x", "s d", (24, 600))
+    x: Node = b.input("x", "s d", (24, 600))
     for layer in range(2):
         weight = b.weight(f"weight{layer}", "f d", random(600, 600))
         scale = b.weight(f"scale{layer}", "d", random(600))
