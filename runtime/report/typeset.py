@@ -208,7 +208,11 @@ class Setter:
     taken    names that mean something already
     names    the letters given, and the names of the states of recurrences
     steps    inside a recurrence: the axis of its steps, which a value depends on without having it
+    before   states of recurrences, and where the step before is: 1 ahead or 1 behind
+    slices   what stands for one step of a scanned value, and that value
+    bodies   the recurrences that have equations
     pending  named values that have no equation yet
+    notes    what a formula cannot show, in words
     """
 
     shared: set[Node]
@@ -239,7 +243,8 @@ class Setter:
     ) -> Equation:
         """`name[axes] = value`, or with an arrow if the value replaces an old one."""
         left = self.named(name, [Name(greek(axis)) for axis in axes])
-        set_ = self.set if replaces and value in self.shared else self.written
+        leads_on = isinstance(value, Input) or (replaces and value in self.shared)
+        set_ = self.set if leads_on else self.written
         right, holds = set_(value, {}, frozenset(axes))
         if OR <= holds <= COMPARE:
             right = parentheses(right)
@@ -450,7 +455,7 @@ class Setter:
                 given = [self.within(x, OR, indices, scope) for x in arguments]
                 return call(operator, *given), ATOM
             case Scan():
-                return self.scanned(node, indices)
+                return self.scanned(node, indices, scope)
         raise AssertionError(node)
 
     def stacked(self, xs: Sequence[Node], at: Box, indices: Indices, scope: frozenset[str]) -> Set:
@@ -469,19 +474,18 @@ class Setter:
 
     # -- recurrences
 
-    def scanned(self, node: Scan, indices: Indices) -> Set:
+    def scanned(self, node: Scan, indices: Indices, scope: frozenset[str]) -> Set:
         """One result of a recurrence: its states are named, their equations stand below."""
         body = node.body
         if body not in self.bodies:
             self.begin(node)
         axis, count = body.axis, len(body.states)
         if node.output >= count:
-            emitted = body.emits[node.output - count]
-            return self.set(emitted, indices, frozenset())
+            return self.set(body.emits[node.output - count], indices, scope)
         last: Box = Number("0")
         if not body.reverse:
             last = row(Fence("|", Name(greek(axis)), "|"), Sign("−"), Number("1"))
-        return self.reference(body.next[node.output], {**indices, axis: last}), ATOM
+        return self.reference(body.states[node.output], {**indices, axis: last}), ATOM
 
     def begin(self, node: Scan) -> None:
         """Name the states of a recurrence and leave their equations for later."""
@@ -493,10 +497,11 @@ class Setter:
             if own & set(walk([each])) and each not in own:
                 self.steps[each] = body.axis
         for state, after in zip(body.states, body.next, strict=True):
-            self.names[after] = Name(self.letter((greek(state.name),)))
-            self.names[state] = self.names[after]
+            self.names[state] = Name(self.letter((greek(state.name),)))
             self.steps[state] = body.axis
             self.before[state] = 1 if body.reverse else -1
+            if after in self.steps and after.children:
+                self.names.setdefault(after, self.names[state])
         self.pending.append(lambda: list(self.recurrence(node)))
 
     def state_before(self, state: Node, indices: Indices) -> Box:
@@ -508,13 +513,12 @@ class Setter:
     def recurrence(self, node: Scan) -> Iterator[Equation]:
         """Each state after a step, and before the first."""
         body = node.body
-        for after, initial in zip(body.next, node.initial, strict=True):
-            axes = (body.axis, *after.axes)
-            yield self.equation(self.names[after], axes, after)
+        for state, after, initial in zip(body.states, body.next, node.initial, strict=True):
+            yield self.equation(self.names[state], (body.axis, *state.axes), after)
             first: Box = row(Sign("−"), Number("1"))
             if body.reverse:
                 first = Fence("|", Name(greek(body.axis)), "|")
-            left = self.reference(after, {body.axis: first})
+            left = self.reference(state, {body.axis: first})
             yield Equation(left, "=", self.within(initial, OR, {}, frozenset(initial.axes)))
 
 

@@ -248,6 +248,24 @@ def test_a_recurrence_is_an_equation_between_steps(
     ]
 
 
+def test_states_may_move_on_unchanged() -> None:
+    """The input two steps ago: one state takes the step's slice, the other the first state."""
+
+    def step(one: Node, two: Node, x_t: Node) -> tuple[list[Node], list[Node]]:
+        return [x_t, one], [two]
+
+    xs = Input("xs", ("t", "m"))
+    _, (delayed,) = scan(step, {"one": R, "two": S}, {"x_t": xs}, "t")
+
+    assert lines(formula(instruction(delayed))) == [
+        "z _ t , m = two _ t - 1 , m",
+        "one _ t , m = xs _ t , m",
+        "one _ - 1 , m = r _ m",
+        "two _ t , m = one _ t - 1 , m",
+        "two _ - 1 , m = s _ m",
+    ]
+
+
 def test_mathml_is_well_formed_and_says_the_same_in_latex() -> None:
     """Every element that a formula may need; the alternative text is the LaTeX."""
     value = where(X > 0.0, formulas.layer_norm(X, R, R, "n", EPSILON) ** 2.0, absolute(Y))
