@@ -18,7 +18,7 @@ from infinisa.isa.instruction import Instruction, step_of, volume
 from infinisa.isa.language import Input, Node
 from infinisa.isa.machine import Machine, Unit
 
-from ..boxes import Box, Name, Number, Sign, call, row
+from ..boxes import Box, Equation, Name, Number, Sign, Word, call, row
 from ..text import percent
 from ..typeset import formula, greek
 from .amounts import amount_box, length, timing_box
@@ -359,28 +359,34 @@ def timing(instruction: Instruction, machines: Sequence[Machine]) -> Iterator[Bl
         yield sentence("Operations: ", Math(amount_box(count)), ".")
     if instruction.latency is not None:
         yield sentence("Latency: ", Math(timing_box(instruction.latency, {})), ".")
-    rows = [_time(instruction, machine) for machine in machines]
-    headings = ("machine", "occupancy", "example", "cycles", "latency", "operations a cycle")
-    numbers = frozenset({"cycles", "latency", "operations a cycle"})
-    yield Table(headings, tuple(rows), numbers)
+    units = {machine.name: unit_of(machine, instruction) for machine in machines}
+    times = [
+        Equation(Word(name), "=", occupancy_box(instruction, unit))
+        for name, unit in units.items()
+        if unit is not None
+    ]
+    if times:
+        yield sentence("Occupancy:")
+        yield Equations(tuple(times))
+    headings = ("machine", "example", "cycles", "latency", "operations a cycle")
+    rows = tuple(_time(instruction, name, unit) for name, unit in units.items())
+    yield Table(headings, rows, frozenset(headings[2:]))
 
 
-def _time(instruction: Instruction, machine: Machine) -> tuple[Text, ...]:
-    unit = next((unit for unit in machine.units if unit.name == instruction.unit), None)
+def unit_of(machine: Machine, instruction: Instruction) -> Unit | None:
+    """The units that run the instruction, where the machine has such."""
+    return next((unit for unit in machine.units if unit.name == instruction.unit), None)
+
+
+def _time(instruction: Instruction, machine: str, unit: Unit | None) -> tuple[Text, ...]:
     if unit is None:
-        return text(Mono(machine.name)), text(f"no unit {instruction.unit}"), (), (), (), ()
+        return text(Mono(machine)), text(f"no unit {instruction.unit}"), (), (), ()
     sizes = instruction.limits(unit, dict.fromkeys(instruction.axes, TYPICAL))
     occupancy, latency = cycles(instruction, unit, sizes)
     rate = "" if instruction.opaque else f"{instruction.operations(sizes) / occupancy:.1f}"
     example = ", ".join(f"{axis}\u00a0{size}" for axis, size in sizes.items())
-    return (
-        text(Mono(machine.name)),
-        text(Math(occupancy_box(instruction, unit))),
-        text(example),
-        text(f"{occupancy:,}"),
-        text(f"{latency:,}"),
-        text(rate),
-    )
+    numbers = text(f"{occupancy:,}"), text(f"{latency:,}"), text(rate)
+    return text(Mono(machine)), text(example), *numbers
 
 
 def cycles(instruction: Instruction, unit: Unit, sizes: Mapping[str, int]) -> tuple[int, int]:
