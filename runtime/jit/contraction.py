@@ -33,6 +33,11 @@ panel would not be used often enough to pack it, if it can be read in place."""
 DEEPEST = 1024
 """Steps of k after which a panel would leave the second cache."""
 
+PORTABLE_LANES, PORTABLE_ROWS, PORTABLE_PANEL = 16, 6, 64
+"""The register tile of code that knows no processor: a vector of so many 4-byte numbers in each row,
+which LLVM splits where registers are narrower (12 of 16 registers with AVX2). A panel has several
+of them side by side, so that rows of S are in the first cache for all but the first."""
+
 ALIGNMENT = 64
 
 _leaves = itertools.count()
@@ -239,7 +244,7 @@ class Contractions(Rows):
         if few and last and x and s and self.frame.bounds[last] >= 2 * self.target.lanes:
             self.dots(Job(self, kind, sides, place, x, s, env), last, accumulate)
             return
-        spread = self.target.lanes == 1 or few
+        spread = few or (self.target.lanes == 1 and self.bound(sides.rows) <= SOME_ROWS)
         ready = spread and x is not None and x.strides.get(sides.vector) == 1
         flat = ready or len(sides.over) == 1
         if s is None or STORED[s.dtype] != kind or not flat:
@@ -324,7 +329,7 @@ class Contractions(Rows):
         # long: one loop nest, whose bodies share what the loops fix
         f, frame, sides = self.f, self.frame, job.sides
         count, rows = self.tile_shape(frame.bounds[sides.vector])
-        width = 256 if spread else count * self.target.lanes
+        width = 256 if spread else self.panel_width(count, frame.bounds[sides.vector])
         others = [axis for axis in sides.columns if axis != sides.vector]
         length: Number = 1
         for axis in sides.over:
@@ -415,10 +420,10 @@ class Contractions(Rows):
     def turnable(self, job: Job) -> bool:
         """Whether X lies in memory with k contiguous, not the panel's axis."""
         over, x = job.sides.over, job.x
-        if x is None or len(over) != 1 or self.target.lanes == 1:
+        if x is None or len(over) != 1:
             return False
         stride = x.strides.get(job.sides.vector)
-        wide = BYTES[job.kind] == 4 and self.frame.bounds[over[0]] >= self.target.lanes
+        wide = BYTES[job.kind] == 4 and self.frame.bounds[over[0]] >= self.tile_lanes
         return x.strides.get(over[0]) == 1 and isinstance(stride, int) and stride > 1 and wide
 
     def turn_panel(
@@ -434,7 +439,7 @@ class Contractions(Rows):
         x, sides = job.x, job.sides
         assert x is not None
         at = {**env, sides.vector: Index(columns[0]), sides.over[0]: Index(steps[0])}
-        name = turn_kernel(self.f.module, job.kind, x.dtype, self.target.lanes)
+        name = turn_kernel(self.f.module, job.kind, x.dtype, self.tile_lanes)
         self.f.run(name, [
             ("ptr", self.base(x, at)), ("i64", x.strides[sides.vector]), ("ptr", panel),
             ("i64", width), ("i64", steps[1]), ("i64", columns[1]),
@@ -471,12 +476,25 @@ class Contractions(Rows):
     def tile_shape(self, columns: int) -> tuple[int, int]:
         """(vectors, rows) of the register tile: least waste at the end, then the widest."""
         lanes, registers = self.target.lanes, self.target.registers
+        if lanes == 1:
+            return 1, PORTABLE_ROWS
         vectors = -(-columns // lanes)
         widest = 4 if registers >= 32 else 2
         count = min(range(1, widest + 1), key=lambda n: (-(-vectors // n) * n, -n))
         if vectors > 8 * widest:
             count = widest
         return count, min((registers - count - 1) // count, 12)
+
+    def panel_width(self, count: int, columns: int) -> int:
+        """Columns of a panel: one tile's, or in portable code several."""
+        if self.target.lanes > 1:
+            return count * self.target.lanes
+        return min(PORTABLE_PANEL, -(-columns // PORTABLE_LANES) * PORTABLE_LANES)
+
+    @property
+    def tile_lanes(self) -> int:
+        """Lanes of the vectors of a register tile."""
+        return self.target.lanes if self.target.lanes > 1 else PORTABLE_LANES
 
     def row_tiles(self, job: Job, env: Env, tall: int, call: Callable[[Env, int], None]) -> None:
         """Calls for all rows: tiles of `tall`, and the rest in powers of two."""
@@ -556,7 +574,7 @@ class Contractions(Rows):
 
     def micro_tile(self, kind: str, count: int, masked: bool = False) -> Callable[[int], str]:
         def name(rows: int) -> str:
-            return tile_kernel(self.f.module, kind, self.target.lanes, (rows, count), masked)
+            return tile_kernel(self.f.module, kind, self.tile_lanes, (rows, count), masked)
 
         return name
 
