@@ -33,6 +33,9 @@ panel would not be used often enough to pack it, if it can be read in place."""
 DEEPEST = 1024
 """Steps of k after which a panel would leave the second cache."""
 
+STRIP = 4096
+"""Columns of a few rows of the result that stay in the first cache while k goes by."""
+
 TOGETHER = 1 << 17
 """Numbers in panels that all rows pass by together: half of a second cache of 1 MB. Each row of S
 is read once for all of them."""
@@ -242,33 +245,33 @@ class Contractions(Rows):
     def choose(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
         """The kernel that fits the strides and the number of rows."""
         x, s = self.direct(sides.x), self.direct(sides.s)
-        few = self.bound(sides.rows) <= FEW_ROWS
         kind = register(node.dtype)
-        last = self.contiguous(x, s, sides)
-        if few and last and x and s and self.frame.bounds[last] >= 2 * self.target.lanes:
+        few = self.bound(sides.rows) <= FEW_ROWS
+        last = self.contiguous(x, sides)
+        along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes
+        if along and last is not None and x is not None:
+            if s is None or s.strides.get(last) != 1:
+                over = [axis for axis in sides.over if axis != last]
+                s = self.pack(sides.s, (*sides.rows, *over, last), node.dtype, env)
             self.dots(Job(self, kind, sides, place, x, s, env), last, accumulate)
             return
-        spread = few or (self.target.lanes == 1 and self.bound(sides.rows) <= SOME_ROWS)
-        ready = spread and x is not None and x.strides.get(sides.vector) == 1
+        ready = few and x is not None and x.strides.get(sides.vector) == 1
         flat = ready or len(sides.over) == 1
         if s is None or STORED[s.dtype] != kind or not flat:
             s = self.pack(sides.s, (*sides.rows, *sides.over), node.dtype, env)
-        elif not spread and self.crosswise(s, sides):
+        elif not few and self.crosswise(s, sides):
             s = self.turned(s, sides, node.dtype, env)
         job = Job(self, kind, sides, place, x, s, env)
         if ready:
-            self.spread(job, accumulate, few)
+            self.spread(job, accumulate)
         else:
-            self.panels(job, node.dtype, accumulate, spread)
+            self.panels(job, node.dtype, accumulate, spread=few)
 
-    def contiguous(self, x: Place | None, s: Place | None, sides: Sides) -> Axis | None:
-        """An axis of k along which both sides are contiguous."""
-        if x is None or s is None:
+    def contiguous(self, x: Place | None, sides: Sides) -> Axis | None:
+        """An axis of k along which X is contiguous."""
+        if x is None:
             return None
-        for axis in sides.over:
-            if x.strides.get(axis) == 1 and s.strides.get(axis) == 1:
-                return axis
-        return None
+        return next((axis for axis in sides.over if x.strides.get(axis) == 1), None)
 
     def pack(self, node: Node, axes: Sequence[Axis], dtype: str, env: Env) -> Place:
         """A side copied into scratch, widened, the last axis contiguous, without gaps."""
@@ -278,7 +281,7 @@ class Contractions(Rows):
 
     # -- spread
 
-    def spread(self, job: Job, accumulate: Number, few: bool) -> None:
+    def spread(self, job: Job, accumulate: Number) -> None:
         """X where it is. Without vectors of our own the compiler makes some of the inner loop."""
         x, f, vector = job.x, self.f, job.sides.vector
         assert x is not None
@@ -288,26 +291,18 @@ class Contractions(Rows):
         self.clear(job, accumulate)
         name = self.micro_spread(job.kind, x.dtype)
         length, depth = self.frame.length(vector), self.frame.length(inner)
-        block, deep = (4096, 1 << 40) if few else (256, 256)
 
-        def part(first: Value, begin: Number, env: Env) -> None:
-            columns = f.minimum(f.subtract(length, first), block)
-            steps = f.minimum(f.subtract(depth, begin), deep)
+        def part(first: Value, env: Env) -> None:
+            columns = f.minimum(f.subtract(length, first), STRIP)
 
             def call(at: Env, rows: int) -> None:
-                at = {**at, vector: Index(first), inner: Index(begin)}
-                job.call(name(rows), x, at, inner, steps, columns)
+                at = {**at, vector: Index(first), inner: Index(0)}
+                job.call(name(rows), x, at, inner, depth, columns)
 
             self.row_tiles(job, env, 4, call)
 
         def each(env: Env) -> None:
-            def column(first: Value, _: list[Value]) -> None:
-                if few:
-                    part(first, 0, env)
-                else:
-                    f.loop(0, depth, deep, lambda begin, _: part(first, begin, env))
-
-            f.loop(0, length, block, column)
+            f.loop(0, length, STRIP, lambda first, _: part(first, env))
 
         self.loops([*others, *outer], job.env, each)
 
@@ -376,7 +371,7 @@ class Contractions(Rows):
         if spread:
             name, tall = self.micro_spread(job.kind, dtype), 4
         else:
-            name = self.micro_tile(job.kind, count, masked=ready)
+            name = self.micro_tile(job.kind, count, masked=ready and not self.even(job, width))
         memory = self.allot(deep * width * together, dtype)
         turned = not spread and self.turnable(job)
         return Panels(job, dtype, memory, width, deep, together, name, tall, blocked, turned, ready)
@@ -399,11 +394,20 @@ class Contractions(Rows):
                 self.fill(sides.x, place, (*sides.over, sides.vector), env)
 
     def in_place(self, job: Job) -> bool:
-        """Whether panels can be read where X lies, and are used too seldom to be packed."""
+        """Whether panels can be read where X lies, and are used too seldom to be packed.
+
+        Not in portable code: several narrow tiles would each go through all of X's pages.
+        """
         x, over = job.x, job.sides.over
-        if x is None or len(over) != 1 or self.bound(job.sides.rows) > SOME_ROWS:
+        if x is None or len(over) != 1 or self.target.lanes == 1:
             return False
-        return x.strides.get(job.sides.vector) == 1 and STORED[x.dtype] == job.kind
+        seldom = self.bound(job.sides.rows) <= SOME_ROWS
+        return seldom and x.strides.get(job.sides.vector) == 1 and STORED[x.dtype] == job.kind
+
+    def even(self, job: Job, width: int) -> bool:
+        """Whether all panels are full."""
+        length = self.frame.length(job.sides.vector)
+        return isinstance(length, int) and length % width == 0
 
     def turnable(self, job: Job) -> bool:
         """Whether X lies in memory with k contiguous, not the panel's axis."""
@@ -669,7 +673,7 @@ class Panels:
         """Call with (first column, number of columns, memory) of the panels of a group."""
         emitter, sides = self.job.emitter, self.job.sides
         f, end = emitter.f, emitter.frame.length(sides.vector)
-        even = isinstance(end, int) and end % self.width == 0
+        even = emitter.even(self.job, self.width)
 
         def panel(first: Value, _: list[Value]) -> None:
             columns = self.width if even else f.minimum(f.subtract(end, first), self.width)
