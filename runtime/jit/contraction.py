@@ -4,8 +4,7 @@ One side, X, holds the axis that is contiguous in the result: it is read as vect
 side, S, one number at a time. Three kernels do the work, shared by all contractions of a program:
 
 tile    R x V registers of the result stay put while all of k streams past; X in packed panels
-spread  rows of X, each times a number, are added to rows of the result: for few rows, or where
-        there are no vectors of our own
+spread  rows of X, each times a number, are added to rows of the result: for few rows
 dots    both sides contiguous along k: for few rows
 """
 
