@@ -1,4 +1,5 @@
 """Three models through everything: compile, simulate, interpret, native code, onnxruntime.
+And matrix products of one instruction each: interpreter and native code.
 
     python -m benchmarks.overview --json FILE
 
@@ -31,12 +32,15 @@ from infinisa import api
 from infinisa.isa.encoding import encode
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.program import Issue, Program, statements
+from infinisa.plugins.manager import load as load_plugins
 from infinisa.plugins.models import PYTHON_LM, read_model_folder
+from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.session import Session
 from infinisa.runtime.values import Result
 
 from . import _measure
+from ._matmul import Product
 from ._measure import Bar, Timing, at_least, below, fresh, interleaved, peak_memory, timed
 
 Array = NDArray[Any]
@@ -58,6 +62,15 @@ GPT2 = {
     "activation_function": "gelu_new",
 }
 SEED = 0
+PRODUCTS = (
+    *(Product(n, n, n) for n in (64, 256, 1024, 2048)),
+    *(Product(1024, 1024, 1024, layout) for layout in ("NT", "TN", "TT")),
+    *(Product(16, 2048, 2048, layout) for layout in ("NN", "NT")),
+    Product(2048, 2048, 16),
+    Product(2048, 64, 2048),
+)
+MOST_FLOPS = 2e8
+"""Of the products that are timed as one: a shorter one is run several times."""
 
 MOST_COMPILE_SECONDS = 3.0
 MOST_PROGRAM_BYTES = 1e6
@@ -335,6 +348,37 @@ def difference_rows(runs: Runs) -> Iterator[Row]:
             yield Row(runs.subject.name, f"CPU, {where}", part, what, float(gap), "relative")
 
 
+# ---------------------------------------------------------------- matrix products
+
+
+def matmul_rows(rounds: int, budget: float) -> list[Row]:
+    """Products as one instruction each, in this process, which should have one thread."""
+    library, source = load_plugins().library, np.random.default_rng(SEED)
+    rows = []
+    for product in PRODUCTS:
+        program, given = product.program(library), product.operands(source)
+        turns = max(1, int(MOST_FLOPS / product.flops))
+        tasks: dict[str, Callable[[], object]] = {
+            INTERPRETER: partial(repeat, partial(interpret, program, library, given), turns)
+        }
+        for backend in ("scalar", "vector"):
+            session = compile_program(program, library, backend).session(given)
+            tasks[backend] = partial(repeat, partial(session.run, {}), turns)
+        for backend, timing in interleaved(tasks, rounds, budget).items():
+            least, median = timing.least / turns, timing.median / turns
+            where = f"CPU, {backend}"
+            rows += [
+                Row("matmul", where, product.name, "run", least, "CPU s", median),
+                Row("matmul", where, product.name, "rate", product.flops / least / 1e9, "GFLOP/s"),
+            ]
+    return rows
+
+
+def repeat(task: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        task()
+
+
 # ---------------------------------------------------------------- all of it
 
 
@@ -362,7 +406,7 @@ def attempt(task: Callable[..., list[Row]], *arguments: object) -> list[Row]:
 
 
 def measured(found: Sequence[Subject], rounds: int, budget: float) -> list[Row]:
-    rows = compare_rows()
+    rows = compare_rows() + attempt(matmul_rows, rounds, budget)
     for subject in found:
         for machine in MACHINES:
             first = attempt(compile_rows, subject, machine, machine != "host")

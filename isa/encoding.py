@@ -112,6 +112,9 @@ class Writer:
     def string(self, text: str) -> None:
         self.natural(self.strings.setdefault(text, len(self.strings)))
 
+    def field(self, name: str) -> None:
+        """What is appended from here on is this field: for those who show where each lies."""
+
     def each(self, items: Sequence[T], item: Callable[[T], None]) -> None:
         self.natural(len(items))
         for one in items:
@@ -148,14 +151,22 @@ class Writer:
         self.natural(parameter.given)
 
     def opcode(self, opcode: Opcode) -> None:
-        for text in (opcode.name, opcode.instruction, opcode.meaning):
-            self.string(text)
+        for name in ("name", "instruction", "meaning"):
+            self.field(name)
+            self.string(getattr(opcode, name))
+        self.field("unit")
         self.word(opcode.unit)
+        self.field("binding")
         self.each(opcode.binding, self.binding)
+        self.field("immediates")
         self.each(opcode.immediates, self.immediate)
+        self.field("operands")
         self.each(opcode.operands, self.words_of)
+        self.field("results")
         self.each(opcode.results, self.words_of)
+        self.field("outputs")
         self.each(opcode.outputs, self.integer)
+        self.field("limits")
         self.each(opcode.limits, self.limit)
 
     def words_of(self, texts: Sequence[str]) -> None:
@@ -257,16 +268,24 @@ class Writer:
             raise ProgramError(f"encoding: the program has no opcode {issue.opcode!r}")
         own_unit = issue.unit != self.units[issue.opcode]
         accumulates = issue.fresh is not None
+        self.field("opcode")
         self.natural(self.opcodes[issue.opcode] + 8)
+        self.field("flags")
         self.natural(accumulates + 2 * bool(issue.sets) + 4 * own_unit)
         if own_unit:
+            self.field("unit")
             self.word(issue.unit)
+        self.field("axes")
         self.each(issue.axes, self.pair)
         if issue.fresh is not None:
+            self.field("fresh")
             self.each(issue.fresh, self.word)
         if issue.sets:
+            self.field("sets")
             self.words_of(issue.sets)
+        self.field("reads")
         self.each(issue.reads, self.operand)
+        self.field("writes")
         self.each(issue.writes, self.operand)
 
     def pair(self, pair: tuple[str, str]) -> None:

@@ -49,6 +49,21 @@ def test_an_installed_plugin_is_listed_with_its_distribution_and_version(site: P
     assert "1.2.0" in row
 
 
+def test_the_manual_says_where_an_installed_plugin_came_from(site: Path, tmp_path: Path) -> None:
+    """In both files: the plugin, its distribution and version, beside what InfinISA ships."""
+    said = infinisa(site, "manual", "--output", str(tmp_path), "--machine", "tiny")
+    text, page = ((tmp_path / f"manual.{kind}").read_text("utf-8") for kind in ("md", "html"))
+
+    assert [line.split(":")[0] for line in said.splitlines()] == [
+        str(tmp_path / "manual.md"),
+        str(tmp_path / "manual.html"),
+    ]
+    assert "\n## softcap_softmax\n" in text
+    assert "Plugin `softcap` of `infinisa-softcap` 1.2.0." in text
+    assert "Plugin <code>softcap</code> of <code>infinisa-softcap</code> 1.2.0." in page
+    assert "\n## matmul\n" in text
+
+
 def test_a_model_uses_the_instruction_of_an_installed_plugin(site: Path, tmp_path: Path) -> None:
     """Soft-capped attention compiles to the new instruction; without the plugin it does not."""
     script = ROOT / "examples" / "softcap" / "model.py"

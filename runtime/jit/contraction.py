@@ -4,8 +4,7 @@ One side, X, holds the axis that is contiguous in the result: it is read as vect
 side, S, one number at a time. Three kernels do the work, shared by all contractions of a program:
 
 tile    R x V registers of the result stay put while all of k streams past; X in packed panels
-spread  rows of X, each times a number, are added to rows of the result: for few rows, or where
-        there are no vectors of our own
+spread  rows of X, each times a number, are added to rows of the result: for few rows
 dots    both sides contiguous along k: for few rows
 """
 
@@ -32,6 +31,18 @@ panel would not be used often enough to pack it, if it can be read in place."""
 
 DEEPEST = 1024
 """Steps of k after which a panel would leave the second cache."""
+
+STRIP = 4096
+"""Columns of a few rows of the result that stay in the first cache while k goes by."""
+
+TOGETHER = 1 << 17
+"""Numbers in panels that all rows pass by together: half of a second cache of 1 MB. Each row of S
+is read once for all of them."""
+
+PORTABLE_LANES, PORTABLE_ROWS, PORTABLE_PANEL = 16, 6, 64
+"""The register tile of code that knows no processor: 6 rows of one vector, which LLVM splits where
+registers are narrower (into 12 of the 16 of AVX2). A panel has several tiles side by side, which
+find their rows of S in the first cache."""
 
 ALIGNMENT = 64
 
@@ -233,31 +244,33 @@ class Contractions(Rows):
     def choose(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
         """The kernel that fits the strides and the number of rows."""
         x, s = self.direct(sides.x), self.direct(sides.s)
-        few = self.bound(sides.rows) <= FEW_ROWS
         kind = register(node.dtype)
-        last = self.contiguous(x, s, sides)
-        if few and last and x and s and self.frame.bounds[last] >= 2 * self.target.lanes:
+        few = self.bound(sides.rows) <= FEW_ROWS
+        last = self.contiguous(x, sides)
+        along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes
+        if along and last is not None and x is not None:
+            if s is None or s.strides.get(last) != 1:
+                over = [axis for axis in sides.over if axis != last]
+                s = self.pack(sides.s, (*sides.rows, *over, last), node.dtype, env)
             self.dots(Job(self, kind, sides, place, x, s, env), last, accumulate)
             return
-        spread = self.target.lanes == 1 or few
-        ready = spread and x is not None and x.strides.get(sides.vector) == 1
+        ready = few and x is not None and x.strides.get(sides.vector) == 1
         flat = ready or len(sides.over) == 1
         if s is None or STORED[s.dtype] != kind or not flat:
             s = self.pack(sides.s, (*sides.rows, *sides.over), node.dtype, env)
+        elif not few and self.crosswise(s, sides):
+            s = self.turned(s, sides, node.dtype, env)
         job = Job(self, kind, sides, place, x, s, env)
         if ready:
-            self.spread(job, accumulate, few)
+            self.spread(job, accumulate)
         else:
-            self.panels(job, node.dtype, accumulate, spread)
+            self.panels(job, node.dtype, accumulate, spread=few)
 
-    def contiguous(self, x: Place | None, s: Place | None, sides: Sides) -> Axis | None:
-        """An axis of k along which both sides are contiguous."""
-        if x is None or s is None:
+    def contiguous(self, x: Place | None, sides: Sides) -> Axis | None:
+        """An axis of k along which X is contiguous."""
+        if x is None:
             return None
-        for axis in sides.over:
-            if x.strides.get(axis) == 1 and s.strides.get(axis) == 1:
-                return axis
-        return None
+        return next((axis for axis in sides.over if x.strides.get(axis) == 1), None)
 
     def pack(self, node: Node, axes: Sequence[Axis], dtype: str, env: Env) -> Place:
         """A side copied into scratch, widened, the last axis contiguous, without gaps."""
@@ -267,7 +280,7 @@ class Contractions(Rows):
 
     # -- spread
 
-    def spread(self, job: Job, accumulate: Number, few: bool) -> None:
+    def spread(self, job: Job, accumulate: Number) -> None:
         """X where it is. Without vectors of our own the compiler makes some of the inner loop."""
         x, f, vector = job.x, self.f, job.sides.vector
         assert x is not None
@@ -277,26 +290,18 @@ class Contractions(Rows):
         self.clear(job, accumulate)
         name = self.micro_spread(job.kind, x.dtype)
         length, depth = self.frame.length(vector), self.frame.length(inner)
-        block, deep = (4096, 1 << 40) if few else (256, 256)
 
-        def part(first: Value, begin: Number, env: Env) -> None:
-            columns = f.minimum(f.subtract(length, first), block)
-            steps = f.minimum(f.subtract(depth, begin), deep)
+        def part(first: Value, env: Env) -> None:
+            columns = f.minimum(f.subtract(length, first), STRIP)
 
             def call(at: Env, rows: int) -> None:
-                at = {**at, vector: Index(first), inner: Index(begin)}
-                job.call(name(rows), x, at, inner, steps, columns)
+                at = {**at, vector: Index(first), inner: Index(0)}
+                job.call(name(rows), x, at, inner, depth, columns)
 
             self.row_tiles(job, env, 4, call)
 
         def each(env: Env) -> None:
-            def column(first: Value, _: list[Value]) -> None:
-                if few:
-                    part(first, 0, env)
-                else:
-                    f.loop(0, depth, deep, lambda begin, _: part(first, begin, env))
-
-            f.loop(0, length, block, column)
+            f.loop(0, length, STRIP, lambda first, _: part(first, env))
 
         self.loops([*others, *outer], job.env, each)
 
@@ -320,12 +325,8 @@ class Contractions(Rows):
     # -- panels
 
     def panels(self, job: Job, dtype: str, accumulate: Number, spread: bool) -> None:
-        """X packed into panels of a few vectors; all rows pass by a panel while it is cached."""
-        # long: one loop nest, whose bodies share what the loops fix
+        """X packed into panels of a few vectors, as many as stay cached while all rows pass by."""
         f, frame, sides = self.f, self.frame, job.sides
-        count, rows = self.tile_shape(frame.bounds[sides.vector])
-        width = 256 if spread else count * self.target.lanes
-        others = [axis for axis in sides.columns if axis != sides.vector]
         length: Number = 1
         for axis in sides.over:
             length = f.multiply(length, frame.length(axis))
@@ -333,60 +334,46 @@ class Contractions(Rows):
         if spread:
             self.clear(job, accumulate)
             accumulate = 1
-        single = len(sides.over) == 1 and frame.bounds[sides.over[0]] > DEEPEST
-        name = self.micro_spread(job.kind, dtype) if spread else self.micro_tile(job.kind, count)
-        depth = frame.bounds[sides.over[0]] if single else self.bound(sides.over)
-        panel = self.allot(min(depth, DEEPEST // 2 if single else depth) * width, dtype)
-        vector = sides.vector
+        made = self.laid_out(job, dtype, spread)
+
+        def groups(env: Env) -> None:
+            def group(first: Value, begin: Number, steps: Number) -> None:
+                more = accumulate if begin == 0 else self.either_number(begin, accumulate)
+                with self.scope():
+                    made.pack(env, first, begin, steps)
+                    made.multiply(env, first, begin, steps, more)
+
+            def column(first: Value, _: list[Value]) -> None:
+                if not made.blocked:
+                    group(first, 0, job.depth)
+                    return
+
+                def block(begin: Value, _: list[Value]) -> None:
+                    group(first, begin, f.minimum(f.subtract(job.depth, begin), made.deep))
+
+                f.loop(0, job.depth, made.deep, block)
+
+            f.loop(0, frame.length(sides.vector), made.width * made.together, column)
+
+        self.loops([axis for axis in sides.columns if axis != sides.vector], job.env, groups)
+
+    def laid_out(self, job: Job, dtype: str, spread: bool) -> Panels:
+        """How wide and deep the panels of a contraction are, how many there are, who reads them."""
+        sides, bounds = job.sides, self.frame.bounds
+        columns = bounds[sides.vector]
+        count, tall = self.tile_shape(columns)
+        width = 256 if spread else self.panel_width(count, columns)
+        blocked = len(sides.over) == 1 and bounds[sides.over[0]] > DEEPEST
+        ready = not spread and not blocked and self.in_place(job)
+        deep = DEEPEST // 2 if blocked else self.bound(sides.over)
+        together = min(max(1, TOGETHER // (deep * width)), -(-columns // width))
+        if spread:
+            name, tall = self.micro_spread(job.kind, dtype), 4
+        else:
+            name = self.micro_tile(job.kind, count, masked=ready and not self.even(job, width))
+        memory = self.allot(deep * width * together, dtype)
         turned = not spread and self.turnable(job)
-        ready = not spread and not single and self.in_place(job)
-        if ready:
-            name = self.micro_tile(job.kind, count, masked=True)
-
-        def one(env: Env, first: Number, columns: Number, begin: Number, steps: Number) -> None:
-            """One panel against all rows."""
-            if ready:
-                pass
-            elif turned:
-                self.turn_panel(job, panel, width, env, (first, columns), (begin, steps))
-            else:
-                part = (begin, steps) if single else None
-                place = self.panel_place(job, panel, dtype, width, first, begin)
-                self.fill_panel(job, place, env, (first, columns), part)
-            packed = Place(panel, dtype, {})
-            more = accumulate if begin == 0 else self.either_number(begin, accumulate)
-
-            def call(at: Env, tall: int) -> None:
-                at = {**at, vector: Index(first)}
-                if single:
-                    at = {**at, sides.over[0]: Index(begin)}
-                if ready and job.x is not None:
-                    job.call(name(tall), job.x, at, sides.over[0], steps, columns, more)
-                else:
-                    job.call(name(tall), packed, at, None, steps, columns, more, width)
-
-            self.row_tiles(job, env, 4 if spread else rows, call)
-
-        def column(first: Value, _: list[Value], env: Env) -> None:
-            length = frame.length(vector)
-            even = isinstance(length, int) and length % width == 0
-            columns = width if even else f.minimum(f.subtract(length, first), width)
-            if not single:
-                with self.scope():
-                    one(env, first, columns, 0, job.depth)
-                return
-
-            def block(begin: Value, _: list[Value]) -> None:
-                with self.scope():
-                    steps = f.minimum(f.subtract(job.depth, begin), DEEPEST // 2)
-                    one(env, first, columns, begin, steps)
-
-            f.loop(0, job.depth, DEEPEST // 2, block)
-
-        def each(env: Env) -> None:
-            f.loop(0, frame.length(vector), width, lambda i, v: column(i, v, env))
-
-        self.loops(others, job.env, each)
+        return Panels(job, dtype, memory, width, deep, together, name, tall, blocked, turned, ready)
 
     def fill_panel(
         self,
@@ -406,39 +393,71 @@ class Contractions(Rows):
                 self.fill(sides.x, place, (*sides.over, sides.vector), env)
 
     def in_place(self, job: Job) -> bool:
-        """Whether panels can be read where X lies, and are used too seldom to be packed."""
+        """Whether panels can be read where X lies, and are used too seldom to be packed.
+
+        Not in portable code: several narrow tiles would each go through all of X's pages.
+        """
         x, over = job.x, job.sides.over
-        if x is None or len(over) != 1 or self.bound(job.sides.rows) > SOME_ROWS:
+        if x is None or len(over) != 1 or self.target.lanes == 1:
             return False
-        return x.strides.get(job.sides.vector) == 1 and STORED[x.dtype] == job.kind
+        seldom = self.bound(job.sides.rows) <= SOME_ROWS
+        return seldom and x.strides.get(job.sides.vector) == 1 and STORED[x.dtype] == job.kind
+
+    def even(self, job: Job, width: int) -> bool:
+        """Whether all panels are full."""
+        length = self.frame.length(job.sides.vector)
+        return isinstance(length, int) and length % width == 0
 
     def turnable(self, job: Job) -> bool:
         """Whether X lies in memory with k contiguous, not the panel's axis."""
         over, x = job.sides.over, job.x
-        if x is None or len(over) != 1 or self.target.lanes == 1:
+        if x is None or len(over) != 1:
             return False
         stride = x.strides.get(job.sides.vector)
-        wide = BYTES[job.kind] == 4 and self.frame.bounds[over[0]] >= self.target.lanes
+        wide = BYTES[job.kind] == 4 and self.frame.bounds[over[0]] >= self.tile_lanes
         return x.strides.get(over[0]) == 1 and isinstance(stride, int) and stride > 1 and wide
 
-    def turn_panel(
+    def turn(
         self,
-        job: Job,
-        panel: Value,
-        width: int,
+        kind: str,
+        x: Place,
+        across: Axis,
         env: Env,
-        columns: tuple[Number, Number],
-        steps: tuple[Number, Number],
+        into: tuple[Value, Number],
+        lengths: tuple[Number, Number],
     ) -> None:
-        """A panel of an X whose rows are its columns: squares are transposed in registers."""
-        x, sides = job.x, job.sides
-        assert x is not None
-        at = {**env, sides.vector: Index(columns[0]), sides.over[0]: Index(steps[0])}
-        name = turn_kernel(self.f.module, job.kind, x.dtype, self.target.lanes)
+        """panel[step][column] of an x that has its steps contiguous, its columns along `across`.
+
+        Squares are transposed in registers. `into`: (panel, width); `lengths`: (steps, columns).
+        """
+        name = turn_kernel(self.f.module, kind, x.dtype, self.tile_lanes)
         self.f.run(name, [
-            ("ptr", self.base(x, at)), ("i64", x.strides[sides.vector]), ("ptr", panel),
-            ("i64", width), ("i64", steps[1]), ("i64", columns[1]),
+            ("ptr", self.base(x, env)), ("i64", x.strides[across]), ("ptr", into[0]),
+            ("i64", into[1]), ("i64", lengths[0]), ("i64", lengths[1]),
         ])  # fmt: skip
+
+    def crosswise(self, s: Place, sides: Sides) -> bool:
+        """Whether S has a row contiguous, not k, and each number of it is read again and again.
+
+        Each tile of a panel then reads as many lines of memory as it takes steps.
+        """
+        if len(sides.over) != 1 or len(sides.rows) != 1 or self.target.lanes > 1:
+            return False
+        (row,), (over,), bounds = sides.rows, sides.over, self.frame.bounds
+        stride = s.strides.get(over)
+        long = min(bounds[sides.vector], bounds[row], bounds[over]) > PORTABLE_LANES
+        wide = BYTES[STORED[s.dtype]] == 4
+        return s.strides.get(row) == 1 and isinstance(stride, int) and stride > 1 and long and wide
+
+    def turned(self, s: Place, sides: Sides, dtype: str, env: Env) -> Place:
+        """Such an S in scratch, k contiguous; behind each row there is room for whole squares."""
+        (row,), (over,), frame, lanes = sides.rows, sides.over, self.frame, self.tile_lanes
+        steps, columns = frame.length(row), frame.length(over)
+        width = self.f.multiply(self.f.ceil_divide(columns, lanes), lanes)
+        room = -(-frame.bounds[over] // lanes) * lanes * frame.bounds[row]
+        place = Place(self.allot(room, dtype), dtype, {row: width, over: 1})
+        self.turn(register(dtype), s, over, env, (place.pointer, width), (steps, columns))
+        return place
 
     def either_number(self, begin: Number, accumulate: Number) -> Number:
         """1 behind the first block of k, whatever the contraction itself does."""
@@ -471,12 +490,25 @@ class Contractions(Rows):
     def tile_shape(self, columns: int) -> tuple[int, int]:
         """(vectors, rows) of the register tile: least waste at the end, then the widest."""
         lanes, registers = self.target.lanes, self.target.registers
+        if lanes == 1:
+            return 1, PORTABLE_ROWS
         vectors = -(-columns // lanes)
         widest = 4 if registers >= 32 else 2
         count = min(range(1, widest + 1), key=lambda n: (-(-vectors // n) * n, -n))
         if vectors > 8 * widest:
             count = widest
         return count, min((registers - count - 1) // count, 12)
+
+    def panel_width(self, count: int, columns: int) -> int:
+        """Columns of a panel: one tile's, or in portable code several."""
+        if self.target.lanes > 1:
+            return count * self.target.lanes
+        return min(PORTABLE_PANEL, -(-columns // PORTABLE_LANES) * PORTABLE_LANES)
+
+    @property
+    def tile_lanes(self) -> int:
+        """Lanes of the vectors of a register tile."""
+        return self.target.lanes if self.target.lanes > 1 else PORTABLE_LANES
 
     def row_tiles(self, job: Job, env: Env, tall: int, call: Callable[[Env, int], None]) -> None:
         """Calls for all rows: tiles of `tall`, and the rest in powers of two."""
@@ -556,7 +588,7 @@ class Contractions(Rows):
 
     def micro_tile(self, kind: str, count: int, masked: bool = False) -> Callable[[int], str]:
         def name(rows: int) -> str:
-            return tile_kernel(self.f.module, kind, self.target.lanes, (rows, count), masked)
+            return tile_kernel(self.f.module, kind, self.tile_lanes, (rows, count), masked)
 
         return name
 
@@ -612,6 +644,87 @@ class Job:
             ("ptr", emitter.base(self.place, env)), ("i64", self.row_stride(self.place)),
             ("i64", steps), ("i64", columns), ("i64", accumulate),
         ])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Panels of X: `together` of them, one behind the other in `memory`, each [deep][width].
+
+    name     the kernel for a number of rows; it takes at most `tall`
+    blocked  panels hold a part of k at a time
+    turned   X has k contiguous
+    ready    nothing is packed: the kernel reads X where it is
+    """
+
+    job: Job
+    dtype: str
+    memory: Value
+    width: int
+    deep: int
+    together: int
+    name: Callable[[int], str]
+    tall: int
+    blocked: bool
+    turned: bool
+    ready: bool
+
+    def each(self, group: Value, body: Callable[[Value, Number, Value], None]) -> None:
+        """Call with (first column, number of columns, memory) of the panels of a group."""
+        emitter, sides = self.job.emitter, self.job.sides
+        f, end = emitter.f, emitter.frame.length(sides.vector)
+        even = emitter.even(self.job, self.width)
+
+        def panel(first: Value, _: list[Value]) -> None:
+            columns = self.width if even else f.minimum(f.subtract(end, first), self.width)
+            offset = f.multiply(f.subtract(first, group), self.deep) if self.together > 1 else 0
+            with emitter.scope():
+                body(first, columns, f.at(self.memory, offset, self.job.kind))
+
+        if self.together == 1:
+            panel(group, [])
+        else:
+            last = f.minimum(f.add(group, self.width * self.together), end)
+            f.loop(group, last, self.width, panel)
+
+    def pack(self, env: Env, group: Value, begin: Number, steps: Number) -> None:
+        """A group of panels, `steps` of k from `begin`."""
+        job, sides = self.job, self.job.sides
+        emitter, x = job.emitter, job.x
+
+        def one(first: Value, columns: Number, memory: Value) -> None:
+            if self.turned and x is not None:
+                at = {**env, sides.vector: Index(first), sides.over[0]: Index(begin)}
+                into, lengths = (memory, self.width), (steps, columns)
+                emitter.turn(job.kind, x, sides.vector, at, into, lengths)
+            else:
+                part = (begin, steps) if self.blocked else None
+                place = emitter.panel_place(job, memory, self.dtype, self.width, first, begin)
+                emitter.fill_panel(job, place, env, (first, columns), part)
+
+        if not self.ready:
+            self.each(group, one)
+
+    def multiply(
+        self, env: Env, group: Value, begin: Number, steps: Number, accumulate: Number
+    ) -> None:
+        """A group of panels against all rows: each tile of rows against one panel after another."""
+        job, sides = self.job, self.job.sides
+
+        def tile(env: Env, tall: int) -> None:
+            def one(first: Value, columns: Number, memory: Value) -> None:
+                at = {**env, sides.vector: Index(first)}
+                if self.blocked:
+                    at = {**at, sides.over[0]: Index(begin)}
+                if self.ready and job.x is not None:
+                    inner = sides.over[0]
+                    job.call(self.name(tall), job.x, at, inner, steps, columns, accumulate)
+                else:
+                    x = Place(memory, self.dtype, {})
+                    job.call(self.name(tall), x, at, None, steps, columns, accumulate, self.width)
+
+            self.each(group, one)
+
+        job.emitter.row_tiles(job, env, self.tall, tile)
 
 
 def as_reduce(node: Dot) -> Reduce:

@@ -79,7 +79,7 @@ class Target:
 
     @classmethod
     def scalar(cls) -> Target:
-        """No vectors, nothing but portable code."""
+        """Nothing of this processor: one number at a time, but for the register tiles of sums."""
         return cls(1, 16, frozenset())
 
 

@@ -39,8 +39,8 @@ def kernel(module: Module, name: str, signature: list[tuple[str, str]]) -> Funct
 
 
 def tile_kernel(module: Module, kind: str, lanes: int, shape: tuple[int, int], masked: bool) -> str:
-    """rows x count vectors of the result. X is packed: [step][count * lanes]; or, `masked`, it is
-    where it was, and nothing behind its last column is read."""
+    """rows x count vectors of the result at a time. X is packed: [step][columns]; or, `masked`, it
+    is where it was, and nothing behind its last column is read."""
     # long: a kernel is one piece
     rows, count = shape
     name = f"tile_{kind}_{lanes}_{rows}x{count}{'_masked' if masked else ''}"
@@ -49,48 +49,55 @@ def tile_kernel(module: Module, kind: str, lanes: int, shape: tuple[int, int], m
         return name
     p = f.parameters
     zero = constant(kind, 0, lanes)
-    heads = [f.at(p["c"], f.multiply(p["cm"], r), kind) for r in range(rows)]
     lefts = [f.at(p["s"], f.multiply(p["sm"], r), kind) for r in range(rows)]
-    wanted = f.splat(p["columns"], lanes)
-    masks = [f.compare("sgt", wanted, lane_range(f, lanes, v * lanes)) for v in range(count)]
     places = [(r, v) for r in range(rows) for v in range(count)]
-
-    def before() -> list[Value]:
-        return [f.load(f.at(heads[r], v * lanes, kind), kind, lanes, masks[v]) for r, v in places]
-
     again = f.compare("ne", p["more"], constant("i64", 0))
-    start = f.either(again, before, lambda: [zero] * len(places))
-
-    def step(index: Number, sums: list[Value]) -> list[Value]:
-        right = f.at(p["x"], f.multiply(p["xk"], index), kind)
-        limits = masks if masked else [None] * count
-        vectors = [
-            f.load(f.at(right, v * lanes, kind), kind, lanes, limits[v]) for v in range(count)
-        ]
-        offset = f.multiply(p["sk"], index)
-        found = list(sums)
-        for r in range(rows):
-            one = f.splat(f.load(f.at(lefts[r], offset, kind), kind), lanes)
-            for v in range(count):
-                found[r * count + v] = multiply_add(f, one, vectors[v], found[r * count + v])
-        return found
-
-    def four(index: Value, sums: list[Value]) -> list[Value]:
-        for ahead in range(4):
-            sums = step(f.add(index, ahead), sums)
-        return sums
-
     many = f.whole(p["steps"], 4)
-    sums = f.loop(0, many, 4, four, start)
-    sums = f.loop(many, p["steps"], 1, step, sums)
 
-    def put(masked: bool) -> list[Value]:
-        for (r, v), value in zip(places, sums, strict=True):
-            f.store(value, f.at(heads[r], v * lanes, kind), masks[v] if masked else None)
-        return []
+    def tile(column: Value, _: list[Value]) -> None:
+        wanted = number(f.subtract(p["columns"], column))
+        limits = f.splat(wanted, lanes)
+        masks = [f.compare("sgt", limits, lane_range(f, lanes, v * lanes)) for v in range(count)]
+        rights = f.at(p["x"], column, kind)
+        heads = [f.at(p["c"], f.add(f.multiply(p["cm"], r), column), kind) for r in range(rows)]
 
-    whole = f.compare("sge", p["columns"], constant("i64", count * lanes))
-    f.either(whole, lambda: put(False), lambda: put(True))
+        def before() -> list[Value]:
+            return [
+                f.load(f.at(heads[r], v * lanes, kind), kind, lanes, masks[v]) for r, v in places
+            ]
+
+        def step(index: Number, sums: list[Value]) -> list[Value]:
+            right = f.at(rights, f.multiply(p["xk"], index), kind)
+            vectors = [
+                f.load(f.at(right, v * lanes, kind), kind, lanes, masks[v] if masked else None)
+                for v in range(count)
+            ]
+            offset = f.multiply(p["sk"], index)
+            found = list(sums)
+            for r in range(rows):
+                one = f.splat(f.load(f.at(lefts[r], offset, kind), kind), lanes)
+                for v in range(count):
+                    found[r * count + v] = multiply_add(f, one, vectors[v], found[r * count + v])
+            return found
+
+        def four(index: Value, sums: list[Value]) -> list[Value]:
+            for ahead in range(4):
+                sums = step(f.add(index, ahead), sums)
+            return sums
+
+        start = f.either(again, before, lambda: [zero] * len(places))
+        sums = f.loop(0, many, 4, four, start)
+        sums = f.loop(many, p["steps"], 1, step, sums)
+
+        def put(masked: bool) -> list[Value]:
+            for (r, v), value in zip(places, sums, strict=True):
+                f.store(value, f.at(heads[r], v * lanes, kind), masks[v] if masked else None)
+            return []
+
+        whole = f.compare("sge", wanted, constant("i64", count * lanes))
+        f.either(whole, lambda: put(False), lambda: put(True))
+
+    f.loop(0, p["columns"], count * lanes, tile)
     f.done()
     return name
 

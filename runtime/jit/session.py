@@ -61,7 +61,8 @@ def compile_program(
     """A program as native code. It is verified first, since native code checks no bounds.
 
     backend   "vector": the widest vectors of this processor, written by us; "scalar": portable
-              code without vectors, left to LLVM's own passes; "parallel": "vector" on threads
+              code, the same text for every processor, left to LLVM's own passes; "parallel":
+              "vector" on threads
     threads   of "parallel"; default: the cores that this process may use
     worth     operations that dividing an issue among threads must save
     cores     that the program was compiled for; their parts run one after the other

@@ -113,6 +113,24 @@ def run(options: argparse.Namespace) -> None:
         api.write_arrays(options.output, result.outputs)
 
 
+def manual(options: argparse.Namespace) -> None:
+    """Write the instruction set in force as a manual: formulas, times, bytes, uses."""
+    from infinisa.runtime.report.manual import markdown, page
+
+    from .manual import manual as gathered
+
+    with progress("manual") as meter:
+        models = [
+            api.load(name, plugins=options.plugin, sizes=_settings(options.size))
+            for name in options.model or [None]
+        ]
+        found = gathered(models, options.machine or list(api.DEFAULT_MACHINES), progress=meter)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, content in (("manual.md", markdown(found)), ("manual.html", page(found))):
+        api.write_whole(options.output / name, content.encode())
+        print(f"{options.output / name}: {len(found.entries)} instructions")
+
+
 def list_(options: argparse.Namespace) -> None:
     """What is there: name, where it comes from, what it is."""
     from infinisa.runtime.report import text
@@ -179,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"infinisa {__version__}")
     verbs = top.add_subparsers(metavar="VERB", required=True)
-    for make in (_compare, _compile, _simulate, _run, _list, _disassemble):
+    for make in (_compare, _compile, _simulate, _run, _list, _manual, _disassemble):
         make(verbs)
     return top
 
@@ -208,12 +226,25 @@ def _model(verb: argparse.ArgumentParser, program: bool = False) -> None:
     verb.add_argument(
         "--tokens", type=_positive, metavar="N", help="tokens to generate (default: 64)"
     )
+    _size(verb)
+
+
+def _size(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--size",
         action="append",
         default=[],
         metavar="NAME=N",
         help="the size of a dimension that an .onnx file leaves open",
+    )
+
+
+def _machines(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--machine",
+        action="append",
+        metavar="NAME",
+        help=f"a machine or a .toml file; may repeat (default: {', '.join(api.DEFAULT_MACHINES)})",
     )
 
 
@@ -231,12 +262,7 @@ def _threads(verb: argparse.ArgumentParser, about: str) -> None:
 def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "compare", compare)
     _model(verb)
-    verb.add_argument(
-        "--machine",
-        action="append",
-        metavar="NAME",
-        help=f"a machine or a .toml file; may repeat (default: {', '.join(api.DEFAULT_MACHINES)})",
-    )
+    _machines(verb)
     verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
     verb.add_argument(
         "--rounds", type=_positive, default=3, metavar="N", help="CPU runs; the fastest counts"
@@ -287,6 +313,22 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _list(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _verb(verbs, "list", list_).add_argument("kind", choices=KINDS)
+
+
+def _manual(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "manual", manual)
+    verb.add_argument(
+        "model", nargs="*", metavar="MODEL", help="where to look for uses; default: python_lm"
+    )
+    _size(verb)
+    _machines(verb)
+    verb.add_argument(
+        "--output",
+        type=Path,
+        default=Path("manual"),
+        metavar="DIR",
+        help="the folder of manual.md and manual.html (default: manual)",
+    )
 
 
 def _disassemble(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -286,9 +286,16 @@ CASES: list[tuple[str, Instruction, dict[str, int], dict[str, int], dict[str, An
     ("matmul k m", matmul, {"m": 37, "n": 70, "k": 29}, {}, {"order": {"a": "k m"}}),
     ("matmul to n m", matmul, {"m": 37, "n": 70, "k": 29}, {}, {"order": {"out0": "n m"}}),
     ("matmul deep", matmul, {"m": 9, "n": 20, "k": 1500}, {}, {}),
+    ("matmul groups of panels", matmul, {"m": 70, "n": 600, "k": 1100}, {}, {}),
+    ("matmul groups k m, n k", matmul, {"m": 70, "n": 600, "k": 1100}, {},
+     {"order": {"a": "k m", "b": "n k"}}),
+    ("matmul k m bf16", matmul, {"m": 37, "n": 70, "k": 29}, {},
+     {"order": {"a": "k m"}, "types": {"a": "bf16", "b": "bf16"}}),
     ("vector", matmul, {"m": 1, "n": 300, "k": 129}, {}, {}),
     ("vector n k", matmul, {"m": 1, "n": 45, "k": 129}, {}, {"order": {"b": "n k"}}),
     ("three rows n k", matmul, {"m": 3, "n": 45, "k": 129}, {}, {"order": {"b": "n k"}}),
+    ("three rows k m, n k", matmul, {"m": 3, "n": 45, "k": 129}, {},
+     {"order": {"a": "k m", "b": "n k"}}),
     ("matmul bf16", matmul, {"m": 19, "n": 45, "k": 64}, {}, {"types": {"a": "bf16", "b": "bf16"}}),
     ("vector bf16", matmul, {"m": 1, "n": 45, "k": 64}, {}, {"types": {"b": "bf16"}}),
     ("matmul i8", matmul, {"m": 19, "n": 45, "k": 64}, {}, {"types": {"a": "i8", "b": "i8"}}),
@@ -336,6 +343,27 @@ def test_lengths_are_known_when_it_runs(meaning: Instruction, length: int) -> No
     program = program_of(meaning, sizes, most={axis: 128})
 
     check(program, of(meaning), parameters={axis: length})
+
+
+@pytest.mark.parametrize("order", [{}, {"a": "km", "b": "nk"}], ids=str)
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (17, 33, 65), (64, 256, 512), (70, 600, 1100)])
+def test_panels_of_lengths_known_when_it_runs(
+    order: dict[str, str], lengths: tuple[int, int, int]
+) -> None:
+    """Room for several panels a group and several blocks of k, used or not."""
+    most = {"m": 70, "n": 600, "k": 1100}
+    sizes = dict(zip(most, lengths, strict=True))
+    program = program_of(matmul, sizes, most=most, order=order)
+
+    check(program, of(matmul), parameters=sizes)
+
+
+def test_blocks_of_k_accumulate() -> None:
+    """Each issue takes several blocks and adds to what those before have left."""
+    step, _ = step_of(matmul)
+    program = program_of(step, {"m": 20, "n": 300, "k": 2500}, {"k": 1250})
+
+    check(program, {step.name: step})
 
 
 @pytest.mark.parametrize("steps", [{"k": 8}, {"k": 8, "m": 16}, {"k": 16, "n": 32, "m": 5}])
