@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cache, reduce
 from random import Random
 from typing import Any, Literal
 
@@ -55,6 +55,10 @@ from infinisa.plugins.families import attention, elementwise, linear, normalizat
 
 Array = NDArray[Any]
 INFINITY = math.inf
+
+Norm = Literal["layer", "rms"]
+Mask = Literal["none", "causal", "given", "capped"]
+Gate = Literal["gelu_tanh", "gelu_erf", "swiglu", "geglu", "relu_squared"]
 
 # ---------------------------------------------------------------- the library
 
@@ -112,7 +116,8 @@ FUSED = (
 ).split()
 
 
-def library() -> dict[str, Instruction]:
+@cache
+def library() -> Mapping[str, Instruction]:
     """Forty instructions: what every model needs, and what is to be found."""
     families = (attention, elementwise, linear, normalization)
     known = {made.name: made for each in families for made in each.infinisa_instructions()}
@@ -429,15 +434,57 @@ class Writer:
         )
 
 
-# ---------------------------------------------------------------- models
+# ---------------------------------------------------------------- specimens
 
-Norm = Literal["layer", "rms"]
-Mask = Literal["none", "causal", "given", "capped"]
-Gate = Literal["gelu_tanh", "gelu_erf", "swiglu", "geglu", "relu_squared"]
+CAP, EPSILON = 30.0, 1e-5
+
+SPECIMEN_SIZES = {"m": 3, "n": 6, "k": 5, "s": 4, "t": 7, "d": 5, "e": 3, "p": 2, "i": 3}
+
+
+def _norm(w: Writer, rows: Callable[..., Node], *operands: Node) -> Node:
+    return rows(*operands, "n", 1e-3 if w.chance() else EPSILON)
+
+
+def _attention(w: Writer, mask: Mask, q: Node, k: Node, v: Node, *given: Node) -> Node:
+    scores = w.scores(q, k, "d", 0.25 if w.chance() else 5.0**-0.5)
+    if mask == "given":
+        scores = w.add(scores, *given)
+    if mask == "capped":
+        scores = w.capped(scores, CAP)
+    if mask in ("causal", "capped"):
+        scores = w.causal(scores, "s", "t")
+    return w.attend(scores, v, "t")
+
+
+SPECIMENS: Mapping[str, Callable[..., Node]] = {
+    "matmul_bias": lambda w, a, b, bias: w.add(w.dot(a, b, "k"), bias),
+    "layer_norm": lambda w, *operands: _norm(w, w.layer_norm, *operands),
+    "rms_norm": lambda w, *operands: _norm(w, w.rms_norm, *operands),
+    "softmax": lambda w, x: w.softmax(x, "n"),
+    "log_softmax": lambda w, x: w.log_softmax(x, "n"),
+    "attention": lambda w, *operands: _attention(w, "none", *operands),
+    "causal_attention": lambda w, *operands: _attention(w, "causal", *operands),
+    "masked_attention": lambda w, *operands: _attention(w, "given", *operands),
+    "capped_attention": lambda w, *operands: _attention(w, "capped", *operands),
+    "rope_by_table": lambda w, x, cosines, sines: w.rotate(x, cosines, sines, "p"),
+    "swiglu": lambda w, gate, up: w.swiglu(gate, up),
+    "geglu": lambda w, gate, up: w.geglu(gate, up),
+    "gelu_tanh": lambda w, x: w.gelu_tanh(x),
+    "gelu_erf": lambda w, x: w.gelu_erf(x),
+    "relu_squared": lambda w, x: w.relu_squared(x),
+}
+"""What is to be found, each written over the operands of the instruction that does it."""
+
+
+def specimen(name: str, random: Random | None) -> Node:
+    """One of the forms of what an instruction computes, with numbers for its immediates."""
+    return SPECIMENS[name](Writer(SPECIMEN_SIZES, random), *library()[name].operands)
+
+
+# ---------------------------------------------------------------- models
 
 SIZES = {"b": 2, "s": 12, "t": 12, "c": 2, "d": 24, "g": 2, "r": 2, "h": 4, "p": 2, "i": 3,
          "e": 6, "u": 6, "z": 3, "f": 40, "v": 20}  # fmt: skip
-CAP, EPSILON = 30.0, 1e-5
 
 
 @dataclass(frozen=True)

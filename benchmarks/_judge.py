@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -111,55 +112,80 @@ def difference(
 def real_difference(
     truth: Node, claimed: Node, free: Sequence[Node], sizes: Mapping[Axis, int]
 ) -> float:
-    points = everywhere(free)
+    points = [*PLAIN, *masked_points(truth, free, MASKED)]
     given = sampled(free, points, sizes, EXACT)
-    right, other = both(truth, claimed, given, sizes, EXACT)
-    number = np.isfinite(right)
-    if not number.any():
+    right, sure = trusted(truth, given, sizes)
+    other = value(claimed, truth.axes, given, sizes, EXACT)
+    shorter = {node: a if a.dtype != EXACT else a.astype(np.float64) for node, a in given.items()}
+    again = value(truth, truth.axes, shorter, sizes, np.float64)
+    size = size_of(right, sure, np.array([1e-15 * point.scale for point in points], EXACT))
+    with np.errstate(all="ignore"):
+        sure &= np.abs(again - right) < SURE * size[:, None]
+    if not sure.any() or not np.isfinite(other[sure]).all():
         return math.inf
-    if not np.isfinite(other[number]).all():
-        return math.inf
-    least = np.array([1e-15 * point.scale for point in points], EXACT)
-    return float((distance(other, right, number) / size_of(right, number, least)).max())
+    return float((distance(other, right, sure) / size).max())
 
 
 def narrow_difference(
     truth: Node, claimed: Node, free: Sequence[Node], sizes: Mapping[Axis, int]
 ) -> float:
     """What f32 makes of `claimed` that it does not make of `truth`; 0 if nothing."""
-    given = sampled(free, IN_F32, sizes, NARROW)
-    right, _ = both(truth, claimed, given, sizes, EXACT)
-    mine, other = both(truth, claimed, given, sizes, NARROW)
-    number = np.isfinite(mine) & np.isfinite(right)
-    if not number.any():
-        return 0.0
-    if not np.isfinite(other[number]).all():
+    points = [*IN_F32, *masked_points(truth, free, MASKED_IN_F32)]
+    given = sampled(free, points, sizes, NARROW)
+    right, sure = trusted(truth, given, sizes)
+    mine, other = (value(x, truth.axes, given, sizes, NARROW) for x in (truth, claimed))
+    sure &= np.isfinite(mine)
+    if not np.isfinite(other[sure]).all():
         return math.inf
-    size = size_of(right, number, np.full(len(IN_F32), 1e-30))
-    kept = distance(mine, right, number) / size
-    lost = distance(other, right, number) / size
-    worse = lost[(lost > LOST) & (lost > MORE * kept)]
+    size = size_of(right, sure, np.full(len(points), 1e-30, EXACT))
+    kept = distance(mine, right, sure) / size
+    lost = distance(other, right, sure) / size
+    plain = np.arange(len(points)) < len(IN_F32)  # with a special number only NaN counts
+    worse = lost[plain & (lost > LOST) & (lost > MORE * kept)]
     return float(worse.max(initial=0.0))
 
+
+SURE = 1e-6
+"""Where the source itself differs by more in f64 it has lost its digits: it says nothing."""
 
 LOST, MORE = 1e-3, 30.0
 """Digits are lost if f32 is this far off, and this many times as far as the source itself."""
 
 
-def both(
-    truth: Node, claimed: Node, given: Mapping[Node, Array], sizes: Mapping[Axis, int], real: Real
+def trusted(
+    node: Node, given: Mapping[Node, Array], sizes: Mapping[Axis, int]
 ) -> tuple[Array, Array]:
-    """Both values, a row for each point."""
-    arrays = Values(sizes, real, dict(given)).of([truth, claimed])
-    target = truth.axes
-    points = max(array.shape[0] for array in given.values()) if given else 1
+    """A value at each point, and where it is a number that nothing overflowed on the way to."""
+    exact = {n: a.astype(EXACT) if n.dtype in ROUNDING else a for n, a in given.items()}
+    values = Values(sizes, EXACT, exact)
+    (array,) = values.of([node])
+    rows = by_point(array, node.axes, node.axes, given, sizes)
+    return rows, np.isfinite(rows) & ~values.overflow[:, None]
+
+
+def value(
+    node: Node,
+    axes: Sequence[Axis],
+    given: Mapping[Node, Array],
+    sizes: Mapping[Axis, int],
+    real: Real,
+) -> Array:
+    """A value at each point, over these axes in this order."""
+    (array,) = Values(sizes, real, dict(given)).of([node])
+    return by_point(array, node.axes, axes, given, sizes)
+
+
+def by_point(
+    array: Array,
+    axes: Sequence[Axis],
+    target: Sequence[Axis],
+    given: Mapping[Node, Array],
+    sizes: Mapping[Axis, int],
+) -> Array:
+    points = max((known.shape[0] for known in given.values()), default=1)
     shape = (points, *(sizes[axis] for axis in target))
-    return tuple(  # type: ignore[return-value]  # two of them
-        np.broadcast_to(spread(array, node.axes, target), shape)
-        .astype(EXACT)
-        .reshape(points, -1)
-        for array, node in zip(arrays, (truth, claimed), strict=True)
-    )
+    whole = np.broadcast_to(spread(array, axes, target), shape)
+    return whole.astype(EXACT).reshape(points, -1)
 
 
 def distance(a: Array, b: Array, number: Array) -> Array:
@@ -247,16 +273,13 @@ PLAIN = (
     Point(7006, 1.0, shift=40.0),
     Point(7007, 0.7, positive=True),
     Point(7008, 2.0, positive=True),
-    Point(7009, 2e4),
 )
 
-LEAST = float(np.finfo(np.float32).min)
 MASKED = tuple(
     Point(7100 + n, special=number, row=row)
-    for n, (number, row) in enumerate(
-        (number, row) for number in (-math.inf, -1e30, LEAST) for row in (False, True)
-    )
+    for n, (number, row) in enumerate(product((-math.inf, -1e9), (False, True)))
 )
+"""-1e9 leaves what it is added to its digits, over the reals; all below is for f32."""
 
 IN_F32 = (
     Point(7201),
@@ -265,15 +288,45 @@ IN_F32 = (
     Point(7204, shift=300.0),
     Point(7205, 1e-3),
 )
+LEAST = float(np.finfo(np.float32).min)
+MASKED_IN_F32 = tuple(
+    Point(7300 + n, special=number, row=row)
+    for n, (number, row) in enumerate(product((-math.inf, -1e30, LEAST), (False, True)))
+)
 
 
-def everywhere(free: Sequence[Node]) -> list[Point]:
-    """The plain points, and those with special numbers in each of the values that may have one."""
-    points = list(PLAIN)
-    for leaf, node in enumerate(free):
-        if node.dtype in ROUNDING and node.axes:
-            points += [replace(p, seed=p.seed + 10 * leaf, leaf=leaf) for p in MASKED]
-    return points
+def masked_points(root: Node, free: Sequence[Node], points: Sequence[Point]) -> list[Point]:
+    """These points for each value that may be a mask, or masked: that no contraction multiplies."""
+    multiplied = factors(root)
+    return [
+        replace(point, seed=point.seed + 10 * number, leaf=number)
+        for number, node in enumerate(free)
+        if node.dtype in ROUNDING and node.axes and node not in multiplied
+        for point in points
+    ]
+
+
+LINEAR = ("add", "subtract", "multiply", "divide", "negate", "where")
+
+
+def factors(root: Node) -> set[Node]:
+    """What sums of products multiply, through whatever is linear in it."""
+    waiting: list[Node] = []
+    for node in walk([root]):
+        match node:
+            case Dot(a, b, _):
+                waiting += [a, b]
+            case Reduce("sum", Map("multiply", arguments), _):
+                waiting += arguments
+    found: set[Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if isinstance(node, View | Cast | Stack) or getattr(node, "function", "") in LINEAR:
+            waiting += node.children
+    return found
 
 
 def sampled(
@@ -390,12 +443,14 @@ class Values:
     real   the type of all arithmetic on floats; a cast between floats does nothing
     known  values that are given
     at     where the axis of a recurrence is
+    overflow  the points at which an exponential of a number is infinite
     """
 
     sizes: Mapping[Axis, int]
     real: Real
     known: dict[Node, Array]
     at: Mapping[Axis, int] | None = None
+    overflow: Array = field(default_factory=lambda: np.zeros(1, np.bool_))
 
     def of(self, roots: Iterable[Node]) -> list[Array]:
         roots = list(roots)
@@ -481,6 +536,9 @@ class Values:
             for array, x in zip(arrays, node.arguments, strict=True)
         ]
         result = np.asarray(FUNCTIONS[node.function](*spreads))
+        if node.function == "exp":
+            lost = np.isinf(result) & np.isfinite(spreads[0])
+            self.overflow = self.overflow | lost.reshape(lost.shape[0], -1).any(axis=1)
         if node.dtype == "bool":
             return result.astype(np.bool_)
         return result.astype(self.real if node.dtype in ROUNDING else np.int64)
