@@ -27,7 +27,6 @@ from infinisa.isa.language import (
     Axis,
     Constant,
     Input,
-    Map,
     Node,
     Value,
     apply,
@@ -105,15 +104,14 @@ OWN = (
     _capped_attention(),
 )
 
-SIMPLE = (
-    "add subtract multiply divide negate exp log sqrt rsqrt reciprocal tanh erf sigmoid maximum "
-    "where less less_equal power scale add_scalar maximum_scalar reduce_sum reduce_max positions "
-    "matmul"
-).split()
-FUSED = (
-    "matmul_bias layer_norm rms_norm softmax attention causal_attention masked_attention "
-    "rope_by_table swiglu geglu gelu_tanh gelu_erf"
-).split()
+SIMPLE = """
+    add subtract multiply divide negate exp log sqrt rsqrt reciprocal tanh erf sigmoid maximum
+    where less less_equal power scale add_scalar reduce_sum reduce_max positions move matmul
+"""
+FUSED = """
+    matmul_bias layer_norm rms_norm softmax attention causal_attention masked_attention
+    rope_by_table swiglu geglu gelu_tanh gelu_erf
+"""
 
 
 @cache
@@ -121,7 +119,9 @@ def library() -> Mapping[str, Instruction]:
     """Forty instructions: what every model needs, and what is to be found."""
     families = (attention, elementwise, linear, normalization)
     known = {made.name: made for each in families for made in each.infinisa_instructions()}
-    return {name: known[name] for name in (*SIMPLE, *FUSED)} | {made.name: made for made in OWN}
+    return {name: known[name] for name in (SIMPLE + FUSED).split()} | {
+        made.name: made for made in OWN
+    }
 
 
 # ---------------------------------------------------------------- forms
@@ -318,7 +318,6 @@ class Writer:
             lambda: maximum(0.0, x),
             lambda: where(x > 0.0, x, 0.0),
             lambda: where(x < 0.0, 0.0, x),
-            lambda: 0.5 * (x + apply("absolute", x)),
         )
 
     def relu_squared(self, x: Node) -> Node:
@@ -669,13 +668,9 @@ class Transformer:
         """The terms that attention adds to the residual."""
         a, t = self.architecture, self.axis("s") if self.layout else "t"
         heads, keys = ("g r", "g") if a.grouped else ("h", "h")
-        if a.grouped and (repeat := self.odds()):
-            heads = self.axis("g", "r")
         q, k, v = self.queries(x, name, heads, keys)
         (q, inner), (k, _) = self.turned(q, name, "q"), self.turned(k, name, "k")
         k, v = rename(k, {"s": t}), rename(v, {"s": t})
-        if a.grouped and repeat:
-            k, v = (view(n, {"g": f"{heads} // {self.sizes['r']}"}) for n in (k, v))
         if a.rotary and self.odds():
             inner = self.axis("p", "i")
             q, k = (self.merged(n, "p", "i", inner) for n in (q, k))

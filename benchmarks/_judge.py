@@ -9,8 +9,8 @@ far from zero, positive ones, and rows with -inf, -1e30 or the least number of f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any
 
@@ -32,6 +32,7 @@ from infinisa.isa.language import (
     Map,
     Node,
     Position,
+    Recurrence,
     Reduce,
     Scan,
     Size,
@@ -62,13 +63,86 @@ def tolerance(dtypes: Iterable[str]) -> float:
 # ---------------------------------------------------------------- verdicts
 
 
-def audit(match: Match, sizes: Mapping[Axis, int]) -> float:
-    """The worst difference of all results of a match."""
-    return max(
-        judge(root, match.leaves, match.meaning, sizes, output)
-        for output, root in enumerate(match.roots)
-        if root is not None
-    )
+@dataclass
+class Audit:
+    """Judges matches of a graph; matches alike, as those of equal layers, are judged once.
+
+    sizes  extents of the graph's axes
+    worst  the worst difference of the results of each kind of match
+    """
+
+    sizes: Mapping[Axis, int]
+    worst: dict[object, float] = field(default_factory=dict)
+
+    def __call__(self, match: Match) -> float:
+        key = fingerprint(match, self.sizes)
+        if key not in self.worst:
+            found = [
+                judge(root, match.leaves, match.meaning, self.sizes, output)
+                for output, root in enumerate(match.roots)
+                if root is not None
+            ]
+            self.worst[key] = math.nan if any(map(math.isnan, found)) else max(found)
+        return self.worst[key]
+
+    def wrong(self, match: Match) -> bool:
+        """Whether a match computes something else, or nobody can say."""
+        dtypes = [node.dtype for node in (*match.leaves, *match.inner)]
+        return not self(match) <= tolerance(dtypes)
+
+
+def fingerprint(found: Match, sizes: Mapping[Axis, int]) -> object:
+    """A key that two matches share if they differ only in names and in what lies below them."""
+    roots = [root for root in found.roots if root is not None]
+    cut = {leaf for root in roots for leaf in free_values(root, found.leaves)}
+    numbers: dict[Node, int] = {}
+    axes: dict[Axis, int] = {}
+
+    def plain(value: object) -> object:
+        match value:
+            case Node():
+                return numbers[value]
+            case str() if value in sizes:
+                return axes.setdefault(value, len(axes)), sizes[value]
+            case tuple():
+                return tuple(map(plain, value))
+            case Affine():
+                return plain((value.terms, value.offset, value.divide, value.modulo))
+            case Recurrence():
+                return value  # by name: equal ones are the same one
+        return repr(value)
+
+    def described(node: Node, leaf: bool) -> object:
+        numbers[node] = len(numbers)
+        shape = plain((*node.axes, node.dtype))
+        if leaf or isinstance(node, Input):
+            return shape
+        return type(node), shape, *(plain(getattr(node, f.name)) for f in fields(node))
+
+    cone = [described(node, node in cut) for node in walk_between(roots, cut)]
+    leaves = [described(leaf, True) for leaf in found.leaves if leaf not in numbers]
+    read = plain(found.leaves)
+    operands = [described(operand, True) for operand in found.meaning.operands]
+    outputs = found.meaning.outputs
+    made = [described(node, False) for node in walk(outputs) if node not in numbers]
+    ends = plain(tuple(roots)), plain(outputs), tuple(root is None for root in found.roots)
+    return tuple(cone), tuple(leaves), read, tuple(operands), tuple(made), ends
+
+
+def walk_between(roots: Iterable[Node], cut: Iterable[Node]) -> Iterator[Node]:
+    """Every node once, arguments before their users, nothing below the cut."""
+    seen: set[Node] = set()
+    below = set(cut)
+    waiting = [(root, False) for root in roots]
+    while waiting:
+        node, ready = waiting.pop()
+        if ready:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            waiting.append((node, True))
+            if node not in below:
+                waiting += [(child, False) for child in node.children]
 
 
 def judge(
@@ -93,7 +167,7 @@ def difference(
     truth: Node, claimed: Node, leaves: Iterable[Node], sizes: Mapping[Axis, int]
 ) -> float:
     """The worst relative difference of `claimed` where `truth` is a number; inf if it is none
-    there, if their axes differ, or if `truth` is a number at no point.
+    there or if their axes differ; NaN if `truth` is a number at no point.
 
     It is over the reals; in f32, `claimed` must be a number wherever `truth` is one, and lose no
     digits that `truth` keeps.
@@ -102,11 +176,15 @@ def difference(
         return math.inf
     extents = shortened([truth, claimed], sizes)
     free = free_values(truth, leaves)
-    free += [n for n in walk_above([truth, claimed], free) if isinstance(n, Input)]
-    return max(
-        real_difference(truth, claimed, free, extents),
-        narrow_difference(truth, claimed, free, extents),
-    )
+    free += [
+        node
+        for node in walk_between([truth, claimed], free)
+        if isinstance(node, Input) and node not in free
+    ]
+    over_reals = real_difference(truth, claimed, free, extents)
+    if math.isnan(over_reals):
+        return math.nan
+    return max(over_reals, narrow_difference(truth, claimed, free, extents))
 
 
 def real_difference(
@@ -114,14 +192,16 @@ def real_difference(
 ) -> float:
     points = [*PLAIN, *masked_points(truth, free, MASKED)]
     given = sampled(free, points, sizes, EXACT)
-    right, sure = trusted(truth, given, sizes)
-    other = value(claimed, truth.axes, given, sizes, EXACT)
+    right, sure = trusted(truth, given, sizes, len(points))
+    other = value(claimed, truth.axes, given, sizes, EXACT, len(points))
     shorter = {node: a if a.dtype != EXACT else a.astype(np.float64) for node, a in given.items()}
-    again = value(truth, truth.axes, shorter, sizes, np.float64)
+    again = value(truth, truth.axes, shorter, sizes, np.float64, len(points))
     size = size_of(right, sure, np.array([1e-15 * point.scale for point in points], EXACT))
     with np.errstate(all="ignore"):
         sure &= np.abs(again - right) < SURE * size[:, None]
-    if not sure.any() or not np.isfinite(other[sure]).all():
+    if not sure.any():
+        return math.nan
+    if not np.isfinite(other[sure]).all():
         return math.inf
     return float((distance(other, right, sure) / size).max())
 
@@ -132,8 +212,10 @@ def narrow_difference(
     """What f32 makes of `claimed` that it does not make of `truth`; 0 if nothing."""
     points = [*IN_F32, *masked_points(truth, free, MASKED_IN_F32)]
     given = sampled(free, points, sizes, NARROW)
-    right, sure = trusted(truth, given, sizes)
-    mine, other = (value(x, truth.axes, given, sizes, NARROW) for x in (truth, claimed))
+    right, sure = trusted(truth, given, sizes, len(points))
+    mine, other = (
+        value(x, truth.axes, given, sizes, NARROW, len(points)) for x in (truth, claimed)
+    )
     sure &= np.isfinite(mine)
     if not np.isfinite(other[sure]).all():
         return math.inf
@@ -153,13 +235,13 @@ LOST, MORE = 1e-3, 30.0
 
 
 def trusted(
-    node: Node, given: Mapping[Node, Array], sizes: Mapping[Axis, int]
+    node: Node, given: Mapping[Node, Array], sizes: Mapping[Axis, int], count: int
 ) -> tuple[Array, Array]:
     """A value at each point, and where it is a number that nothing overflowed on the way to."""
     exact = {n: a.astype(EXACT) if n.dtype in ROUNDING else a for n, a in given.items()}
     values = Values(sizes, EXACT, exact)
     (array,) = values.of([node])
-    rows = by_point(array, node.axes, node.axes, given, sizes)
+    rows = by_point(array, node.axes, node.axes, sizes, count)
     return rows, np.isfinite(rows) & ~values.overflow[:, None]
 
 
@@ -169,23 +251,23 @@ def value(
     given: Mapping[Node, Array],
     sizes: Mapping[Axis, int],
     real: Real,
+    count: int,
 ) -> Array:
     """A value at each point, over these axes in this order."""
     (array,) = Values(sizes, real, dict(given)).of([node])
-    return by_point(array, node.axes, axes, given, sizes)
+    return by_point(array, node.axes, axes, sizes, count)
 
 
 def by_point(
     array: Array,
     axes: Sequence[Axis],
     target: Sequence[Axis],
-    given: Mapping[Node, Array],
     sizes: Mapping[Axis, int],
+    count: int,
 ) -> Array:
-    points = max((known.shape[0] for known in given.values()), default=1)
-    shape = (points, *(sizes[axis] for axis in target))
+    shape = (count, *(sizes[axis] for axis in target))
     whole = np.broadcast_to(spread(array, axes, target), shape)
-    return whole.astype(EXACT).reshape(points, -1)
+    return whole.astype(EXACT).reshape(count, -1)
 
 
 def distance(a: Array, b: Array, number: Array) -> Array:
@@ -213,20 +295,6 @@ def free_values(root: Node, leaves: Iterable[Node]) -> list[Node]:
         else:
             waiting += leaf.children
     return list(found)
-
-
-def walk_above(roots: Iterable[Node], cut: Iterable[Node]) -> list[Node]:
-    """Every node that is reached without passing one of the cut."""
-    found = set(cut)
-    order: list[Node] = []
-    waiting = list(roots)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            order.append(node)
-            waiting += node.children
-    return order
 
 
 def shortened(roots: Sequence[Node], sizes: Mapping[Axis, int]) -> dict[Axis, int]:
@@ -587,7 +655,9 @@ class Values:
         picks = [self.points(result, value.axes)]
         for axis in x.axes:
             own = index.get(axis)
-            picks.append(spread(self.steps(axis)[None], (axis,), value.axes) if own is None else own)
+            picks.append(
+                spread(self.steps(axis)[None], (axis,), value.axes) if own is None else own
+            )
         result[tuple(picks)] = new
         return result
 

@@ -219,7 +219,7 @@ def mutated(random: Random, name: str) -> Mutant | None:
     original = specimen(name, random)
     change = random.choice(CHANGES)
     root = changed(random, original, change)
-    if root is None or math.isinf(difference(root, root, inputs([root]), SPECIMEN_SIZES)):
+    if root is None or math.isnan(difference(root, root, inputs([root]), SPECIMEN_SIZES)):
         return None
     apart = difference(root, original, inputs([original]), SPECIMEN_SIZES)
     return Mutant(name, change.__name__, root, apart)
