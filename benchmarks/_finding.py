@@ -102,8 +102,8 @@ class Structural:
     def alike(self, match: Match) -> bool:
         if len(match.inner) == 1:
             return True  # one operation is what it is, such as a >= b for b <= a
-        numbers = {i: Constant(i.default) for i in match.meaning.immediates}
-        leaves = dict(zip(match.meaning.operands, match.leaves, strict=True))
+        numbers: dict[Node, Node] = {i: Constant(i.default) for i in match.meaning.immediates}
+        leaves: dict[Node, Node] = dict(zip(match.meaning.operands, match.leaves, strict=True))
         outputs = substitute(match.meaning.outputs, numbers)
         forms = substitute(canonical(outputs, self.around.sizes).roots, leaves)
         return all(

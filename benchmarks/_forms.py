@@ -660,9 +660,9 @@ class Transformer:
             x = self.norm(x, f"{name}.{side}_norm", "e", "rms")
         if not self.architecture.rotary:
             return x, "e"
-        tables = [self.builder.tensors[table] for table in ("cosines", "sines")]
+        cosines, sines = (self.builder.tensors[table] for table in ("cosines", "sines"))
         halves = self.split(x, "e", ("p", "i"))
-        return self.rounded(self.algebra.rotate(halves, *tables, "p")), "p i"
+        return self.rounded(self.algebra.rotate(halves, cosines, sines, "p")), "p i"
 
     def attention(self, x: Node, name: str) -> list[Node]:
         """The terms that attention adds to the residual."""

@@ -86,9 +86,10 @@ class Audit:
         return self.worst[key]
 
     def wrong(self, match: Match) -> bool:
-        """Whether a match computes something else, or nobody can say."""
+        """Whether a match computes something else. (It does not where its root is a number at no
+        point: NaN is more than nothing.)"""
         dtypes = [node.dtype for node in (*match.leaves, *match.inner)]
-        return not self(match) <= tolerance(dtypes)
+        return self(match) > tolerance(dtypes)
 
 
 def fingerprint(found: Match, sizes: Mapping[Axis, int]) -> object:
@@ -272,12 +273,12 @@ def by_point(
 
 def distance(a: Array, b: Array, number: Array) -> Array:
     with np.errstate(all="ignore"):
-        return np.where(number, np.abs(a - b), 0).max(axis=1)
+        return np.asarray(np.where(number, np.abs(a - b), 0).max(axis=1))
 
 
 def size_of(array: Array, number: Array, least: Array) -> Array:
     """The largest of each point's numbers, or a number below which nothing counts."""
-    return np.maximum(np.where(number, np.abs(array), 0).max(axis=1), least)
+    return np.asarray(np.maximum(np.where(number, np.abs(array), 0).max(axis=1), least))
 
 
 def free_values(root: Node, leaves: Iterable[Node]) -> list[Node]:
@@ -464,7 +465,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "exp": np.exp,
     "log": np.log,
     "sqrt": np.sqrt,
-    "rsqrt": lambda x: np.sqrt(1 / x),
+    "rsqrt": lambda x: 1 / np.sqrt(x),
     "reciprocal": lambda x: 1 / x,
     "tanh": np.tanh,
     "erf": lambda x: _erf(x.astype(np.float64)).astype(x.dtype),
@@ -548,15 +549,15 @@ class Values:
             case Map():
                 return self.map(node)
             case Reduce("argmax", x, over):
-                return np.argmax(self.known[x], 1 + x.axes.index(over[0]))
+                return np.asarray(np.argmax(self.known[x], 1 + x.axes.index(over[0])))
             case Reduce(function, x, over):
                 dims = tuple(1 + x.axes.index(axis) for axis in over)
                 return np.asarray(FOLDS[function](self.typed(x, node.dtype), axis=dims))
             case Dot(a, b, _):
-                axes = {axis: 1 + n for n, axis in enumerate(dict.fromkeys(a.axes + b.axes))}
-                labels = [[0, *(axes[axis] for axis in side.axes)] for side in (a, b)]
+                letter = {axis: 1 + n for n, axis in enumerate(dict.fromkeys(a.axes + b.axes))}
+                labels = [[0, *(letter[axis] for axis in side.axes)] for side in (a, b)]
                 left, right = self.typed(a, node.dtype), self.typed(b, node.dtype)
-                result = [0, *(axes[axis] for axis in node.axes)]
+                result = [0, *(letter[axis] for axis in node.axes)]
                 return np.asarray(np.einsum(left, labels[0], right, labels[1], result))
             case View(x, pairs, fill):
                 index = {axis: self.index(i, node.axes) for axis, i in pairs}
@@ -651,13 +652,9 @@ class Values:
         old, new = self.known[x], self.known[value]
         points = max(old.shape[0], new.shape[0])
         result = np.broadcast_to(old, (points, *old.shape[1:])).copy()
-        index = {axis: self.index(i, value.axes) for axis, i in at}
+        places = {axis: Affine(((axis, 1),)) for axis in x.axes} | dict(at)
         picks = [self.points(result, value.axes)]
-        for axis in x.axes:
-            own = index.get(axis)
-            picks.append(
-                spread(self.steps(axis)[None], (axis,), value.axes) if own is None else own
-            )
+        picks += [self.index(places[axis], value.axes) for axis in x.axes]
         result[tuple(picks)] = new
         return result
 
@@ -665,7 +662,7 @@ class Values:
         if new in ROUNDING:
             return array.astype(self.real)
         if new == "bool":
-            return array != 0
+            return np.asarray(array != 0)
         info = np.iinfo({"u8": "uint8", "u16": "uint16"}.get(new, new.replace("i", "int")))
         if old in ROUNDING:
             array = np.nan_to_num(np.rint(array), nan=0.0)

@@ -371,5 +371,5 @@ each("matmul_bias", {
 def wanted(miss: NearMiss) -> Node:
     """What the instruction computes, with numbers that the cone might stand for."""
     numbers = {"epsilon": EPSILON, "scale": SCALE, "cap": CAP}
-    known = {i: Constant(numbers[i.name]) for i in miss.instruction.immediates}
+    known: dict[Node, Node] = {i: Constant(numbers[i.name]) for i in miss.instruction.immediates}
     return substitute(miss.instruction.outputs, known)[0]

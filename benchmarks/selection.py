@@ -19,10 +19,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
+from math import isnan
 
 from infinisa.api import find_machine
 from infinisa.compiler.cover import cover_and_report
-from infinisa.isa.language import Input
+from infinisa.compiler.match import Match
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Input, Node
 from infinisa.isa.machine import Machine
 from infinisa.plugins.manager import Registry, load
 
@@ -57,7 +60,7 @@ LARGEST_SHARE = 0.25
 """A repeated layer may take this share of the time of one in forms of its own."""
 PARTS = ("forms", "soundness", "time", "zoo")
 
-Found_ = tuple[list[_measure.Row], list[Bar]]
+Part = tuple[list[_measure.Row], list[Bar]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,8 @@ class Row:
 
     expected  how often an instruction must be found; `taken`: is chosen; `offered`: is found,
               chosen or not; `structure`: is chosen if only plain equality counts
-    wrong     matches that compute something else, of `judged` ones
+    wrong     of the `judged` matches those that compute something else; of cones those with one
+    undefined matches whose root is a number at no point: nobody can say
     apart     the worst difference of a match that counts as right
     """
 
@@ -81,6 +85,7 @@ class Row:
     equal: int | None = None
     judged: int | None = None
     wrong: int | None = None
+    undefined: int | None = None
     apart: float | None = None
     seconds: float | None = None
 
@@ -102,7 +107,7 @@ def everything() -> Library:
 # ---------------------------------------------------------------- forms
 
 
-def forms(quick: bool) -> Found_:
+def forms(quick: bool) -> Part:
     """The ten transformers, a row each, and a row for each instruction."""
     rows: list[Row] = []
     total: dict[str, Counter[str]] = {k: Counter() for k in ("all", "taken", "offered", "plain")}
@@ -125,6 +130,12 @@ def forms(quick: bool) -> Found_:
     bars = [
         at_least("instructions found in random forms", share, 1.0, "of those expected"),
         at_most("wrong matches in random forms", sum(r.wrong or 0 for r in models), 0, "matches"),
+        at_most(
+            "matches in random forms that cannot be judged",
+            sum(r.undefined or 0 for r in models),
+            0,
+            "matches",
+        ),
     ]
     return [asdict(row) for row in rows], bars
 
@@ -143,7 +154,7 @@ def model_row(
     for key, counts in zip(total, (wanted, taken, offered, same), strict=True):
         total[key].update(counts)
     (graph,) = model.graphs
-    wrong, apart = held(found, Audit(graph.sizes()))
+    verdict = held(found, Audit(graph.sizes()))
     return Row(
         part="forms",
         what=f"model {number}: {described(architecture)}",
@@ -153,17 +164,28 @@ def model_row(
         offered=sum(offered.values()),
         structure=sum(same.values()),
         judged=len(found.matches),
-        wrong=len(wrong),
-        apart=apart,
+        wrong=len(verdict.wrong),
+        undefined=verdict.undefined,
+        apart=verdict.apart,
         seconds=seconds,
     )
 
 
-def held(found: Found, audit: Audit) -> tuple[list[str], float]:
-    """The matches that are wrong, and the worst difference of the others."""
-    wrong = [str(match) for match in found.matches if audit.wrong(match)]
+@dataclass(frozen=True)
+class Verdict:
+    """The matches that are wrong, how many are of no number, the worst difference of the others."""
+
+    wrong: list[Match]
+    undefined: int
+    apart: float
+
+
+def held(found: Found, audit: Audit) -> Verdict:
+    """All matches against the judge."""
+    wrong = [match for match in found.matches if audit.wrong(match)]
     right = [audit(match) for match in found.matches if not audit.wrong(match)]
-    return wrong, max(right, default=0.0)
+    known = [apart for apart in right if not isnan(apart)]
+    return Verdict(wrong, len(right) - len(known), max(known, default=0.0))
 
 
 def described(a: Architecture) -> str:
@@ -175,7 +197,7 @@ def described(a: Architecture) -> str:
 # ---------------------------------------------------------------- soundness
 
 
-def soundness(quick: bool) -> Found_:
+def soundness(quick: bool) -> Part:
     """Mutants by the kind of change, then the near misses."""
     count = MUTANTS // 10 if quick else MUTANTS
     made = list(islice(mutants(SEED), count))
@@ -192,43 +214,37 @@ def soundness(quick: bool) -> Found_:
 
 def mutant_row(kind: str, made: Sequence[Mutant]) -> Row:
     mine = [mutant for mutant in made if mutant.changed == kind]
-    judged = wrong = taken = 0
-    for mutant in mine:
-        found = found_in(model_of(mutant.root, SPECIMEN_SIZES), machine(), everything())
-        bad, _ = held(found, Audit(SPECIMEN_SIZES))
-        judged += len(found.matches)
-        wrong += bool(bad)
-        taken += found.offered(mutant.resembles) > 0
-        for match in bad:
-            print(f"wrong: {match} in {mutant.root}", file=sys.stderr)
-    equal = sum(mutant.equal for mutant in mine)
-    return Row(
-        part="soundness", what=f"mutants: {kind}", count=len(mine), equal=equal, offered=taken,
-        judged=judged, wrong=wrong,
-    )  # fmt: skip
+    cones = [(mutant.root, library()[mutant.resembles]) for mutant in mine]
+    return tried(f"mutants: {kind}", cones, sum(mutant.equal for mutant in mine))
 
 
 def near_miss_row(made: Sequence[NearMiss]) -> Row:
-    judged = wrong = taken = 0
-    for miss in made:
-        known = everything() | {miss.instruction.name: miss.instruction}
-        found = found_in(model_of(miss.root, SPECIMEN_SIZES), machine(), known)
-        bad, _ = held(found, Audit(SPECIMEN_SIZES))
+    return tried("near misses", [(miss.root, miss.instruction) for miss in made], 0)
+
+
+def tried(what: str, cones: Sequence[tuple[Node, Instruction]], equal: int) -> Row:
+    """What is found in cones, each with the instruction that it resembles; wrong ones are shown."""
+    taken = judged = wrong = undefined = 0
+    for root, resembled in cones:
+        known = {**everything(), resembled.name: resembled}
+        found = found_in(model_of(root, SPECIMEN_SIZES), machine(), known)
+        verdict = held(found, Audit(SPECIMEN_SIZES))
+        taken += found.offered(resembled.name) > 0
         judged += len(found.matches)
-        wrong += bool(bad)
-        taken += found.offered(miss.instruction.name) > 0
-        for match in bad:
-            print(f"wrong: {match} in {miss.title}", file=sys.stderr)
+        wrong += bool(verdict.wrong)
+        undefined += verdict.undefined
+        for match in verdict.wrong:
+            print(f"wrong: {match} in {root}", file=sys.stderr)
     return Row(
-        part="soundness", what="near misses", count=len(made), offered=taken, judged=judged,
-        wrong=wrong,
+        part="soundness", what=what, count=len(cones), equal=equal, offered=taken, judged=judged,
+        wrong=wrong, undefined=undefined,
     )  # fmt: skip
 
 
 # ---------------------------------------------------------------- time
 
 
-def time(quick: bool) -> Found_:
+def time(quick: bool) -> Part:
     """Selection in processes of their own, so that none remembers another's."""
     rounds = 1 if quick else 3
     deep = 4 if quick else DEEP
@@ -275,10 +291,10 @@ def cover_seconds(layers: int, distinct: int) -> tuple[int, float]:
 # ---------------------------------------------------------------- all
 
 
-def zoo(quick: bool) -> Found_:
+def zoo(quick: bool) -> Part:
     """Exported models, which have a file of their own."""
     models = importlib.import_module("benchmarks._zoo")
-    found: Found_ = models.rows(1 if quick else 3, quick)
+    found: Part = models.rows(1 if quick else 3, quick)
     return found
 
 
