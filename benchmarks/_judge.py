@@ -365,7 +365,8 @@ MASKED_IN_F32 = tuple(
 
 
 def masked_points(root: Node, free: Sequence[Node], points: Sequence[Point]) -> list[Point]:
-    """These points for each value that may be a mask, or masked: that no contraction multiplies."""
+    """These points for each value that may be a mask, or masked: that nothing multiplies. (The
+    least number of f32 times 1.5 is none, and products may be regrouped.)"""
     multiplied = factors(root)
     return [
         replace(point, seed=point.seed + 10 * number, leaf=number)
@@ -379,13 +380,13 @@ LINEAR = ("add", "subtract", "multiply", "divide", "negate", "where")
 
 
 def factors(root: Node) -> set[Node]:
-    """What sums of products multiply, through whatever is linear in it."""
+    """What is multiplied, through whatever is linear in it."""
     waiting: list[Node] = []
     for node in walk([root]):
         match node:
             case Dot(a, b, _):
                 waiting += [a, b]
-            case Reduce("sum", Map("multiply", arguments), _):
+            case Map("multiply" | "divide", arguments):
                 waiting += arguments
     found: set[Node] = set()
     while waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from infinisa.isa import formulas
@@ -52,22 +52,16 @@ class NearMiss:
 MADE: list[NearMiss] = []
 
 
-def near(
-    name: str, title: str, instruction: Instruction | None = None
-) -> Callable[[Callable[..., Node]], Callable[..., Node]]:
-    """Keep the cone that a function makes of the operands of an instruction."""
-
-    def keep(cone: Callable[..., Node]) -> Callable[..., Node]:
-        made = instruction or library()[name]
-        MADE.append(NearMiss(f"{name}: {title}", made, cone(*made.operands)))
-        return cone
-
-    return keep
+def near(instruction: Instruction, cones: Mapping[str, Callable[..., Node]]) -> None:
+    """Keep what these make of the operands of an instruction."""
+    MADE.extend(
+        NearMiss(f"{instruction.name}: {title}", instruction, cone(*instruction.operands))
+        for title, cone in cones.items()
+    )
 
 
-def each(name: str, cones: dict[str, Callable[..., Node]]) -> None:
-    for title, cone in cones.items():
-        near(name, title)(cone)
+def each(name: str, cones: Mapping[str, Callable[..., Node]]) -> None:
+    near(library()[name], cones)
 
 
 # ---------------------------------------------------------------- norms
@@ -150,18 +144,18 @@ NAIVE_NORM = replace(
         for x, w, b in [library()["layer_norm"].operands]
     ),
 )
-NAIVE_SIGMOID_GATE = replace(
+NAIVE_GATE = replace(
     library()["swiglu"],
     name="naive_swiglu",
     outputs=tuple(g * exp(g) / (1.0 + exp(g)) * u for g, u in [library()["swiglu"].operands]),
 )
 
-near("softmax", "naive for a safe one", NAIVE_SOFTMAX)(lambda x: formulas.softmax(x, "n"))
-near("log_softmax", "naive for a safe one", NAIVE_LOG_SOFTMAX)(lambda x: log_softmax(x, "n"))
-near("layer_norm", "naive variance for a safe one", NAIVE_NORM)(
-    lambda x, w, b: formulas.layer_norm(x, w, b, "n", EPSILON)
-)
-near("swiglu", "overflowing for a safe one", NAIVE_SIGMOID_GATE)(formulas.swiglu)
+near(NAIVE_SOFTMAX, {"for a safe one": lambda x: formulas.softmax(x, "n")})
+near(NAIVE_LOG_SOFTMAX, {"for a safe one": lambda x: log_softmax(x, "n")})
+near(NAIVE_NORM, {
+    "for a safe one": lambda x, w, b: formulas.layer_norm(x, w, b, "n", EPSILON),
+})  # fmt: skip
+near(NAIVE_GATE, {"for a safe one": formulas.swiglu})
 
 each("softmax", {
     "over the other axis": lambda x: formulas.softmax(x, "m"),

@@ -1,9 +1,11 @@
 """The forms that models are written in compute what the plain ones do."""
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks._forms import (
     ARCHITECTURES,
@@ -32,7 +34,7 @@ def test_every_form_computes_what_the_instruction_does(name: str) -> None:
     made = library()[name]
     choices = [{"epsilon": e, "scale": s, "cap": CAP} for e in (1e-3, EPSILON)
                for s in (0.25, 5.0**-0.5)]  # fmt: skip
-    meanings = []
+    meanings: list[Node] = []
     for numbers in choices:
         known: dict[Node, Node] = {i: Constant(numbers[i.name]) for i in made.immediates}
         meanings += substitute(made.outputs, known)
@@ -43,7 +45,7 @@ def test_every_form_computes_what_the_instruction_does(name: str) -> None:
         assert min(apart) < tolerance(["f32"]), form
 
 
-def value(model: Model) -> np.ndarray:
+def value(model: Model) -> NDArray[Any]:
     """The model's result on inputs that follow from their names, over axes b s v."""
     arrays = {}
     for name, (leaf, shape) in model.inputs.items():

@@ -1,9 +1,11 @@
 """The independent judge: what it tells apart, and what it must not."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks._judge import Audit, Values, difference, judge, tolerance
 from infinisa.compiler.match import Match
@@ -64,7 +66,7 @@ EVERY_KIND = {
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_every_kind_of_node_has_the_value_that_the_evaluator_gives_it(kind: str) -> None:
     root, source = EVERY_KIND[kind], np.random.default_rng(3)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "x": source.standard_normal((5, 16)),
         "y": source.standard_normal((7, 16)),
         "w": source.standard_normal(16),
@@ -72,7 +74,7 @@ def test_every_kind_of_node_has_the_value_that_the_evaluator_gives_it(kind: str)
         "ids": np.array([0, 4, -2, 9, 1, 2, 3], np.int32),
     }
     leaves = {"x": X, "w": W, "b": B, "y": Input("y", ("t", "d"))}
-    known: dict[Node, np.ndarray] = {leaf: arrays[name][None] for name, leaf in leaves.items()}
+    known: dict[Node, NDArray[Any]] = {leaf: arrays[name][None] for name, leaf in leaves.items()}
     known[Input("ids", ("t",), "i32")] = arrays["ids"][None].astype(np.int64)
 
     (mine,) = Values(SIZES, np.longdouble, known).of([root])

@@ -55,10 +55,14 @@ def test_mutants_follow_from_their_seed(made: list[Mutant]) -> None:
 
 
 @pytest.mark.parametrize("miss", MADE, ids=lambda miss: miss.title)
-def test_a_near_miss_differs_and_is_not_taken(miss: NearMiss) -> None:
+def test_a_near_miss_differs(miss: NearMiss) -> None:
     leaves = inputs([miss.root])
 
     assert difference(miss.root, wanted(miss), leaves, SPECIMEN_SIZES) > 4 * tolerance(["f32"])
+
+
+@pytest.mark.parametrize("miss", MADE, ids=lambda miss: miss.title)
+def test_a_near_miss_is_not_taken(miss: NearMiss) -> None:
     assert mistaken(miss.root, miss.instruction) == []
 
 
