@@ -25,7 +25,7 @@ from infinisa.compiler.graph import Model
 from infinisa.isa.evaluate import Range, align, evaluate
 from infinisa.isa.language import Constant, Node, substitute
 
-FORMS = 25
+FORMS = 12
 """Random forms of each formula; they share parts, so that few leave one out."""
 
 
