@@ -40,7 +40,7 @@ from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, localised
 from .normal import proved, with_numbers_of
 from .oracle import NEAR, Answer, Question, distance, same
-from .pattern import Pattern, feature, patterns
+from .pattern import EXPONENTIAL, LOGARITHM, Pattern, feature, patterns, told_apart
 from .precision import replacement_error
 from .repeats import Repeats, graph_nodes
 from .surroundings import Surroundings
@@ -126,12 +126,16 @@ class Knowledge:
     def able(self, features: int) -> bool:
         """Whether some instruction has all of these features."""
         if features not in self.answers:
-            self.answers[features] = any(features & ~each == 0 for _, each in self.by_shape)
+            rest = features & ~LOGARITHM
+            undone = EXPONENTIAL | LOGARITHM if features != rest else -1
+            self.answers[features] = any(
+                rest & ~each == 0 and (undone < 0 or each & undone) for _, each in self.by_shape
+            )
         return self.answers[features]
 
     def wanted(self, leaves: int, features: int) -> bool:
         """Whether some instruction has so many operands and these features."""
-        return (leaves, features) in self.by_shape
+        return (leaves, told_apart(features)) in self.by_shape
 
 
 @lru_cache(maxsize=8)
@@ -242,7 +246,8 @@ class Meaning:
         for node in cone.inner:
             features |= feature(node)
         local = question.local
-        for pattern in self.knowledge.by_shape.get((len(cone.leaves), features), ()):
+        shape = len(cone.leaves), told_apart(features)
+        for pattern in self.knowledge.by_shape.get(shape, ()):
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
             accepts = [[_accepts(operand.type, kind) for kind in types] for operand in operands]
             done = set()
@@ -363,6 +368,8 @@ class Meaning:
             leaves[number] = renamed(cone.leaves[n], names)
         for number, value in pattern.neutral.items():
             leaves[number] = Constant(value)
+        for number, first in pattern.again.items():
+            leaves[number] = leaves[first]
         given = [
             Input(operand.name, leaf.axes, leaf.dtype)
             for operand, leaf in zip(instruction.operands, leaves, strict=True)

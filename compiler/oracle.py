@@ -30,6 +30,7 @@ from infinisa.isa.language import (
     Input,
     Map,
     Node,
+    Position,
     Reduce,
     Size,
     Stack,
@@ -47,6 +48,9 @@ RELATIVE, ABSOLUTE = 1e-8, 1e-9
 
 ROUNDING = 2.0**-23
 """Numbers this close are one number: a model's file may hold either rounded to f32."""
+
+MOST_POSITIONS = 512
+"""How far positions are counted because a number may be one."""
 
 NEAR = 0.05
 """Computations this close are near misses."""
@@ -149,6 +153,9 @@ class Question:
             yield Probe(0.5 * largest, 5, positive)
             yield Probe(2.0, 8, positive, whole=True)
             yield Probe(1e6, 9, positive)
+        for small in sorted({abs(c) for c in self.constants if 0 < abs(c) < 1e-2})[:2]:
+            yield Probe(small, 10, positive)
+            yield Probe(math.sqrt(small), 11, positive)
         for n in self.masks:
             for mask in MASKS:
                 yield Probe(1.0, 6, positive, n, mask)
@@ -234,7 +241,7 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
     values = random.normal(size=shape) * probe.scale
     if probe.positive:
         values = np.exp(values / (1 + probe.scale))
-    values = np.rint(values) if probe.whole else np.asarray(values)
+    values = np.rint(values) + 0.0 if probe.whole else np.asarray(values)
     if n == probe.masked:
         hidden = random.random(shape) < 0.4
         if probe.rows and shape:
@@ -298,6 +305,11 @@ def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float])
         length = math.prod(sizes[axis] for axis in some)
         if length > 1 and any(_may_be(c, length) for c in constants):
             found.update((axis, sizes[axis]) for axis in some)
+    counted = [node.axis for node in nodes if isinstance(node, Position)]
+    whole = [int(c) for c in constants if abs(c) < MOST_POSITIONS and c == int(c)]
+    for axis in counted:
+        reach = max((abs(c) for c in whole), default=0) + 3
+        found[axis] = max(found[axis], min(reach, sizes[axis]))
     for node in nodes:
         if isinstance(node, Stack):
             found[node.axis] = len(node.xs)
@@ -401,6 +413,8 @@ def same(
     if set(other.axes) != set(question.local.root.axes):
         return None, math.inf
     question = _with_literals(question, other)
+    if question.local.root is other:
+        return Answer({n.name: n.default for n in immediates}, 0), 0.0
     used = [node for node in immediates if node in set(walk([other]))]
     corners = cornered(question.local.root) or cornered(other)
     candidates = list(_candidates(used, question.constants))
@@ -408,6 +422,8 @@ def same(
     try:
         for probe in question.probes(corners):
             arrays, value = question.value(probe)
+            if probe.masked < 0 and np.isnan(value).mean() > 0.75:
+                return None, math.inf  # it hardly ever has a value: nothing can be said
             left, apart = [], math.inf
             for numbers in candidates:
                 found = distance(value, question.asked(other, arrays, numbers))
@@ -424,7 +440,9 @@ def same(
 
 
 def _with_literals(question: Question, other: Node) -> Question:
-    root = snapped(question.local.root, numbers_in(other))
+    sizes = [question.lengths[n.axis] for n in walk([other]) if isinstance(n, Size)]
+    literals = (*numbers_in(other), *map(float, sizes), *([math.prod(sizes)] if sizes else []))
+    root = snapped(question.local.root, literals)
     if root is question.local.root:
         return question
     if root not in question.variants:

@@ -44,6 +44,8 @@ KINDS: Mapping[str, str] = {
 def kind(node: Node) -> str:
     """What a node brings into a cone that no other algebra does; "" if nothing."""
     match node:
+        case Map("power", (_, Constant(exponent))) if exponent == int(exponent):
+            return ""
         case Map(function, _):
             found = KINDS.get(function, "")
             return function if found == "itself" else found
@@ -66,10 +68,21 @@ _BITS: dict[str, int] = {"": 0}
 @lru_cache(maxsize=1 << 16)
 def feature(node: Node) -> int:
     """The kind of a node as a bit."""
-    name = kind(node)
+    return bit(kind(node))
+
+
+def bit(name: str) -> int:
     if name not in _BITS:
         _BITS[name] = 1 << (len(_BITS) - 1)
     return _BITS[name]
+
+
+EXPONENTIAL, LOGARITHM = bit("exponential"), bit("log")
+
+
+def told_apart(features: int) -> int:
+    """Features without those that others may undo: a logarithm beside an exponential."""
+    return features & ~LOGARITHM if features & EXPONENTIAL else features
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +91,8 @@ class Pattern:
 
     output    the result that all operands go into
     operands  the numbers of the operands that are leaves
-    neutral   the numbers that the others are
+    neutral   the numbers that others are
+    again     the operands that others are: one value read twice
     local     what it computes of the leaves
     others    its further results, under the same names
     features  the kinds of its nodes
@@ -89,6 +103,7 @@ class Pattern:
     output: int
     operands: tuple[int, ...]
     neutral: Mapping[int, float]
+    again: Mapping[int, int]
     local: Local
     others: Mapping[int, Node]
     features: int
@@ -111,20 +126,24 @@ def patterns(library: tuple[Instruction, ...]) -> list[Pattern]:
 
 
 def _of(instruction: Instruction) -> list[Pattern]:
-    """The ways to look for an instruction: with some operands neutral, and with the axes as they
-    are written or with a name for each role."""
+    """The ways to look for an instruction: with some operands neutral, with one value for both of
+    two, and with the axes as they are written or with a name for each role."""
     every = set(instruction.operands)
     for number, output in enumerate(instruction.outputs):
         if every <= set(walk([output])):
             neutral = _neutral(instruction, output)
             found: dict[Node, Pattern] = {}
-            for count in range(len(neutral) + 1):
-                for some in itertools.combinations(neutral, count):
-                    for split in (True, False):
-                        way = {n: neutral[n] for n in some}
-                        pattern = _pattern(instruction, number, way, split)
-                        if pattern is not None:
-                            found.setdefault(pattern.local.root, pattern)
+            ways: list[tuple[dict[int, float], dict[int, int]]] = [
+                ({n: neutral[n] for n in some}, {})
+                for count in range(len(neutral) + 1)
+                for some in itertools.combinations(neutral, count)
+            ]
+            if len({operand.over for operand in instruction.operands}) == 1 and len(every) == 2:
+                ways.append(({}, {1: 0}))
+            for way, split in itertools.product(ways, (True, False)):
+                pattern = _pattern(instruction, number, *way, split)
+                if pattern is not None:
+                    found.setdefault(pattern.local.root, pattern)
             return list(found.values())
     return []
 
@@ -146,14 +165,18 @@ def _neutral(instruction: Instruction, output: Node) -> dict[int, float]:
 
 
 def _pattern(
-    instruction: Instruction, number: int, neutral: Mapping[int, float], split: bool
+    instruction: Instruction,
+    number: int,
+    neutral: Mapping[int, float],
+    again: Mapping[int, int],
+    split: bool,
 ) -> Pattern | None:
-    fixed: dict[Node, Node] = {
-        instruction.operands[n]: Constant(value) for n, value in neutral.items()
-    }
+    given = instruction.operands
+    fixed: dict[Node, Node] = {given[n]: Constant(value) for n, value in neutral.items()}
+    fixed.update((given[n], given[first]) for n, first in again.items())
     outputs = substitute(instruction.outputs, fixed)
-    operands = tuple(n for n in range(len(instruction.operands)) if n not in neutral)
-    leaves = [instruction.operands[n] for n in operands]
+    operands = tuple(n for n in range(len(given)) if n not in neutral and n not in again)
+    leaves = [given[n] for n in operands]
     inner = dict.fromkeys(n for output in outputs for n in leaves_first(output, leaves))
     local = localised(outputs[number], leaves, list(inner), split=split)
     if local is None or set(outputs[number].axes) != {local.axes[a] for a in local.root.axes}:
@@ -167,7 +190,10 @@ def _pattern(
     features = 0
     for node in mine:
         features |= feature(node)
-    return Pattern(instruction, number, operands, neutral, local, others, features, len(mine))
+    features = told_apart(features)
+    return Pattern(
+        instruction, number, operands, neutral, again, local, others, features, len(mine)
+    )
 
 
 def operations(leaf: Iterable[Node]) -> int:

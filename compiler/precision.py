@@ -376,7 +376,7 @@ class Regimes:
         for seed in seeds:
             draw = np.random.default_rng([*salt, seed]).standard_normal(shape)
             rows += [draw * size for size in ORDINARY]
-            rows += [np.abs(draw) + 0.1, np.rint(2.0 * draw)]  # of the last, many are equal
+            rows += [np.abs(draw) + 0.1, (np.rint(2.0 * draw) + 0.0)]  # of the last, many are equal
         least, _ = limits_of(leaf.type)
         usual = rows[0]
         rows += [
