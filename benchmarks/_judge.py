@@ -291,6 +291,9 @@ def free_values(root: Node, leaves: Iterable[Node]) -> list[Node]:
         leaf = waiting.pop()
         if not any(isinstance(node, Input) for node in walk([leaf])):
             continue  # a number, or positions: it is what it is
+        if isinstance(leaf, View) and all(index.plain for _, index in leaf.index):
+            waiting.append(leaf.x)  # the same value by another name
+            continue
         if leaf in inside or isinstance(leaf, Input):
             found[leaf] = None
         else:

@@ -52,6 +52,9 @@ ROUNDING = 2.0**-23
 MOST_POSITIONS = 512
 """How far positions are counted because a number may be one."""
 
+LARGEST = 1e9
+"""Numbers as large stand for infinity."""
+
 NEAR = 0.05
 """Computations this close are near misses."""
 
@@ -76,6 +79,9 @@ CORNERS = frozenset(
         "modulo",
     ]
 )
+ORDINARY = 3
+"""The last seed of points at ordinary magnitude."""
+
 MASKS = (-math.inf, -1e30, -3.4028234663852886e38)
 WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6), 5: (4, 3, 5, 2, 3)}
 """Sizes of axes by how many there are; more axes have 3 or 2 positions."""
@@ -146,7 +152,7 @@ class Question:
         positive = self.positive
         yield Probe(0.8, 1, positive)
         yield Probe(6.0, 2, positive)
-        yield Probe(0.05, 3, positive)
+        yield Probe(0.05, ORDINARY, positive)
         if corners:
             largest = max([1.0, *(abs(c) for c in self.constants if 1e-3 < abs(c) < 1e6)])
             yield Probe(3.0 * largest, 4, positive)
@@ -354,20 +360,20 @@ def _close(a: float, b: float) -> bool:
 # ---------------------------------------------------------------- comparing
 
 
-def distance(expected: Array, found: Array) -> float:
+def distance(expected: Array, found: Array, finite: bool = False) -> float:
     """How far apart two results are, relative to the tensor; 0 if they are equal as far as f64
-    tells, inf where one has a value and the other none. Where nothing is expected (NaN), anything
-    may be found."""
+    tells, inf where one has a value and the other none. Where nothing is expected (NaN; of finite
+    inputs also an infinity, which is an overflow), anything may be found."""
     if expected.shape != found.shape:
         return math.inf
     if expected.dtype.kind != "f" and found.dtype.kind != "f":
         return float(np.mean(expected != found)) if expected.size else 0.0
-    known = ~np.isnan(expected)
+    known = np.isfinite(expected) if finite else ~np.isnan(expected)
     expected, found = expected[known], found[known]
-    finite = np.isfinite(expected)
-    if np.isnan(found).any() or (expected[~finite] != found[~finite]).any():
+    inside = np.isfinite(expected)
+    if np.isnan(found).any() or (expected[~inside] != found[~inside]).any():
         return math.inf
-    expected, found = expected[finite], found[finite]
+    expected, found = expected[inside], found[inside]
     if not expected.size:
         return 0.0
     largest = float(np.max(np.abs(expected)))
@@ -422,11 +428,12 @@ def same(
     try:
         for probe in question.probes(corners):
             arrays, value = question.value(probe)
-            if probe.masked < 0 and np.isnan(value).mean() > 0.75:
+            if probe.seed <= ORDINARY and np.isnan(value).mean() > 0.75:
                 return None, math.inf  # it hardly ever has a value: nothing can be said
             left, apart = [], math.inf
             for numbers in candidates:
-                found = distance(value, question.asked(other, arrays, numbers))
+                finite = math.isfinite(probe.mask)
+                found = distance(value, question.asked(other, arrays, numbers), finite)
                 apart = min(apart, found)
                 if not found:
                     left.append(numbers)
@@ -454,6 +461,7 @@ def _candidates(
     immediates: Sequence[Immediate], constants: Sequence[float]
 ) -> Iterator[dict[str, float]]:
     """Values for the immediates: their defaults, and what the cone's numbers may have come from."""
+    constants = [x for x in constants if abs(x) < LARGEST]
     made = dict.fromkeys(
         y
         for x in constants
