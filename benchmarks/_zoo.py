@@ -110,6 +110,12 @@ WANTED: Mapping[str, Wanted] = {
         "matmul_bias": 2 * 5 * L,
     },
     "mamba": {"any rms norm": L + 1, "silu": L, "swiglu": L, "matmul_bias": 2 * L},
+    "encoder": {
+        "any layer norm": 2 * L,
+        "causal_attention": L,
+        "matmul_bias_gelu": L,
+        "matmul_bias": 3 * L,
+    },
     "lstm": {"lstm_cell": 2 * L, "matmul_bias": 2 * L},  # from both ends
     "gru": {"gru_cell_linear": L, "matmul_bias": L},
     "lstmcell": {"lstm_cell": STEPS, "matmul_bias": STEPS},
