@@ -413,7 +413,7 @@ def exported(exports: Iterable[Export], folder: Path) -> dict[Export, Path]:
     paths = {export: here / f"{export.title}.onnx" for export in exports}
     missing = [export.title for export, path in paths.items() if not path.exists()]
     if missing:
-        command = [sys.executable, "-m", "benchmarks._export", here, *missing]
+        command = [sys.executable, "-m", "benchmarks._export", str(here), *missing]
         if subprocess.run(command).returncode:
             raise InfinisaError("some models were not exported; the lines above say why")
     return paths

