@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ from infinisa.compiler.coverage import Coverage, Share
 from infinisa.compiler.graph import Graph, Model
 from infinisa.compiler.match import Finder, Match, Syntactic
 from infinisa.compiler.surroundings import Surroundings
-from infinisa.isa.dtypes import is_float, name_of
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.evaluate import Range, align, evaluate
 from infinisa.isa.instruction import Instruction
@@ -247,13 +245,11 @@ def found_of(wanted: Wanted, counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def difference(found: Array, wanted: Array) -> float:
-    """The largest difference over the largest value; infinite where only one is finite, or if the
-    shapes do not fit."""
-    try:
-        both = np.broadcast_arrays(found, wanted)
-    except ValueError:
+    """The largest difference over the largest value; infinite where only one is finite, or if
+    shapes differ."""
+    if found.shape != wanted.shape:
         return float("inf")
-    a, b = (each.astype(np.float64) for each in both)
+    a, b = found.astype(np.float64), wanted.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if (np.isfinite(a) != np.isfinite(b))[~same].any():
         return float("inf")
@@ -289,13 +285,13 @@ def verdicts(subject: Subject, found: Iterable[Match]) -> list[bool]:
     noise = {n: difference(b, a) for n, a, b in zip(nodes, first, second, strict=True)}
     good = []
     for match in held:
-        operands = [operand.name for operand in match.meaning.operands]
-        given = {n: values[leaf] for n, leaf in zip(operands, match.leaves, strict=True)}
+        operands = zip(match.meaning.operands, match.leaves, strict=True)
+        given = {o.name: align(values[leaf], leaf.axes, o.axes) for o, leaf in operands}
         results = evaluate(match.meaning.outputs, given, ranges=ranges)
         pairs = zip(match.meaning.outputs, match.roots, results, strict=True)
         good.append(
             all(
-                difference(align(result, output.axes, root.axes), values[root])
+                difference(spread(result, output, values[root], root), values[root])
                 <= max(subject.most, noise[root])
                 for output, root, result in pairs
                 if root is not None
@@ -304,12 +300,16 @@ def verdicts(subject: Subject, found: Iterable[Match]) -> list[bool]:
     return good
 
 
+def spread(result: Array, output: Node, value: Array, root: Node) -> Array:
+    """A result with the dimensions of the value that it replaces."""
+    return np.broadcast_to(align(result, output.axes, root.axes), value.shape)
+
+
 def shaken(array: Array, source: np.random.Generator) -> Array:
     """Floats moved by about a rounding of their type."""
-    if not is_float(name_of(array.dtype)):
+    if array.dtype.kind != "f":
         return array
-    size = float(ml_dtypes.finfo(array.dtype).eps)
-    factor = 1.0 + size * source.standard_normal(array.shape)
+    factor = 1.0 + np.finfo(array.dtype).eps * source.standard_normal(array.shape)
     moved: Array = (array * factor).astype(array.dtype)
     return moved
 
