@@ -257,11 +257,11 @@ def difference(found: Array, wanted: Array) -> float:
     if found.shape != wanted.shape:
         return float("inf")
     a, b = found.astype(np.float64), wanted.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    if (np.isfinite(a) != np.isfinite(b))[~same].any():
+    apart = (a != b) & ~(np.isnan(a) & np.isnan(b))
+    if not np.isfinite((a[apart], b[apart])).all():
         return float("inf")
-    size = np.abs(b, where=np.isfinite(b), out=np.zeros_like(b)).max(initial=0.0)
-    return float(np.abs(a - b)[~same].max(initial=0.0) / (size or 1.0))
+    size = np.abs(b[np.isfinite(b)]).max(initial=0.0)
+    return float(np.abs(a[apart] - b[apart]).max(initial=0.0) / (size or 1.0))
 
 
 def error(subject: Subject, compiled: api.Compiled) -> float:
