@@ -296,10 +296,11 @@ def composed(outer: Affine, inner: Mapping[Axis, Affine]) -> Affine | None:
     return Affine(terms, offset, outer.divide, outer.modulo)
 
 
-def view_of_view(node: Node, _: Facts) -> Node | None:
-    """view(view(x, a=2*b), b=c+1)  →  view(x, a=2*c+2)"""
+def view_of_view(node: Node, facts: Facts) -> Node | None:
+    """view(view(x, a=2*b), b=c+1)  →  view(x, a=2*c+2), unless others read the inner one: the
+    halves of a row, which are views of one view, stay parts of one value"""
     match node:
-        case View(View(x, inner, None), outer, fill):
+        case View(View(x, inner, None) as one, outer, fill) if one not in facts.shared:
             known = dict(outer)
             if fill is not None and any(a not in dict(inner) and a not in x.axes for a in known):
                 return None
