@@ -107,7 +107,7 @@ def replacement_error(
     limits = index_limits([model, instruction], sizes)
     regimes = Regimes(leaves, mask_operands(model), limits, sizes, seeds)
     device = batched([model, instruction], leaves)
-    (exact,) = in_double([device[0]])
+    exact, other_exact = in_double(device)
     arrays = regimes.arrays
     ranges = {axis: Range(0, length) for axis, length in sizes.items()}
     ranges[REGIME] = Range(0, len(regimes.names))
@@ -115,9 +115,23 @@ def replacement_error(
         saturate(array, model.dtype).astype(np.float64)
         for array in evaluated(device, model.axes, arrays, ranges)
     )
-    (truth,) = evaluated([exact], model.axes, arrays, ranges)
+    exacts = evaluated([exact, other_exact], model.axes, arrays, ranges)
+    truth, doubt = (array.astype(np.float64) for array in exacts)
     (moved,) = evaluated([exact], model.axes, nudged(arrays, seeds[0]), ranges)
+    truth = np.where(known(regimes, truth, doubt), truth, np.nan)
     return judged(regimes, truth, moved, cone, other, unnoticed(model.dtype))
+
+
+def known(regimes: Regimes, truth: Array, doubt: Array) -> Array:
+    """Where f64 says what the value is: in regimes out of the ordinary not where both sides have a
+    number and they differ much, since one of them has lost it on the way."""
+    axes = tuple(range(1, truth.ndim))
+    both = np.isfinite(truth) & np.isfinite(doubt)
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = both & (np.abs(truth - doubt) > MEANINGFUL * np.abs(truth))
+    lost = apart.any(axis=axes, keepdims=True)
+    lost[: regimes.ordinary] = False
+    return np.broadcast_to(~lost, truth.shape)
 
 
 def unnoticed(dtype: str) -> float:
@@ -139,6 +153,7 @@ def judged(
         finite = np.isfinite(truth)
         size = np.max(np.abs(truth), axis=1, where=finite, initial=0.0)[:, None]
         size = np.where(size == 0.0, 1.0, np.maximum(size, SMALLEST))
+        size = np.maximum(size, size[0])  # of what the function yields at ordinary magnitude
         usable = finite & np.isfinite(cone)
         infinite = np.isinf(truth) & (cone == truth) & regimes.without_overflow[:, None]
         cone_error = worst(cone, truth, size, usable)
