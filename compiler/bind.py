@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 from infinisa.isa.language import Axis
 
-from .local import Local, Role
+from .local import Role
+
+Roles = Mapping[Axis, Role]
 
 
 @dataclass(frozen=True)
@@ -30,55 +33,92 @@ class Binding:
     loops: tuple[Axis, ...]
 
 
+def may_bind(cone: Roles, instruction: Roles) -> bool:
+    """Whether the axes could fit in some order of the operands: a cheap answer, no for most."""
+    theirs = [(role.kind, role.leaves.bit_count()) for role in instruction.values()]
+    ours = [(role.kind, role.leaves.bit_count()) for role in cone.values()]
+    for kind, count in ours:
+        if kind != Role.LOOP and not any(k == kind and c >= count for k, c in theirs):
+            return False
+    return all(
+        kind == Role.LOOP or any(k == kind and c <= count for k, c in ours)
+        for kind, count in theirs
+        if count
+    )
+
+
 def bindings(
-    cone: Local, instruction: Local, accepts: Sequence[Sequence[bool]]
+    cone: Roles, order: Sequence[Axis], instruction: Roles, accepts: Sequence[Sequence[bool]]
 ) -> Iterator[Binding]:
     """The ways to read a cone as an instruction that axes and types allow.
 
+    order    the axes of the cone's result
     accepts  whether operand n takes the type of leaf k
     """
-    count = len(cone.leaves)
+    known: dict[int, dict[int, list[Axis]]] = {}
+    for axis, role in instruction.items():
+        known.setdefault(role.kind, {}).setdefault(role.leaves, []).append(axis)
+    axes = list(dict.fromkeys([*order, *cone]))
+    for leaves, masks in _orders(len(accepts)):
+        if all(accepts[n][k] for n, k in enumerate(leaves)):
+            shares = _shares([(a, cone[a].kind, masks[cone[a].leaves]) for a in axes], known)
+            if shares is not None:
+                yield from _shared(leaves, shares, instruction)
+
+
+@lru_cache
+def _orders(count: int) -> list[tuple[tuple[int, ...], list[int]]]:
+    """The orders of some leaves, each with what becomes of a mask of leaves."""
+    found = []
     for leaves in itertools.permutations(range(count)):
-        if not all(accepts[n][k] for n, k in enumerate(leaves)):
-            continue
-        roles = {axis: _permuted(role, leaves) for axis, role in cone.roles.items()}
-        for axes, loops in _axes(cone, roles, instruction):
-            yield Binding(leaves, axes, loops)
+        masks = [
+            sum(1 << n for n, leaf in enumerate(leaves) if mask >> leaf & 1)
+            for mask in range(1 << count)
+        ]
+        found.append((leaves, masks))
+    return found
 
 
-def _permuted(role: Role, leaves: Sequence[int]) -> Role:
-    mask = sum(1 << n for n, leaf in enumerate(leaves) if role.leaves >> leaf & 1)
-    return role if mask == role.leaves else replace(role, leaves=mask)
+Shares = tuple[dict[tuple[int, int], list[Axis]], list[Axis]]
 
 
-def _axes(
-    cone: Local, roles: Mapping[Axis, Role], instruction: Local
-) -> Iterator[tuple[dict[Axis, tuple[Axis, ...]], tuple[Axis, ...]]]:
-    """The ways to bind axes, and the loops."""
-    shares: dict[Role, list[Axis]] = {}
+def _shares(
+    axes: Sequence[tuple[Axis, int, int]], known: Mapping[int, Mapping[int, list[Axis]]]
+) -> Shares | None:
+    """The cone's axes by the role that serves them, and the loops; None if one fits nowhere."""
+    shares: dict[tuple[int, int], list[Axis]] = {}
     loops = []
-    known = set(instruction.roles.values())
-    for axis in _in_order(cone):
-        role = roles[axis]
-        able = [role] if role in known else [other for other in known if other.serves(role)]
-        if able:
-            best = min(able, key=lambda other: (other.leaves.bit_count(), other.leaves))
-            shares.setdefault(best, []).append(axis)
-        elif role.out and not role.ended and not role.indexed and role.leaves:
+    for axis, kind, mask in axes:
+        able = known.get(kind, {})
+        if mask in able:
+            shares.setdefault((kind, mask), []).append(axis)
+            continue
+        wider = [other for other in able if mask & ~other == 0]
+        if wider:
+            best = min(wider, key=lambda other: (other.bit_count(), other))
+            shares.setdefault((kind, best), []).append(axis)
+        elif kind == Role.LOOP and mask:
             loops.append(axis)
         else:
-            return
+            return None
+    return shares, loops
+
+
+def _shared(leaves: tuple[int, ...], shares: Shares, instruction: Roles) -> Iterator[Binding]:
+    """The ways to bind axes of one role to each other."""
+    roles: dict[tuple[int, int], list[Axis]] = {}
+    for axis, role in instruction.items():
+        roles.setdefault((role.kind, role.leaves), []).append(axis)
+    found, loops = shares
     choices = []
-    for role in known:
-        ours = [axis for axis, mine in instruction.roles.items() if mine == role]
-        choices.append(list(_dealt(role, ours, shares.get(role, []))))
+    for role, ours in roles.items():
+        ways = list(_dealt(instruction[ours[0]], ours, found.get(role, [])))
+        if not ways:
+            return
+        choices.append(ways)
     for parts in itertools.product(*choices):
-        yield {axis: found for part in parts for axis, found in part.items()}, tuple(loops)
-
-
-def _in_order(cone: Local) -> list[Axis]:
-    """The axes as the result has them, then the others."""
-    return list(dict.fromkeys([*cone.root.axes, *cone.roles]))
+        axes = {axis: theirs for part in parts for axis, theirs in part.items()}
+        yield Binding(leaves, axes, tuple(loops))
 
 
 def _dealt(
@@ -98,5 +138,5 @@ def _dealt(
         yield first | {a: (b,) for a, b in zip(ours[1:], theirs[extra + 1 :], strict=True)}
     elif not (role.ended and not theirs) or not role.leaves:
         lacking = len(ours) - len(theirs)
-        found: dict[Axis, tuple[Axis, ...]] = dict.fromkeys(ours[:lacking], ())
-        yield found | {a: (b,) for a, b in zip(ours[lacking:], theirs, strict=True)}
+        none: dict[Axis, tuple[Axis, ...]] = dict.fromkeys(ours[:lacking], ())
+        yield none | {a: (b,) for a, b in zip(ours[lacking:], theirs, strict=True)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.language import (
@@ -47,10 +47,13 @@ class Role:
     ended: bool
     indexed: bool
 
-    def serves(self, other: Role) -> bool:
-        """Whether an axis in this role can stand for one in the other: operands may lack it."""
-        same = (self.out, self.ended, self.indexed) == (other.out, other.ended, other.indexed)
-        return same and other.leaves & ~self.leaves == 0
+    LOOP: ClassVar[int] = 1
+    """The kind of axes that are in the result and nothing more: they may be loops outside."""
+
+    @property
+    def kind(self) -> int:
+        """The role but for the leaves."""
+        return self.out + 2 * self.ended + 4 * self.indexed
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .bind import Binding, bindings
+from .bind import Binding, bindings, may_bind
 from .canonical import canonical
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, localised
@@ -248,10 +248,12 @@ class Meaning:
         local = question.local
         shape = len(cone.leaves), told_apart(features)
         for pattern in self.knowledge.by_shape.get(shape, ()):
+            if not may_bind(local.roles, pattern.local.roles):
+                continue
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
             accepts = [[_accepts(operand.type, kind) for kind in types] for operand in operands]
             done = set()
-            for binding in bindings(local, pattern.local, accepts):
+            for binding in bindings(local.roles, local.root.axes, pattern.local.roles, accepts):
                 axes = tuple(binding.axes.items())
                 if axes in done:
                     continue
