@@ -378,8 +378,8 @@ def _adjoint(instruction: Instruction, function: Callable[..., Any]) -> Adjoint:
     if instruction.opaque:
         raise LanguageError(f"{where}: must be of a tensor function, not opaque")
     states = (state.input for state in instruction.states)
-    leaves = (*instruction.operands, *states, *instruction.immediates)
-    own: dict[str, Node] = {leaf.name: leaf for leaf in leaves}
+    own: dict[str, Node] = {leaf.name: leaf for leaf in (*instruction.operands, *states)}
+    own.update((leaf.name, leaf) for leaf in instruction.immediates)
     names = list(inspect.signature(function).parameters)
     arriving = [name for name in names if name not in own]
     if len(arriving) != len(instruction.outputs):

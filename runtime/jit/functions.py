@@ -256,7 +256,10 @@ def rational(
 def tanh(f: Function, x: Value) -> Value:
     if x.kind == "double":
         return f.intrinsic("tanh", [x])
-    return rational(f, x, 7.9053111, TANH)
+    near = rational(f, x, 7.9053111, TANH)
+    # From here on tanh rounds to 1. That must be exact: 1 + tanh(x) is a factor of a huge -x.
+    whole = f.compare("ogt", absolute(f, x), like(x, 9.0109))
+    return f.select(whole, f.intrinsic("copysign", [like(x, 1.0), x]), near)
 
 
 def erf(f: Function, x: Value) -> Value:

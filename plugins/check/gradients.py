@@ -1,0 +1,134 @@
+"""The gradient of an instruction against differences of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinisa.compiler.gradient import gradient_of
+from infinisa.isa.dtypes import is_float
+from infinisa.isa.evaluate import evaluate
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Cast, Input, Node, lift, substitute, walk
+
+from .finding import Fault, Note, Subject
+from .sample import Sample, lengths_of
+
+Array = NDArray[Any]
+
+LENGTHS = (3, 2, 5)
+STEP = 1e-6
+"""How far an operand is moved: values are f64."""
+CLOSE = 1e-4
+"""How far a slope may be from the gradient, as a share of what contributes to it."""
+DIRECTIONS = 3
+
+
+def gradients(subject: Subject) -> Iterator[Fault | Note]:
+    """Along random directions of each operand the results change as the gradient says."""
+    made = subject.instruction
+    results = [output for output in made.outputs if is_float(output.dtype)]
+    operands = [operand for operand in made.operands if is_float(operand.dtype)]
+    if not results or not operands:
+        yield Note("nothing of a float type depends on anything of a float type")
+        return
+    exact = in_f64(made)
+    sample = Sample(exact, lengths_of(exact, LENGTHS))
+    for kind in ("random", "positive"):
+        arrays = sample.arrays(kind)
+        if all(np.isfinite(x).all() for x in _values(sample, exact.outputs, arrays)):
+            yield from _compared(sample, arrays)
+            return
+    yield Note("no finite values were found at which it could be tried")
+
+
+def in_f64(made: Instruction) -> Instruction:
+    """The instruction over f64, without roundings between float types."""
+    known: dict[Node, Node] = {}
+    adjoint = made.adjoint
+    arriving = adjoint.cotangents if adjoint else ()
+    leaves = (*made.operands, *(state.input for state in made.states), *arriving)
+    for leaf in leaves:
+        if is_float(leaf.dtype):
+            known[leaf] = Input(leaf.name, leaf.axes, "f64")
+    wide = {leaf: _input(known.get(leaf, leaf)) for leaf in leaves}
+    if adjoint:
+        adjoint = replace(
+            adjoint,
+            cotangents=tuple(wide[leaf] for leaf in adjoint.cotangents),
+            gradients=unrounded(substitute(adjoint.gradients, known)),
+        )
+    return replace(
+        made,
+        operands=tuple(wide[leaf] for leaf in made.operands),
+        states=tuple(replace(state, input=wide[state.input]) for state in made.states),
+        outputs=unrounded(substitute(made.outputs, known)),
+        adjoint=adjoint,
+    )
+
+
+def _input(node: Node) -> Input:
+    assert isinstance(node, Input)
+    return node
+
+
+def unrounded(roots: Sequence[Node]) -> tuple[Node, ...]:
+    """The same values where no float is cast to another float type."""
+    made: dict[Node, Node] = {}
+    for node in walk(roots):
+        children = [made[child] for child in node.children]
+        if isinstance(node, Cast) and is_float(node.dtype) and is_float(children[0].dtype):
+            made[node] = children[0]
+        else:
+            made[node] = node.rebuild(children)
+    return tuple(made[root] for root in roots)
+
+
+def _compared(sample: Sample, arrays: dict[str, Array]) -> Iterator[Fault]:
+    made, random = sample.instruction, np.random.default_rng(5)
+    outputs = [output for output in made.outputs if is_float(output.dtype)]
+    cotangents = [Input(f"cotangent {k}", x.axes, "f64") for k, x in enumerate(outputs)]
+    weights = {
+        leaf.name: random.standard_normal([sample.lengths[axis] for axis in leaf.axes])
+        for leaf in cotangents
+    }
+    every = iter(cotangents)
+    given = [next(every) if is_float(output.dtype) else lift(0.0) for output in made.outputs]
+    found = gradient_of(made, given)
+    slopes = _values(sample, found, arrays | weights)
+    for operand, node, slope in zip(made.operands, found, slopes, strict=True):
+        if not is_float(operand.dtype):
+            continue
+        axes = [axis for axis in operand.axes if axis in node.axes]
+        whole = np.expand_dims(
+            slope.transpose([node.axes.index(axis) for axis in axes]),
+            [k for k, axis in enumerate(operand.axes) if axis not in axes],
+        )
+        for _ in range(DIRECTIONS):
+            way = random.standard_normal(arrays[operand.name].shape)
+            moved = [
+                _values(sample, outputs, arrays | {operand.name: arrays[operand.name] + d * way})
+                for d in (-STEP, STEP)
+            ]
+            changes = [
+                (after - before) * weights[leaf.name] / (2 * STEP)
+                for before, after, leaf in zip(*moved, cotangents, strict=True)
+            ]
+            wanted, claimed = sum(float(x.sum()) for x in changes), float((whole * way).sum())
+            size = sum(float(np.abs(x).sum()) for x in changes) + float(np.abs(whole * way).sum())
+            if not abs(claimed - wanted) <= CLOSE * size + 1e-7:
+                yield Fault(
+                    f"of operand {operand.name!r}: along a random direction results change by "
+                    f"{wanted:.6g}, but the gradient says {claimed:.6g}"
+                )
+                break
+
+
+def _values(sample: Sample, nodes: Sequence[Node], arrays: dict[str, Array]) -> list[Array]:
+    """The values of expressions over the operands and the states of an instruction."""
+    given = {**arrays, **sample.initial(sample.instruction)}
+    return evaluate(nodes, given, ranges=sample.windowed_ranges, sizes=sample.lengths)
