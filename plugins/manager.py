@@ -170,7 +170,11 @@ def points_of_folder(folder: Path) -> dict[metadata.EntryPoint, Origin]:
 
 
 def import_point(folder: Path, point: metadata.EntryPoint) -> object:
-    """What an entry point names, from this folder and not from an installed copy."""
+    """What an entry point names, from this folder as it is now and not from an installed copy."""
+    within = folder.resolve()
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "").is_relative_to(within):
+            del sys.modules[name]
     sources = [path for path in (folder / "src", folder) if path.is_dir()]
     sys.path[:0] = [str(path.resolve()) for path in sources]
     try:
@@ -178,7 +182,7 @@ def import_point(folder: Path, point: metadata.EntryPoint) -> object:
     finally:
         del sys.path[: len(sources)]
     file = Path(getattr(sys.modules[point.module], "__file__", None) or "")
-    if not file.is_relative_to(folder.resolve()):
+    if not file.is_relative_to(within):
         raise PluginError(f"module {point.module!r} must come from {folder}, not from {file}")
     return found
 

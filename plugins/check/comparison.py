@@ -17,7 +17,8 @@ CLOSE = 2e-5
 FACTOR = 16.0
 """How many times further from the exact value than the language's own value in f32."""
 FEW = 0.02
-"""Where a computed value is rounded or compared, the share of elements on the other side."""
+"""Where a computed value is rounded or compared, the share of elements that may fall to the other
+side."""
 
 CUTS = ("floor", "ceil", "round", "sign", "equal", "not_equal", "less", "less_equal", "greater",
         "greater_equal", "floor_divide", "modulo")  # fmt: skip
@@ -49,15 +50,20 @@ def difference(
 
 def _apart(mine: Array, theirs: Array, exact: Array | None, close: float) -> NDArray[np.bool_]:
     a, b = mine.astype(np.float64), theirs.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        if theirs.dtype.kind in "iub":
-            return ~same
-        allowed = close * np.abs(b[np.isfinite(b)]).max(initial=0.0)
+    allowed = 0.0
+    if theirs.dtype.kind not in "iub":
+        allowed = close * _largest(b)
         if exact is not None:
-            off = np.abs(exact.astype(np.float64) - b)
-            allowed += FACTOR * off[np.isfinite(off)].max(initial=0.0)
-        return ~(same | (np.abs(a - b) <= allowed))
+            with np.errstate(invalid="ignore"):
+                allowed += FACTOR * _largest(exact.astype(np.float64) - b)
+    with np.errstate(invalid="ignore"):
+        same = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= allowed)
+    return np.asarray(~same, np.bool_)
+
+
+def _largest(array: NDArray[np.float64]) -> float:
+    """The largest magnitude among finite numbers."""
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
 def cuts(outputs: Sequence[Node]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from infinisa.compiler.gradient import gradient_of
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.evaluate import evaluate
-from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Cast, Input, Node, lift, substitute, walk
+from infinisa.isa.instruction import Adjoint, Instruction
+from infinisa.isa.language import Cast, Input, Node, Recurrence, Scan, lift, walk
 
 from .finding import Fault, Note, Subject
 from .sample import Sample, lengths_of
@@ -48,44 +48,53 @@ def gradients(subject: Subject) -> Iterator[Fault | Note]:
 
 def in_f64(made: Instruction) -> Instruction:
     """The instruction over f64, without roundings between float types."""
-    known: dict[Node, Node] = {}
     adjoint = made.adjoint
     arriving = adjoint.cotangents if adjoint else ()
     leaves = (*made.operands, *(state.input for state in made.states), *arriving)
-    for leaf in leaves:
-        if is_float(leaf.dtype):
-            known[leaf] = Input(leaf.name, leaf.axes, "f64")
-    wide = {leaf: _input(known.get(leaf, leaf)) for leaf in leaves}
+    wide: dict[Node, Input] = {leaf: _wide(leaf) for leaf in leaves}
     if adjoint:
-        adjoint = replace(
-            adjoint,
-            cotangents=tuple(wide[leaf] for leaf in adjoint.cotangents),
-            gradients=unrounded(substitute(adjoint.gradients, known)),
-        )
+        cotangents = tuple(wide[leaf] for leaf in adjoint.cotangents)
+        adjoint = Adjoint(cotangents, widened(adjoint.gradients, wide))
     return replace(
         made,
         operands=tuple(wide[leaf] for leaf in made.operands),
         states=tuple(replace(state, input=wide[state.input]) for state in made.states),
-        outputs=unrounded(substitute(made.outputs, known)),
+        outputs=widened(made.outputs, wide),
         adjoint=adjoint,
     )
 
 
-def _input(node: Node) -> Input:
-    assert isinstance(node, Input)
-    return node
+def _wide(leaf: Input) -> Input:
+    return Input(leaf.name, leaf.axes, "f64") if is_float(leaf.dtype) else leaf
 
 
-def unrounded(roots: Sequence[Node]) -> tuple[Node, ...]:
-    """The same values where no float is cast to another float type."""
-    made: dict[Node, Node] = {}
+def widened(roots: Sequence[Node], leaves: Mapping[Node, Input]) -> tuple[Node, ...]:
+    """The same values over other leaves, where no float is cast to another float type."""
+    made: dict[Node, Node] = {**leaves}
     for node in walk(roots):
         children = [made[child] for child in node.children]
-        if isinstance(node, Cast) and is_float(node.dtype) and is_float(children[0].dtype):
-            made[node] = children[0]
-        else:
-            made[node] = node.rebuild(children)
+        match node:
+            case Input():
+                made.setdefault(node, node)
+            case Cast(x, kind) if is_float(kind) and is_float(x.dtype):
+                made[node] = children[0]
+            case Scan(body, initial, xs, output):
+                first, count = len(initial), len(initial) + len(xs)
+                inner = _recurrence(body, leaves)
+                made[node] = Scan(
+                    inner, tuple(children[:first]), tuple(children[first:count]), output
+                )
+            case _:
+                made[node] = node.rebuild(children)
     return tuple(made[root] for root in roots)
+
+
+def _recurrence(body: Recurrence, leaves: Mapping[Node, Input]) -> Recurrence:
+    own: dict[Node, Input] = {leaf: _wide(leaf) for leaf in (*body.states, *body.slices)}
+    results = widened((*body.next, *body.emits), {**leaves, **own})
+    states, slices = (tuple(own[leaf] for leaf in group) for group in (body.states, body.slices))
+    cut = len(body.next)
+    return Recurrence(body.axis, states, slices, results[:cut], results[cut:], body.reverse)
 
 
 def _compared(sample: Sample, arrays: dict[str, Array]) -> Iterator[Fault]:

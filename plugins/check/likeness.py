@@ -122,7 +122,7 @@ def _numbered(
         known = dict.fromkeys([leaf.default, *USUAL, *sorted(numbers)])
         options.append((*made.immediates, *(Constant(number) for number in known)))
     moved = tuple(x for x in chosen if x not in NEUTRAL) != leaves(made)
-    names = [*leaf_of, *other.immediates]
+    names = [*(leaf.name for leaf in leaf_of), *(leaf.name for leaf in other.immediates)]
     old = [*leaf_of.values(), *other.immediates]
     for given in product(*options):
         try:
@@ -130,7 +130,7 @@ def _numbered(
         except LanguageError:  # such as a sum over an axis that a number has not
             continue
         said = [
-            f"{name.name} = {value.name if isinstance(value, Input) else show(value)}"
+            f"{name} = {value.name if isinstance(value, Input) else show(value)}"
             for name, value in zip(names, given, strict=True)
             if isinstance(value, Constant) or (moved and isinstance(value, Input))
         ]
@@ -151,9 +151,8 @@ def same(made: Instruction, outputs: Sequence[Node], dtype: str) -> bool:
     """Whether expressions over an instruction's operands are its results, floats of this type."""
     if [node.dtype for node in outputs] != [node.dtype for node in made.outputs]:
         return False
-    typed = {
-        leaf: Input(leaf.name, leaf.axes, dtype) for leaf in leaves(made) if is_float(leaf.dtype)
-    }
+    floats = [leaf for leaf in leaves(made) if is_float(leaf.dtype)]
+    typed: dict[Node, Node] = {leaf: Input(leaf.name, leaf.axes, dtype) for leaf in floats}
     wanted, found = substitute(made.outputs, typed), substitute(outputs, typed)
     pairs = list(zip(wanted, found, strict=True))
     if any(a.dtype != b.dtype or not {*b.axes} <= {*a.axes} for a, b in pairs):
