@@ -171,19 +171,19 @@ def points_of_folder(folder: Path) -> dict[metadata.EntryPoint, Origin]:
 
 def import_point(folder: Path, point: metadata.EntryPoint) -> object:
     """What an entry point names, from this folder as it is now and not from an installed copy."""
-    within = folder.resolve()
-    for name, module in list(sys.modules.items()):
-        if Path(getattr(module, "__file__", None) or "").is_relative_to(within):
-            del sys.modules[name]
-    sources = [path for path in (folder / "src", folder) if path.is_dir()]
-    sys.path[:0] = [str(path.resolve()) for path in sources]
+    top = point.module.partition(".")[0]
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]
+    sources = [path.resolve() for path in (folder / "src", folder) if path.is_dir()]
+    sys.path[:0] = map(str, sources)
     try:
         found: object = point.load()
     finally:
         del sys.path[: len(sources)]
-    file = Path(getattr(sys.modules[point.module], "__file__", None) or "")
-    if not file.is_relative_to(within):
-        raise PluginError(f"module {point.module!r} must come from {folder}, not from {file}")
+    file = Path(sys.modules[top].__file__ or "")
+    own = [source / place for source in sources for place in (f"{top}.py", f"{top}/__init__.py")]
+    if file not in own:
+        raise PluginError(f"module {top!r} must be in {folder}, not {file}")
     return found
 
 

@@ -119,16 +119,19 @@ def _whole(kind: str, made: Array) -> Array:
 
 @dataclass(frozen=True)
 class Sample:
-    """An instruction over whole tensors: its axes have these lengths, its operands these types."""
+    """An instruction over whole tensors: its axes have these lengths, its operands these types,
+    its immediates these values instead of their defaults."""
 
     instruction: Instruction
     lengths: Mapping[Axis, int]
     types: Mapping[str, str] = field(default_factory=dict)
+    immediates: Mapping[str, float | int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lengths = " ".join(f"{axis}={length}" for axis, length in self.lengths.items())
         types = ", ".join(dict.fromkeys(map(self.type, self.instruction.operands)))
-        return " of ".join(text for text in (lengths, types) if text)
+        numbers = "".join(f", {name} = {value}" for name, value in self.immediates.items())
+        return " of ".join(text for text in (lengths, types) if text) + numbers
 
     def type(self, operand: Input) -> str:
         return self.types.get(operand.name, operand.dtype)
@@ -218,6 +221,7 @@ class Sample:
             made.meaning,
             made.unit,
             binding=tuple((axis, (axis,)) for axis in self.lengths),
+            immediates=tuple(self.immediates.items()),
             operands=tuple(operand.axes for operand in made.operands),
             results=self.results,
             outputs=tuple(range(len(self.results))),

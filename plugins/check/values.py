@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.errors import InfinisaError, LanguageError
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import everything
+from infinisa.isa.language import Immediate, everything
 
 from .comparison import FEW, cuts, difference
 from .finding import Fault, Note, Subject
@@ -35,7 +35,8 @@ def tracing(subject: Subject) -> Iterator[Fault | Note]:
     for number in made.immediates:
         if number not in used:
             yield Fault(f"immediate {number.name!r} must be used by a result")
-    for sample in _samples(made):
+    for sizes in (PRIMES, (1,)):
+        sample = Sample(made, lengths_of(made, sizes))
         try:
             sample.evaluate(sample.arrays("random"))
         except LanguageError as error:
@@ -48,21 +49,28 @@ def backends(subject: Subject) -> Iterator[Fault | Note]:
     if made.opaque:
         yield Note("opaque: values that its body takes cannot be made up")
         return
+    for sample in _samples(made):
+        try:
+            sample.evaluate(sample.arrays("random"))
+        except LanguageError as error:
+            yield Note(f"{sample}: {error}")
+            continue
+        yield from _backends(subject, sample)
+
+
+def _samples(made: Instruction) -> Iterator[Sample]:
+    """Prime lengths in every type; one position of everything, with other immediates."""
     floats = [operand.name for operand in made.operands if is_float(operand.dtype)]
-    for kind in TYPES if floats else ("",):
-        for sample in _samples(made, dict.fromkeys(floats, kind)):
-            try:
-                sample.evaluate(sample.arrays("random"))
-            except LanguageError as error:
-                yield Note(f"{sample}: {error}")
-                continue
-            yield from _backends(subject, sample)
+    lengths = lengths_of(made, PRIMES)
+    for kind in TYPES if floats else TYPES[:1]:
+        yield Sample(made, lengths, dict.fromkeys(floats, kind))
+    yield Sample(made, lengths_of(made, (1,)), {}, {i.name: other(i) for i in made.immediates})
 
 
-def _samples(made: Instruction, types: dict[str, str] | None = None) -> Iterator[Sample]:
-    """Prime lengths, and one position of everything."""
-    for sizes in (PRIMES, (1,)):
-        yield Sample(made, lengths_of(made, sizes), types or {})
+def other(immediate: Immediate) -> float | int:
+    """A number near its default, but not that: of the same sign, so as sensible."""
+    default = immediate.default
+    return default + 1 if isinstance(default, int) else default * 1.5 or 0.5
 
 
 def _backends(subject: Subject, sample: Sample) -> Iterator[Fault | Note]:

@@ -165,7 +165,7 @@ def broken(change: Callable[[Mapping[str, Any], Any], Any]) -> Mapping[str, Call
         ),
         (
             lambda given, x: x + (x.size == 1),
-            "m=1 n=1 of f32, random values: result 0[0, 0] is 2.0, not 1.0",
+            "m=1 n=1 of f32, heat = 3.0, random values: result 0[0, 0] is 2.0, not 1.0",
         ),
         (
             lambda given, x: x + (np.abs(given["x"].astype(np.float64)).max() > 1e9),
