@@ -508,7 +508,9 @@ FUNCTIONS: Mapping[str, Emit] = {
     ),
     "logical_not": lambda f, x: f.binary("xor", nonzero(f, x), constant("i1", True, x.width)),
     "add": arithmetic("fadd contract", "add", "or"),
-    "subtract": arithmetic("fsub contract", "sub", "xor"),
+    # Never one operation with a product: s * x - max(s * x) must be 0 at the maximum, however
+    # large, or the exponential of what a rounding left there overflows.
+    "subtract": arithmetic("fsub", "sub", "xor"),
     "multiply": arithmetic("fmul contract", "mul", "and"),
     "divide": lambda f, a, b: f.binary("fdiv", a, b),
     "floor_divide": floor_divide,
