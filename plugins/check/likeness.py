@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,7 +36,7 @@ CLOSE = 1e-6
 NEUTRAL = (Constant(0.0), Constant(1.0))
 """What an operand that only the other instruction has may be, everywhere."""
 USUAL = (0.0, 1.0, -1.0, 2.0, 0.5)
-"""Numbers for its immediates, besides those that stand in the definition."""
+"""Numbers for its immediates, if they are few, besides those that stand in the definition."""
 MOST_EXTRA = 2
 """How many operands or immediates more the other instruction may have."""
 MOST_AXES = 5
@@ -86,6 +87,8 @@ def readings(made: Instruction, other: Instruction) -> Iterator[Reading]:
         return
     if len(other.immediates) - len(made.immediates) > MOST_EXTRA:
         return
+    if Counter(map(_form, mine)) - Counter(map(_form, theirs)):
+        return
     for order in permutations(axes):
         names = {old: (new,) for old, new in zip(axes_of(other), order, strict=True)}
         moved = [{names[axis][0] for axis in leaf.axes} for leaf in theirs]
@@ -98,6 +101,10 @@ def readings(made: Instruction, other: Instruction) -> Iterator[Reading]:
             except LanguageError:
                 continue
             yield from _numbered(made, other, outputs, leaf_of, chosen)
+
+
+def _form(leaf: Input) -> tuple[int, str]:
+    return len(leaf.axes), leaf.dtype
 
 
 def fitting(chosen: Sequence[Node], theirs: Sequence[Input], moved: Sequence[set[Axis]]) -> bool:
@@ -118,8 +125,9 @@ def _numbered(
     """All numbers for operands that are left over and for immediates."""
     options: list[tuple[Node, ...]] = [NEUTRAL if x in NEUTRAL else (x,) for x in chosen]
     numbers = {float(node.value) for node in everything(made.outputs) if isinstance(node, Constant)}
+    few = len(other.immediates) <= MOST_EXTRA
     for leaf in other.immediates:
-        known = dict.fromkeys([leaf.default, *USUAL, *sorted(numbers)])
+        known = dict.fromkeys([leaf.default, *USUAL, *sorted(numbers)] if few else [leaf.default])
         options.append((*made.immediates, *(Constant(number) for number in known)))
     moved = tuple(x for x in chosen if x not in NEUTRAL) != leaves(made)
     names = [*(leaf.name for leaf in leaf_of), *(leaf.name for leaf in other.immediates)]
