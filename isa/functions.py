@@ -148,6 +148,39 @@ FUNCTIONS: Mapping[str, Function] = _all(
     Function("where", 3, np.where, "branches"),
 )
 
+PULLBACKS: Mapping[str, tuple[str, ...]] = {
+    "negate": ("-g",),
+    "absolute": ("g * sign(a)",),
+    "exp": ("g * y",),
+    "log": ("g / a",),
+    "sqrt": ("0.5 * g / y",),
+    "rsqrt": ("-0.5 * g * y / a",),
+    "reciprocal": ("-g * y * y",),
+    "tanh": ("g * (1.0 - y * y)",),
+    "erf": ("g * 1.1283791670955126 * exp(-a * a)",),
+    "sigmoid": ("g * y * (1.0 - y)",),
+    "sin": ("g * cos(a)",),
+    "cos": ("-g * sin(a)",),
+    "add": ("g", "g"),
+    "subtract": ("g", "-g"),
+    "multiply": ("g * b", "g * a"),
+    "divide": ("g / b", "-g * y / b"),
+    "modulo": ("g", "-g * floor(a / b)"),
+    "power": ("g * b * power(a, b - 1.0)", "where(equal(y, 0.0), 0.0, g * y * log(a))"),
+    "maximum": (
+        "where(greater(a, b), g, where(equal(a, b), 0.5 * g, 0.0))",
+        "where(greater(b, a), g, where(equal(a, b), 0.5 * g, 0.0))",
+    ),
+    "minimum": (
+        "where(less(a, b), g, where(equal(a, b), 0.5 * g, 0.0))",
+        "where(less(b, a), g, where(equal(a, b), 0.5 * g, 0.0))",
+    ),
+    "where": ("", "where(a, g, 0.0)", "where(a, 0.0, g)"),
+}
+"""Derivatives: what each argument gets of a gradient `g` of the result `y`, in terms of the
+arguments `a`, `b` and `c`. Functions that are not here are constant almost everywhere. Of two
+equals, maximum and minimum give each a half."""
+
 FOLDS: Mapping[str, Fold] = {
     "sum": Fold("sum", np.sum, 0.0, "add"),
     "max": Fold("max", np.max, -np.inf, "maximum"),

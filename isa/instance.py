@@ -53,6 +53,7 @@ def instance(
         states=tuple(states),
         outputs=substitute(outputs, known),
         immediates=numbers,
+        adjoint=None,
     )
 
 

@@ -35,7 +35,7 @@ from .language import (
     walk,
 )
 from .machine import Unit
-from .timing import Number, Timing, ceil_divide
+from .timing import Number, Timing, ceil_divide, timings
 
 Axes: TypeAlias = tuple[Axis, ...]
 
@@ -57,6 +57,15 @@ class StepOf:
     finish: str
 
 
+@dataclass(frozen=True)
+class Adjoint:
+    """A gradient that the author wrote: that of each operand, in their order, from `cotangents`,
+    those of the outputs."""
+
+    cotangents: tuple[Input, ...]
+    gradients: tuple[Node, ...]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Instruction:
     """What an instruction computes and where it runs.
@@ -68,6 +77,7 @@ class Instruction:
     tile        how much of an axis one issue takes at most: a number or an attribute of the unit
     occupancy   cycles until the unit takes the next issue (None: derived from the operations)
     latency     cycles until the results are visible (None: derived)
+    adjoint     the gradient, where the author wrote it (None: derived)
     body        of an opaque instruction: restricted Python over flat arrays
     results     of an opaque instruction: its results as inputs (names, axes, types)
     sets        of an opaque instruction: the parameters that it returns
@@ -83,6 +93,7 @@ class Instruction:
     occupancy: Timing | None = None
     latency: Timing | None = None
     laws: tuple[StepOf, ...] = ()
+    adjoint: Adjoint | None = None
     body: Callable[..., Any] | None = None
     results: tuple[Input, ...] = ()
     sets: tuple[str, ...] = ()
@@ -97,6 +108,32 @@ class Instruction:
     @property
     def opaque(self) -> bool:
         return self.body is not None
+
+    # -- what an author may write instead of what is derived
+    #
+    # Like a property's setter, each gives the instruction again, to be bound to the same name.
+
+    def timing(self, function: Callable[..., Any]) -> Instruction:
+        """The instruction with a timing of its own: a function of axes, attributes of the unit and
+        immediates that returns the occupancy, or the occupancy and the latency, in cycles.
+
+        @softmax.timing
+        def softmax(m, n, lanes):
+            rows = m / lanes
+            return rows * n + 12
+        """
+        occupancy, *latency = timings(function, f"instruction {self.name!r}: timing")
+        return replace(self, occupancy=occupancy, latency=latency[0] if latency else None)
+
+    def gradient(self, function: Callable[..., Any]) -> Instruction:
+        """The instruction with a gradient of its own: a tensor function that returns the gradient
+        of the operand, or of each. Parameters that are not operands or immediates are the
+        gradients of the outputs, in their order.
+
+        @softmax.gradient
+        def softmax(x, g): ...
+        """
+        return replace(self, adjoint=_adjoint(self, function))
 
     @cached_property
     def meaning(self) -> str:
@@ -335,6 +372,43 @@ def _accumulation(instruction: Instruction) -> Dot | Reduce | None:
     return fold if set(output.axes) == set(fold.axes) else None
 
 
+def _adjoint(instruction: Instruction, function: Callable[..., Any]) -> Adjoint:
+    """Trace a gradient; LanguageError if its parameters or results do not fit the definition."""
+    where = f"instruction {instruction.name!r}: gradient"
+    if instruction.opaque:
+        raise LanguageError(f"{where}: must be of a tensor function, not opaque")
+    states = (state.input for state in instruction.states)
+    own: dict[str, Node] = {leaf.name: leaf for leaf in (*instruction.operands, *states)}
+    own.update((leaf.name, leaf) for leaf in instruction.immediates)
+    names = list(inspect.signature(function).parameters)
+    arriving = [name for name in names if name not in own]
+    if len(arriving) != len(instruction.outputs):
+        raise LanguageError(
+            f"{where}: must take a gradient for each of {len(instruction.outputs)} outputs besides "
+            f"{', '.join(own)}, not ({', '.join(names)})"
+        )
+    cotangents = tuple(
+        Input(name, output.axes, output.dtype)
+        for name, output in zip(arriving, instruction.outputs, strict=True)
+    )
+    own.update((leaf.name, leaf) for leaf in cotangents)
+    result = function(**{name: own[name] for name in names})
+    gradients = tuple(result) if isinstance(result, tuple | list) else (result,)
+    if len(gradients) != len(instruction.operands):
+        raise LanguageError(
+            f"{where}: must return one for each of {len(instruction.operands)} operands, "
+            f"not {len(gradients)}"
+        )
+    for operand, found in zip(instruction.operands, gradients, strict=True):
+        if not isinstance(found, Node) or not set(found.axes) <= set(operand.axes):
+            axes = f"({' '.join(found.axes)})" if isinstance(found, Node) else repr(found)
+            raise LanguageError(
+                f"{where}: of {operand.name!r} must be a tensor over ({' '.join(operand.axes)}), "
+                f"not {axes}"
+            )
+    return Adjoint(cotangents, gradients)
+
+
 ACCUMULATOR = "accumulator"
 
 
@@ -356,6 +430,7 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         operands=tuple(used),
         states=(State(state, how.neutral),),
         outputs=(Map(how.combine, (state, fold)),),
+        adjoint=None,
     )
     if fold is instruction.outputs[0]:
         return step, None
@@ -369,6 +444,7 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         tile=tuple((axis, limit) for axis, limit in instruction.tile if axis in outer.axes),
         occupancy=None,
         latency=None,
+        adjoint=None,
     )
     return step, finish
 

@@ -1,13 +1,16 @@
 """Timing expressions: integer arithmetic over axis lengths and a unit's attributes.
 
 `m * n / lanes + 12` is text in a plugin, a function here. A quotient rounds up: a partial cycle is
-a cycle. The same expression works on Python integers and on NumPy arrays of them.
+a cycle. The same expression works on Python integers and on NumPy arrays of them. A Python function
+of such expressions becomes text too (`timings`), so there is one way to evaluate either.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -73,6 +76,56 @@ def _check(node: ast.expr, text: str, found: set[str]) -> None:
         f"timing {text!r}: {ast.unparse(node)!r} must be integer arithmetic "
         "(+ - * / // % min max) over axes and attributes of the unit"
     )
+
+
+def timings(function: Callable[..., Any], where: str) -> tuple[Timing, ...]:
+    """The one or two expressions that a function returns, its local names written out.
+
+    It may have a docstring, assignments to names, and a return at its end. LanguageError for
+    anything else, or for a name that is neither a parameter nor assigned before.
+    """
+    try:
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    except (OSError, TypeError, SyntaxError):
+        raise LanguageError(f"{where}: its source must be in a file") from None
+    if not isinstance(body, ast.FunctionDef):
+        raise LanguageError(f"{where}: must be a function")
+    known: dict[str, ast.expr] = {
+        name: ast.Name(name) for name in inspect.signature(function).parameters
+    }
+    statements = body.body[1:] if ast.get_docstring(body) else body.body
+    for statement in statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                known[name] = _written_out(value, known, where)
+            case ast.Return(value=ast.Tuple(elts=[occupancy, latency])):
+                pair = (_written_out(part, known, where) for part in (occupancy, latency))
+                return tuple(Timing(ast.unparse(part)) for part in pair)
+            case ast.Return(value=ast.expr() as value):
+                return (Timing(ast.unparse(_written_out(value, known, where))),)
+            case _:
+                text = ast.unparse(statement).split("\n")[0]
+                raise LanguageError(
+                    f"{where}: {text!r} must be an assignment to a name or the return"
+                )
+    raise LanguageError(f"{where}: must return cycles")
+
+
+def _written_out(node: ast.expr, known: Mapping[str, ast.expr], where: str) -> ast.expr:
+    """An expression of parameters alone."""
+
+    class Writer(ast.NodeTransformer):
+        def visit_Call(self, node: ast.Call) -> ast.Call:
+            node.args = [self.visit(argument) for argument in node.args]
+            return node  # the name of a function is none of ours
+
+        def visit_Name(self, node: ast.Name) -> ast.expr:
+            if node.id not in known:
+                raise LanguageError(f"{where}: {node.id!r} must be a parameter or assigned before")
+            return known[node.id]
+
+    written: ast.expr = Writer().visit(node)
+    return written
 
 
 _OPERATIONS: dict[type[ast.operator], Any] = {

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -100,20 +101,28 @@ def load(
     plugins: Mapping[str, object] | None = None,
     installed: bool = True,
 ) -> Registry:
-    """Load the built-in plugins, those installed, plain .py files, and objects with hooks.
+    """Load the built-in plugins, those installed, files, and objects with hooks.
 
+    files      plain .py files, and folders of packages: their pyproject.toml names the plugins,
+               which stand for installed ones of these names
     plugins    objects to treat as plugins, by name
     installed  whether to look for entry points
     """
     loader = Loader()
+    points = {Path(file): points_of_folder(Path(file)) for file in files if Path(file).is_dir()}
+    replaced = {point.name for folder in points.values() for point in folder}
     for module in BUILT_IN:
         name = module.removeprefix("infinisa.plugins.")
         loader.add(Origin(name, "infinisa", own_version()), import_module(module))
     if installed:
         for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
-            loader.attempt(origin_of(point), point.load)
-    for file in files:
-        path = Path(file)
+            if point.name not in replaced:
+                loader.attempt(origin_of(point), point.load)
+    for path in map(Path, files):
+        if path in points:
+            for point, origin in points[path].items():
+                loader.attempt(origin, partial(import_point, path, point))
+            continue
         loader.attempt(origin_of_file(path), partial(import_file, path))
     for name, plugin in (plugins or {}).items():
         loader.add(Origin(name, name, "0"), plugin)
@@ -138,6 +147,44 @@ def origin_of_file(path: Path) -> Origin:
     if path.suffix != ".py" or not path.is_file():
         raise PluginError(f"plugin {str(path)!r}: must be a .py file that exists")
     return Origin(path.stem, path.name, hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+
+
+def points_of_folder(folder: Path) -> dict[metadata.EntryPoint, Origin]:
+    """The plugins of a package that is not installed, as its pyproject.toml names them."""
+    file = folder / "pyproject.toml"
+    where = f"plugin {str(folder)!r}"
+    try:
+        project = tomllib.loads(file.read_text("utf-8")).get("project", {})
+    except FileNotFoundError:
+        raise PluginError(f"{where}: must be a folder with a pyproject.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PluginError(f"{where}: pyproject.toml cannot be read: {error}") from None
+    named = project.get("entry-points", {}).get(GROUP, {})
+    if not named:
+        raise PluginError(f"{where}: pyproject.toml must have [project.entry-points.{GROUP}]")
+    title, version = project.get("name", folder.name), project.get("version", "0")
+    return {
+        metadata.EntryPoint(name, value, GROUP): Origin(name, title, version)
+        for name, value in named.items()
+    }
+
+
+def import_point(folder: Path, point: metadata.EntryPoint) -> object:
+    """What an entry point names, from this folder as it is now and not from an installed copy."""
+    top = point.module.partition(".")[0]
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]
+    sources = [path.resolve() for path in (folder / "src", folder) if path.is_dir()]
+    sys.path[:0] = map(str, sources)
+    try:
+        found: object = point.load()
+    finally:
+        del sys.path[: len(sources)]
+    file = Path(sys.modules[top].__file__ or "")
+    own = [source / place for source in sources for place in (f"{top}.py", f"{top}/__init__.py")]
+    if file not in own:
+        raise PluginError(f"module {top!r} must be in {folder}, not {file}")
+    return found
 
 
 def import_file(path: Path) -> ModuleType:

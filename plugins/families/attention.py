@@ -28,6 +28,7 @@ def law(whole: str) -> StepOf:
 
 @instruction(unit="matrix", tile=TILE)
 def attention(q: "s d", k: "t d", v: "t e", scale=1.0):
+    """Values averaged over the keys by the softmax of the scaled scores (arXiv 1706.03762)."""
     return formulas.attend(attention_scores(q, k, "d", scale), v, "t")
 
 

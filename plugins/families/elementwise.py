@@ -98,6 +98,7 @@ def positions():
 
 @instruction(unit="vector")
 def relu(x: "m"):
+    """The operand, or 0 where it is negative."""
     return rectify(x)
 
 

@@ -19,16 +19,19 @@ ARRAY = {"m": "rows", "n": "columns", "k": "depth"}
 
 @instruction(unit="matrix", tile=ARRAY)
 def matmul(a: "m k", b: "k n"):
+    """The product of two matrices."""
     return dot(a, b, over="k")
 
 
 @instruction(unit="matrix", tile=ARRAY)
 def matmul_bias(a: "m k", b: "k n", bias: "n"):
+    """A linear layer: a product plus a number for each column."""
     return dot(a, b, over="k") + bias
 
 
 @instruction(unit="matrix", tile=ARRAY)
 def matmul_bias_relu(a: "m k", b: "k n", bias: "n"):
+    """A linear layer and the larger of its result and 0."""
     return rectify(dot(a, b, over="k") + bias)
 
 

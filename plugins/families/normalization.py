@@ -14,16 +14,19 @@ from ..hookspec import hookimpl
 
 @instruction(unit="vector")
 def softmax(x: "m n"):
+    """Rows of weights that sum to 1, safe for large numbers."""
     return formulas.softmax(x, "n")
 
 
 @instruction(unit="vector")
 def layer_norm(x: "m n", weight: "n", bias: "n", epsilon=1e-5):
+    """Rows of mean 0 and variance 1, then weight and bias (arXiv 1607.06450)."""
     return formulas.layer_norm(x, weight, bias, "n", epsilon)
 
 
 @instruction(unit="vector")
 def rms_norm(x: "m n", weight: "n", epsilon=1e-5):
+    """Rows divided by their root mean square, then the weight (arXiv 1910.07467)."""
     return formulas.rms_norm(x, weight, "n", epsilon)
 
 

@@ -256,7 +256,10 @@ def rational(
 def tanh(f: Function, x: Value) -> Value:
     if x.kind == "double":
         return f.intrinsic("tanh", [x])
-    return rational(f, x, 7.9053111, TANH)
+    near = rational(f, x, 7.9053111, TANH)
+    # From here on tanh rounds to 1. That must be exact: 1 + tanh(x) is a factor of a huge -x.
+    whole = f.compare("ogt", absolute(f, x), like(x, 9.0109))
+    return f.select(whole, f.intrinsic("copysign", [like(x, 1.0), x]), near)
 
 
 def erf(f: Function, x: Value) -> Value:
@@ -505,7 +508,9 @@ FUNCTIONS: Mapping[str, Emit] = {
     ),
     "logical_not": lambda f, x: f.binary("xor", nonzero(f, x), constant("i1", True, x.width)),
     "add": arithmetic("fadd contract", "add", "or"),
-    "subtract": arithmetic("fsub contract", "sub", "xor"),
+    # Never one operation with a product: s * x - max(s * x) must be 0 at the maximum, however
+    # large, or the exponential of what a rounding left there overflows.
+    "subtract": arithmetic("fsub", "sub", "xor"),
     "multiply": arithmetic("fmul contract", "mul", "and"),
     "divide": lambda f, a, b: f.binary("fdiv", a, b),
     "floor_divide": floor_divide,

@@ -40,7 +40,7 @@ from infinisa.isa.language import (
 )
 from infinisa.plugins.hookspec import hookimpl
 
-from .api import compare, load, read_program
+from .api import check, compare, load, read_program
 
 __version__ = "0.1.0"
 
@@ -50,6 +50,7 @@ __all__ = [
     "absolute",
     "argmax",
     "cast",
+    "check",
     "compare",
     "cos",
     "dot",

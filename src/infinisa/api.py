@@ -26,8 +26,11 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine
 from infinisa.isa.program import Program
 from infinisa.isa.verify import verify
+from infinisa.plugins import scaffold
 from infinisa.plugins.backends import Run
-from infinisa.plugins.manager import Registered, Registry, own_version
+from infinisa.plugins.check import check as run_checks
+from infinisa.plugins.check.finding import Finding
+from infinisa.plugins.manager import Registered, Registry, own_version, points_of_folder
 from infinisa.plugins.manager import load as load_plugins
 from infinisa.runtime.compare import Comparison, Share, Simulated
 from infinisa.runtime.compare import compare as compare_runs
@@ -439,6 +442,28 @@ def listing(kind: str, plugins: Sequence[str | Path] = ()) -> list[Entry]:
         Entry(name, e.origin.plugin, e.origin.distribution, e.origin.version, _about(e.item))
         for name, e in sorted(found.items())
     ]
+
+
+def check(
+    plugin: str | Path, *, plugins: Sequence[str | Path] = (), progress: Progress = silent
+) -> list[Finding]:
+    """What `infinisa check` finds out about the instructions of a plugin: the name of a loaded
+    one, a .py file, or a folder with a pyproject.toml. `plugins` are loaded besides."""
+    path = Path(plugin)
+    if path.suffix == ".py":
+        files, names = [*plugins, path], [path.stem]
+    elif (path / "pyproject.toml").is_file():
+        files, names = [*plugins, path], [point.name for point in points_of_folder(path)]
+    else:
+        files, names = [*plugins], [str(plugin)]
+    return run_checks(load_plugins(files), names, progress)
+
+
+def new_plugin(
+    name: str, directory: str | Path = ".", *, plugins: Sequence[str | Path] = ()
+) -> Path:
+    """Write an installable package of this name into a folder; the folder it makes there."""
+    return scaffold.write(name, Path(directory), load_plugins(plugins))
 
 
 def _about(item: object) -> str:

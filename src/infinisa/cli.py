@@ -19,11 +19,12 @@ KINDS = ("plugins", "instructions", "operators", "machines", "models", "policies
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it worked, 2 if the user can mend it, 130 if interrupted."""
+    """Run one command; 0 if it worked, 1 if a check failed, 2 if the user can mend it, 130 if
+    interrupted."""
     options = parser().parse_args(arguments)
     try:
-        run: Callable[[argparse.Namespace], None] = options.run
-        run(options)
+        run: Callable[[argparse.Namespace], int | None] = options.run
+        return run(options) or 0
     except InfinisaError as error:
         print(f"infinisa: {error}", file=sys.stderr)
         return 2
@@ -36,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    return 0
 
 
 # ---------------------------------------------------------------- the verbs
@@ -138,6 +138,26 @@ def list_(options: argparse.Namespace) -> None:
     _print(text.listing(api.listing(options.kind, options.plugin)))
 
 
+def check(options: argparse.Namespace) -> int:
+    """Hold every instruction of a plugin to its definition, on all backends and machines."""
+    from infinisa.plugins.check import text
+
+    with progress("check") as meter:
+        found = api.check(options.target, plugins=options.plugin, progress=meter)
+    _print(text.report(found))
+    if options.json:
+        _write_json(options.json, [finding.plain() for finding in found])
+    return 0 if all(finding.passed for finding in found) else 1
+
+
+def new_plugin(options: argparse.Namespace) -> None:
+    """Write an installable plugin with one instruction, a model that uses it, and tests."""
+    from infinisa.plugins import scaffold
+
+    folder = api.new_plugin(options.name, options.dir, plugins=options.plugin)
+    print(scaffold.commands(folder))
+
+
 def disassemble(options: argparse.Namespace) -> None:
     """A program file as text."""
     print(api.disassembled(options.program), end="")
@@ -197,7 +217,17 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"infinisa {__version__}")
     verbs = top.add_subparsers(metavar="VERB", required=True)
-    for make in (_compare, _compile, _simulate, _run, _list, _manual, _disassemble):
+    for make in (
+        _compare,
+        _compile,
+        _simulate,
+        _run,
+        _list,
+        _manual,
+        _check,
+        _new_plugin,
+        _disassemble,
+    ):
         make(verbs)
     return top
 
@@ -208,7 +238,7 @@ Verbs = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
-    function: Callable[[argparse.Namespace], None],
+    function: Callable[[argparse.Namespace], int | None],
 ) -> argparse.ArgumentParser:
     about = function.__doc__ or ""
     made = verbs.add_parser(name, help=about, description=about)
@@ -328,6 +358,24 @@ def _manual(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=Path("manual"),
         metavar="DIR",
         help="the folder of manual.md and manual.html (default: manual)",
+    )
+
+
+def _check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "check", check)
+    verb.add_argument(
+        "target",
+        metavar="PLUGIN",
+        help="the name of a loaded plugin (see list plugins), a .py file, or a package's folder",
+    )
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write all findings as JSON")
+
+
+def _new_plugin(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "new-plugin", new_plugin)
+    verb.add_argument("name", metavar="NAME", help="the plugin's name: letters, digits and _")
+    verb.add_argument(
+        "--dir", type=Path, default=Path(), metavar="D", help="where to put its folder"
     )
 
 

@@ -369,3 +369,62 @@ def test_limits_are_numbers_or_attributes() -> None:
         "instruction 'it': tile limit 'lanes' of axis 'm' must be a number or an attribute of unit "
         "'matrix'"
     )
+
+
+# ---------------------------------------------------------------- what an author may override
+
+LEAKY = made(maximum(X, 0.1 * X), operands=(X,), immediates=(Immediate("slope", 0.1),))
+
+
+def test_a_timing_may_be_a_function() -> None:
+    """It gives another instruction: the first keeps the derived timing."""
+    timed = LEAKY.timing(lambda_of_two)
+
+    assert (LEAKY.occupancy, LEAKY.latency) == (None, None)
+    assert timed.occupancy is not None
+    assert timed.latency is not None
+    assert timed.occupancy({"m": 10, "n": 4, "lanes": 16}) == 3
+    assert timed.latency({"m": 10, "n": 4, "lanes": 16}) == 9
+    assert timed.meaning == LEAKY.meaning
+
+
+def lambda_of_two(m: int, n: int, lanes: int) -> tuple[float, float]:
+    rows = m * n / lanes
+    return rows, rows + 6
+
+
+def test_a_gradient_may_be_a_function() -> None:
+    """Names that the definition does not have are the gradients of the outputs."""
+    own = LEAKY.gradient(lambda g, x, slope: maximum(g, slope * g)).adjoint
+
+    assert own is not None
+    assert own.cotangents == (Input("g", ("m", "n")),)
+    assert [show(node) for node in own.gradients] == [
+        "maximum(g[m n], multiply(#slope=0.1, g[m n]))"
+    ]
+    assert LEAKY.adjoint is None
+    assert made(dot(A, B, "k")).gradient(lambda g, a, b: (dot(g, b, "n"), dot(a, g, "m"))).adjoint
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda x: x,
+            "must take a gradient for each of 1 outputs besides x, slope, not (x)",
+        ),
+        (lambda x, g: [g, g], "must return one for each of 1 operands, not 2"),
+        (lambda x, g: 3, "of 'x' must be a tensor over (m n), not 3"),
+        (lambda x, g: g * A, "of 'x' must be a tensor over (m n), not (m n k)"),
+    ],
+)
+def test_a_gradient_fits_the_definition(function: Any, message: str) -> None:
+    assert refusal(lambda: LEAKY.gradient(function)) == f"instruction 'it': gradient: {message}"
+
+
+def test_what_is_opaque_has_no_gradient() -> None:
+    blind = opaque(unit="text", results={"out": "m"})(defined(lambda x, out: None, x="m"))
+
+    assert refusal(lambda: blind.gradient(lambda x, g: g)) == (
+        f"instruction {blind.name!r}: gradient: must be of a tensor function, not opaque"
+    )

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from infinisa.isa.errors import LanguageError
-from infinisa.isa.timing import Timing, ceil_divide
+from infinisa.isa.timing import Timing, ceil_divide, timings
 
 
 @given(some.integers(0, 10**12), some.integers(1, 10**6))
@@ -82,3 +82,53 @@ def test_a_name_without_a_value_is_named() -> None:
         Timing("m * lanes")({"m": 2})
 
     assert str(caught.value) == "timing 'm * lanes': nothing is called 'lanes'"
+
+
+def test_a_function_becomes_an_expression() -> None:
+    """Local names are written out; two results are the occupancy and the latency."""
+
+    def cycles(m: int, n: int, lanes: int) -> tuple[float, float]:
+        """A row at a time."""
+        row = n / lanes
+        longer = max(row, 3)
+        return m * longer, m * longer + 2 * (row - 1)
+
+    assert timings(cycles, "here") == (
+        Timing("m * max(n / lanes, 3)"),
+        Timing("m * max(n / lanes, 3) + 2 * (n / lanes - 1)"),
+    )
+
+
+LANES = (1, 2)
+
+
+def test_a_function_of_more_than_expressions_is_refused() -> None:
+    def loop(m: int) -> int:
+        for _ in range(m):
+            pass
+        return m
+
+    def global_name(m: int) -> int:
+        return m + len(LANES)
+
+    def nothing(m: int) -> None:
+        """Only text."""
+
+    def power(m: int) -> int:
+        half = m // 2
+        return half**2
+
+    for function, message in (
+        (loop, "here: 'for _ in range(m):' must be an assignment to a name or the return"),
+        (global_name, "here: 'LANES' must be a parameter or assigned before"),
+        (nothing, "here: must return cycles"),
+        (len, "here: its source must be in a file"),
+        (
+            power,
+            "timing '(m // 2) ** 2': '(m // 2) ** 2' must be integer arithmetic (+ - * / // % min "
+            "max) over axes and attributes of the unit",
+        ),
+    ):
+        with pytest.raises(LanguageError) as caught:
+            timings(function, "here")
+        assert str(caught.value) == message

@@ -193,3 +193,67 @@ def test_a_plugin_file_must_exist(tmp_path: Path) -> None:
         load([tmp_path / "none.py"], installed=False)
 
     assert str(caught.value) == f"plugin '{tmp_path / 'none.py'}': must be a .py file that exists"
+
+
+def package(folder: Path, text: str = DOUBLE) -> Path:
+    """A package that is not installed."""
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(
+        '[project]\nname = "my-isa"\nversion = "1.2"\n'
+        '[project.entry-points.infinisa]\nmine = "my_folder_isa"\n'
+    )
+    (folder / "my_folder_isa.py").write_text(text)
+    return folder
+
+
+def test_a_folder_of_a_package_is_a_plugin_as_it_is_now(tmp_path: Path) -> None:
+    """Its pyproject.toml names it; what was edited since it was loaded counts."""
+    folder = package(tmp_path / "work")
+    first = load([folder], installed=False).instructions["double"]
+    (folder / "my_folder_isa.py").write_text(DOUBLE.replace("Twice", "Two times"))
+    second = load([folder], installed=False).instructions["double"]
+
+    assert first.origin == Origin("mine", "my-isa", "1.2")
+    assert first.item.documentation == "Twice the operand."
+    assert second.item.documentation == "Two times the operand."
+
+
+def test_a_folder_stands_for_what_is_installed_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The installed copy is not loaded beside it."""
+    point = metadata.EntryPoint("mine", "my_folder_isa", "infinisa")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point])
+    folder = package(tmp_path / "work")
+
+    assert load([folder]).instructions["double"].origin == Origin("mine", "my-isa", "1.2")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (None, "must be a folder with a pyproject.toml"),
+        ("[project", "pyproject.toml cannot be read: "),
+        ("[project]\nname = 'x'\n", "pyproject.toml must have [project.entry-points.infinisa]"),
+    ],
+)
+def test_a_folder_must_name_its_plugins(tmp_path: Path, text: str | None, rule: str) -> None:
+    if text is not None:
+        (tmp_path / "pyproject.toml").write_text(text)
+
+    with pytest.raises(PluginError) as caught:
+        load([tmp_path], installed=False)
+
+    assert str(caught.value).startswith(f"plugin {str(tmp_path)!r}: {rule}")
+
+
+def test_a_module_of_a_folder_must_be_in_it(tmp_path: Path) -> None:
+    folder = package(tmp_path / "work")
+    (folder / "my_folder_isa.py").rename(tmp_path / "my_folder_isa.py")
+    file = folder / "pyproject.toml"
+    file.write_text(file.read_text().replace("my_folder_isa", "colorsys"))
+
+    (failure,) = load([folder], installed=False).failures
+
+    assert failure.plugin == "mine"
+    assert f"module 'colorsys' must be in {folder}, not " in failure.message

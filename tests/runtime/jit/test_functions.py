@@ -114,6 +114,17 @@ def test_a_function_of_floats_equals_numpy(name: str, dtype: str, width: int) ->
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["tanh", "erf"])
+def test_what_rounds_to_one_is_one(name: str, width: int) -> None:
+    """GELU multiplies a number of any size by 1 + tanh or 1 + erf of one as large."""
+    x = np.array([9.1, -9.1, 30, -30, 1e30, -1e30, np.inf, -np.inf] * 2, np.float32)
+
+    found = run(functions.FUNCTIONS[name], ["f32"], "f32", [x], width)
+
+    assert found.tolist() == np.sign(x).tolist()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dtype", ["i32", "i64", "bool"])
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - FLOAT_ONLY))
 def test_a_function_of_integers_equals_numpy(name: str, dtype: str, width: int) -> None:

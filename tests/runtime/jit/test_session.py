@@ -198,6 +198,12 @@ def softmax(x: "m n"):
 
 
 @instruction(unit="vector")
+def scaled_softmax(x: "m n", scale=0.7):
+    e = L.exp(x * scale - L.max(x * scale, "n"))
+    return e / L.sum(e, "n")
+
+
+@instruction(unit="vector")
 def layer_norm(x: "m n", g: "n", b: "n", eps=1e-5):
     middle = x - L.mean(x, "n")
     return middle * L.rsqrt(L.mean(middle * middle, "n") + eps) * g + b
@@ -378,3 +384,11 @@ def test_partial_results_accumulate(steps: dict[str, int], fold: str) -> None:
     program = program_of(step, sizes, {a: s for a, s in steps.items() if a in sizes})
 
     check(program, {step.name: step})
+
+
+def test_a_softmax_of_huge_scaled_numbers_is_one_at_their_maximum() -> None:
+    """The product and the subtraction are rounded one after the other, as in NumPy."""
+    program = program_of(scaled_softmax, {"m": 5, "n": 19})
+    x = (np.random.default_rng(0).standard_normal((5, 19)) * 1e30).astype(np.float32)
+
+    check(program, {"scaled_softmax": scaled_softmax}, {"x": x})

@@ -1,0 +1,95 @@
+"""Values: the trace is sound, and every backend computes what the language says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
+from infinisa.isa.dtypes import is_float
+from infinisa.isa.errors import InfinisaError, LanguageError
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Immediate, everything
+
+from .comparison import FEW, cuts, difference
+from .finding import Fault, Note, Subject
+from .sample import KINDS, PRIMES, Sample, lengths_of, result
+
+Array = NDArray[Any]
+
+TYPES = ("f32", "bf16", "f16", "i8")
+"""What operands of a float type are read from memory as."""
+
+
+def tracing(subject: Subject) -> Iterator[Fault | Note]:
+    """Everything that is declared is used, and there is a value at any lengths."""
+    made = subject.instruction
+    if made.opaque:
+        yield Note("opaque: its body is not traced")
+        return
+    used = set(everything(made.outputs))
+    for leaf in (*made.operands, *(state.input for state in made.states)):
+        if leaf not in used:
+            yield Fault(f"operand {leaf.name!r} must be used by a result")
+    for number in made.immediates:
+        if number not in used:
+            yield Fault(f"immediate {number.name!r} must be used by a result")
+    for sizes in (PRIMES, (1,)):
+        sample = Sample(made, lengths_of(made, sizes))
+        try:
+            sample.evaluate(sample.arrays("random"))
+        except LanguageError as error:
+            yield Fault(f"at {sample}: must have a value, but {error}")
+
+
+def backends(subject: Subject) -> Iterator[Fault | Note]:
+    """On random and extreme values of every type, all backends give the language's values."""
+    made = subject.instruction
+    if made.opaque:
+        yield Note("opaque: values that its body takes cannot be made up")
+        return
+    for sample in _samples(made):
+        try:
+            sample.evaluate(sample.arrays("random"))
+        except LanguageError as error:
+            yield Note(f"{sample}: {error}")
+            continue
+        yield from _backends(subject, sample)
+
+
+def _samples(made: Instruction) -> Iterator[Sample]:
+    """Prime lengths in every type; one position of everything, with other immediates."""
+    floats = [operand.name for operand in made.operands if is_float(operand.dtype)]
+    lengths = lengths_of(made, PRIMES)
+    for kind in TYPES if floats else TYPES[:1]:
+        yield Sample(made, lengths, dict.fromkeys(floats, kind))
+    yield Sample(made, lengths_of(made, (1,)), {}, {i.name: other(i) for i in made.immediates})
+
+
+def other(immediate: Immediate) -> float | int:
+    """A number near its default, but not that: of the same sign, so as sensible."""
+    default = immediate.default
+    return default + 1 if isinstance(default, int) else default * 1.5 or 0.5
+
+
+def _backends(subject: Subject, sample: Sample) -> Iterator[Fault | Note]:
+    for name, entry in subject.registry.backends.items():
+        where = f"backend {name!r} at {sample}"
+        try:
+            run = entry.item(sample.program, subject.library, 1)
+            for kind in KINDS:
+                arrays = sample.arrays(kind)
+                outputs = run(arrays, {}).outputs
+                found = [outputs[result(k)] for k in range(len(sample.results))]
+                if fault := _unlike(sample, arrays, found):
+                    yield Fault(f"{where}, {kind} values: {fault}")
+                    break
+        except InfinisaError as error:
+            yield Fault(f"{where}: must run, but {error}")
+
+
+def _unlike(sample: Sample, arrays: dict[str, Array], found: list[Array]) -> str | None:
+    wanted = sample.evaluate(arrays)
+    few = FEW if cuts(sample.instruction.outputs) else 0.0
+    return difference(found, wanted, sample.exact(arrays), few)
