@@ -12,6 +12,7 @@ from infinisa.compiler.coverage import Coverage
 from infinisa.compiler.graph import Model
 from infinisa.compiler.match import Finder, Match
 from infinisa.compiler.surroundings import Surroundings
+from infinisa.isa.errors import CompileError
 from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
@@ -60,10 +61,14 @@ class _Listening:
 
 
 def found_in(
-    model: Model, machine: Machine, library: Library, finder: MakeFinder | None = None
+    model: Model,
+    machine: Machine,
+    library: Library,
+    finder: MakeFinder | None = None,
+    whole: bool = True,
 ) -> Found:
     """What a finder (None: the compiler's own) finds in the graphs of a model; CompileError if
-    something is not covered."""
+    something is not covered although the `whole` must be."""
     found = Found()
     make = finder or own_finder()
 
@@ -71,8 +76,13 @@ def found_in(
         return _Listening(make(known, around), found.matches)
 
     for graph in model.graphs:
-        _, coverage = cover_and_report(model, graph, machine, library, finder=listening)
-        found.coverage.instructions.update(coverage.instructions)
+        try:
+            _, coverage = cover_and_report(model, graph, machine, library, finder=listening)
+        except CompileError:
+            if whole:
+                raise
+        else:
+            found.coverage.instructions.update(coverage.instructions)
     return found
 
 

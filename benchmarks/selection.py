@@ -147,9 +147,9 @@ def model_row(
     model = transformer(architecture, layers, SEED + number)
     wanted = expected(architecture, layers)
     seconds, found = timed(lambda: found_in(model, machine(), library()))
-    plain = found_in(model, machine(), library(), Structural)
+    plain = found_in(model, machine(), library(), Structural, whole=False)
     taken = {name: min(found.taken(name), count) for name, count in wanted.items()}
-    same = {name: min(plain.taken(name), count) for name, count in wanted.items()}
+    same = {name: min(plain.offered(name), count) for name, count in wanted.items()}
     offered = {name: min(found.offered(name), count) for name, count in wanted.items()}
     for key, counts in zip(total, (wanted, taken, offered, same), strict=True):
         total[key].update(counts)
@@ -227,7 +227,7 @@ def tried(what: str, cones: Sequence[tuple[Node, Instruction]], equal: int) -> R
     taken = judged = wrong = undefined = 0
     for root, resembled in cones:
         known = {**everything(), resembled.name: resembled}
-        found = found_in(model_of(root, SPECIMEN_SIZES), machine(), known)
+        found = found_in(model_of(root, SPECIMEN_SIZES), machine(), known, whole=False)
         verdict = held(found, Audit(SPECIMEN_SIZES))
         taken += found.offered(resembled.name) > 0
         judged += len(found.matches)

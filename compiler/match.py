@@ -335,10 +335,10 @@ class Meaning:
                 if number not in found and set(other.axes) == set(node.axes):
                     probes = list(question.probes(False))[:3]
                     part.lengths.update(question.lengths)
+                    points = [question.value(probe)[0] for probe in probes]
                     if all(
-                        distance(part.asked(node, arrays), part.asked(other, arrays, immediates))
-                        == 0
-                        for arrays in (question.value(probe)[0] for probe in probes)
+                        distance(part.evaluated(p), part.asked(other, p, [immediates])[0]) == 0
+                        for p in points
                     ):
                         found[number] = node
                         break

@@ -55,6 +55,9 @@ MOST_POSITIONS = 512
 LARGEST = 1e9
 """Numbers as large stand for infinity."""
 
+MOST_TRIED = 1024
+"""How many combinations of numbers are tried for the immediates of an instruction."""
+
 NEAR = 0.05
 """Computations this close are near misses."""
 
@@ -198,32 +201,39 @@ class Question:
         return self.points[probe]
 
     def evaluated(self, arrays: Mapping[str, Array]) -> Array:
-        return self.asked(self.local.root, arrays)
+        return self.asked(self.local.root, arrays)[0]
 
     def asked(
-        self, root: Node, arrays: Mapping[str, Array], immediates: Mapping[str, float] | None = None
-    ) -> Array:
-        """A computation over the same inputs, its result with the axes of this one's."""
-        written, numbers = widened(root)
+        self,
+        root: Node,
+        arrays: Mapping[str, Array],
+        immediates: Sequence[Mapping[str, float]] = ({},),
+    ) -> list[Array]:
+        """A computation over the same inputs, with each of some numbers for its immediates; the
+        results have the axes of this one's."""
+        written, numbers = widened(root, len(immediates) > 1)
         ranges = {axis: Range(0, length) for axis, length in self.lengths.items()}
+        ranges[TRY] = Range(0, len(immediates))
         values = dict(arrays)
         for number, leaf in numbers:
-            values[leaf.name] = np.asarray(self._number(number, immediates or {}))
+            found = self._number(number, immediates)
+            values[leaf.name] = np.asarray(found if leaf.axes else found[0])
         (value,) = evaluate([written], values, ranges=ranges)
-        if root.axes == self.local.root.axes:
-            return value
-        return value.transpose([root.axes.index(axis) for axis in self.local.root.axes])
+        axes = [written.axes.index(axis) for axis in self.local.root.axes]
+        if TRY not in written.axes:
+            return [value.transpose(axes)] * len(immediates)
+        return list(value.transpose([written.axes.index(TRY), *axes]))
 
-    def _number(self, node: Node, immediates: Mapping[str, float]) -> float:
+    def _number(self, node: Node, immediates: Sequence[Mapping[str, float]]) -> list[float]:
         match node:
             case Constant(value):
-                return value
+                return [value]
             case Immediate(name, default):
-                return immediates.get(name, default)
+                return [each.get(name, default) for each in immediates]
             case Size(axis):
                 if axis not in self.lengths:
                     raise LanguageError(f"axis {axis!r} has no extent")
-                return self.lengths[axis]
+                return [self.lengths[axis]]
         raise AssertionError(node)
 
     def arrays(self, probe: Probe) -> dict[str, Array]:
@@ -257,9 +267,14 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
     return values
 
 
+TRY = "try"
+"""The axis of the numbers that are tried for immediates."""
+
+
 @lru_cache(maxsize=4096)
-def widened(root: Node) -> tuple[Node, tuple[tuple[Node, Input], ...]]:
-    """A computation with its numbers and lengths as inputs, so that they are f64 too; and those."""
+def widened(root: Node, several: bool) -> tuple[Node, tuple[tuple[Node, Input], ...]]:
+    """A computation with its numbers and lengths as inputs, so that they are f64 too; and those.
+    If several numbers are tried for its immediates, these have an axis of their own."""
     numbers = [
         node
         for node in walk([root])
@@ -267,7 +282,8 @@ def widened(root: Node) -> tuple[Node, tuple[tuple[Node, Input], ...]]:
         or (isinstance(node, Constant | Immediate) and is_float(node.dtype))
     ]
     known: dict[Node, Node] = {
-        node: Input(f"number {n}", (), "f64") for n, node in enumerate(numbers)
+        node: Input(f"number {n}", (TRY,) if several and isinstance(node, Immediate) else (), "f64")
+        for n, node in enumerate(numbers)
     }
     (written,) = substitute([root], known)
     return written, tuple((node, leaf) for node, leaf in known.items() if isinstance(leaf, Input))
@@ -425,26 +441,24 @@ def same(
     used = [node for node in immediates if node in set(walk([other]))]
     corners = cornered(question.local.root) or cornered(other)
     candidates = list(_candidates(used, question.constants))
-    points, nearest = 0, math.inf
+    points = 0
     try:
         for probe in question.probes(corners):
             arrays, value = question.value(probe)
             if probe.seed <= ORDINARY and np.isnan(value).mean() > 0.75:
                 return None, math.inf  # it hardly ever has a value: nothing can be said
-            left, apart = [], math.inf
-            for numbers in candidates:
-                finite = math.isfinite(probe.mask)
-                found = distance(value, question.asked(other, arrays, numbers), finite)
-                apart = min(apart, found)
-                if not found:
-                    left.append(numbers)
+            finite = math.isfinite(probe.mask)
+            results = question.asked(other, arrays, candidates)
+            gaps = [distance(value, result, finite) for result in results]
+            left = [n for n, gap in zip(candidates, gaps, strict=True) if not gap]
             if not left:
+                apart = min(gaps)
                 return None, apart if not points else max(apart, 1e-12)
-            candidates, nearest = left, 0.0
+            candidates = left
             points += value.size
     except (LanguageError, TypeError):
         return None, math.inf  # over these axes or types it means nothing
-    return Answer(candidates[0], points), nearest
+    return Answer(candidates[0], points), 0.0
 
 
 def _with_literals(question: Question, other: Node) -> Question:
@@ -475,5 +489,5 @@ def _candidates(
         whole = isinstance(node.default, int)
         each = dict.fromkeys([node.default, *made, 1.0, 0.0])
         choices.append([round(v) if whole else v for v in each if not whole or v == round(v)])
-    for values in itertools.islice(itertools.product(*choices), 4096):
+    for values in itertools.islice(itertools.product(*choices), MOST_TRIED):
         yield {node.name: value for node, value in zip(immediates, values, strict=True)}
