@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, TypeAlias
 
 from infinisa.isa.dtypes import is_float
@@ -30,8 +31,6 @@ from infinisa.isa.language import (
 )
 
 from .canonical import is_number
-
-Alike: TypeAlias = Callable[[Axis, Axis], bool]
 
 Occurrence: TypeAlias = tuple[int, Axis, bool]
 """An axis of a node; True: one that an operation ends there."""
@@ -74,12 +73,39 @@ class Local:
     nodes: Mapping[Node, Node]
 
 
+Carry: TypeAlias = Callable[[Node], Mapping[Axis, "Axis | None"]]
+"""What axes of a node's operands are in the node, where that is another name; None: ended there."""
+
+
+def carried(node: Node, alike: Callable[[Axis, Axis], bool]) -> dict[Axis, Axis | None]:
+    """See `Carry`; `alike` tells whether two axes have the same positions, so that a view which
+    names one as the other does nothing."""
+    match node:
+        case Reduce(_, _, over) | Dot(_, _, over):
+            return dict.fromkeys(over)
+        case Gather(_, _, axis):
+            return {axis: None}
+        case View(x, index, _):
+            kept = [axis for axis in x.axes if axis not in dict(index)]
+            names = Counter([*kept, *(i.plain for _, i in index)])
+            return {
+                axis: i.plain if i.plain and names[i.plain] == 1 and alike(axis, i.plain) else None
+                for axis, i in index
+            }
+    return {}
+
+
+def carried_anywhere(node: Node) -> dict[Axis, Axis | None]:
+    """As in an instruction, whose axes may be any: a renaming does nothing."""
+    return carried(node, lambda a, b: True)
+
+
 def localised(
     root: Node,
     leaves: Sequence[Node],
     inner: Sequence[Node],
     groups: Mapping[Node, Node] | None = None,
-    alike: Alike = lambda a, b: True,
+    carry: Carry = carried_anywhere,
     split: bool = True,
 ) -> Local | None:
     """A computation under names of its own; None if a value would have one axis twice.
@@ -87,38 +113,46 @@ def localised(
     leaves  what it is computed from
     inner   the nodes above the leaves, operands first; the last is the root
     groups  what stands for some of these
-    alike   whether two axes have the same positions, so that a renaming does nothing
+    carry   what becomes of an operand's axes
     split   whether one name may be several axes; if not, it is one wherever it occurs
     """
-    localiser = _Localiser(leaves, inner, groups or {}, alike)
-    if not split:
-        localiser.join_names()
-    return localiser.local(root)
+    outline = Outline(root, leaves, inner, groups or {}, carry, split)
+    return outline.local() if outline.sound else None
 
 
-class _Localiser:
+class Outline:
+    """The axes of a computation and their roles, before it is written under its own names.
+
+    sound  whether no value would have one axis twice
+    """
+
     def __init__(
         self,
+        root: Node,
         leaves: Sequence[Node],
         inner: Sequence[Node],
         groups: Mapping[Node, Node],
-        alike: Alike,
+        carry: Carry,
+        split: bool = True,
     ) -> None:
-        self.leaves, self.inner, self.groups, self.alike = leaves, inner, groups, alike
+        self.root, self.leaves, self.inner = root, leaves, inner
+        self.groups, self.carry = groups, carry
         self.number = {node: n for n, node in enumerate((*leaves, *inner))}
-        self.parent: dict[Occurrence, Occurrence] = {}
+        self.ids: dict[Occurrence, int] = {}
+        self.parent: list[int] = []
         self.ended: list[Occurrence] = []
         self.indexed: list[Occurrence] = []
-        self.names: dict[Occurrence, Axis] = {}
-        self.outside: dict[Axis, Axis] = {}
-
-    def local(self, root: Node) -> Local | None:
-        for node in self.inner:
+        self.names: dict[int, Axis] = {}
+        self.axes: dict[Axis, Axis] = {}
+        if not split:
+            self._join_names()
+        for node in inner:
             self._relate(node)
-        if not self._name():
-            return None
-        for axis in root.axes:
-            self.outside[self._axis(self.number[root], axis)] = axis
+        self.sound = self._name()
+        if self.sound:
+            self.axes.update(zip(self._axes(root), root.axes, strict=True))
+
+    def local(self) -> Local:
         made: dict[Node, Node] = {}
         inputs = []
         for n, leaf in enumerate(self.leaves):
@@ -127,26 +161,42 @@ class _Localiser:
             made[leaf] = inputs[-1]
         for node in self.inner:
             made[node] = self._made(node, made)
-        roles = self._roles(root, inputs)
-        return Local(made[root], tuple(inputs), self.outside, roles, made)
+        return Local(made[self.root], tuple(inputs), self.axes, self.roles, made)
+
+    @cached_property
+    def roles(self) -> dict[Axis, Role]:
+        """What each axis does."""
+        masks = dict.fromkeys(self.axes, 0)
+        for n, leaf in enumerate(self.leaves):
+            for axis in self._axes(leaf):
+                masks[axis] |= 1 << n
+        out = set(self._axes(self.root))
+        ended = {self.names[self._find(at)] for at in self.ended}
+        indexed = {self.names[self._find(at)] for at in self.indexed}
+        return {a: Role(masks[a], a in out, a in ended, a in indexed) for a in self.axes}
 
     # -- which occurrences are one axis
 
-    def _find(self, at: Occurrence) -> Occurrence:
-        while (above := self.parent.get(at, at)) != at:
-            at = above
-        return at
+    def _find(self, at: Occurrence) -> int:
+        parent = self.parent
+        n = self.ids.get(at)
+        if n is None:
+            n = self.ids[at] = len(parent)
+            parent.append(n)
+        while parent[n] != n:
+            parent[n] = n = parent[parent[n]]
+        return n
 
     def _join(self, a: Occurrence, b: Occurrence) -> None:
-        a, b = self._find(a), self._find(b)
-        if a != b:
-            self.parent[max(a, b)] = min(a, b)
+        one, other = self._find(a), self._find(b)
+        if one != other:
+            self.parent[max(one, other)] = min(one, other)
 
-    def join_names(self) -> None:
+    def _join_names(self) -> None:
         """Take all axes of one name for one."""
         first: dict[Axis, Occurrence] = {}
         for node, n in self.number.items():
-            ended = [a for a, to in self._carried(node).items() if to is None]
+            ended = [a for a, to in self.carry(node).items() if to is None]
             for at in [*((n, a, False) for a in node.axes), *((n, a, True) for a in ended)]:
                 self._join(first.setdefault(at[1], at), at)
 
@@ -164,7 +214,7 @@ class _Localiser:
     def _relate(self, node: Node) -> None:
         """Join each axis of an operand with what the node carries it to."""
         mine = self.number[node]
-        carried = self._carried(node)
+        carried = self.carry(node)
         for child in self._below(node):
             theirs = self.number[child]
             for axis in child.axes:
@@ -184,40 +234,19 @@ class _Localiser:
             over = (node.axis,) if isinstance(node, Gather) else node.over
             self.indexed += [(mine, axis, True) for axis in over]
 
-    def _carried(self, node: Node) -> dict[Axis, Axis | None]:
-        """What axes of a node's operands are in the node, where that is another name; None: an
-        operation ends them."""
-        match node:
-            case Reduce(_, _, over) | Dot(_, _, over):
-                return dict.fromkeys(over)
-            case Gather(_, _, axis):
-                return {axis: None}
-            case View(x, index, _):
-                kept = [axis for axis in x.axes if axis not in dict(index)]
-                names = Counter([*kept, *(i.plain for _, i in index)])
-                return {
-                    axis: i.plain
-                    if i.plain and names[i.plain] == 1 and self.alike(axis, i.plain)
-                    else None
-                    for axis, i in index
-                }
-        return {}
-
     def _name(self) -> bool:
         """Name the axes in the order in which they occur; False if a node has one twice."""
         for node, n in self.number.items():
-            found = [self._find((n, axis, False)) for axis in node.axes]
-            if len(set(found)) < len(found):
+            found = [(self._find((n, axis, False)), axis) for axis in node.axes]
+            if len({at for at, _ in found}) < len(found):
                 return False
-            inside = n >= len(self.leaves)
-            ended = [(n, a, True) for a, to in self._carried(node).items() if inside and to is None]
-            for at, axis in [
-                *zip(found, node.axes, strict=True),
-                *((self._find(e), e[1]) for e in ended),
-            ]:
+            if n >= len(self.leaves):
+                ended = (a for a, to in self.carry(node).items() if to is None)
+                found += [(self._find((n, a, True)), a) for a in ended]
+            for at, axis in found:
                 if at not in self.names:
                     self.names[at] = name = f"a{len(self.names)}"
-                    self.outside[name] = axis
+                    self.axes[name] = axis
         return True
 
     def _axis(self, n: int, axis: Axis, ended: bool = False) -> Axis:
@@ -259,7 +288,7 @@ class _Localiser:
 
     def _view(self, node: View, n: int, child: Node) -> Node:
         """A view without its renamings."""
-        carried = self._carried(node)
+        carried = self.carry(node)
         index = tuple(
             (
                 self._axis(n, axis, ended=True),
@@ -275,24 +304,8 @@ class _Localiser:
         sizes = {n.axis for n in walk([node]) if isinstance(n, Size)}
         if not sizes:
             return node
-        inside = {outer: (axis,) for axis, outer in reversed([*self.outside.items()])}
+        inside = {outer: (axis,) for axis, outer in reversed([*self.axes.items()])}
         return refine([node], {axis: inside[axis] for axis in sizes if axis in inside})[0]
-
-    # -- roles
-
-    def _roles(self, root: Node, inputs: Sequence[Input]) -> dict[Axis, Role]:
-        out = set(self._axes(root))
-        ended = {self.names[self._find(at)] for at in self.ended}
-        indexed = {self.names[self._find(at)] for at in self.indexed}
-        return {
-            axis: Role(
-                sum(1 << n for n, leaf in enumerate(inputs) if axis in leaf.axes),
-                axis in out,
-                axis in ended,
-                axis in indexed,
-            )
-            for axis in self.outside
-        }
 
 
 def leaves_first(root: Node, leaves: Sequence[Node]) -> Iterator[Node]:

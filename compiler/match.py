@@ -37,10 +37,18 @@ from infinisa.isa.language import (
 from .bind import Binding, bindings, may_bind
 from .canonical import canonical
 from .cones import BOUNDARIES, Cone, Cones, seen_through
-from .local import Local, localised
+from .local import Local, Outline
 from .normal import proved, with_numbers_of
 from .oracle import NEAR, Answer, Question, distance, same
-from .pattern import EXPONENTIAL, LOGARITHM, Pattern, feature, patterns, told_apart
+from .pattern import (
+    EXPONENTIAL,
+    LOGARITHM,
+    Pattern,
+    feature,
+    features_of,
+    patterns,
+    told_apart,
+)
 from .precision import replacement_error
 from .repeats import Repeats, graph_nodes
 from .surroundings import Surroundings
@@ -221,9 +229,12 @@ class Meaning:
             yield Cone(root, tuple(given), (root,), {root: written}, ()), dict(given)
 
     def matches(self, cone: Cone) -> Iterator[Match]:
-        local = localised(cone.root, cone.leaves, cone.inner, cone.groups, self.around.alike)
-        if local is None:
+        outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, self.around.carry)
+        shape = len(cone.leaves), told_apart(features_of(cone.inner))
+        likely = self.knowledge.by_shape.get(shape, ()) if outline.sound else ()
+        if not any(may_bind(outline.roles, pattern.local.roles) for pattern in likely):
             return
+        local = outline.local()
         exposed = tuple(local.nodes[node] for node in cone.exposed)
         sizes = {axis: self.around.sizes[outer] for axis, outer in local.axes.items()}
         types = tuple(leaf.dtype for leaf in cone.leaves)
@@ -242,11 +253,8 @@ class Meaning:
     def hits(
         self, question: Question, types: tuple[str, ...], cone: Cone, exposed: tuple[Node, ...]
     ) -> Iterator[Hit]:
-        features = 0
-        for node in cone.inner:
-            features |= feature(node)
         local = question.local
-        shape = len(cone.leaves), told_apart(features)
+        shape = len(cone.leaves), told_apart(features_of(cone.inner))
         for pattern in self.knowledge.by_shape.get(shape, ()):
             if not may_bind(local.roles, pattern.local.roles):
                 continue

@@ -77,6 +77,14 @@ def bit(name: str) -> int:
     return _BITS[name]
 
 
+def features_of(nodes: Iterable[Node]) -> int:
+    """The kinds of some nodes, a bit each."""
+    found = 0
+    for node in nodes:
+        found |= feature(node)
+    return found
+
+
 EXPONENTIAL, LOGARITHM = bit("exponential"), bit("log")
 
 
@@ -187,10 +195,7 @@ def _pattern(
         if n != number and output in local.nodes
     }
     mine = [node for node in walk([local.root]) if node.children or isinstance(node, Position)]
-    features = 0
-    for node in mine:
-        features |= feature(node)
-    features = told_apart(features)
+    features = told_apart(features_of(mine))
     return Pattern(
         instruction, number, operands, neutral, again, local, others, features, len(mine)
     )

@@ -19,6 +19,8 @@ from infinisa.isa.language import (
 )
 from infinisa.isa.program import Count, Extent
 
+from .local import carried
+
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
@@ -55,6 +57,16 @@ class Surroundings:
         """Whether two axes have the same positions."""
         one, other = self.extents[a], self.extents[b]
         return replace(one, axis=b) == other
+
+    def carry(self, node: Node) -> Mapping[Axis, Axis | None]:
+        """What becomes of the axes of a node's operands in it."""
+        if node not in self._carried:
+            self._carried[node] = carried(node, self.alike)
+        return self._carried[node]
+
+    @cached_property
+    def _carried(self) -> dict[Node, Mapping[Axis, Axis | None]]:
+        return {}
 
     def fixed(self, axis: Axis) -> bool:
         """Whether an axis counts from 0 to a known number."""
