@@ -193,6 +193,7 @@ class Selection:
     users: Container[Node]
     best: dict[Node, Choice] = field(default_factory=dict)
     options_of: dict[Node, list[Choice]] = field(default_factory=dict)
+    known: dict[Match, float] = field(default_factory=dict)
 
     def settle(self, roots: Sequence[Node]) -> None:
         """Find the best choice for these and for whatever they may need."""
@@ -235,8 +236,15 @@ class Selection:
         if isinstance(node, Input | Scan | Update) or is_number(node):
             return found
         matches = [match for match in self.finder(node) if self.choosing.fits(match)]
-        made = [Choice(match, match.leaves, self.choosing.cycles(match)) for match in matches]
+        made = [Choice(match, match.leaves, self.cycles(match)) for match in matches]
         return [*found, *self.worthwhile(made)]
+
+    def cycles(self, match: Match) -> float:
+        """What a match costs; one that repeats another costs the same."""
+        first = match.like or match
+        if first not in self.known:
+            self.known[first] = self.choosing.cycles(first)
+        return self.known[first]
 
     def worthwhile(self, options: Sequence[Choice]) -> list[Choice]:
         """The options without those that another is surely better than: it needs no more and costs

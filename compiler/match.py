@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 from infinisa.isa.dtypes import is_float, promote
@@ -50,7 +50,7 @@ from .pattern import (
     told_apart,
 )
 from .precision import replacement_error
-from .repeats import Repeats, graph_nodes
+from .repeats import Repeats, Twins, graph_nodes
 from .surroundings import Surroundings
 
 PROVED = "proved"
@@ -67,9 +67,9 @@ class Match:
     loops       axes of the graph outside the instruction
     immediates  its numbers
     inner       the nodes it computes
-    meaning     the instance: over the graph's axes
     stamp       "proved", or "tested(n)": equal at n points
     error       the largest relative error that it adds, in the operands' types
+    like        the match of an earlier layer that this one repeats
     """
 
     instruction: Instruction
@@ -79,9 +79,16 @@ class Match:
     loops: tuple[Axis, ...]
     immediates: Mapping[str, float | int]
     inner: frozenset[Node]
-    meaning: Instruction = field(repr=False)
     stamp: str = ""
     error: float = 0.0
+    like: Match | None = field(default=None, repr=False)
+
+    @cached_property
+    def meaning(self) -> Instruction:
+        """The instance: over the graph's axes."""
+        operands = zip(self.instruction.operands, self.leaves, strict=True)
+        given = [Input(operand.name, leaf.axes, leaf.dtype) for operand, leaf in operands]
+        return instance(self.instruction, self.binding, given, self.immediates)
 
     def __str__(self) -> str:
         leaves = ", ".join(
@@ -179,22 +186,8 @@ class Meaning:
             for each in (*match.inner, *match.leaves)
             for node in graph_nodes(each, self.around)
         }
-        known = self.repeats.mapping(first, root, needed)
-        if known is None:
-            return None
-
-        def moved(node: Node) -> Node:
-            return self.repeats.moved(node, known)
-
-        return [
-            replace(
-                match,
-                roots=tuple(None if each is None else moved(each) for each in match.roots),
-                leaves=tuple(moved(leaf) for leaf in match.leaves),
-                inner=frozenset(moved(node) for node in match.inner),
-            )
-            for match in matches
-        ]
+        twins = self.repeats.twins(first, root, needed)
+        return None if twins is None else [moved(match, twins) for match in matches]
 
     def search(self, root: Node) -> Iterator[Match]:
         if isinstance(root, BOUNDARIES) or seen_through(root) is not root:
@@ -211,7 +204,7 @@ class Meaning:
                 key = (match.instruction, leaves, *match.immediates.values())
                 if key not in seen:
                     seen.add(key)
-                    yield replace(match, leaves=leaves)
+                    yield replace(match, leaves=leaves) if known else match
 
     def apart(self, root: Node) -> Iterator[tuple[Cone, dict[Node, Node]]]:
         """A single operation that reads a number as an operand, or one value as two, with what
@@ -380,27 +373,42 @@ class Meaning:
             leaves[number] = Constant(value)
         for number, first in pattern.again.items():
             leaves[number] = leaves[first]
-        given = [
-            Input(operand.name, leaf.axes, leaf.dtype)
-            for operand, leaf in zip(instruction.operands, leaves, strict=True)
-        ]
         numbers = {i.name: i.default for i in instruction.immediates} | dict(hit.immediates)
-        try:
-            meaning = instance(instruction, axes, given, numbers)
-        except LanguageError:
-            return None
-        output = meaning.outputs[pattern.output]
-        if set(output.axes) != set(cone.root.axes) or not _same_type(output, cone.root):
-            return None
         here = {made: node for node, made in local.nodes.items() if node in cone.exposed}
         roots = [
             cone.root if n == pattern.output else here.get(hit.others.get(n, Constant(0)))
             for n in range(len(instruction.outputs))
         ]
-        return Match(
+        match = Match(
             instruction, tuple(roots), tuple(leaves), axes, loops, numbers,
-            frozenset(cone.inner), meaning, hit.stamp, hit.error,
+            frozenset(cone.inner), hit.stamp, hit.error,
         )  # fmt: skip
+        try:
+            output = match.meaning.outputs[pattern.output]
+        except LanguageError:
+            return None  # it cannot be said of these axes
+        fits = set(output.axes) == set(cone.root.axes) and _same_type(output, cone.root)
+        return match if fits else None
+
+
+def moved(match: Match, twins: Twins) -> Match:
+    """A match for the value that repeats the one it was found for."""
+
+    def axes(some: Iterable[Axis]) -> tuple[Axis, ...]:
+        return tuple(twins.axes[axis] for axis in some)
+
+    return Match(
+        match.instruction,
+        tuple(None if root is None else twins.node(root) for root in match.roots),
+        tuple(twins.node(leaf) for leaf in match.leaves),
+        {ours: axes(theirs) for ours, theirs in match.binding.items()},
+        axes(match.loops),
+        match.immediates,
+        frozenset(twins.node(node) for node in match.inner),
+        match.stamp,
+        match.error,
+        match.like or match,
+    )
 
 
 def renamed(node: Node, names: tuple[Axis, ...]) -> Node:

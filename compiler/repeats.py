@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from infinisa.isa.language import Input, Node
+from infinisa.isa.language import (
+    Affine,
+    Axis,
+    Cast,
+    Constant,
+    Dot,
+    Gather,
+    Input,
+    Map,
+    Node,
+    Position,
+    Reduce,
+    Stack,
+    View,
+)
 
 from .canonical import label
 from .surroundings import Surroundings
@@ -18,8 +33,29 @@ MOST_NODES = 96
 """How many nodes of two values are compared at most."""
 
 
+@dataclass(frozen=True)
+class Twins:
+    """The nodes and the axes of one value, and those in the same places of another."""
+
+    nodes: dict[Node, Node]
+    axes: dict[Axis, Axis]
+
+    def node(self, node: Node) -> Node:
+        """The other value's node; a part of a sum grouped anew and a renaming are built anew."""
+        if node in self.nodes:
+            return self.nodes[node]
+        made = node.rebuild([self.node(child) for child in node.children])
+        if isinstance(made, View):
+            index = tuple((self.axes[axis], self._index(i)) for axis, i in made.index)
+            return View(made.x, index, made.fill)
+        return made
+
+    def _index(self, index: Affine) -> Affine:
+        return replace(index, terms=tuple((self.axes[axis], s) for axis, s in index.terms))
+
+
 class Repeats:
-    """The values of one graph in classes: alike as far down as `DEPTH`, names of tensors apart."""
+    """The values of one graph in classes: alike past `DEPTH`, names of tensors and axes apart."""
 
     def __init__(self, around: Surroundings) -> None:
         self.around = around
@@ -27,14 +63,50 @@ class Repeats:
 
     @cached_property
     def labels(self) -> dict[Node, int]:
-        """Nodes that are equal but for what they are computed from have one number."""
+        """Nodes that do the same to what they are computed from have one number."""
         numbers: dict[Hashable, int] = {}
-        found = {}
-        for node, users in self.around.users.items():
-            what = "" if isinstance(node, Input) else label(node)
-            key = what, node.axes, node.dtype, len(users), node in self.around.free
-            found[node] = numbers.setdefault(key, len(numbers))
-        return found
+        return {
+            node: numbers.setdefault(
+                (self._alone(node), len(users), node in self.around.free), len(numbers)
+            )
+            for node, users in self.around.users.items()
+        }
+
+    def _alone(self, node: Node) -> Hashable:
+        """What a node is but for its children and for the names of axes."""
+        number: dict[Axis, int] = {}
+
+        def at(axis: Axis) -> int:
+            return number.setdefault(axis, len(number))
+
+        below = tuple(tuple(map(at, child.axes)) for child in node.children)
+        own = tuple(map(at, node.axes))
+        what: Hashable = ""
+        match node:
+            case Constant():
+                what = str(node)
+            case Map(function, _):
+                what = function
+            case Reduce(function, _, over):
+                what = function, tuple(map(at, over))
+            case Dot(_, _, over):
+                what = tuple(map(at, over))
+            case Cast(_, to):
+                what = to
+            case Gather(_, _, axis) | Stack(_, axis) | Position(axis):
+                what = at(axis)
+            case View(_, index, fill):
+                what = str(fill), tuple(
+                    (
+                        at(axis), tuple((at(a), s) for a, s in i.terms), i.offset, i.divide,
+                        i.modulo,
+                    )
+                    for axis, i in index
+                )  # fmt: skip
+            case _ if not isinstance(node, Input):
+                what = label(node), node.axes
+        extents = tuple(self.around.positions(axis) for axis in number)
+        return type(node), what, below, own, node.dtype, extents
 
     @cached_property
     def classes(self) -> dict[Node, int]:
@@ -56,39 +128,39 @@ class Repeats:
         first = self.first.setdefault(self.classes[root], root)
         return None if first is root else first
 
-    def mapping(self, old: Node, new: Node, needed: Iterable[Node]) -> dict[Node, Node] | None:
+    def twins(self, old: Node, new: Node, needed: Iterable[Node]) -> Twins | None:
         """For some nodes under a value those in the same places under another; None if the two are
         not alike so far."""
         left = {node for node in needed if node in self.labels}
         known, back = {old: new}, {new: old}
+        axes: dict[Axis, Axis] = {}
         waiting = [(old, new)]
         left.discard(old)
         for a, b in waiting:
+            for x, y in zip(a.axes, b.axes, strict=True):
+                if axes.setdefault(x, y) != y:
+                    return None
             if not left:
-                return known
+                continue
             if len(known) > MOST_NODES:
                 return None
-            for x, y in zip(a.children, b.children, strict=True):
-                if x in known or y in back:
-                    if known.get(x) is not y:
+            for x_, y_ in zip(a.children, b.children, strict=True):
+                if x_ in known or y_ in back:
+                    if known.get(x_) is not y_:
                         return None
                     continue
-                if self.labels[x] != self.labels[y]:
+                if self.labels[x_] != self.labels[y_]:
                     return None
-                known[x], back[y] = y, x
-                left.discard(x)
-                waiting.append((x, y))
-        return known if not left else None
-
-    def moved(self, node: Node, known: dict[Node, Node]) -> Node:
-        """A node, or a part of a sum grouped anew, in the other place."""
-        if node in known:
-            return known[node]
-        return node.rebuild([self.moved(child, known) for child in node.children])
+                known[x_], back[y_] = y_, x_
+                left.discard(x_)
+                waiting.append((x_, y_))
+        if left or len(set(axes.values())) < len(axes):
+            return None
+        return Twins(known, axes)
 
 
 def graph_nodes(node: Node, around: Surroundings) -> Iterable[Node]:
-    """A node of the graph, or those that part of a sum grouped anew consists of."""
+    """A node of the graph, or those that something made for a match consists of."""
     if node in around.users or not node.children:
         yield node
     else:

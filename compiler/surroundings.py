@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from infinisa.isa.language import (
@@ -55,8 +55,12 @@ class Surroundings:
 
     def alike(self, a: Axis, b: Axis) -> bool:
         """Whether two axes have the same positions."""
-        one, other = self.extents[a], self.extents[b]
-        return replace(one, axis=b) == other
+        return self.positions(a) == self.positions(b)
+
+    def positions(self, axis: Axis) -> tuple[Count, Count, int]:
+        """The start, the length and the most positions of an axis."""
+        extent = self.extents[axis]
+        return extent.start, extent.length, extent.most
 
     def carry(self, node: Node) -> Mapping[Axis, Axis | None]:
         """What becomes of the axes of a node's operands in it."""
