@@ -180,13 +180,11 @@ class Meaning:
         if first is None or first not in self.found:
             return None
         matches = self.found[first]
-        needed = {
-            node
-            for match in matches
-            for each in (*match.inner, *match.leaves)
-            for node in graph_nodes(each, self.around)
-        }
-        twins = self.repeats.twins(first, root, needed)
+        inner, leaves = (
+            {n for match in matches for each in some(match) for n in graph_nodes(each, self.around)}
+            for some in (lambda match: match.inner, lambda match: match.leaves)
+        )
+        twins = self.repeats.twins(first, root, inner, leaves)
         return None if twins is None else [moved(match, twins) for match in matches]
 
     def search(self, root: Node) -> Iterator[Match]:

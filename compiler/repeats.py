@@ -22,15 +22,12 @@ from infinisa.isa.language import (
     View,
 )
 
-from .canonical import label
+from .canonical import is_number, label
 from .surroundings import Surroundings
 
 DEPTH = 3
 """How far down two values must be alike to be tried as repeats: past how many values that have
 several users, which most cones do not go through."""
-
-MOST_NODES = 96
-"""How many nodes of two values are compared at most."""
 
 
 @dataclass(frozen=True)
@@ -128,35 +125,49 @@ class Repeats:
         first = self.first.setdefault(self.classes[root], root)
         return None if first is root else first
 
-    def twins(self, old: Node, new: Node, needed: Iterable[Node]) -> Twins | None:
-        """For some nodes under a value those in the same places under another; None if the two are
-        not alike so far."""
-        left = {node for node in needed if node in self.labels}
+    def twins(
+        self, old: Node, new: Node, inner: Iterable[Node], leaves: Iterable[Node]
+    ) -> Twins | None:
+        """For some nodes under a value and what they are computed from those in the same places
+        under another value; None if the two are not alike so far."""
+        inside = {node for node in inner if node in self.labels}
+        ends = {n for n in leaves if n in self.labels and not is_number(n)} - inside
+        left = (inside | ends) - {old}
         known, back = {old: new}, {new: old}
         axes: dict[Axis, Axis] = {}
         waiting = [(old, new)]
-        left.discard(old)
         for a, b in waiting:
             for x, y in zip(a.axes, b.axes, strict=True):
                 if axes.setdefault(x, y) != y:
                     return None
-            if not left:
+            if a not in inside and (a in ends or not passed(a)):
                 continue
-            if len(known) > MOST_NODES:
-                return None
-            for x_, y_ in zip(a.children, b.children, strict=True):
-                if x_ in known or y_ in back:
-                    if known.get(x_) is not y_:
+            for one, other in zip(a.children, b.children, strict=True):
+                if one in known or other in back:
+                    if known.get(one) is not other:
                         return None
-                    continue
-                if self.labels[x_] != self.labels[y_]:
+                elif not self._alike(one, other, one in ends):
                     return None
-                known[x_], back[y_] = y_, x_
-                left.discard(x_)
-                waiting.append((x_, y_))
+                else:
+                    known[one], back[other] = other, one
+                    left.discard(one)
+                    waiting.append((one, other))
         if left or len(set(axes.values())) < len(axes):
             return None
         return Twins(known, axes)
+
+    def _alike(self, one: Node, other: Node, end: bool) -> bool:
+        """Whether a node is the same operation as another, or a leaf of the same axes and type."""
+        if self.labels[one] == self.labels[other]:
+            return True
+        places = (tuple(map(self.around.positions, node.axes)) for node in (one, other))
+        return end and one.dtype == other.dtype and next(places) == next(places)
+
+
+def passed(node: Node) -> bool:
+    """Whether a node may lie inside of a match unnamed: a cast that is seen through, or part of a
+    sum that is grouped anew."""
+    return isinstance(node, Cast) or (isinstance(node, Map) and node.function == "add")
 
 
 def graph_nodes(node: Node, around: Surroundings) -> Iterable[Node]:
