@@ -35,7 +35,7 @@ from infinisa.isa.language import (
 )
 
 from .bind import Binding, bindings, may_bind
-from .canonical import canonical
+from .canonical import Facts, view_of_view, view_without_effect
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, Outline
 from .normal import proved, with_numbers_of
@@ -414,8 +414,11 @@ def renamed(node: Node, names: tuple[Axis, ...]) -> Node:
     pairs = [(old, new) for old, new in zip(node.axes, names, strict=True) if old != new]
     if not pairs:
         return node
-    view = View(node, tuple((old, Affine(((new, 1),))) for old, new in pairs))
-    return canonical([view]).roots[0] if isinstance(node, View) else view
+    view: Node = View(node, tuple((old, Affine(((new, 1),))) for old, new in pairs))
+    for rule in (view_of_view, view_without_effect):
+        made = rule(view, Facts())
+        view = view if made is None else made
+    return view
 
 
 def over_axes(pattern: Pattern, binding: Binding, cone: Local) -> tuple[Node, ...]:
