@@ -23,7 +23,7 @@ from infinisa.compiler.canonical import is_number
 from infinisa.compiler.cover import cover_and_report
 from infinisa.compiler.coverage import Coverage, Share
 from infinisa.compiler.graph import Graph, Model
-from infinisa.compiler.match import Finder, Match, Syntactic
+from infinisa.compiler.match import Finder, Match, Meaning
 from infinisa.compiler.surroundings import Surroundings
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.evaluate import Range, align, evaluate
@@ -343,7 +343,7 @@ def cover(model: Model, machine: Machine, library: Mapping[str, Instruction]) ->
     matches: list[Match] = []
 
     def recorded(instructions: Iterable[Instruction], around: Surroundings) -> Finder:
-        finder = Syntactic(instructions, around)
+        finder = Meaning(instructions, around)
 
         def find(root: Node) -> Iterable[Match]:
             offered = list(finder(root))

@@ -111,8 +111,8 @@ def _shared(leaves: tuple[int, ...], shares: Shares, instruction: Roles) -> Iter
         roles.setdefault((role.kind, role.leaves), []).append(axis)
     found, loops = shares
     choices = []
-    for role, ours in roles.items():
-        ways = list(_dealt(instruction[ours[0]], ours, found.get(role, [])))
+    for place, ours in roles.items():
+        ways = list(_dealt(instruction[ours[0]], ours, found.get(place, [])))
         if not ways:
             return
         choices.append(ways)

@@ -93,7 +93,7 @@ class Cones:
             if not queue:
                 return
             state = heapq.heappop(queue)
-            if state.count <= self.widest and wanted(state.count, state.features):
+            if state.ends <= self.widest and wanted(state.ends, state.features):
                 cone = region.cone(root, state)
                 if not (state.exposed and self._circular(cone)):
                     yield cone
@@ -170,7 +170,7 @@ def _plus(a: Node, b: Node) -> Node:
 class _State(NamedTuple):
     """A cone on the way, its nodes as bits; ordered by what is to be looked at first."""
 
-    count: int
+    ends: int  # how many leaves
     size: int  # minus the nodes inside
     order: int
     leaves: int

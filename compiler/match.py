@@ -180,10 +180,8 @@ class Meaning:
         if first is None or first not in self.found:
             return None
         matches = self.found[first]
-        inner, leaves = (
-            {n for match in matches for each in some(match) for n in graph_nodes(each, self.around)}
-            for some in (lambda match: match.inner, lambda match: match.leaves)
-        )
+        inner = {n for m in matches for node in m.inner for n in graph_nodes(node, self.around)}
+        leaves = {n for m in matches for leaf in m.leaves for n in graph_nodes(leaf, self.around)}
         twins = self.repeats.twins(first, root, inner, leaves)
         return None if twins is None else [moved(match, twins) for match in matches]
 
@@ -212,12 +210,12 @@ class Meaning:
         if len(numbers) == len(children) or not isinstance(root, Map | Dot):
             return
         if numbers or len(set(children)) < len(children):
-            given = {
+            given: dict[Node, Node] = {
                 Input(f"argument {n}", child.axes, child.dtype): child
                 for n, child in enumerate(children)
             }
             written = root.rebuild(tuple(given))
-            yield Cone(root, tuple(given), (root,), {root: written}, ()), dict(given)
+            yield Cone(root, tuple(given), (root,), {root: written}, ()), given
 
     def matches(self, cone: Cone) -> Iterator[Match]:
         outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, self.around.carry)

@@ -175,8 +175,9 @@ class Question:
     @cached_property
     def masks(self) -> list[int]:
         """The inputs that may hold minus infinity: they go into a softmax, a maximum or a
-        condition, and not into a contraction before."""
-        if not self.functions & {"max", "where", "is_nan", "maximum", "exp"}:
+        condition, and not into a contraction before. (A power of it is a number, a root is not.)
+        """
+        if not self.functions & {"max", "where", "is_nan", "maximum", "exp", "power"}:
             return []
         users: dict[Node, list[Node]] = {}
         for node in walk([self.local.root]):
@@ -185,7 +186,7 @@ class Question:
         found = []
         for n, leaf in enumerate(self.local.leaves):
             if is_float(leaf.type) and leaf.axes:
-                above = [leaf]
+                above: list[Node] = [leaf]
                 for node in above:
                     if not (isinstance(node, Map) and node.function == "exp"):
                         above += [user for user in users.get(node, []) if user not in above]
@@ -343,8 +344,8 @@ def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float])
     for view in reversed(views):
         for axis, i in view.index:
             reach = i.offset + sum(max(0, s) * (found[a] - 1) for a, s in i.terms)
-            exact = i.modulo or i.divide > 1 or any(s < 0 for _, s in i.terms)
-            found[axis] = sizes[axis] if exact else max(found[axis], reach + 1)
+            all_of = i.modulo or i.divide > 1 or any(s < 0 for _, s in i.terms)
+            found[axis] = sizes[axis] if all_of else max(found[axis], reach + 1)
     return found
 
 

@@ -153,12 +153,11 @@ def matched(number: int, scale: float) -> Match:
     axes = {"q": ("s", "e"), "k": ("t", "e"), "v": ("t", "d")}
     leaves = [Input(f"{name}{number}", over) for name, over in axes.items()]
     binding = {"s": ("s",), "t": ("t",), "d": ("e",), "e": ("d",)}
-    operands = [Input(name, over) for name, over in axes.items()]
     made = attention.attention
-    meaning = instance(made, binding, operands, {"scale": scale})
     q, k, v = leaves
     root = formulas.attend(formulas.attention_scores(q, k, "e", 0.5), v, "t")
-    return Match(made, (root,), tuple(leaves), binding, (), {}, frozenset([root]), meaning)
+    numbers = {"scale": scale}
+    return Match(made, (root,), tuple(leaves), binding, (), numbers, frozenset([root]))
 
 
 def test_a_wrong_number_is_a_wrong_match_and_equal_layers_are_judged_once() -> None:
