@@ -70,7 +70,7 @@ class Builder:
 
     def step(self) -> Node | None:
         kinds = ("unary", "binary", "reduce", "dot", "view", "gather", "where", "cast", "stack",
-                 "position", "mean", "argmax", "scan", "pad", "split")  # fmt: skip
+                 "position", "mean", "argmax", "scan", "pad", "split", "window")  # fmt: skip
         try:
             made: Node | None = getattr(self, f"make_{self.pick(kinds)}")(self.pick(self.nodes))
         except LanguageError:
@@ -145,6 +145,14 @@ class Builder:
         if self.number(0, 1):
             return L.view(x, {old: f"({new} + 2) % {SIZES[old]}"})
         return L.view(x, {old: f"{new} // {-(-SIZES[new] // SIZES[old])}"})
+
+    def make_window(self, x: Node) -> Node | None:
+        """Of an input: all of it that is read, if nothing else reads it."""
+        leaf = self.pick(self.inputs)
+        old = self.pick(leaf.axes)
+        new = self.order(tuple(axis for axis in SIZES if axis not in leaf.axes))
+        terms = [f"{self.number(1, 2)}*{axis}" for axis in new[: self.number(1, 2)]]
+        return L.view(leaf, {old: " + ".join([*terms, str(self.number(0, 3))])})
 
     def make_gather(self, x: Node) -> Node | None:
         index = self.pick(self.nodes)
