@@ -285,7 +285,9 @@ def test_whatever_may_be_divided_computes_the_same(
         for threads in (2, 7):
             made = code(program, meaning, threads)
             assert made.emission.shared
-            session.near(made.run(arrays).outputs["out0"], wanted, 1e-6, f"{axis} in {threads}")
+            session.near(
+                made.run(arrays).outputs["out0"], wanted, 1e-6, f"{name} by {axis} in {threads}"
+            )
 
 
 # ---------------------------------------------------------------- how they end
