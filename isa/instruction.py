@@ -147,7 +147,7 @@ class Instruction:
 
     @cached_property
     def windows(self) -> Mapping[tuple[str, Axis], Affine]:
-        """Operand axes read only through one affine index, such as h = 2*p + r - 1."""
+        """Operand axes that are only there to be read by one affine index: h = 2*p + r - 1."""
         return _windows(self)
 
     @cached_property
@@ -331,7 +331,9 @@ def default_occupancy(
 
 
 def _windows(instruction: Instruction) -> dict[tuple[str, Axis], Affine]:
-    """An operand axis is a window's if every use of the operand reads it by one affine index."""
+    """An operand axis is a window's if every use of the operand reads it by one affine index, and
+    nothing else has the axis: then the ranges of the index alone say which positions there are,
+    and a piece of them needs just what it reads. Anything else would depend on the pieces."""
     operands = set(instruction.operands)
     seen: dict[tuple[str, Axis], set[Affine | None]] = {}
     for node in walk(instruction.outputs):
@@ -340,11 +342,21 @@ def _windows(instruction: Instruction) -> dict[tuple[str, Axis], Affine]:
             if isinstance(child, Input) and child in operands:
                 for axis in child.axes:
                     seen.setdefault((child.name, axis), set()).add(index.get(axis))
-    return {
+    found = {
         key: index
         for key, (index, *others) in seen.items()
         if index is not None and not others and index.terms
         if index.divide == 1 and not index.modulo
+    }
+    elsewhere = {a for leaf in operands for a in leaf.axes if (leaf.name, a) not in found}
+    elsewhere |= {a for output in instruction.outputs for a in output.axes}
+    for node in everything(instruction.outputs):
+        elsewhere.update(() if node in operands else node.axes)
+    ways = {axis: {i for (_, a), i in found.items() if a == axis} for _, axis in found}
+    return {
+        (name, axis): index
+        for (name, axis), index in found.items()
+        if axis not in elsewhere and len(ways[axis]) == 1
     }
 
 

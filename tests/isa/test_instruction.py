@@ -199,6 +199,41 @@ def test_an_operand_read_in_two_ways_has_no_window() -> None:
     assert twice.whole == {"h", "p"}
 
 
+READ, BESIDE = Input("x", ("h",)), Input("y", ("h",))
+WINDOW = view(READ, {"h": "p"})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        BESIDE,
+        view(BESIDE, {"h": "p + 1"}),
+        sum(BESIDE, "h"),
+        sum(position("h"), "h"),
+        scan(lambda s, x: ([s + x], [s]), {"s": sum(BESIDE, "h")}, {"x": BESIDE}, "h")[0][0],
+    ],
+    ids=["beside it", "in another window", "in a fold", "in a position", "in a recurrence"],
+)
+def test_an_axis_that_something_else_has_is_no_window(more: Node) -> None:
+    """A piece of p says which positions of x there are, but not which others."""
+    one = made(WINDOW * more, operands=(READ, BESIDE))
+    two = made(WINDOW, more, operands=(READ, BESIDE))
+
+    assert one.windows == two.windows == {}
+    assert {"h", "p"} <= one.whole
+
+
+def test_operands_may_share_a_window() -> None:
+    both = made(WINDOW * view(BESIDE, {"h": "p"}), operands=(READ, BESIDE))
+
+    assert both.windows == {("x", "h"): Affine((("p", 1),)), ("y", "h"): Affine((("p", 1),))}
+    assert both.whole == frozenset()
+
+
+def test_an_operand_that_is_a_result_as_well_has_no_window() -> None:
+    assert made(WINDOW, READ, operands=(READ,)).windows == {}
+
+
 def test_sums_under_element_wise_functions_go_in_pieces() -> None:
     bias = Input("bias", ("n",))
 

@@ -290,6 +290,15 @@ def test_a_window_is_read_as_far_as_it_reaches() -> None:
         )
 
 
+def test_the_axis_of_a_window_has_no_range_of_its_own() -> None:
+    lines = "bind m = h; bind p = a; bind r = c; read (h); read (c); write (a .); outputs 0"
+    issue = "out[a, 0] = op(x[a+c-1] fill 0.0, x[c]) on vector over a, c, h=b"
+
+    assert refusal(small("smooth", lines, issue)).endswith(
+        "axis 'h' must have no range, being read as a + c - 1 only (rule: axes have ranges)"
+    )
+
+
 def test_a_window_without_a_fill_must_lie_inside_its_buffer() -> None:
     lines = "bind m = h; bind p = a; bind r = c; read (h); read (c); write (a .); outputs 0"
     issue = "out[a, 0] = op(x[a+c-1], x[c]) on vector over a, c"

@@ -98,8 +98,11 @@ def program_of(
         outputs=tuple(range(len(meaning.outputs))),
     )
     fresh = tuple(ranges[a] for a in reduced if a in steps) if meaning.states else None
+    hidden = {axis for _, axis in meaning.windows}  # the ranges of a window are those it reads by
     used = tuple(
-        (axis, ranges[axis]) for axis in sizes if axis in meaning.axes or used_in(meaning, axis)
+        (axis, ranges[axis])
+        for axis in sizes
+        if axis not in hidden and (axis in meaning.axes or used_in(meaning, axis))
     )
     body: tuple[Statement, ...] = (
         Issue("op", meaning.unit, tuple(reads), tuple(writes), used, fresh),

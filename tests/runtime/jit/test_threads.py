@@ -21,8 +21,10 @@ from infinisa.isa import language as L
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction, instruction, step_of
 from infinisa.isa.program import Issue, Loop, Operand, Program
+from infinisa.isa.verify import verify
+from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import Compiled, Session, compile_program
-from infinisa.runtime.jit.shares import Shares
+from infinisa.runtime.jit.shares import Share, Shares
 from infinisa.runtime.jit.threads import usable_cores
 
 
@@ -213,6 +215,79 @@ def test_two_sessions_at_once() -> None:
         thread.join()
 
     assert wrong == []
+
+
+def view(x: L.Node, index: str, fill: float | None = None) -> L.Node:
+    """x read at an index of its axis c."""
+    return L.view(x, {"c": index}, fill=fill)
+
+
+def positions_of(axis: str) -> L.Node:
+    return L.cast(L.sum(L.position(axis), axis), "f32")
+
+
+A_C, C, ROWS = L.Input("x", ("a", "c"), "f32"), L.Input("y", ("c",), "f32"), {"a": 5, "c": 17}
+PICKS = L.Input("i", ("f",), "i32")
+INDEXED: list[tuple[str, tuple[L.Node, ...], dict[str, int], str]] = [
+    ("window", (view(A_C, "f"),), {"a": 5, "f": 17}, "a f"),
+    ("window with a stride", (view(A_C, "2*f + 3"),), {"a": 5, "f": 17}, "a f"),
+    ("window of a fold", (L.max(view(A_C, "2*f + r + 1"), "r"),), {"a": 5, "f": 17, "r": 3}, "a f"),
+    ("window of a product", (L.dot(view(A_C, "f + 3*r"), L.Input("w", ("r", "o"), "f32"), "r"),),
+     {"a": 5, "f": 17, "r": 3, "o": 9}, "a f o"),
+    ("two windows alike", (view(A_C, "f + 1") * view(C, "f + 1"),), {"a": 5, "f": 17}, "a f"),
+    ("window and position", (view(A_C, "f") * L.position("f") + L.size("f"),),
+     {"a": 5, "f": 17}, "a f"),
+    ("two windows unlike", (view(A_C, "f") * view(C, "16 - f"),), {**ROWS, "f": 17}, "a"),
+    ("read in two ways", (view(A_C, "f") + view(A_C, "f + 1"),), {**ROWS, "f": 16}, "a"),
+    ("its axis is there too", (view(A_C, "f") * L.max(C, "c"),), {**ROWS, "f": 17}, "a"),
+    ("its positions are asked for", (view(A_C, "f") + positions_of("c"),), {**ROWS, "f": 17}, "a"),
+    ("backwards", (view(-A_C, "16 - f"),), {**ROWS, "f": 17}, "a"),
+    ("backwards in place", (view(-A_C, "16 - c"),), ROWS, "a"),
+    ("a fill", (view(-A_C, "2*f - 3", 1.0),), {**ROWS, "f": 17}, "a"),
+    ("digits", (view(A_C, "f // 3") * view(A_C, "f % 17"),), {**ROWS, "f": 33}, "a"),
+    ("window of what is folded", (view(L.max(A_C, "a"), "f"),), {**ROWS, "f": 17}, ""),
+    ("look-up", (L.gather(A_C, PICKS, "c"),), {**ROWS, "f": 33}, "a f"),
+    ("look-up in a window", (L.gather(view(A_C, "g + 2"), PICKS, "a"),),
+     {"a": 8, "f": 33, "g": 15}, "f g"),
+    ("stack", (L.stack([A_C, A_C * 2.0, -A_C], "k"),), {**ROWS, "k": 3}, "a c"),
+    ("update", (L.update(A_C, L.Input("z", ("a", "g"), "f32"), {"c": "2*g + 1"}),),
+     {**ROWS, "g": 7}, "a"),
+    ("position", (A_C * L.position("c") + L.position("a"),), ROWS, "a c"),
+    ("index of the greatest", (L.argmax(A_C, "c"),), ROWS, "a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "sizes", "axes"), INDEXED, ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_whatever_may_be_divided_computes_the_same(
+    name: str,
+    outputs: tuple[L.Node, ...],
+    sizes: dict[str, int],
+    axes: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where positions are computed, an axis goes in pieces of any length or not at all."""
+    meaning = Instruction(name="op", unit="vector", operands=L.inputs(outputs), outputs=outputs)
+    library = {"op": meaning}
+    program = session.program_of(meaning, sizes)
+    (opcode,) = program.opcodes
+    verify(program, None, library)
+    arrays = session.arrays_for(program)
+    wanted = interpret(program, library, arrays).outputs["out0"]
+
+    found = list(Shares(program, 2, 4, worth=1).ranges(the_issue(program), opcode, meaning))
+
+    assert sorted(found) == axes.split()
+    for axis in found:
+        share = Share(axis, grain=1, least=1)
+        monkeypatch.setattr(Shares, "share", lambda *_, share=share: share)
+        for threads in (2, 7):
+            made = code(program, meaning, threads)
+            assert made.emission.shared
+            session.near(
+                made.run(arrays).outputs["out0"], wanted, 1e-6, f"{name} by {axis} in {threads}"
+            )
 
 
 # ---------------------------------------------------------------- how they end
