@@ -84,9 +84,10 @@ def cover_and_report(
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
         around = Surroundings.of(roots, graph.extents)
         selection = Selection(finder(choosing.usable(), around), choosing, around.users)
+        drafting.coverage.selections.append(selection)
         selection.settle(roots)
         if (node := selection.blame(roots)) is not None:
-            raise uncovered(graph, node, names.get(node, ""), choosing)
+            raise uncovered(graph, node, names.get(node, ""), selection)
         return selection.chosen(roots)
 
     drafting = Drafting(model, graph, choosing, select, names, layouts, opcodes)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
 
-from .match import Match
+from infinisa.isa.language import Axis
+
+from .calls import Call
+from .choice import Selection
+from .match import PROVED, Match
 
 
 @dataclass
@@ -17,14 +24,72 @@ class Share:
     bytes: int = 0
 
 
+@dataclass(frozen=True)
+class Made:
+    """A call, what it was made for (None: it copies, or its operator names it), the nodes of the
+    model that it stands for, and the bytes that it touches."""
+
+    call: Call
+    match: Match | None
+    nodes: int
+    bytes: int
+
+    @property
+    def fused(self) -> bool:
+        """Whether it is of an instruction that computes more than one node of the model."""
+        return self.match is not None and len(self.match.inner) > 1
+
+    def cycles(self, sizes: Mapping[Axis, int]) -> float:
+        """How long its issues keep its unit busy in one turn of the graph."""
+        cuts = [
+            [(limit, sizes[axis] // limit), (sizes[axis] % limit, 1)]
+            for axis, limit in self.call.limits.items()
+        ]
+        busy = 0
+        for pieces in itertools.product(*cuts):
+            times = prod(count for _, count in pieces)
+            if times and all(length for length, _ in pieces):
+                lengths = dict(zip(self.call.limits, (length for length, _ in pieces), strict=True))
+                busy += times * int(self.call.cycles(lengths)[0])
+        return busy / self.call.unit.count
+
+
 @dataclass
 class Coverage:
-    """What covers what: totals for each instruction, each call by the source's name, and the
-    matches that were chosen."""
+    """What covers what in a graph.
 
-    instructions: dict[str, Share] = field(default_factory=dict)
-    calls: list[tuple[str, str]] = field(default_factory=list)
-    matches: list[Match] = field(default_factory=list)
+    made        each call with what it is for
+    selections  what could have been chosen: of the graph first, then of its recurrences
+    """
+
+    made: list[Made] = field(default_factory=list)
+    selections: list[Selection] = field(default_factory=list)
+
+    def assign(self, match: Match, since: int) -> None:
+        """Note that the calls from a number on were made for a match."""
+        self.made[since:] = [replace(made, match=match) for made in self.made[since:]]
+
+    @property
+    def instructions(self) -> dict[str, Share]:
+        """Totals for each instruction of the program."""
+        found: dict[str, Share] = {}
+        for made in self.made:
+            share = found.setdefault(made.call.opcode.instruction, Share())
+            share.calls += 1
+            share.nodes += made.nodes
+            share.operations += made.call.operations
+            share.bytes += made.bytes
+        return found
+
+    @property
+    def matches(self) -> list[Match]:
+        """The matches that were chosen."""
+        return list(dict.fromkeys(made.match for made in self.made if made.match is not None))
+
+    @property
+    def proved(self) -> int:
+        """How many matches are proved; the others are tested."""
+        return sum(match.stamp == PROVED for match in self.matches)
 
     @property
     def error(self) -> float:

@@ -26,7 +26,7 @@ from infinisa.isa.program import Count, Opcode
 from .calls import Access, Call, Covered, Index, Tensor
 from .canonical import number_of
 from .choice import Choosing, tile_limit, unit_for
-from .coverage import Coverage, Share
+from .coverage import Coverage, Made
 from .graph import Graph, Model
 from .match import Match
 
@@ -361,15 +361,11 @@ class Drafting:
         return elements if memory.managed == "software" else max(elements, memory.size // 32)
 
     def _report(self, call: Call, nodes: int) -> None:
-        share = self.coverage.instructions.setdefault(call.opcode.instruction, Share())
-        share.calls += 1
-        share.nodes += nodes
-        share.operations += call.operations
-        for access in call.accesses:
-            axes = access.axes
-            size = DTYPES[self.tensors[access.tensor].dtype].size
-            share.bytes += size * self.choosing.volume(axes)
-        self.coverage.calls.append((call.source, call.name))
+        touched = sum(
+            DTYPES[self.tensors[access.tensor].dtype].size * self.choosing.volume(access.axes)
+            for access in call.accesses
+        )
+        self.coverage.made.append(Made(call, None, nodes, touched))
 
     @property
     def mover(self) -> Instruction:

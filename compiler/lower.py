@@ -309,7 +309,12 @@ class Scope:
         if match in self.done:
             return
         self.done.add(match)
-        self.all.coverage.matches.append(match)
+        coverage = self.all.coverage
+        first = len(coverage.made)
+        self.make_calls(match)
+        coverage.assign(match, first)
+
+    def make_calls(self, match: Match) -> None:
         definition = match.instruction
         root = next(r for r in match.roots if r is not None)
         label = self.label(root, definition.name)

@@ -167,6 +167,7 @@ class Meaning:
         self.cones = Cones(around, known.widest, known.results, feature, known.able)
         self.repeats = Repeats(around)
         self.found: dict[Node, list[Match]] = {}
+        self.places: dict[Node, Node] = {}  # where each computation under local names was met
 
     def __call__(self, root: Node) -> list[Match]:
         if root not in self.found:
@@ -224,6 +225,7 @@ class Meaning:
         if not any(may_bind(outline.roles, pattern.local.roles) for pattern in likely):
             return
         local = outline.local()
+        self.places.setdefault(local.root, cone.root)
         exposed = tuple(local.nodes[node] for node in cone.exposed)
         sizes = {axis: self.around.sizes[outer] for axis, outer in local.axes.items()}
         types = tuple(leaf.dtype for leaf in cone.leaves)
@@ -248,9 +250,9 @@ class Meaning:
             if not may_bind(local.roles, pattern.local.roles):
                 continue
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
-            accepts = [[_accepts(operand.type, kind) for kind in types] for operand in operands]
+            takes = [[accepts(operand.type, kind) for kind in types] for operand in operands]
             done = set()
-            for binding in bindings(local.roles, local.root.axes, pattern.local.roles, accepts):
+            for binding in bindings(local.roles, local.root.axes, pattern.local.roles, takes):
                 axes = tuple(binding.axes.items())
                 if axes in done:
                     continue
@@ -427,7 +429,7 @@ def over_axes(pattern: Pattern, binding: Binding, cone: Local) -> tuple[Node, ..
     return substitute(results, dict(zip(operands, given, strict=True)))
 
 
-def _accepts(operand: str, value: str) -> bool:
+def accepts(operand: str, value: str) -> bool:
     """Whether an operand of this type takes such values: f32 stands for any, i32 for integers."""
     whole = operand == "i32" and not is_float(value) and value != "bool"
     return operand in ("f32", value) or whole

@@ -441,7 +441,7 @@ def same(
         return Answer({n.name: n.default for n in immediates}, 0), 0.0
     used = [node for node in immediates if node in set(walk([other]))]
     corners = cornered(question.local.root) or cornered(other)
-    candidates = list(_candidates(used, question.constants))
+    candidates = list(candidates_for(used, question.constants))
     points = 0
     try:
         for probe in question.probes(corners):
@@ -473,7 +473,7 @@ def _with_literals(question: Question, other: Node) -> Question:
     return question.variants[root]
 
 
-def _candidates(
+def candidates_for(
     immediates: Sequence[Immediate], constants: Sequence[float]
 ) -> Iterator[dict[str, float]]:
     """Values for the immediates: their defaults, and what the cone's numbers may have come from."""

@@ -149,7 +149,7 @@ def _of(instruction: Instruction) -> list[Pattern]:
             if len({operand.over for operand in instruction.operands}) == 1 and len(every) == 2:
                 ways.append(({}, {1: 0}))
             for way, split in itertools.product(ways, (True, False)):
-                pattern = _pattern(instruction, number, *way, split)
+                pattern = pattern_with(instruction, number, *way, split)
                 if pattern is not None:
                     found.setdefault(pattern.local.root, pattern)
             return list(found.values())
@@ -172,13 +172,14 @@ def _neutral(instruction: Instruction, output: Node) -> dict[int, float]:
     return found if len(found) < len(instruction.operands) else {}
 
 
-def _pattern(
+def pattern_with(
     instruction: Instruction,
     number: int,
     neutral: Mapping[int, float],
     again: Mapping[int, int],
     split: bool,
 ) -> Pattern | None:
+    """An instruction with numbers for some operands and others (`again`) read twice."""
     given = instruction.operands
     fixed: dict[Node, Node] = {given[n]: Constant(value) for n, value in neutral.items()}
     fixed.update((given[n], given[first]) for n, first in again.items())

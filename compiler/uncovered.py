@@ -16,18 +16,38 @@ from infinisa.isa.language import (
 )
 
 from .canonical import is_number
-from .choice import Choosing, unit_for
+from .choice import Choosing, Selection, unit_for
 from .graph import Graph
+from .match import Match
 
 
-def uncovered(graph: Graph, node: Node, name: str, choosing: Choosing) -> CompileError:
+class Uncovered(CompileError):
+    """Nothing computes `node` of graph `graph`; `selection` is what there was to choose from."""
+
+    def __init__(self, message: str, graph: str, node: Node, selection: Selection) -> None:
+        super().__init__(message)
+        self.graph, self.node, self.selection = graph, node, selection
+
+
+def uncovered(graph: Graph, node: Node, name: str, selection: Selection) -> Uncovered:
     """The error that names a value which nothing computes, and says what could be done."""
     called = f"node {name!r}" if name else "a node"
     text = show(shallow(node))
-    return CompileError(
-        f"graph {graph.name!r}: no instruction of machine {choosing.machine.name!r} computes "
-        f"{called}: {text}; {advice(node, choosing)}"
+    message = (
+        f"graph {graph.name!r}: no instruction of machine {selection.choosing.machine.name!r} "
+        f"computes {called}: {text}; {advice(node, selection)}"
     )
+    return Uncovered(message, graph.name, node, selection)
+
+
+def refusal(match: Match, choosing: Choosing) -> str:
+    """Why a match may not be taken; "" if it may."""
+    trust = choosing.trust
+    if match.error > trust.budget:
+        return f"its error of {match.error:.2g} is over the budget of {trust.budget:g}"
+    if not trust(match):
+        return f"it is {match.stamp}, not {trust.require}"
+    return "" if choosing.fits(match) else "an axis that it must see whole is over its tile limit"
 
 
 def shallow(node: Node) -> Node:
@@ -41,13 +61,17 @@ def shallow(node: Node) -> Node:
     return made
 
 
-def advice(node: Node, choosing: Choosing) -> str:
+def advice(node: Node, selection: Selection) -> str:
     """The nearest thing to do about an uncovered node."""
+    choosing = selection.choosing
     if isinstance(node, Opaque):
         names = [i.name for i in choosing.library.values() if i.opaque]
         close = get_close_matches(node.operator, names, 1)
         hint = f" (is {close[0]!r} meant?)" if close else ""
         return f"it needs an opaque instruction called {node.operator!r}{hint}"
+    for match in selection.finder(node):
+        if why := refusal(match, choosing):
+            return f"instruction {match.instruction.name!r} does, but {why}"
     name = operation(node)
     machine = choosing.machine
     for instruction in choosing.library.values():

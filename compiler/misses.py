@@ -1,0 +1,418 @@
+"""The instructions that nearly compute a value: how near, and what keeps them from it.
+
+Selection asks only where the kinds of functions, the axes and the types fit. Here all cones of one
+value are held against all instructions with as many operands, the likeliest first, then against
+those with an operand more or less.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from infinisa.isa.errors import LanguageError
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import (
+    Constant,
+    Input,
+    Map,
+    Node,
+    substitute,
+    walk,
+)
+
+from .bind import Binding, bindings
+from .choice import Choosing, unit_for
+from .cones import BOUNDARIES, Cone, Cones, seen_through
+from .local import Local, Role, leaves_first, localised
+from .match import Meaning, accepts, over_axes
+from .oracle import Array, Probe, Question, candidates_for, distance, same
+from .pattern import Pattern, feature, pattern_with, patterns, told_apart
+from .precision import replacement_error
+from .reasons import Pair, reason
+from .uncovered import operation
+
+MOST_CONES = 400
+MOST_PAIRS = 600
+MOST_READ, MOST_BINDINGS = 48, 4
+MOST_CANDIDATES = 24
+MOST_TRIED = 20
+LIKE = 0.3
+"""Computations less like each other than this are no misses."""
+
+FAR = 0.1
+"""A distance from which on a miss is named only if there is a reason for it."""
+
+IDLE: Mapping[str, float] = {
+    **dict.fromkeys(("add", "subtract"), 0.0),
+    **dict.fromkeys(("multiply", "divide", "power"), 1.0),
+    "maximum": -math.inf,
+    "minimum": math.inf,
+}
+"""The number with which an operand of a function does nothing, or next to nothing."""
+
+
+@dataclass(frozen=True)
+class Miss:
+    """An instruction that does not compute a value, but nearly does.
+
+    operands  (name of the operand, value it would read) pairs, where that could be said
+    distance  relative to the largest value; 0: it computes the value but cannot serve here;
+              None: nothing was compared
+    reason    the likely reason, in words; "" if no small change makes the two equal
+    nodes     how many nodes of the model it would compute
+    """
+
+    instruction: str
+    operands: tuple[tuple[str, str], ...]
+    distance: float | None
+    reason: str
+    nodes: int
+
+    @property
+    def rank(self) -> tuple[bool, bool, int, float]:
+        """Less is nearer: those with a reason first, then those that were compared; of these what
+        would compute the most."""
+        return not self.reason, self.distance is None, -self.nodes, self.distance or 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A cone under local names, as selection would ask about it."""
+
+    cone: Cone
+    local: Local
+    question: Question
+    features: int
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return tuple(leaf.dtype for leaf in self.cone.leaves)
+
+
+class Misses:
+    """Looks for near misses in one graph.
+
+    finder    what selection found there
+    choosing  of the graph
+    called    what a value is called in messages
+    """
+
+    def __init__(self, finder: Meaning, choosing: Choosing, called: Callable[[Node], str]) -> None:
+        self.finder, self.choosing, self.called = finder, choosing, called
+        self.patterns = patterns(tuple(choosing.library.values()))
+        widest = max((len(p.operands) for p in self.patterns), default=0)
+        known = finder.knowledge
+        self.cones = Cones(finder.around, widest, known.results + 2, feature, lambda _: True)
+
+    def of(self, root: Node, most: int = 5, only: frozenset[str] = frozenset()) -> list[Miss]:
+        """The nearest misses of a value, the best of each instruction, the nearest first.
+
+        only  the instructions to ask about; all if there are none
+        """
+        if isinstance(root, BOUNDARIES) or seen_through(root) is not root:
+            return []
+        names = only or {p.instruction.name for p in self.patterns}
+        names = names - {match.instruction.name for match in self.finder(root)}
+        views = self.views(root)
+        found: dict[str, Miss] = {}
+        for search in (self.by_value, self.by_operands, self.by_axes):
+            for miss in search(views, names - found.keys()):
+                known = found.setdefault(miss.instruction, miss)
+                if miss.rank < known.rank:
+                    found[miss.instruction] = miss
+        return sorted(found.values(), key=lambda miss: miss.rank)[:most]
+
+    def views(self, root: Node) -> list[View]:
+        """The cones of a value, each computation once."""
+        found: dict[object, View] = {}
+        for cone in itertools.islice(self.cones.under(root, lambda *_: True), MOST_CONES):
+            made = self.view(cone)
+            if made is not None:
+                found.setdefault((made.local.root, made.local.leaves), made)
+        return list(found.values())
+
+    def view(self, cone: Cone) -> View | None:
+        around = self.finder.around
+        local = localised(cone.root, cone.leaves, cone.inner, cone.groups, around.alike)
+        if local is None:
+            return None
+        features = 0
+        for node in cone.inner:
+            features |= feature(node)
+        sizes = {axis: around.sizes[outer] for axis, outer in local.axes.items()}
+        return View(cone, local, Question(local, sizes), told_apart(features))
+
+    # -- with as many operands
+
+    def by_value(self, views: Sequence[View], names: Sequence[str]) -> Iterator[Miss]:
+        likely = [
+            pair for view in views for pattern in self.patterns
+            if pattern.instruction.name in names and len(pattern.operands) == len(view.types)
+            for pair in [(view, pattern)] if comparable(view, pattern)
+        ]  # fmt: skip
+        likely.sort(key=lambda pair: _unlike(*pair))
+        screened = []
+        for view, pattern in likely[:MOST_PAIRS]:
+            for binding in readings(view, pattern):
+                made = self.pair(view, pattern, binding)
+                if made is not None and made[0] < LIKE:
+                    screened.append((*made, view, pattern, binding))
+        screened.sort(key=lambda each: each[0])
+        for _, pair, view, pattern, binding in screened[:MOST_TRIED]:
+            miss = self.miss(pair, view, pattern, binding)
+            if miss is not None:
+                yield miss
+
+    def pair(
+        self, view: View, pattern: Pattern, binding: Binding
+    ) -> tuple[float, Pair] | None:
+        """A pattern read this way with its best numbers, and how unlike the cone it is."""
+        question = view.question
+        immediates = pattern.instruction.immediates
+        try:
+            other = over_axes(pattern, binding, view.local)[0]
+            if {*other.axes} != {*view.local.root.axes}:
+                return None
+            arrays, value = question.value(Probe(0.8, 1, question.positive))
+            used = [node for node in immediates if node in set(walk([other]))]
+            every = candidates_for(used, question.constants)
+            some = list(itertools.islice(every, MOST_CANDIDATES))
+            results = question.asked(other, arrays, some)
+        except (LanguageError, TypeError):
+            return None  # over these axes or types it means nothing
+        scores = [unlikeness(value, result) for result in results]
+        best = min(range(len(some)), key=scores.__getitem__)
+        names = {
+            leaf.name: self.called(node)
+            for leaf, node in zip(view.local.leaves, view.cone.leaves, strict=True)
+        }
+        return scores[best], Pair(question, other, immediates, some[best], names)
+
+    def miss(self, pair: Pair, view: View, pattern: Pattern, binding: Binding) -> Miss | None:
+        try:
+            apart = pair.distance
+            if not pair.question.matters:
+                return None
+        except (LanguageError, TypeError):
+            return None
+        why = reason(pair) if apart else self.refusal(pair, view, pattern, binding)
+        if not why and apart > FAR:
+            return None
+        read = dict(zip(pattern.operands, binding.leaves, strict=True))
+        read |= {n: read[first] for n, first in pattern.again.items()}
+        values = {n: self.called(view.cone.leaves[leaf]) for n, leaf in read.items()}
+        values |= {n: f"{number:g}" for n, number in pattern.neutral.items()}
+        operands = tuple((pattern.instruction.operands[n].name, values[n]) for n in sorted(values))
+        return Miss(pattern.instruction.name, operands, apart, why, len(view.cone.inner))
+
+    def refusal(self, pair: Pair, view: View, pattern: Pattern, binding: Binding) -> str:
+        """Why an instruction that computes the value does not serve here."""
+        instruction, types = pattern.instruction, view.types
+        if unit_for(instruction, self.choosing.machine) is None:
+            machine = self.choosing.machine.name
+            return f"it runs on unit {instruction.unit!r}, which machine {machine!r} lacks"
+        for n, leaf in zip(pattern.operands, binding.leaves, strict=True):
+            operand = instruction.operands[n]
+            if not accepts(operand.type, types[leaf]):
+                called = self.called(view.cone.leaves[leaf])
+                return f"{called} would have to be {operand.type}, not {types[leaf]}"
+        (written,) = substitute(
+            [pair.other],
+            {i: Constant(pair.numbers.get(i.name, i.default)) for i in instruction.immediates},
+        )
+        given = {leaf.name: kind for leaf, kind in zip(view.local.leaves, types, strict=True)}
+        lengths = view.question.lengths
+        found = replacement_error(view.local.root, written, lengths, given)
+        if not found.stable:
+            return f"unstable: {found.trouble}"
+        if view.cone.exposed:
+            needed = ", ".join(map(self.called, view.cone.exposed))
+            return f"{needed}, which it computes inside, is needed elsewhere too"
+        return "its axes do not fit here: an axis that it computes with must be one of the model's"
+
+    # -- with an operand more or less
+
+    def by_operands(self, views: Sequence[View], names: Sequence[str]) -> Iterator[Miss]:
+        for view in views:
+            for fixed, words in self.fixed(view):
+                for pattern in self.patterns:
+                    fits = pattern.instruction.name in names and pattern.nodes > 2
+                    if fits and self.is_one(fixed, pattern):
+                        yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
+            for pattern, words in needing_more(tuple(self.choosing.library.values())):
+                if pattern.instruction.name in names and self.is_one(view, pattern):
+                    yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
+
+    def fixed(self, view: View) -> Iterator[tuple[View, str]]:
+        """A cone with a number for one of its leaves, or with one value for two of them."""
+        leaves = view.cone.leaves
+        if view.cone.groups or len(leaves) < 2:
+            return
+        for leaf in leaves:
+            number = idle(leaf, view.cone.root)
+            if number is not None and (made := self.without(view.cone, leaf, Constant(number))):
+                yield made, f"{self.called(leaf)} would have to be {number:g}"
+        for one, other in itertools.combinations(leaves, 2):
+            if {*one.axes} == {*other.axes} and one.dtype == other.dtype:
+                if made := self.without(view.cone, other, one):
+                    names = f"{self.called(one)} and {self.called(other)}"
+                    yield made, f"{names} would have to be one value"
+
+    def without(self, cone: Cone, leaf: Node, instead: Node) -> View | None:
+        """A cone with something else for a leaf: a number, or another leaf."""
+        given: dict[Node, Node] = {
+            node: Input(f"leaf {n}", node.axes, node.dtype) for n, node in enumerate(cone.leaves)
+        }
+        left = tuple(made for node, made in given.items() if node is not leaf)
+        given[leaf] = given.get(instead, instead)
+        try:
+            (root,) = substitute([cone.root], given)
+        except LanguageError:
+            return None  # a reduction over an axis that only the leaf has
+        if {*root.axes} != {*cone.root.axes} or not {*left} <= {*walk([root])}:
+            return None
+        inner = tuple(node for node in leaves_first(root, left) if node not in left)
+        return self.view(Cone(root, left, inner, {}, ()))
+
+    def is_one(self, view: View, pattern: Pattern) -> bool:
+        """Whether a pattern computes a cone."""
+        if len(pattern.operands) != len(view.types) or pattern.features != view.features:
+            return False
+        for binding in readings(view, pattern):
+            try:
+                other = over_axes(pattern, binding, view.local)[0]
+            except LanguageError:
+                continue  # it cannot be said of these axes
+            answer, _ = same(view.question, other, pattern.instruction.immediates)
+            if answer is not None and view.question.matters:
+                return True
+        return False
+
+    # -- with axes that do not fit
+
+    def by_axes(self, views: Sequence[View], names: Sequence[str]) -> Iterator[Miss]:
+        for view in views:
+            for pattern in self.patterns:
+                alike = (
+                    pattern.instruction.name in names
+                    and len(pattern.operands) == len(view.types)
+                    and pattern.features == view.features
+                    and pattern.nodes > 1
+                    and abs(pattern.nodes - len(view.cone.inner)) <= 2
+                    and operation(pattern.local.root) == operation(view.local.root)
+                )
+                if alike and (words := self.axes_apart(view, pattern)):
+                    yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
+
+    def axes_apart(self, view: View, pattern: Pattern) -> str:
+        """Which axis has no counterpart; "" if the axes can be bound."""
+        if readings(view, pattern):
+            return ""
+        known = set(pattern.local.roles.values())
+        for axis, role in view.local.roles.items():
+            if not any(other.serves(role) for other in known):
+                what = self.role(role, [self.called(leaf) for leaf in view.cone.leaves])
+                return f"axes do not fit: {view.local.axes[axis]!r} is {what}; none of its axes is"
+        taken = [role for role in view.local.roles.values()]
+        for axis, role in pattern.local.roles.items():
+            if not any(role.serves(other) for other in taken):
+                names = [pattern.instruction.operands[n].name for n in pattern.operands]
+                what = self.role(role, names)
+                return f"axes do not fit: its {pattern.local.axes[axis]!r} is {what}; none is here"
+        return "axes do not fit: they are in other operands"
+
+    def role(self, role: Role, leaves: Sequence[str]) -> str:
+        """What an axis does, in words."""
+        mine = [name for n, name in enumerate(leaves) if role.leaves >> n & 1]
+        parts = [f"in {' and '.join(mine)}" if mine else "in no operand"]
+        parts += ["reduced"] if role.ended else []
+        parts += ["in the result"] if role.out else ["not in the result"]
+        parts += ["computed with"] if role.indexed else []
+        return ", ".join(parts)
+
+
+def comparable(view: View, pattern: Pattern) -> bool:
+    """Whether a miss of a pattern would say anything: any two operations differ somehow."""
+    nodes = len(view.cone.inner)
+    single = max(nodes, pattern.nodes) == 1
+    if single and operation(pattern.local.root) != operation(view.local.root):
+        return False
+    return 0 < pattern.nodes <= 3 * nodes + 3
+
+
+def readings(view: View, pattern: Pattern) -> list[Binding]:
+    """The ways to read a cone as a pattern, whatever the types; those that leave the fewest axes
+    out first."""
+    anything = [[True] * len(view.types)] * len(view.types)
+    ours, theirs = view.local.roles, pattern.local.roles
+    every = bindings(ours, view.local.root.axes, theirs, anything)
+    found = sorted(itertools.islice(every, MOST_READ), key=lambda b: (sum(not a for a in b.axes.values()), len(b.loops)))
+    return found[:MOST_BINDINGS]
+
+
+def _unlike(view: View, pattern: Pattern) -> tuple[int, int]:
+    """How unlike a cone and a pattern are at sight."""
+    kinds = (view.features ^ pattern.features).bit_count()
+    return kinds, abs(pattern.nodes - len(view.cone.inner))
+
+
+def unlikeness(expected: Array, found: Array) -> float:
+    """How far two results are from being one up to a factor, a constant that is added or a region:
+    0 to 1 and more."""
+    score = distance(expected, found)
+    if expected.dtype.kind != "f" or found.dtype.kind != "f" or not expected.size:
+        return score
+    with np.errstate(all="ignore"):
+        largest = float(np.max(np.abs(expected)))
+        equal = (np.abs(expected - found) <= 1e-6 * largest) | (expected == found)
+        score = min(score, 1.0 - float(np.mean(equal)))
+        if not (np.isfinite(expected).all() and np.isfinite(found).all()) or not largest:
+            return score
+        power = float(np.sum(found * found))
+        factor = float(np.sum(expected * found)) / power if power else 0.0
+        shift = float(np.mean(expected - found))
+    for fitted in (factor * found, found + shift):
+        score = min(score, 0.02 + float(np.max(np.abs(expected - fitted))) / largest)
+    return score
+
+
+@lru_cache(maxsize=4)
+def needing_more(library: tuple[Instruction, ...]) -> list[tuple[Pattern, str]]:
+    """The instructions with numbers for one or two operands that are not neutral by themselves."""
+    found: dict[tuple[str, Node], tuple[Pattern, str]] = {}
+    usual = patterns(library)
+    known = {(p.instruction.name, p.local.root) for p in usual}
+    outputs = {p.instruction: p.output for p in usual}
+    for instruction, output in outputs.items():
+        root = instruction.outputs[output]
+        numbers = {n: idle(operand, root) for n, operand in enumerate(instruction.operands)}
+        able = {n: number for n, number in numbers.items() if number is not None}
+        for count in range(1, min(2, len(instruction.operands) - 1) + 1):
+            for some in itertools.combinations(able, count):
+                try:
+                    made = pattern_with(instruction, output, {n: able[n] for n in some}, {}, True)
+                except LanguageError:
+                    continue  # only this operand has an axis that is reduced
+                if made is None or (instruction.name, made.local.root) in known or made.nodes < 3:
+                    continue
+                names = [f"{instruction.operands[n].name} ({able[n]:g} would do)" for n in some]
+                more = "1 more operand" if count == 1 else f"{count} more operands"
+                words = f"needs {more}: {' and '.join(names)}"
+                found.setdefault((instruction.name, made.local.root), (made, words))
+    return list(found.values())
+
+
+def idle(leaf: Node, root: Node) -> float | None:
+    """The number with which a leaf does next to nothing in all that reads it; None if there is no
+    such number."""
+    if leaf.dtype == "bool":
+        return None
+    users = [node for node in walk([root]) if leaf in node.children]
+    numbers = {IDLE.get(node.function) if isinstance(node, Map) else None for node in users}
+    return numbers.pop() if len(numbers) == 1 else None

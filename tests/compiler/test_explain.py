@@ -1,0 +1,326 @@
+"""Why an instruction is taken or not: what covers what, and near misses in words."""
+
+import numpy as np
+import pytest
+
+from infinisa.compiler.builder import Builder
+from infinisa.compiler.choice import Trust
+from infinisa.compiler.explain import Explanation, NodeReport, explain
+from infinisa.compiler.graph import Graph, Model
+from infinisa.compiler.misses import Miss
+from infinisa.isa import formulas
+from infinisa.isa.errors import CompileError
+from infinisa.isa.instruction import Instruction, instruction
+from infinisa.isa.language import (
+    Input,
+    Node,
+    cos,
+    dot,
+    erf,
+    exp,
+    inputs,
+    max,
+    maximum,
+    mean,
+    minimum,
+    position,
+    relu,
+    sigmoid,
+    sqrt,
+    sum,
+    tanh,
+    where,
+)
+from infinisa.isa.machine import builtin_machine_files, load_machine
+from infinisa.isa.program import Count, Extent
+from infinisa.plugins.manager import load
+
+MACHINES = {file.stem: load_machine(file) for file in builtin_machine_files()}
+LIBRARY = load(installed=False).library
+SIZES = {"s": 8, "t": 8, "d": 16, "n": 12}
+X, Y = Input("x", ("s", "d")), Input("y", ("s", "d"))
+SCALE, BIAS = Input("scale", ("d",)), Input("bias", ("d",))
+SQUARE, OTHER = Input("square", ("s", "t")), Input("other", ("s", "t"))
+
+
+def model(root: Node, names: dict[Node, str] | None = None) -> Model:
+    """A model of one output."""
+    extents = tuple(Extent(axis, Count(size), size) for axis, size in SIZES.items())
+    leaves = {
+        leaf.name: (leaf, tuple(SIZES[axis] for axis in leaf.axes)) for leaf in inputs([root])
+    }
+    graph = Graph("main", extents, {"out": root}, names={root: "result"} | (names or {}))
+    return Model("small", (graph,), leaves)
+
+
+def explained(
+    root: Node, *more: Instruction, node: str | None = "result", only: str = "", **options: Trust
+) -> Explanation:
+    """The explanation with the instructions of one operation, those named and more."""
+    chosen = {
+        name: made for name, made in LIBRARY.items()
+        if made.opaque or len(made.outputs[0].children) == 0 or name in only.split()
+        or all(not child.children for child in made.outputs[0].children)
+    }  # fmt: skip
+    library = chosen | {made.name: made for made in more}
+    return explain(model(root), MACHINES["edge"], library, node=node, **options)
+
+
+def miss(root: Node, name: str, *more: Instruction) -> Miss:
+    """The near miss of an instruction at the result."""
+    (report,) = explained(root, *more, only=name).nodes
+    return next(found for found in report.misses if found.instruction == name)
+
+
+def gelu(x: Node, half: float = 0.5, root: float = 0.7071067811865475) -> Node:
+    return half * x * (1.0 + erf(x * root))
+
+
+def norm(x: Node, deviation: Node) -> Node:
+    return BIAS + SCALE * (x - mean(x, "d")) / deviation
+
+
+VARIANCE = mean((X - mean(X, "d")) ** 2, "d")
+
+
+# ---------------------------------------------------------------- likely reasons
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "reason"),
+    [
+        (gelu(X, half=0.25), "gelu_erf", "same up to a constant factor 0.5"),
+        (-X * sigmoid(X), "silu", "same but for a sign"),
+        (gelu(X) + 2.0, "gelu_erf", "same but for 2, which the model adds"),
+        (
+            norm(X, sqrt(VARIANCE) + 1e-3),
+            "layer_norm",
+            "0.001 outside the root: the instruction has it inside",
+        ),
+        (X * sigmoid(1.702 * X), "silu", "differs in the number 1.702: 1 fits"),
+        (
+            0.5 * X * (1.0 + tanh(0.8 * (X + 0.044715 * X**3))),
+            "gelu_tanh",
+            "differs in the number 0.8: 0.7979 fits",
+        ),
+        (minimum(relu(X), 6.0), "relu", "differs only where x > 6: clipped there"),
+    ],
+)
+def test_a_small_change_is_the_likely_reason(root: Node, name: str, reason: str) -> None:
+    found = miss(root, name)
+
+    assert found.reason == reason
+    assert found.distance is not None and found.distance > 0
+
+
+def test_a_miss_names_what_its_operands_would_read() -> None:
+    found = miss(norm(X, sqrt(VARIANCE) + 1e-3), "layer_norm")
+
+    assert found.operands == (("x", "x"), ("weight", "scale"), ("bias", "bias"))
+    assert found.nodes == 11
+
+
+def test_a_miss_without_a_reason_has_its_distance() -> None:
+    """The two forms of GELU are 4e-4 apart, and no number makes them equal."""
+    found = miss(0.5 * X * (1.0 + tanh(0.7978845608028654 * (X + 0.044715 * X**3))), "gelu_erf")
+
+    assert found.reason == ""
+    assert found.distance == pytest.approx(4e-4, rel=0.5)
+
+
+def test_a_number_of_the_instruction_may_be_the_reason() -> None:
+    @instruction(unit="vector")
+    def root_plus(x: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+        return sqrt(x * x + 1e-6) + exp(x)
+
+    found = miss(sqrt(X * X) + exp(X), "root_plus", root_plus)
+
+    assert found.reason == "its number 1e-06 would have to be 0"
+
+
+def test_rows_that_are_fully_masked_are_the_reason() -> None:
+    @instruction(unit="vector")
+    def zero_softmax(x: "m n"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722  # axes
+        highest = max(x, "n")
+        seen = where(highest > -1e20, highest, 0.0)
+        weights = exp(x - seen)
+        total = sum(weights, "n")
+        return weights / where(total > 0.0, total, 1.0)
+
+    weights = exp(X - max(X, "d"))
+    found = miss(weights / sum(weights, "d") + 0.0 * X, "zero_softmax", zero_softmax)
+
+    assert found.reason == "differs only in rows of x that are fully masked"
+
+
+def test_a_transposed_operand_is_the_reason() -> None:
+    @instruction(unit="vector")
+    def skewed(x: "m n", y: "m n"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722  # axes
+        return cos(x) * where(position("m") > position("n"), y, 0.0)
+
+    seen = position("t") > position("s")
+    found = miss(cos(SQUARE) * where(seen, OTHER, 0.0) * 1.0, "skewed", skewed)
+
+    assert "transposed" in found.reason
+
+
+def test_an_operand_that_would_have_to_be_a_number_is_the_reason() -> None:
+    found = miss(norm(X, sqrt(VARIANCE + 1e-5)) * (Y + 0.0), "layer_norm")
+
+    assert found.reason == "y would have to be 1"
+    assert found.distance is None
+
+
+def test_two_operands_that_would_have_to_be_one_are_the_reason() -> None:
+    @instruction(unit="vector")
+    def twisted(x: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+        return cos(x) * exp(x) + x
+
+    found = miss(cos(X) * exp(Y) + X, "twisted", twisted)
+
+    assert found.reason == "x and y would have to be one value"
+
+
+def test_more_operands_are_the_reason() -> None:
+    @instruction(unit="vector")
+    def floored(x: "m", low: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+        return cos(maximum(exp(x) + x, low))
+
+    found = miss(cos(exp(X) + X), "floored", floored)
+
+    assert found.reason == "needs 1 more operand: low (-inf would do)"
+
+
+def test_axes_that_do_not_fit_are_the_reason() -> None:
+    @instruction(unit="vector")
+    def rows(x: "m n", y: "n"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722, F821  # axes
+        return exp(sum(x * y, "n"))
+
+    found = miss(exp(sum(X * Y, "s d")), "rows", rows)
+
+    assert found.reason.startswith("axes do not fit: 's' is in x and y, reduced, not in the result")
+
+
+def test_an_unstable_instruction_is_reported_as_such() -> None:
+    @instruction(unit="vector")
+    def naive_softmax(x: "m n"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722  # axes
+        weights = exp(x)
+        return weights / sum(weights, "n")
+
+    weights = exp(X - max(X, "d"))
+    found = miss(weights / sum(weights, "d"), "naive_softmax", naive_softmax)
+
+    assert found.distance == 0.0
+    assert found.reason.startswith("unstable: x about ")
+
+
+def test_a_unit_that_the_machine_lacks_is_the_reason() -> None:
+    @instruction(unit="photonic")
+    def waves(x: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+        return cos(x) * exp(x)
+
+    found = miss(cos(X) * exp(X), "waves", waves)
+
+    assert found.reason == "it runs on unit 'photonic', which machine 'edge' lacks"
+
+
+# ---------------------------------------------------------------- what covers what
+
+
+def test_a_model_is_explained_by_instruction() -> None:
+    found = explained(gelu(dot(X, Input("w", ("d", "n")), "d")), only="matmul gelu_erf", node=None)
+    (graph,) = found.graphs
+    rows = {row.instruction: row for row in graph.rows}
+
+    assert (rows["matmul"].calls, rows["matmul"].nodes, rows["gelu_erf"].nodes) == (1, 1, 5)
+    assert np.isclose(np.sum([row.share for row in graph.rows]), 1.0)
+    assert rows["matmul"].cycles > 0 and rows["matmul"].proved + rows["matmul"].tested == 1
+    assert (graph.fused.nodes, graph.simple.nodes) == (5, 1)
+    assert found.nodes == () and found.failure is None
+    assert "erf" in found.unused["found, but others cost less"]
+
+
+def node_report(found: Explanation) -> NodeReport:
+    (report,) = found.nodes
+    return report
+
+
+def test_a_node_is_explained_by_its_call_and_what_lost() -> None:
+    weight = Input("w", ("d", "n"))
+    report = node_report(explained(gelu(dot(X, weight, "d")), only="matmul gelu_erf"))
+
+    assert report.how == "computed by gelu_erf"
+    assert report.covering is not None
+    assert report.covering.binding == {"m": ("s", "n")}
+    taken, *others = report.options
+    assert (taken.instruction, taken.verdict, taken.nodes) == ("gelu_erf", "taken", 5)
+    assert taken.operands == (("x", "matmul"),)
+    assert {other.instruction for other in others} == {"multiply"}
+    assert all(other.cycles > 0 and other.verdict == "costs more" for other in others)
+
+
+def test_a_node_inside_of_a_match_says_in_which() -> None:
+    inside = erf(X * 0.7071067811865475)
+    made = model(0.5 * X * (1.0 + inside), {inside: "layer/erf"})
+    library = {name: LIBRARY[name] for name in ("gelu_erf", "move")}
+    report = node_report(explain(made, MACHINES["edge"], library, node="layer"))
+
+    assert report.name == "layer/erf"
+    assert report.how == "computed inside gelu_erf, which yields result"
+
+
+def test_a_name_must_say_which_node() -> None:
+    inside = X + Y
+    made = model(cos(inside), {inside: "results", X: "input"})
+    library = {name: LIBRARY[name] for name in ("cos", "add", "move")}
+
+    def asked(node: str) -> Explanation:
+        return explain(made, MACHINES["edge"], library, node=node)
+
+    assert asked("results").nodes[0].how == "computed by add"
+    with pytest.raises(CompileError) as ambiguous:
+        asked("res")
+    with pytest.raises(CompileError) as unknown:
+        asked("inqut")
+
+    assert str(ambiguous.value) == "node 'res': must be one of 'result', 'results'"
+    assert "nothing in the model is called so; is 'input' meant?" in str(unknown.value)
+
+
+def test_what_nothing_computes_is_explained_with_its_nearest_misses() -> None:
+    library = {name: LIBRARY[name] for name in ("silu", "multiply", "move")}
+    found = explain(model(-X * sigmoid(X)), MACHINES["edge"], library)
+
+    assert found.failure is not None
+    assert "computes node 'result'" in str(found.failure)
+    assert [graph.uncovered for graph in found.graphs][0][0] == "result"
+    report = found.nodes[0]
+    assert report.how == "nothing computes it"
+    assert report.misses[0].reason == "same but for a sign"
+
+
+# ---------------------------------------------------------------- trust
+
+
+def test_a_match_that_is_not_trusted_says_why() -> None:
+    """Sums in another order round otherwise: an error that a budget of nothing vetoes."""
+    root = formulas.layer_norm(X, SCALE, BIAS, "d") if hasattr(formulas, "layer_norm") else norm(
+        X, sqrt(mean(X * X, "d") - mean(X, "d") * mean(X, "d") + 1e-5)
+    )  # fmt: skip
+    free = node_report(explained(root, only="layer_norm"))
+    strict = node_report(explained(root, only="layer_norm", trust=Trust(budget=0.0)))
+
+    assert free.options[0].instruction == "layer_norm"
+    refused = next(o for o in strict.options if o.instruction == "layer_norm")
+    assert refused.error > 0
+    assert refused.verdict == f"its error of {refused.error:.2g} is over the budget of 0"
+
+
+def test_builder_models_have_names() -> None:
+    b = Builder("built")
+    b.axis("s", 4)
+    x = b.input("x", "s", (4,))
+    b.graph("main").output("y", cos(x))
+    found = explain(b.model(), MACHINES["edge"], LIBRARY, node="cos")
+
+    assert node_report(found).how == "computed by cos"
