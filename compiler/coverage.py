@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -14,14 +14,14 @@ from .choice import Selection
 from .match import PROVED, Match
 
 
-@dataclass
+@dataclass(frozen=True)
 class Share:
-    """What one instruction does in a graph."""
+    """What some calls do in a graph."""
 
-    calls: int = 0
-    nodes: int = 0
-    operations: int = 0
-    bytes: int = 0
+    calls: int
+    nodes: int
+    operations: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,17 @@ class Made:
         return busy / self.call.unit.count
 
 
+def total_of(some: Iterable[Made]) -> Share:
+    """What calls do together."""
+    some = list(some)
+    return Share(
+        len(some),
+        sum(made.nodes for made in some),
+        sum(made.call.operations for made in some),
+        sum(made.bytes for made in some),
+    )
+
+
 @dataclass
 class Coverage:
     """What covers what in a graph.
@@ -72,13 +83,14 @@ class Coverage:
     @property
     def instructions(self) -> dict[str, Share]:
         """Totals for each instruction of the program."""
-        found: dict[str, Share] = {}
+        return {name: total_of(some) for name, some in self.by_instruction.items()}
+
+    @property
+    def by_instruction(self) -> dict[str, list[Made]]:
+        """The calls of each instruction of the program."""
+        found: dict[str, list[Made]] = {}
         for made in self.made:
-            share = found.setdefault(made.call.opcode.instruction, Share())
-            share.calls += 1
-            share.nodes += made.nodes
-            share.operations += made.call.operations
-            share.bytes += made.bytes
+            found.setdefault(made.call.opcode.instruction, []).append(made)
         return found
 
     @property

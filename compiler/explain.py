@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -16,7 +16,7 @@ from infinisa.isa.program import Opcode
 from .canonical import is_number
 from .choice import ANY, Selection, Trust, stored, unit_for
 from .cover import canonical_graph, canonical_names, cover_and_report
-from .coverage import Coverage, Made, Share
+from .coverage import Coverage, Made, Share, total_of
 from .graph import Graph, Model
 from .match import PROVED, Match, Meaning
 from .misses import Miss, Misses
@@ -222,31 +222,25 @@ class Scene:
     def report(self) -> GraphReport:
         coverage = self.coverage
         every = sum(made.call.operations for made in coverage.made)
-        rows = [self.row(name, list(some), every) for name, some in self.by_instruction().items()]
+        rows = [self.row(name, some, every) for name, some in coverage.by_instruction.items()]
         rows.sort(key=lambda row: (-row.operations, -row.cycles))
         finders = [s.finder for s in self.selections if isinstance(s.finder, Meaning)]
-        capped = [self.called(node) for f in finders for node in f.cones.capped]
+        capped = {self.called(node) for f in finders for node in f.cones.capped}
         matches = coverage.matches
         return GraphReport(
             self.graph.name,
             tuple(rows),
-            _total(made for made in coverage.made if made.fused),
-            _total(made for made in coverage.made if not made.fused),
+            total_of(made for made in coverage.made if made.fused),
+            total_of(made for made in coverage.made if not made.fused),
             tuple(self.called(node) for node in self.uncovered()),
-            tuple(dict.fromkeys(capped)),
+            tuple(sorted(capped)),
             coverage.proved,
             len(matches) - coverage.proved,
             coverage.error,
         )
 
-    def by_instruction(self) -> dict[str, list[Made]]:
-        found: dict[str, list[Made]] = {}
-        for made in self.coverage.made:
-            found.setdefault(made.call.opcode.instruction, []).append(made)
-        return found
-
     def row(self, name: str, some: Sequence[Made], every: int) -> Row:
-        total = _total(some)
+        total = total_of(some)
         matches = list(dict.fromkeys(made.match for made in some if made.match is not None))
         proved = sum(match.stamp == PROVED for match in matches)
         sizes = self.graph.sizes()
@@ -363,16 +357,6 @@ def _same_call(match: Match, other: Match) -> bool:
     )
 
 
-def _total(some: Iterable[Made]) -> Share:
-    share = Share()
-    for made in some:
-        share.calls += 1
-        share.nodes += made.nodes
-        share.operations += made.call.operations
-        share.bytes += made.bytes
-    return share
-
-
 # ---------------------------------------------------------------- a model
 
 
@@ -395,9 +379,7 @@ def explain(
     """
     scenes = [*_scenes(model, machine, library, trust)]
     failure = next((scene.failure for scene in scenes if scene.failure), None)
-    reports = [
-        scene.node(each) for scene in scenes for each in scene.uncovered()[:MOST_UNCOVERED]
-    ]
+    reports = [scene.node(each) for scene in scenes for each in scene.uncovered()[:MOST_UNCOVERED]]
     if node is not None:
         known = {(report.graph, report.what) for report in reports}
         asked = [scene.node(each) for scene, each in named(scenes, node)]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from .choice import Choosing, unit_for
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, Role, leaves_first, localised
 from .match import Meaning, accepts, over_axes
-from .oracle import Array, Probe, Question, candidates_for, distance, same
+from .oracle import Array, Probe, Question, candidates_for, distance, functions_in, same
 from .pattern import Pattern, feature, pattern_with, patterns, told_apart
 from .precision import replacement_error
 from .reasons import Pair, reason
@@ -150,7 +150,7 @@ class Misses:
 
     # -- with as many operands
 
-    def by_value(self, views: Sequence[View], names: Sequence[str]) -> Iterator[Miss]:
+    def by_value(self, views: Sequence[View], names: Collection[str]) -> Iterator[Miss]:
         likely = [
             pair for view in views for pattern in self.patterns
             if pattern.instruction.name in names and len(pattern.operands) == len(view.types)
@@ -169,9 +169,7 @@ class Misses:
             if miss is not None:
                 yield miss
 
-    def pair(
-        self, view: View, pattern: Pattern, binding: Binding
-    ) -> tuple[float, Pair] | None:
+    def pair(self, view: View, pattern: Pattern, binding: Binding) -> tuple[float, Pair] | None:
         """A pattern read this way with its best numbers, and how unlike the cone it is."""
         question = view.question
         immediates = pattern.instruction.immediates
@@ -238,7 +236,7 @@ class Misses:
 
     # -- with an operand more or less
 
-    def by_operands(self, views: Sequence[View], names: Sequence[str]) -> Iterator[Miss]:
+    def by_operands(self, views: Sequence[View], names: Collection[str]) -> Iterator[Miss]:
         for view in views:
             for fixed, words in self.fixed(view):
                 for pattern in self.patterns:
@@ -259,10 +257,10 @@ class Misses:
             if number is not None and (made := self.without(view.cone, leaf, Constant(number))):
                 yield made, f"{self.called(leaf)} would have to be {number:g}"
         for one, other in itertools.combinations(leaves, 2):
-            if {*one.axes} == {*other.axes} and one.dtype == other.dtype:
-                if made := self.without(view.cone, other, one):
-                    names = f"{self.called(one)} and {self.called(other)}"
-                    yield made, f"{names} would have to be one value"
+            alike = {*one.axes} == {*other.axes} and one.dtype == other.dtype
+            if alike and (made := self.without(view.cone, other, one)):
+                names = f"{self.called(one)} and {self.called(other)}"
+                yield made, f"{names} would have to be one value"
 
     def without(self, cone: Cone, leaf: Node, instead: Node) -> View | None:
         """A cone with something else for a leaf: a number, or another leaf."""
@@ -296,7 +294,7 @@ class Misses:
 
     # -- with axes that do not fit
 
-    def by_axes(self, views: Sequence[View], names: Sequence[str]) -> Iterator[Miss]:
+    def by_axes(self, views: Sequence[View], names: Collection[str]) -> Iterator[Miss]:
         for view in views:
             for pattern in self.patterns:
                 alike = (
@@ -305,7 +303,7 @@ class Misses:
                     and pattern.features == view.features
                     and pattern.nodes > 1
                     and abs(pattern.nodes - len(view.cone.inner)) <= 2
-                    and operation(pattern.local.root) == operation(view.local.root)
+                    and functions_in(pattern.local.root) == functions_in(view.local.root)
                 )
                 if alike and (words := self.axes_apart(view, pattern)):
                     yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
@@ -314,16 +312,18 @@ class Misses:
         """Which axis has no counterpart; "" if the axes can be bound."""
         if readings(view, pattern):
             return ""
-        known = set(pattern.local.roles.values())
-        for axis, role in view.local.roles.items():
-            if not any(other.serves(role) for other in known):
+        ours, theirs = view.local.roles, pattern.local.roles
+        for axis, role in ours.items():
+            if role.kind != Role.LOOP and not any(
+                _stands_for(other, role) for other in theirs.values()
+            ):
                 what = self.role(role, [self.called(leaf) for leaf in view.cone.leaves])
                 return f"axes do not fit: {view.local.axes[axis]!r} is {what}; none of its axes is"
-        taken = [role for role in view.local.roles.values()]
-        for axis, role in pattern.local.roles.items():
-            if not any(role.serves(other) for other in taken):
-                names = [pattern.instruction.operands[n].name for n in pattern.operands]
-                what = self.role(role, names)
+        for axis, role in theirs.items():
+            if not any(_stands_for(role, other) for other in ours.values()):
+                what = self.role(
+                    role, [pattern.instruction.operands[n].name for n in pattern.operands]
+                )
                 return f"axes do not fit: its {pattern.local.axes[axis]!r} is {what}; none is here"
         return "axes do not fit: they are in other operands"
 
@@ -335,6 +335,13 @@ class Misses:
         parts += ["in the result"] if role.out else ["not in the result"]
         parts += ["computed with"] if role.indexed else []
         return ", ".join(parts)
+
+
+def _stands_for(instruction: Role, cone: Role) -> bool:
+    """Whether an instruction's axis may stand for one of a cone, in some order of the operands."""
+    return (
+        instruction.kind == cone.kind and instruction.leaves.bit_count() >= cone.leaves.bit_count()
+    )
 
 
 def comparable(view: View, pattern: Pattern) -> bool:
@@ -352,7 +359,10 @@ def readings(view: View, pattern: Pattern) -> list[Binding]:
     anything = [[True] * len(view.types)] * len(view.types)
     ours, theirs = view.local.roles, pattern.local.roles
     every = bindings(ours, view.local.root.axes, theirs, anything)
-    found = sorted(itertools.islice(every, MOST_READ), key=lambda b: (sum(not a for a in b.axes.values()), len(b.loops)))
+    found = sorted(
+        itertools.islice(every, MOST_READ),
+        key=lambda b: (sum(not a for a in b.axes.values()), len(b.loops)),
+    )
     return found[:MOST_BINDINGS]
 
 

@@ -66,8 +66,7 @@ class Pair:
     @cached_property
     def distances(self) -> dict[Probe, float]:
         return {
-            probe: distance(*self.values(probe), math.isfinite(probe.mask))
-            for probe in self.probes
+            probe: distance(*self.values(probe), math.isfinite(probe.mask)) for probe in self.probes
         }
 
     @property
@@ -223,8 +222,12 @@ def _fitted(
         if _apart(target, old) > SAME and not any(apart(target, probe) for probe in probes):
             return target, True
     first = probes[0]
-    best, before = _least(lambda value: apart(value, first), old), apart(old, first)
-    if math.isfinite(before) and apart(best, first) <= BETTER * before:
+
+    def cost(value: float) -> float:
+        return apart(value, first)
+
+    best, before = _least(cost, old), cost(old)
+    if math.isfinite(before) and cost(best) <= BETTER * before:
         return float(f"{best:.4g}"), not any(apart(best, probe) for probe in probes)
     return None
 
@@ -282,10 +285,9 @@ def region(pair: Pair) -> str:
         ends.append((apart, value, found))
     numbers = [*pair.question.constants, *numbers_in(pair.other), *pair.numbers.values(), 0.0]
     for name, pieces in points.items():
-        where = _beyond(name, *(np.concatenate([p[n].ravel() for p in pieces]) for n in (0, 1)),
-                        numbers)  # fmt: skip
-        if where:
-            clipped = any(_level(pieces, n) for n in (1, 2) for pieces in [ends])
+        x, apart = (np.concatenate([piece[n].ravel() for piece in pieces]) for n in (0, 1))
+        if where := _beyond(name, x, apart, numbers):
+            clipped = _level(ends, 1) or _level(ends, 2)
             return f"differs only where {where}" + (": clipped there" if clipped else "")
     return ""
 
@@ -294,9 +296,9 @@ def _beyond(name: str, x: Array, apart: Array, numbers: Sequence[float]) -> str:
     """A half-line, or two, that all positions with a difference are in and no others."""
     if not LEAST_SHARE < np.mean(apart) < 1 - LEAST_SHARE or np.unique(x[~apart]).size < MANY:
         return ""
-    for shown, sense, measured in (
-        (name, ">", x), (name, "<", -x), (f"|{name}|", ">", np.abs(x)), (f"|{name}|", "<", -np.abs(x))
-    ):  # fmt: skip
+    size = np.abs(x)
+    ways = ((name, ">", x), (name, "<", -x), (f"|{name}|", ">", size), (f"|{name}|", "<", -size))
+    for shown, sense, measured in ways:
         low, high = float(np.max(measured[~apart])), float(np.min(measured[apart]))
         if low <= high:
             sign = 1 if sense == ">" else -1

@@ -21,6 +21,36 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Selected:
+    """How sure selection is of the instructions of a part.
+
+    proved  the matches in which both sides have one canonical form; `tested`: the others, which
+            were equal at all points tried
+    error   the largest relative error that one of them adds to those of the model
+    """
+
+    proved: int
+    tested: int
+    error: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.proved} matches proved, {self.tested} tested, "
+            f"largest error introduced {self.error:.2g}"
+        )
+
+
+def total(parts: Iterable[Selected]) -> Selected:
+    """The same of several parts together."""
+    parts = list(parts)
+    return Selected(
+        sum(part.proved for part in parts),
+        sum(part.tested for part in parts),
+        max((part.error for part in parts), default=0.0),
+    )
+
+
+@dataclass(frozen=True)
 class Row:
     """One part of a model on one machine.
 
@@ -29,6 +59,7 @@ class Row:
     bandwidth  and compute: shares of the machine's peak, 0 to 1
     fused      what instructions compute that stand for more than one node; all nodes are covered,
                or the model would not have been compiled
+    selection  how sure selection is of the part's instructions
     """
 
     section: str
@@ -42,6 +73,7 @@ class Row:
     bandwidth: float
     bound_by: str
     fused: Share
+    selection: Selected
 
     @property
     def simulated_rate(self) -> float:
@@ -105,11 +137,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Simulated:
-    """A model's program for one machine, its simulation and, by section, what is fused."""
+    """A model's program for one machine, its simulation and, by section, what is fused and how
+    sure selection is."""
 
     program: Program
     report: Report
     fused: Mapping[str, Share]
+    selection: Mapping[str, Selected]
 
 
 def compare(
@@ -168,4 +202,5 @@ def _row(simulated: Simulated, part: SectionReport, tokens: int, measured: float
         bandwidth=part.share_of_peak_bandwidth,
         bound_by=part.bound_by,
         fused=simulated.fused[part.name],
+        selection=simulated.selection[part.name],
     )

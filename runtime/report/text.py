@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..compare import Comparison, Row
+from ..compare import Comparison, Row, Selected, total
 from ..simulator import Report, SectionReport
 
 PREFIXES = (("G", 1e9), ("M", 1e6), ("k", 1e3))
@@ -73,8 +73,13 @@ def comparison(result: Comparison) -> RenderableType:
             table.add_section()
         table.add_row(*_cells(row, row.section != last))
         last = row.section
+    machines = dict.fromkeys(row.machine for row in result.rows)
+    sure = "; ".join(
+        f"{name}: {total(row.selection for row in result.rows if row.machine == name)}"
+        for name in machines
+    )
     settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
-    parts: list[RenderableType] = [table, Text(f"{CAPTION}\n{settings}", style="dim")]
+    parts: list[RenderableType] = [table, Text(f"{CAPTION}\n{sure}\n{settings}", style="dim")]
     for text in result.outputs.values():
         parts.append(Text.assemble("\n", (result.prompt, "dim"), (text, "bold")))
     return Group(*parts)
@@ -98,8 +103,9 @@ def _cells(row: Row, first: bool) -> Iterable[str]:
     )
 
 
-def simulation(report: Report) -> RenderableType:
-    """A row for each section of a simulated program, then where the units' time went."""
+def simulation(report: Report, selection: Mapping[str, Selected] | None = None) -> RenderableType:
+    """A row for each section of a simulated program, how sure selection is of its instructions (a
+    program from a file does not say), then where the units' time went."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{report.program} on {report.machine}")
     for heading in ("part", "turns", "instructions", "cycles", "time", "compute", "bandwidth"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
@@ -115,7 +121,8 @@ def simulation(report: Report) -> RenderableType:
             percent(part.share_of_peak_bandwidth),
             part.bound_by,
         )
-    return Group(table, *(_stalls(part) for part in report.sections if part.cycles))
+    sure = [Text(f"{total(selection.values())}", style="dim")] if selection else []
+    return Group(table, *sure, *(_stalls(part) for part in report.sections if part.cycles))
 
 
 def _stalls(part: SectionReport) -> Table:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.coverage import Coverage
+from infinisa.compiler.choice import ANY, Trust
+from infinisa.compiler.coverage import Coverage, total_of
+from infinisa.compiler.explain import explain
 from infinisa.compiler.graph import Model
 from infinisa.compiler.operator import Operator
 from infinisa.compiler.pipeline import Compilation, compile_model
@@ -32,13 +34,15 @@ from infinisa.plugins.check import check as run_checks
 from infinisa.plugins.check.finding import Finding
 from infinisa.plugins.manager import Registered, Registry, own_version, points_of_folder
 from infinisa.plugins.manager import load as load_plugins
-from infinisa.runtime.compare import Comparison, Share, Simulated
+from infinisa.runtime.compare import Comparison, Selected, Share, Simulated, total
 from infinisa.runtime.compare import compare as compare_runs
 from infinisa.runtime.host import probe, several_cores
 from infinisa.runtime.report.text import Entry
 from infinisa.runtime.simulator import Report
 from infinisa.runtime.simulator import simulate as simulate_program
 from infinisa.runtime.values import Result
+
+from .explained import Explained
 
 Array = NDArray[Any]
 Progress = Callable[..., None]
@@ -68,16 +72,41 @@ class Loaded:
         self,
         machine: str | Path | Machine,
         *,
+        trust: Trust = ANY,
         print_after: Collection[str] = (),
         progress: Progress = silent,
     ) -> Compiled:
-        """The model as a program for a machine, by name, .toml file or value."""
+        """The model as a program for a machine, by name, .toml file or value.
+
+        trust  what the match of an instruction must be to be taken: proved, within an error
+        """
         target = find_machine(machine, self.registry)
         progress(f"compiling for {target.name}")
         done = compile_model(
-            self.model, target, self.registry.library, print_after=print_after, progress=progress
+            self.model,
+            target,
+            self.registry.library,
+            print_after=print_after,
+            progress=progress,
+            trust=trust,
         )
         return Compiled(done.program, target, self.registry, self.model, done)
+
+    def explain(
+        self,
+        machine: str | Path | Machine,
+        node: str | None = None,
+        *,
+        trust: Trust = ANY,
+        progress: Progress = silent,
+    ) -> Explained:
+        """What covers what on a machine, and why; with `node`, about that node too.
+
+        A model that cannot be covered is explained as far as it goes: `failure` says why.
+        """
+        target = find_machine(machine, self.registry)
+        progress(f"explaining {self.model.name} on {target.name}")
+        return Explained(explain(self.model, target, self.registry.library, node=node, trust=trust))
 
 
 def load(
@@ -251,10 +280,17 @@ class Compiled:
                     outputs[title] = layout.positional(outputs[title], node.axes)
         return replace(result, outputs=outputs)
 
+    @property
+    def selection(self) -> dict[str, Selected]:
+        """How sure the matches of each section are; nothing for a program from a file."""
+        coverage = self.compilation.coverage if self.compilation else {}
+        return {name: selected(each) for name, each in coverage.items()}
+
     def summary(self) -> str:
         """One line for people."""
         size = len(encode(self.program))
-        return f"{len(self.program.opcodes)} opcodes, {size:,} bytes for {self.machine.name}"
+        line = f"{len(self.program.opcodes)} opcodes, {size:,} bytes for {self.machine.name}"
+        return f"{line}; {total(self.selection.values())}" if self.selection else line
 
     def write_weights(self, path: Path) -> None:
         """The weights as one safetensors file."""
@@ -335,16 +371,18 @@ def compare(
     prompt: str | None = None,
     rounds: int = 3,
     threads: int = 1,
+    trust: Trust = ANY,
     trace: Path | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Simulated and measured throughput side by side.
 
     threads  that the CPU runs use; machine `host` then has the peak of so many cores
+    trust    what the match of an instruction must be to be taken
 
     The simulated programs take a text's number of tokens and the like from the run on the CPU.
     """
-    host = model.compile("host", progress=progress)
+    host = model.compile("host", trust=trust, progress=progress)
     run = host.runner("vector" if threads == 1 else "parallel", threads)
     arrays, given = host.bound(prompt, None)
     arrays |= random_inputs(host.program, arrays)
@@ -358,12 +396,12 @@ def compare(
         target = find_machine(machine, model.registry)
         if machine == "host":
             target = several_cores(target, threads)
-        compiled = model.compile(target, progress=progress)
+        compiled = model.compile(target, trust=trust, progress=progress)
         progress(f"simulating {compiled.machine.name}")
         report = compiled.simulate(parameters, trace=trace and own_trace(trace, compiled, machines))
         assert compiled.compilation is not None  # it was compiled just now
         fused = {name: shares(row) for name, row in compiled.compilation.coverage.items()}
-        simulations.append(Simulated(compiled.program, report, fused))
+        simulations.append(Simulated(compiled.program, report, fused, compiled.selection))
     wanted = model.model.example if prompt is None else prompt
     settings: dict[str, str | int | float] = {"CPU runs": rounds, "CPU threads": threads}
     settings |= runs[0].parameters
@@ -390,14 +428,18 @@ def random_inputs(program: Program, given: Mapping[str, Array]) -> dict[str, Arr
 
 def shares(coverage: Coverage) -> Share:
     """The part of a graph that instructions of more than one node compute."""
-    rows = coverage.instructions.values()
-    fused = [row for row in rows if row.nodes > row.calls]
+    whole, fused = total_of(coverage.made), total_of(made for made in coverage.made if made.fused)
 
     def share(what: str) -> float:
-        whole = sum(getattr(row, what) for row in rows)
-        return sum(getattr(row, what) for row in fused) / whole if whole else 1.0
+        return getattr(fused, what) / getattr(whole, what) if getattr(whole, what) else 1.0
 
     return Share(share("nodes"), share("operations"), share("bytes"))
+
+
+def selected(coverage: Coverage) -> Selected:
+    """How sure the matches of a graph are."""
+    proved = coverage.proved
+    return Selected(proved, len(coverage.matches) - proved, coverage.error)
 
 
 def is_text(name: str) -> bool:

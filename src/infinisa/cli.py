@@ -6,10 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from math import inf
 from pathlib import Path
 
 from rich.console import Console
 
+from infinisa.compiler.choice import Trust
 from infinisa.isa.errors import InfinisaError
 
 from . import __version__, api
@@ -54,6 +57,7 @@ def compare(options: argparse.Namespace) -> None:
             prompt=options.prompt,
             rounds=options.rounds,
             threads=options.threads or 1,
+            trust=_trust(options),
             trace=options.trace,
             progress=meter,
         )
@@ -69,7 +73,9 @@ def compile_(options: argparse.Namespace) -> None:
     """Compile a model for a machine into a program file, .iasm (text) or .iisa (binary)."""
     with progress("compile") as meter:
         model = _load(options)
-        compiled = model.compile(options.machine, print_after=options.print_after, progress=meter)
+        compiled = model.compile(
+            options.machine, trust=_trust(options), print_after=options.print_after, progress=meter
+        )
     api.write_program(compiled.program, options.output)
     if options.weights:
         compiled.write_weights(options.weights)
@@ -89,9 +95,10 @@ def simulate(options: argparse.Namespace) -> None:
             trace=options.trace,
             progress=meter,
         )
-    _print(text.simulation(report))
+    _print(text.simulation(report, compiled.selection))
     if options.json:
-        _write_json(options.json, report.plain())
+        selection = {name: asdict(part) for name, part in compiled.selection.items()}
+        _write_json(options.json, report.plain() | {"selection": selection})
 
 
 def run(options: argparse.Namespace) -> None:
@@ -129,6 +136,21 @@ def manual(options: argparse.Namespace) -> None:
     for name, content in (("manual.md", markdown(found)), ("manual.html", page(found))):
         api.write_whole(options.output / name, content.encode())
         print(f"{options.output / name}: {len(found.entries)} instructions")
+
+
+def explain(options: argparse.Namespace) -> int:
+    """What covers what in a model, at which cost, and why no other instruction does."""
+    with progress("explain") as meter:
+        found = _load(options).explain(
+            options.machine, options.node, trust=_trust(options), progress=meter
+        )
+    _print(found.shown())
+    if options.json:
+        _write_json(options.json, found.plain())
+    if found.failure is None:
+        return 0
+    print(f"infinisa: {found.failure}", file=sys.stderr)
+    return 2
 
 
 def list_(options: argparse.Namespace) -> None:
@@ -178,10 +200,19 @@ def _load(options: argparse.Namespace) -> api.Loaded:
 def _compiled(options: argparse.Namespace, meter: api.Progress) -> api.Compiled:
     """A model compiled for the machine, or a program file as it is."""
     if options.model and Path(options.model).suffix in api.PROGRAM_SUFFIXES:
+        if _trust(options) != Trust():
+            raise InfinisaError(
+                f"program {options.model}: its instructions are chosen already; --require and "
+                "--error-budget are for models"
+            )
         return api.read_program(
             options.model, options.machine, plugins=options.plugin, weights=options.weights
         )
-    return _load(options).compile(options.machine, progress=meter)
+    return _load(options).compile(options.machine, trust=_trust(options), progress=meter)
+
+
+def _trust(options: argparse.Namespace) -> Trust:
+    return Trust(options.require, options.error_budget)
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, int]:
@@ -222,6 +253,7 @@ def parser() -> argparse.ArgumentParser:
         _compile,
         _simulate,
         _run,
+        _explain,
         _list,
         _manual,
         _check,
@@ -278,6 +310,22 @@ def _machines(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _trusted(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--require",
+        choices=("tested", "proved"),
+        default="tested",
+        help="take an instruction only where it is proved to compute the same (default: tested)",
+    )
+    verb.add_argument(
+        "--error-budget",
+        type=float,
+        default=inf,
+        metavar="E",
+        help="the largest relative error that an instruction may add (default: any)",
+    )
+
+
 def _simulation(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
     verb.add_argument(
@@ -292,6 +340,7 @@ def _threads(verb: argparse.ArgumentParser, about: str) -> None:
 def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "compare", compare)
     _model(verb)
+    _trusted(verb)
     _machines(verb)
     verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
     verb.add_argument(
@@ -305,6 +354,7 @@ def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def _compile(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "compile", compile_)
     _model(verb)
+    _trusted(verb)
     verb.add_argument("--machine", required=True, metavar="NAME")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="PROGRAM")
     verb.add_argument("--weights", type=Path, metavar="FILE", help="write the weights here too")
@@ -316,6 +366,7 @@ def _compile(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "simulate", simulate)
     _model(verb, program=True)
+    _trusted(verb)
     verb.add_argument("--machine", required=True, metavar="NAME")
     verb.add_argument("--engine", choices=("auto", "simpy"), default="auto")
     verb.add_argument("--policy", default="oldest", metavar="NAME", help="see list policies")
@@ -327,6 +378,7 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "run", run)
     _model(verb, program=True)
+    _trusted(verb)
     verb.add_argument("--machine", metavar="NAME", help="compile for this machine (default: host)")
     verb.add_argument(
         "--backend",
@@ -339,6 +391,20 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.add_argument("--output", type=Path, metavar="FILE.npz", help="write output arrays here")
     verb.add_argument("--weights", type=Path, metavar="FILE", help="the weights of a program")
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
+
+
+def _explain(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "explain", explain)
+    _model(verb)
+    _trusted(verb)
+    verb.add_argument("--machine", required=True, metavar="NAME")
+    verb.add_argument(
+        "--node",
+        metavar="NAME",
+        help="explain this node too: the model's name for it, or the program's call that computes "
+        "it; a part of the name will do if no other has it",
+    )
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON")
 
 
 def _list(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
