@@ -224,7 +224,7 @@ def _fitted(
     first = probes[0]
 
     def cost(value: float) -> float:
-        return apart(value, first)
+        return float(apart(value, first))
 
     best, before = _least(cost, old), cost(old)
     if math.isfinite(before) and cost(best) <= BETTER * before:
