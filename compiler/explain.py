@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from math import inf
 
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction
@@ -25,7 +26,8 @@ from .uncovered import Uncovered, refusal, shallow
 LONGEST = 60
 """Characters of an expression that stands for a name."""
 
-MOST_UNCOVERED = 8
+MOST_UNCOVERED = 4
+MOST_ABOVE = 6
 MOST_NEAR = 12
 MOST_NAMES = 10
 
@@ -266,6 +268,30 @@ class Scene:
             node for node, some in options.items() if not some and node is not self.failure.node
         ]
 
+    def failures(self) -> list[NodeReport]:
+        """The nodes that nothing computes, each followed by what is computed from it that some
+        instruction nearly computes: that would have helped too."""
+        found: dict[Node, NodeReport] = {}
+        for node in self.uncovered()[:MOST_UNCOVERED]:
+            found.setdefault(node, self.node(node))
+            for above in self.above(node):
+                if above not in found and (report := self.node(above)).misses:
+                    found[above] = report
+        return list(found.values())
+
+    def above(self, node: Node) -> list[Node]:
+        """What is computed from a node, the nearest first."""
+        selection = self.selection_of(node)
+        if selection is None or not isinstance(selection.finder, Meaning):
+            return []
+        users = selection.finder.around.users
+        found = [node]
+        for each in found:  # it grows on the way
+            found += [u for u in users[each] if u is not None and u not in found]
+            if len(found) > MOST_ABOVE:
+                break
+        return found[1:]
+
     # -- one node
 
     def node(self, node: Node) -> NodeReport:
@@ -305,6 +331,8 @@ class Scene:
             return f"computed by {node.operator}, which its operator names"
         if node in self.uncovered():
             return "nothing computes it"
+        if self.failure is not None:
+            return "not covered: nothing computes what it needs"
         if stored(node) is not None or is_number(node):
             return "no computation: its readers see through it"
         return "not needed: what others compute makes it superfluous"
@@ -339,7 +367,7 @@ class Scene:
                     weighed.get(match),
                     match.stamp,
                     match.error,
-                    "taken" if taken else why or "costs more",
+                    "taken" if taken else why or _lost(weighed.get(match)),
                 )
             )
         return sorted(
@@ -349,6 +377,11 @@ class Scene:
     def operands(self, match: Match) -> tuple[tuple[str, str], ...]:
         given = zip(match.instruction.operands, match.leaves, strict=True)
         return tuple((operand.name, self.called(leaf)) for operand, leaf in given)
+
+
+def _lost(total: float | None) -> str:
+    """Why an option was not taken that might have been."""
+    return "nothing computes what it reads" if total == inf else "costs more"
 
 
 def _same_call(match: Match, other: Match) -> bool:
@@ -379,7 +412,7 @@ def explain(
     """
     scenes = [*_scenes(model, machine, library, trust)]
     failure = next((scene.failure for scene in scenes if scene.failure), None)
-    reports = [scene.node(each) for scene in scenes for each in scene.uncovered()[:MOST_UNCOVERED]]
+    reports = [report for scene in scenes for report in scene.failures()]
     if node is not None:
         known = {(report.graph, report.what) for report in reports}
         asked = [scene.node(each) for scene, each in named(scenes, node)]

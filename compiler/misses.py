@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
@@ -29,10 +30,10 @@ from infinisa.isa.language import (
 from .bind import Binding, bindings
 from .choice import Choosing, unit_for
 from .cones import BOUNDARIES, Cone, Cones, seen_through
-from .local import Local, Role, leaves_first, localised
+from .local import Local, Outline, Role, leaves_first
 from .match import Meaning, accepts, over_axes
 from .oracle import Array, Probe, Question, candidates_for, distance, functions_in, same
-from .pattern import Pattern, feature, pattern_with, patterns, told_apart
+from .pattern import Pattern, feature, features_of, pattern_with, patterns, told_apart
 from .precision import replacement_error
 from .reasons import Pair, reason
 from .uncovered import operation
@@ -42,8 +43,9 @@ MOST_PAIRS = 600
 MOST_READ, MOST_BINDINGS = 48, 4
 MOST_CANDIDATES = 24
 MOST_TRIED = 20
-LIKE = 0.3
-"""Computations less like each other than this are no misses."""
+LIKE, MOST_LIKE = 0.3, 1.5
+"""Computations less like each other than this are no misses; the second is for those that are of
+the same functions."""
 
 FAR = 0.1
 """A distance from which on a miss is named only if there is a reason for it."""
@@ -55,6 +57,9 @@ IDLE: Mapping[str, float] = {
     "minimum": math.inf,
 }
 """The number with which an operand of a function does nothing, or next to nothing."""
+
+Known: TypeAlias = Mapping[str, int]
+"""The instructions to ask about, each with how many nodes of the value it computes already."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,18 @@ class Misses:
         if isinstance(root, BOUNDARIES) or seen_through(root) is not root:
             return []
         names = only or {p.instruction.name for p in self.patterns}
-        names = names - {match.instruction.name for match in self.finder(root)}
+        known = dict.fromkeys(names, 0)
+        for match in self.finder(root):
+            name = match.instruction.name
+            if name in names:
+                known[name] = max(known[name], len(match.inner))
         views = self.views(root)
         found: dict[str, Miss] = {}
         for search in (self.by_value, self.by_operands, self.by_axes):
-            for miss in search(views, names - found.keys()):
-                known = found.setdefault(miss.instruction, miss)
-                if miss.rank < known.rank:
+            left = {name: nodes for name, nodes in known.items() if name not in found}
+            for miss in search(views, left):
+                best = found.setdefault(miss.instruction, miss)
+                if miss.rank < best.rank:
                     found[miss.instruction] = miss
         return sorted(found.values(), key=lambda miss: miss.rank)[:most]
 
@@ -139,21 +149,19 @@ class Misses:
 
     def view(self, cone: Cone) -> View | None:
         around = self.finder.around
-        local = localised(cone.root, cone.leaves, cone.inner, cone.groups, around.alike)
-        if local is None:
+        outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, around.carry)
+        if not outline.sound:
             return None
-        features = 0
-        for node in cone.inner:
-            features |= feature(node)
+        local = outline.local()
         sizes = {axis: around.sizes[outer] for axis, outer in local.axes.items()}
-        return View(cone, local, Question(local, sizes), told_apart(features))
+        return View(cone, local, Question(local, sizes), told_apart(features_of(cone.inner)))
 
     # -- with as many operands
 
-    def by_value(self, views: Sequence[View], names: Collection[str]) -> Iterator[Miss]:
+    def by_value(self, views: Sequence[View], known: Known) -> Iterator[Miss]:
         likely = [
             pair for view in views for pattern in self.patterns
-            if pattern.instruction.name in names and len(pattern.operands) == len(view.types)
+            if asked(view, pattern, known) and len(pattern.operands) == len(view.types)
             for pair in [(view, pattern)] if comparable(view, pattern)
         ]  # fmt: skip
         likely.sort(key=lambda pair: _unlike(*pair))
@@ -161,7 +169,7 @@ class Misses:
         for view, pattern in likely[:MOST_PAIRS]:
             for binding in readings(view, pattern):
                 made = self.pair(view, pattern, binding)
-                if made is not None and made[0] < LIKE:
+                if made is not None and made[0] < (MOST_LIKE if alike(view, pattern) else LIKE):
                     screened.append((*made, view, pattern, binding))
         screened.sort(key=lambda each: each[0])
         for _, pair, view, pattern, binding in screened[:MOST_TRIED]:
@@ -228,7 +236,8 @@ class Misses:
         lengths = view.question.lengths
         found = replacement_error(view.local.root, written, lengths, given)
         if not found.stable:
-            return f"unstable: {found.trouble}"
+            operand, _, trouble = found.trouble.partition(" ")
+            return f"unstable: {pair.names.get(operand, operand)} {trouble}"
         if view.cone.exposed:
             needed = ", ".join(map(self.called, view.cone.exposed))
             return f"{needed}, which it computes inside, is needed elsewhere too"
@@ -236,15 +245,15 @@ class Misses:
 
     # -- with an operand more or less
 
-    def by_operands(self, views: Sequence[View], names: Collection[str]) -> Iterator[Miss]:
+    def by_operands(self, views: Sequence[View], known: Known) -> Iterator[Miss]:
         for view in views:
             for fixed, words in self.fixed(view):
                 for pattern in self.patterns:
-                    fits = pattern.instruction.name in names and pattern.nodes > 2
+                    fits = asked(view, pattern, known) and pattern.nodes > 2
                     if fits and self.is_one(fixed, pattern):
                         yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
             for pattern, words in needing_more(tuple(self.choosing.library.values())):
-                if pattern.instruction.name in names and self.is_one(view, pattern):
+                if asked(view, pattern, known) and self.is_one(view, pattern):
                     yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
 
     def fixed(self, view: View) -> Iterator[tuple[View, str]]:
@@ -294,16 +303,16 @@ class Misses:
 
     # -- with axes that do not fit
 
-    def by_axes(self, views: Sequence[View], names: Collection[str]) -> Iterator[Miss]:
+    def by_axes(self, views: Sequence[View], known: Known) -> Iterator[Miss]:
         for view in views:
             for pattern in self.patterns:
                 alike = (
-                    pattern.instruction.name in names
+                    asked(view, pattern, known)
                     and len(pattern.operands) == len(view.types)
                     and pattern.features == view.features
                     and pattern.nodes > 1
                     and abs(pattern.nodes - len(view.cone.inner)) <= 2
-                    and functions_in(pattern.local.root) == functions_in(view.local.root)
+                    and telling(pattern.local.root) == telling(view.local.root)
                 )
                 if alike and (words := self.axes_apart(view, pattern)):
                     yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
@@ -325,6 +334,9 @@ class Misses:
                     role, [pattern.instruction.operands[n].name for n in pattern.operands]
                 )
                 return f"axes do not fit: its {pattern.local.axes[axis]!r} is {what}; none is here"
+        counted, count = (sum(role.indexed for role in roles.values()) for roles in (theirs, ours))
+        if counted != count:
+            return f"axes do not fit: it computes with positions of {counted}, the model of {count}"
         return "axes do not fit: they are in other operands"
 
     def role(self, role: Role, leaves: Sequence[str]) -> str:
@@ -344,6 +356,11 @@ def _stands_for(instruction: Role, cone: Role) -> bool:
     )
 
 
+def asked(view: View, pattern: Pattern, known: Known) -> bool:
+    """Whether a pattern would compute more of the value than its instruction does already."""
+    return len(view.cone.inner) > known.get(pattern.instruction.name, len(view.cone.inner))
+
+
 def comparable(view: View, pattern: Pattern) -> bool:
     """Whether a miss of a pattern would say anything: any two operations differ somehow."""
     nodes = len(view.cone.inner)
@@ -351,6 +368,21 @@ def comparable(view: View, pattern: Pattern) -> bool:
     if single and operation(pattern.local.root) != operation(view.local.root):
         return False
     return 0 < pattern.nodes <= 3 * nodes + 3
+
+
+def telling(root: Node) -> frozenset[str]:
+    """The functions of a computation but for the algebra that may be written otherwise."""
+    return functions_in(root) - {"sum", "add", "subtract", "multiply", "divide", "negate"}
+
+
+def alike(view: View, pattern: Pattern) -> bool:
+    """Whether a cone and a pattern are of the same functions."""
+    return (
+        pattern.features == view.features
+        and abs(pattern.nodes - len(view.cone.inner)) <= 2
+        and operation(pattern.local.root) == operation(view.local.root)
+        and telling(pattern.local.root) == telling(view.local.root)
+    )
 
 
 def readings(view: View, pattern: Pattern) -> list[Binding]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from infinisa.isa.errors import LanguageError
 from infinisa.isa.evaluate import align
-from infinisa.isa.language import Axis, Constant, Immediate, Map, Node, substitute, walk
+from infinisa.isa.language import Constant, Immediate, Map, Node, Position, substitute, walk
 
 from .oracle import Array, Probe, Question, distance, numbers_in, same
 
@@ -314,38 +314,39 @@ def _level(pieces: Sequence[tuple[Array, Array, Array]], which: int) -> bool:
     return np.unique(np.round(values, 9)).size <= 2
 
 
-# ---------------------------------------------------------------- the same, read otherwise
+# ---------------------------------------------------------------- the same with other positions
+
+
+STRICTNESS: Mapping[str, str] = {
+    "less": "less_equal",
+    "less_equal": "less",
+    "greater": "greater_equal",
+    "greater_equal": "greater",
+}
 
 
 def transposed(pair: Pair) -> str:
-    """f(x)  ≠  f(transposed x)"""
-    local, sizes = pair.question.local, pair.question.sizes
-    for a, b in itertools.combinations(local.axes, 2):
-        if sizes[a] != sizes[b]:
-            continue
-        question = Question(local, sizes)
-        question.lengths.update({a: question.lengths[a], b: question.lengths[a]})
-        for leaf in local.leaves:
-            if {a, b} <= {*leaf.axes} and _same_if(pair, question, leaf.name, leaf.axes, a, b):
-                return f"same but {pair.names[leaf.name]} would have to be transposed"
-        if {a, b} <= {*local.root.axes} and _same_if(pair, question, "", local.root.axes, a, b):
-            return "same but transposed"
+    """where(s >= t, x, 0)  ≠  where(t >= s, x, 0)"""
+    local = pair.question.local
+    counted = [node for node in walk([local.root]) if isinstance(node, Position)]
+    for a, b in itertools.combinations(counted, 2):
+        (root,) = substitute([local.root], {a: b, b: a})
+        if pair.with_model(root):
+            return (
+                f"same but transposed: {local.axes[a.axis]} and {local.axes[b.axis]} trade places"
+            )
     return ""
 
 
-def _same_if(
-    pair: Pair, question: Question, name: str, axes: Sequence[Axis], a: Axis, b: Axis
-) -> bool:
-    """Whether the instruction is the model's computation with two axes of an input ("": of the
-    result) exchanged."""
-    i, j = axes.index(a), axes.index(b)
-    for probe in pair.ordinary:
-        arrays, value = question.value(probe)
-        turned = {**arrays, name: arrays[name].swapaxes(i, j)} if name else arrays
-        (found,) = question.asked(pair.other, turned, [pair.numbers])
-        if distance(value, found if name else found.swapaxes(i, j)):
-            return False
-    return True
+def strictness(pair: Pair) -> str:
+    """where(s > t, x, 0)  ≠  where(s >= t, x, 0)"""
+    for node in walk([pair.question.local.root]):
+        if isinstance(node, Map) and node.function in STRICTNESS:
+            other = STRICTNESS[node.function]
+            (root,) = substitute([pair.question.local.root], {node: Map(other, node.arguments)})
+            if pair.with_model(root):
+                return f"the model compares by {node.function}, the instruction by {other}"
+    return ""
 
 
 RULES: tuple[Callable[[Pair], str], ...] = (
@@ -354,6 +355,7 @@ RULES: tuple[Callable[[Pair], str], ...] = (
     masked,
     across_the_root,
     transposed,
+    strictness,
     region,
     number,
 )
