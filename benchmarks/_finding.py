@@ -82,7 +82,7 @@ def found_in(
             if whole:
                 raise
         else:
-            found.coverage.instructions.update(coverage.instructions)
+            found.coverage.made += coverage.made
     return found
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from infinisa import api
 from infinisa.compiler.canonical import is_number
 from infinisa.compiler.cover import cover_and_report
-from infinisa.compiler.coverage import Coverage, Share
+from infinisa.compiler.coverage import Coverage, Share, total_of
 from infinisa.compiler.graph import Graph, Model
 from infinisa.compiler.match import Finder, Match, Meaning
 from infinisa.compiler.surroundings import Surroundings
@@ -223,13 +223,7 @@ def primitives(graph: Graph) -> int:
 
 def total(coverages: Iterable[Coverage], fused: bool) -> Share:
     """What instructions of several nodes do, or those of one."""
-    shares = [s for c in coverages for s in c.instructions.values() if fused == (s.nodes > s.calls)]
-    return Share(
-        sum(s.calls for s in shares),
-        sum(s.nodes for s in shares),
-        sum(s.operations for s in shares),
-        sum(s.bytes for s in shares),
-    )
+    return total_of(made for c in coverages for made in c.made if made.fused == fused)
 
 
 def calls(coverages: Iterable[Coverage], library: Mapping[str, Instruction]) -> Counter[str]:

@@ -327,10 +327,10 @@ class Scene:
                 return f"computed by {name}"
             (root, *_) = (r for r in chosen.roots if r is not None)
             return f"computed inside {name}, which yields {self.called(root)}"
-        if isinstance(node, Opaque):
-            return f"computed by {node.operator}, which its operator names"
         if node in self.uncovered():
             return "nothing computes it"
+        if isinstance(node, Opaque):
+            return f"computed by {node.operator}, which its operator names"
         if self.failure is not None:
             return "not covered: nothing computes what it needs"
         if stored(node) is not None or is_number(node):

@@ -236,8 +236,8 @@ class Misses:
         lengths = view.question.lengths
         found = replacement_error(view.local.root, written, lengths, given)
         if not found.stable:
-            operand, _, trouble = found.trouble.partition(" ")
-            return f"unstable: {pair.names.get(operand, operand)} {trouble}"
+            name, _, trouble = found.trouble.partition(" ")
+            return f"unstable: {pair.names.get(name, name)} {trouble}"
         if view.cone.exposed:
             needed = ", ".join(map(self.called, view.cone.exposed))
             return f"{needed}, which it computes inside, is needed elsewhere too"

@@ -236,7 +236,7 @@ def _least(cost: Callable[[float], float], start: float) -> float:
     """About where a function of one number is least: on a grid around it, then between."""
     if not start:
         return start
-    grid = [start * 2.0 ** (n / 4) for n in range(-12, 13)]
+    grid: list[float] = [start * 2.0 ** (n / 4) for n in range(-12, 13)]
     middle = min(range(1, len(grid) - 1), key=lambda n: cost(grid[n]))
     low, high = sorted((grid[middle - 1], grid[middle + 1]))
     for _ in range(40):

@@ -15,6 +15,26 @@ from infinisa.cli import main
 
 PROMPT = "import os"
 
+GEARS = """
+from infinisa import hookimpl
+from infinisa.compiler.builder import Builder
+from infinisa.isa.language import Opaque, exp
+
+
+def gears():
+    b = Builder("gears")
+    b.axis("s", 4)
+    x = b.input("x", "s", (4,))
+    b.graph("main").output("y", exp(Opaque("gear", (x,), ("s",), "f32")))
+    return b.model()
+
+
+@hookimpl
+def infinisa_models():
+    return {"gears": gears}
+"""
+"""A model with an operator that no instruction is called like."""
+
 
 def messages(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a command that must fail says: one message, exit status 2, no traceback."""
@@ -47,7 +67,8 @@ def test_a_comparison_says_what_every_part_does_on_every_machine(
         assert row["tokens"] == (7 if row["section"] == "decode" else row["tokens"])
         assert row["ratio"] == pytest.approx(row["measured"] / row["seconds"])
         assert 0 < row["bandwidth"] <= 1
-    for word in ("cycles", "tokens/s", "of peak", "bound by", "coverage", PROMPT):
+        assert row["selection"]["proved"] > 50
+    for word in ("cycles", "tokens/s", "of peak", "bound by", "coverage", "proved", PROMPT):
         assert word in printed
         assert word in page.read_text()
 
@@ -130,6 +151,61 @@ def test_a_trace_has_events_of_every_unit(tmp_path: Path) -> None:
     assert all(e["dur"] >= 0 for e in events if e["ph"] == "X")
 
 
+def test_explain_says_what_covers_what(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The tables and their JSON: instructions, a node by a part of its name, near misses."""
+    file = tmp_path / "explained.json"
+    options = ["--machine", "edge", "--node", "layers.0.gat", "--json", str(file)]
+    assert main(["explain", *options]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(file.read_text())
+
+    assert [graph["graph"] for graph in found["graphs"]] == [
+        "encode", "prefill", "decode", "detokenize"
+    ]  # fmt: skip
+    rows = {row["instruction"]: row for row in found["graphs"][1]["rows"]}
+    assert (rows["swiglu"]["calls"], rows["swiglu"]["nodes"]) == (4, 12)
+    assert sum(row["share"] for row in rows.values()) == pytest.approx(1.0)
+    assert [node["graph"] for node in found["nodes"]] == ["prefill", "decode"]
+    assert found["nodes"][0]["options"][0]["instruction"] == "swiglu"
+    assert found["failure"] is None
+    for words in ("computed by swiglu", "ways to compute it", "nearest misses", "never used"):
+        assert words in printed
+
+
+def test_explain_names_what_nothing_computes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Exit status 2 and the error of the compiler, after all that can be explained."""
+    plugin, file = tmp_path / "gears.py", tmp_path / "explained.json"
+    plugin.write_text(GEARS)
+    options = ["--plugin", str(plugin), "--machine", "edge", "--json", str(file)]
+    assert main(["explain", "gears", *options]) == 2
+    printed = capsys.readouterr()
+    found = json.loads(file.read_text())
+
+    assert "it needs an opaque instruction called 'gear'" in printed.err
+    assert "nothing computes it" in printed.out
+    assert found["failure"] == printed.err.removeprefix("infinisa: ").strip()
+    assert found["graphs"][0]["uncovered"][0].startswith("gear.")
+
+
+def test_reports_say_how_sure_selection_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    program, file = tmp_path / "p.iasm", tmp_path / "report.json"
+    options = ["--machine", "edge", "--tokens", "2", "--require", "proved"]
+    assert main(["compile", *options, "-o", str(program)]) == 0
+    assert main(["simulate", *options, "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    decode = json.loads(file.read_text())["selection"]["decode"]
+
+    assert decode["proved"] > 50
+    assert (decode["tested"], decode["error"]) == (0, 0.0)
+    assert printed.count("matches proved, 0 tested, largest error introduced 0") == 2
+    said = messages(capsys, "simulate", str(program), "--machine", "edge", "--require", "proved")
+    assert said.endswith("--require and --error-budget are for models")
+
+
 def test_print_after_shows_a_pass(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """After cover there are calls of instructions, a line each."""
     out = str(tmp_path / "p.iisa")
@@ -146,6 +222,8 @@ def test_print_after_shows_a_pass(capsys: pytest.CaptureFixture[str], tmp_path: 
         (["simulate", "--machine", "edge", "--policy", "x"], "policy 'x': must be one of"),
         (["run", "--backend", "x"], "backend 'x': must be one of"),
         (["run", "--backend", "vector", "--threads", "2"], "backend 'vector': runs on 1 thread"),
+        (["explain", "--machine", "edge", "--node", "layers.0"], "node 'layers.0': must be one of"),
+        (["explain", "--machine", "edge", "--error-budget", "-1"], "error budget must not be"),
         (["run", "missing.iisa"], "no such file: missing.iisa"),
         (["run", "--set", "tokens"], "a setting must be NAME=NUMBER, not 'tokens'"),
         (["run", "--set", "tokens=100000"], "parameter 'tokens': must be 0 to"),

@@ -132,7 +132,7 @@ def test_a_miss_without_a_reason_has_its_distance() -> None:
 
 def test_a_number_of_the_instruction_may_be_the_reason() -> None:
     @instruction(unit="vector")
-    def root_plus(x: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+    def root_plus(x: "m"):  # type: ignore[no-untyped-def, name-defined]  # noqa: F821  # axes
         return sqrt(x * x + 1e-6) + exp(x)
 
     found = miss(sqrt(X * X) + exp(X), "root_plus", root_plus)
@@ -159,7 +159,7 @@ def triangle(seen: Node) -> Node:
 
 
 @instruction(unit="vector")
-def lower(x: "m n", row: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722, F821  # axes
+def lower(x: "m n", row: "m"):  # type: ignore[no-untyped-def, name-defined, valid-type]  # noqa: F722, F821  # axes
     return cos(row) * where(position("m") >= position("n"), x, 0.0)
 
 
@@ -186,7 +186,7 @@ def test_an_operand_that_would_have_to_be_a_number_is_the_reason() -> None:
 
 def test_two_operands_that_would_have_to_be_one_are_the_reason() -> None:
     @instruction(unit="vector")
-    def twisted(x: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+    def twisted(x: "m"):  # type: ignore[no-untyped-def, name-defined]  # noqa: F821  # axes
         return cos(x) * exp(x) + x
 
     found = miss(cos(X) * exp(Y) + X, "twisted", twisted)
@@ -196,7 +196,7 @@ def test_two_operands_that_would_have_to_be_one_are_the_reason() -> None:
 
 def test_more_operands_are_the_reason() -> None:
     @instruction(unit="vector")
-    def floored(x: "m n", low: "n"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722, F821  # axes
+    def floored(x: "m n", low: "n"):  # type: ignore[no-untyped-def, name-defined, valid-type]  # noqa: F722, F821  # axes
         return cos(maximum(exp(x) + 2.0 * x, low))
 
     found = miss(cos(exp(X) + 2.0 * X), "floored", floored)
@@ -225,7 +225,7 @@ def test_an_unstable_instruction_is_reported_as_such() -> None:
 
 def test_a_unit_that_the_machine_lacks_is_the_reason() -> None:
     @instruction(unit="photonic")
-    def waves(x: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+    def waves(x: "m"):  # type: ignore[no-untyped-def, name-defined]  # noqa: F821  # axes
         return cos(x) * exp(x)
 
     found = miss(cos(X) * exp(X), "waves", waves)
@@ -315,7 +315,7 @@ def test_what_nothing_computes_is_explained_with_its_nearest_misses() -> None:
 
 
 @instruction(unit="vector")
-def completed(x: "m"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F821  # axes
+def completed(x: "m"):  # type: ignore[no-untyped-def, name-defined]  # noqa: F821  # axes
     return (x + 8.0) * (x + 8.0) - 64.0
 
 
