@@ -187,11 +187,21 @@ class Scene:
                     found.setdefault(root, []).append(made)
         return found
 
+    @cached_property
+    def parts(self) -> set[Node]:
+        """The nodes inside of an operator of the source that is several nodes."""
+        return {
+            child
+            for node, name in self.names.items()
+            for child in node.children
+            if self.names.get(child) == name
+        }
+
     def called(self, node: Node) -> str:
         """What messages call a value: as the model does, else as the program's call that computes
         it, else by its expression."""
         if node in self.names:
-            return self.names[node]
+            return f"a part of {self.names[node]}" if node in self.parts else self.names[node]
         match node:
             case Input(name):
                 return name
@@ -445,7 +455,8 @@ def _scenes(
 
 
 def named(scenes: Sequence[Scene], name: str) -> list[tuple[Scene, Node]]:
-    """The nodes of a name, or of the only name that begins with it or has it inside."""
+    """The nodes of a name, or of the only name that begins with it or has it inside: where an
+    operator is several nodes, the one that ends it."""
     every: dict[str, list[tuple[Scene, Node]]] = {}
     for scene in scenes:
         for node, title in scene.names.items():
@@ -456,7 +467,9 @@ def named(scenes: Sequence[Scene], name: str) -> list[tuple[Scene, Node]]:
     for fits in (str.__eq__, str.startswith, str.__contains__):
         found = [title for title in every if fits(title, name)]
         if len(found) == 1:
-            return every[found[0]]
+            nodes = every[found[0]]
+            whole = [(scene, node) for scene, node in nodes if node not in scene.parts]
+            return whole or nodes
         if found:
             more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
             names = ", ".join(map(repr, found[:MOST_NAMES]))
@@ -501,6 +514,11 @@ def _why_unused(instruction: Instruction, scenes: Sequence[Scene], machine: Mach
     return "found, but others cost less" if "" in reasons else f"found, but {reasons[0]}"
 
 
+def single(instruction: Instruction) -> bool:
+    """Whether an instruction is one operation: it is near to much, which says little."""
+    return not any(child.children for output in instruction.outputs for child in output.children)
+
+
 def near(scenes: Sequence[Scene], library: Mapping[str, Instruction]) -> tuple[Near, ...]:
     """The nearest misses that selection met of instructions that it found nowhere."""
     best: dict[str, tuple[float, Scene, Selection, Node]] = {}
@@ -514,7 +532,8 @@ def near(scenes: Sequence[Scene], library: Mapping[str, Instruction]) -> tuple[N
             for (local, name), apart in finder.knowledge.near.items():
                 if local in finder.places and apart < best.get(name, (1.0,))[0]:
                     best[name] = apart, scene, selection, finder.places[local]
-    rows = sorted((row for row in best.items() if row[0] not in found), key=lambda row: row[1][0])
+    telling = (row for row in best.items() if row[0] not in found and not single(library[row[0]]))
+    rows = sorted(telling, key=lambda row: row[1][0])
     made = []
     for name, (apart, scene, selection, node) in rows[:MOST_NEAR]:
         misses = scene.misses(selection).of(node, only=frozenset([name]))

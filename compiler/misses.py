@@ -408,6 +408,8 @@ def unlikeness(expected: Array, found: Array) -> float:
     """How far two results are from being one up to a factor, a constant that is added or a region:
     0 to 1 and more."""
     score = distance(expected, found)
+    if expected.shape != found.shape:
+        return score
     if expected.dtype.kind != "f" or found.dtype.kind != "f" or not expected.size:
         return score
     with np.errstate(all="ignore"):

@@ -279,6 +279,14 @@ def test_a_node_inside_of_a_match_says_in_which() -> None:
     assert report.how == "computed inside gelu_erf, which yields result"
 
 
+def test_an_operator_of_several_nodes_is_explained_where_it_ends() -> None:
+    inside = tanh(X)
+    made = model(cos(inside + Y), {inside: "same", inside + Y: "same"})
+    library = {name: LIBRARY[name] for name in ("cos", "tanh", "add", "move")}
+
+    assert node_report(explain(made, MACHINES["edge"], library, node="same")).how.endswith("add")
+
+
 def test_a_name_must_say_which_node() -> None:
     inside = X + Y
     made = model(cos(inside), {inside: "results", X: "input"})
