@@ -4,6 +4,7 @@ An instruction is a small tensor function. `@instruction` makes one, a plugin's 
 `infinisa_instructions` hands it over, and `load`, `compile`, `simulate`, `run`, `compare` use it.
 """
 
+from infinisa.compiler.choice import Trust
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.instruction import StepOf, instruction, opaque
 from infinisa.isa.language import (
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "InfinisaError",
     "StepOf",
+    "Trust",
     "absolute",
     "argmax",
     "cast",

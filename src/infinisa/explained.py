@@ -101,8 +101,8 @@ def _graph(graph: GraphReport) -> Iterator[RenderableType]:
             f"fused (instructions of more than one node): {_shares(graph.fused, graph.simple)}\n"
             f"simple: {_shares(graph.simple, graph.fused)}"
         )
-    if graph.uncovered:
-        yield Text(f"uncovered: {', '.join(graph.uncovered)}", style="bold")
+    uncovered = ", ".join(graph.uncovered) or "none"
+    yield Text(f"uncovered: {uncovered}", style="bold" if graph.uncovered else "")
     if graph.capped:
         yield Text(f"searches that were cut off: {', '.join(graph.capped)}", style="dim")
 
