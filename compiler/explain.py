@@ -167,7 +167,6 @@ class Scene:
     """A graph with all that is known of its selection."""
 
     graph: Graph
-    library: Mapping[str, Instruction]
     names: Mapping[Node, str]
     coverage: Coverage
     failure: Uncovered | None = None
@@ -449,9 +448,9 @@ def _scenes(
             _, coverage = cover_and_report(
                 model, graph, machine, library, form=form, opcodes=opcodes, trust=trust
             )
-            yield Scene(graph, library, names, coverage)
+            yield Scene(graph, names, coverage)
         except Uncovered as failure:
-            yield Scene(graph, library, names, Coverage([], [failure.selection]), failure)
+            yield Scene(graph, names, Coverage([], [failure.selection]), failure)
 
 
 def named(scenes: Sequence[Scene], name: str) -> list[tuple[Scene, Node]]:

@@ -87,7 +87,7 @@ class Miss:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class Prospect:
     """A cone under local names, as selection would ask about it."""
 
     cone: Cone
@@ -128,62 +128,64 @@ class Misses:
             name = match.instruction.name
             if name in names:
                 known[name] = max(known[name], len(match.inner))
-        views = self.views(root)
+        prospects = self.prospects(root)
         found: dict[str, Miss] = {}
         for search in (self.by_value, self.by_operands, self.by_axes):
             left = {name: nodes for name, nodes in known.items() if name not in found}
-            for miss in search(views, left):
+            for miss in search(prospects, left):
                 best = found.setdefault(miss.instruction, miss)
                 if miss.rank < best.rank:
                     found[miss.instruction] = miss
         return sorted(found.values(), key=lambda miss: miss.rank)[:most]
 
-    def views(self, root: Node) -> list[View]:
+    def prospects(self, root: Node) -> list[Prospect]:
         """The cones of a value, each computation once."""
-        found: dict[object, View] = {}
+        found: dict[object, Prospect] = {}
         for cone in itertools.islice(self.cones.under(root, lambda *_: True), MOST_CONES):
-            made = self.view(cone)
+            made = self.prospect(cone)
             if made is not None:
                 found.setdefault((made.local.root, made.local.leaves), made)
         return list(found.values())
 
-    def view(self, cone: Cone) -> View | None:
+    def prospect(self, cone: Cone) -> Prospect | None:
         around = self.finder.around
         outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, around.carry)
         if not outline.sound:
             return None
         local = outline.local()
         sizes = {axis: around.sizes[outer] for axis, outer in local.axes.items()}
-        return View(cone, local, Question(local, sizes), told_apart(features_of(cone.inner)))
+        return Prospect(cone, local, Question(local, sizes), told_apart(features_of(cone.inner)))
 
     # -- with as many operands
 
-    def by_value(self, views: Sequence[View], known: Known) -> Iterator[Miss]:
+    def by_value(self, prospects: Sequence[Prospect], known: Known) -> Iterator[Miss]:
         likely = [
-            pair for view in views for pattern in self.patterns
-            if asked(view, pattern, known) and len(pattern.operands) == len(view.types)
-            for pair in [(view, pattern)] if comparable(view, pattern)
+            pair for prospect in prospects for pattern in self.patterns
+            if asked(prospect, pattern, known) and len(pattern.operands) == len(prospect.types)
+            for pair in [(prospect, pattern)] if comparable(prospect, pattern)
         ]  # fmt: skip
         likely.sort(key=lambda pair: _unlike(*pair))
         screened = []
-        for view, pattern in likely[:MOST_PAIRS]:
-            for binding in readings(view, pattern):
-                made = self.pair(view, pattern, binding)
-                if made is not None and made[0] < (MOST_LIKE if alike(view, pattern) else LIKE):
-                    screened.append((*made, view, pattern, binding))
+        for prospect, pattern in likely[:MOST_PAIRS]:
+            for binding in readings(prospect, pattern):
+                made = self.pair(prospect, pattern, binding)
+                if made is not None and made[0] < (MOST_LIKE if alike(prospect, pattern) else LIKE):
+                    screened.append((*made, prospect, pattern, binding))
         screened.sort(key=lambda each: each[0])
-        for _, pair, view, pattern, binding in screened[:MOST_TRIED]:
-            miss = self.miss(pair, view, pattern, binding)
+        for _, pair, prospect, pattern, binding in screened[:MOST_TRIED]:
+            miss = self.miss(pair, prospect, pattern, binding)
             if miss is not None:
                 yield miss
 
-    def pair(self, view: View, pattern: Pattern, binding: Binding) -> tuple[float, Pair] | None:
+    def pair(
+        self, prospect: Prospect, pattern: Pattern, binding: Binding
+    ) -> tuple[float, Pair] | None:
         """A pattern read this way with its best numbers, and how unlike the cone it is."""
-        question = view.question
+        question = prospect.question
         immediates = pattern.instruction.immediates
         try:
-            other = over_axes(pattern, binding, view.local)[0]
-            if {*other.axes} != {*view.local.root.axes}:
+            other = over_axes(pattern, binding, prospect.local)[0]
+            if {*other.axes} != {*prospect.local.root.axes}:
                 return None
             arrays, value = question.value(Probe(0.8, 1, question.positive))
             used = [node for node in immediates if node in set(walk([other]))]
@@ -196,82 +198,86 @@ class Misses:
         best = min(range(len(some)), key=scores.__getitem__)
         names = {
             leaf.name: self.called(node)
-            for leaf, node in zip(view.local.leaves, view.cone.leaves, strict=True)
+            for leaf, node in zip(prospect.local.leaves, prospect.cone.leaves, strict=True)
         }
         return scores[best], Pair(question, other, immediates, some[best], names)
 
-    def miss(self, pair: Pair, view: View, pattern: Pattern, binding: Binding) -> Miss | None:
+    def miss(
+        self, pair: Pair, prospect: Prospect, pattern: Pattern, binding: Binding
+    ) -> Miss | None:
         try:
             apart = pair.distance
             if not pair.question.matters:
                 return None
         except (LanguageError, TypeError):
             return None
-        why = reason(pair) if apart else self.refusal(pair, view, pattern, binding)
+        why = reason(pair) if apart else self.refusal(pair, prospect, pattern, binding)
         if not why and apart > FAR:
             return None
         read = dict(zip(pattern.operands, binding.leaves, strict=True))
         read |= {n: read[first] for n, first in pattern.again.items()}
-        values = {n: self.called(view.cone.leaves[leaf]) for n, leaf in read.items()}
+        values = {n: self.called(prospect.cone.leaves[leaf]) for n, leaf in read.items()}
         values |= {n: f"{number:g}" for n, number in pattern.neutral.items()}
         operands = tuple((pattern.instruction.operands[n].name, values[n]) for n in sorted(values))
-        return Miss(pattern.instruction.name, operands, apart, why, len(view.cone.inner))
+        return Miss(pattern.instruction.name, operands, apart, why, len(prospect.cone.inner))
 
-    def refusal(self, pair: Pair, view: View, pattern: Pattern, binding: Binding) -> str:
+    def refusal(self, pair: Pair, prospect: Prospect, pattern: Pattern, binding: Binding) -> str:
         """Why an instruction that computes the value does not serve here."""
-        instruction, types = pattern.instruction, view.types
+        instruction, types = pattern.instruction, prospect.types
         if unit_for(instruction, self.choosing.machine) is None:
             machine = self.choosing.machine.name
             return f"it runs on unit {instruction.unit!r}, which machine {machine!r} lacks"
         for n, leaf in zip(pattern.operands, binding.leaves, strict=True):
             operand = instruction.operands[n]
             if not accepts(operand.type, types[leaf]):
-                called = self.called(view.cone.leaves[leaf])
+                called = self.called(prospect.cone.leaves[leaf])
                 return f"{called} would have to be {operand.type}, not {types[leaf]}"
         (written,) = substitute(
             [pair.other],
             {i: Constant(pair.numbers.get(i.name, i.default)) for i in instruction.immediates},
         )
-        given = {leaf.name: kind for leaf, kind in zip(view.local.leaves, types, strict=True)}
-        lengths = view.question.lengths
-        found = replacement_error(view.local.root, written, lengths, given)
+        given = {leaf.name: kind for leaf, kind in zip(prospect.local.leaves, types, strict=True)}
+        lengths = prospect.question.lengths
+        found = replacement_error(prospect.local.root, written, lengths, given)
         if not found.stable:
             name, _, trouble = found.trouble.partition(" ")
             return f"unstable: {pair.names.get(name, name)} {trouble}"
-        if view.cone.exposed:
-            needed = ", ".join(map(self.called, view.cone.exposed))
+        if prospect.cone.exposed:
+            needed = ", ".join(map(self.called, prospect.cone.exposed))
             return f"{needed}, which it computes inside, is needed elsewhere too"
         return "its axes do not fit here: an axis that it computes with must be one of the model's"
 
     # -- with an operand more or less
 
-    def by_operands(self, views: Sequence[View], known: Known) -> Iterator[Miss]:
-        for view in views:
-            for fixed, words in self.fixed(view):
+    def by_operands(self, prospects: Sequence[Prospect], known: Known) -> Iterator[Miss]:
+        for prospect in prospects:
+            for fixed, words in self.fixed(prospect):
                 for pattern in self.patterns:
-                    fits = asked(view, pattern, known) and pattern.nodes > 2
+                    fits = asked(prospect, pattern, known) and pattern.nodes > 2
                     if fits and self.is_one(fixed, pattern):
-                        yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
+                        yield Miss(
+                            pattern.instruction.name, (), None, words, len(prospect.cone.inner)
+                        )
             for pattern, words in needing_more(tuple(self.choosing.library.values())):
-                if asked(view, pattern, known) and self.is_one(view, pattern):
-                    yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
+                if asked(prospect, pattern, known) and self.is_one(prospect, pattern):
+                    yield Miss(pattern.instruction.name, (), None, words, len(prospect.cone.inner))
 
-    def fixed(self, view: View) -> Iterator[tuple[View, str]]:
+    def fixed(self, prospect: Prospect) -> Iterator[tuple[Prospect, str]]:
         """A cone with a number for one of its leaves, or with one value for two of them."""
-        leaves = view.cone.leaves
-        if view.cone.groups or len(leaves) < 2:
+        leaves = prospect.cone.leaves
+        if prospect.cone.groups or len(leaves) < 2:
             return
         for leaf in leaves:
-            number = idle(leaf, view.cone.root)
-            if number is not None and (made := self.without(view.cone, leaf, Constant(number))):
+            number = idle(leaf, prospect.cone.root)
+            if number is not None and (made := self.without(prospect.cone, leaf, Constant(number))):
                 yield made, f"{self.called(leaf)} would have to be {number:g}"
         for one, other in itertools.combinations(leaves, 2):
             alike = {*one.axes} == {*other.axes} and one.dtype == other.dtype
-            if alike and (made := self.without(view.cone, other, one)):
+            if alike and (made := self.without(prospect.cone, other, one)):
                 names = f"{self.called(one)} and {self.called(other)}"
                 yield made, f"{names} would have to be one value"
 
-    def without(self, cone: Cone, leaf: Node, instead: Node) -> View | None:
+    def without(self, cone: Cone, leaf: Node, instead: Node) -> Prospect | None:
         """A cone with something else for a leaf: a number, or another leaf."""
         given: dict[Node, Node] = {
             node: Input(f"leaf {n}", node.axes, node.dtype) for n, node in enumerate(cone.leaves)
@@ -285,49 +291,51 @@ class Misses:
         if {*root.axes} != {*cone.root.axes} or not {*left} <= {*walk([root])}:
             return None
         inner = tuple(node for node in leaves_first(root, left) if node not in left)
-        return self.view(Cone(root, left, inner, {}, ()))
+        return self.prospect(Cone(root, left, inner, {}, ()))
 
-    def is_one(self, view: View, pattern: Pattern) -> bool:
+    def is_one(self, prospect: Prospect, pattern: Pattern) -> bool:
         """Whether a pattern computes a cone."""
-        if len(pattern.operands) != len(view.types) or pattern.features != view.features:
+        if len(pattern.operands) != len(prospect.types) or pattern.features != prospect.features:
             return False
-        for binding in readings(view, pattern):
+        for binding in readings(prospect, pattern):
             try:
-                other = over_axes(pattern, binding, view.local)[0]
+                other = over_axes(pattern, binding, prospect.local)[0]
             except LanguageError:
                 continue  # it cannot be said of these axes
-            answer, _ = same(view.question, other, pattern.instruction.immediates)
-            if answer is not None and view.question.matters:
+            answer, _ = same(prospect.question, other, pattern.instruction.immediates)
+            if answer is not None and prospect.question.matters:
                 return True
         return False
 
     # -- with axes that do not fit
 
-    def by_axes(self, views: Sequence[View], known: Known) -> Iterator[Miss]:
-        for view in views:
+    def by_axes(self, prospects: Sequence[Prospect], known: Known) -> Iterator[Miss]:
+        for prospect in prospects:
             for pattern in self.patterns:
                 alike = (
-                    asked(view, pattern, known)
-                    and len(pattern.operands) == len(view.types)
-                    and pattern.features == view.features
+                    asked(prospect, pattern, known)
+                    and len(pattern.operands) == len(prospect.types)
+                    and pattern.features == prospect.features
                     and pattern.nodes > 1
-                    and abs(pattern.nodes - len(view.cone.inner)) <= 2
-                    and telling(pattern.local.root) == telling(view.local.root)
+                    and abs(pattern.nodes - len(prospect.cone.inner)) <= 2
+                    and telling(pattern.local.root) == telling(prospect.local.root)
                 )
-                if alike and (words := self.axes_apart(view, pattern)):
-                    yield Miss(pattern.instruction.name, (), None, words, len(view.cone.inner))
+                if alike and (words := self.axes_apart(prospect, pattern)):
+                    yield Miss(pattern.instruction.name, (), None, words, len(prospect.cone.inner))
 
-    def axes_apart(self, view: View, pattern: Pattern) -> str:
+    def axes_apart(self, prospect: Prospect, pattern: Pattern) -> str:
         """Which axis has no counterpart; "" if the axes can be bound."""
-        if readings(view, pattern):
+        if readings(prospect, pattern):
             return ""
-        ours, theirs = view.local.roles, pattern.local.roles
+        ours, theirs = prospect.local.roles, pattern.local.roles
         for axis, role in ours.items():
             if role.kind != Role.LOOP and not any(
                 _stands_for(other, role) for other in theirs.values()
             ):
-                what = self.role(role, [self.called(leaf) for leaf in view.cone.leaves])
-                return f"axes do not fit: {view.local.axes[axis]!r} is {what}; none of its axes is"
+                what = self.role(role, [self.called(leaf) for leaf in prospect.cone.leaves])
+                return (
+                    f"axes do not fit: {prospect.local.axes[axis]!r} is {what}; none of its axes is"
+                )
         for axis, role in theirs.items():
             if not any(_stands_for(role, other) for other in ours.values()):
                 what = self.role(
@@ -356,16 +364,16 @@ def _stands_for(instruction: Role, cone: Role) -> bool:
     )
 
 
-def asked(view: View, pattern: Pattern, known: Known) -> bool:
+def asked(prospect: Prospect, pattern: Pattern, known: Known) -> bool:
     """Whether a pattern would compute more of the value than its instruction does already."""
-    return len(view.cone.inner) > known.get(pattern.instruction.name, len(view.cone.inner))
+    return len(prospect.cone.inner) > known.get(pattern.instruction.name, len(prospect.cone.inner))
 
 
-def comparable(view: View, pattern: Pattern) -> bool:
+def comparable(prospect: Prospect, pattern: Pattern) -> bool:
     """Whether a miss of a pattern would say anything: any two operations differ somehow."""
-    nodes = len(view.cone.inner)
+    nodes = len(prospect.cone.inner)
     single = max(nodes, pattern.nodes) == 1
-    if single and operation(pattern.local.root) != operation(view.local.root):
+    if single and operation(pattern.local.root) != operation(prospect.local.root):
         return False
     return 0 < pattern.nodes <= 3 * nodes + 3
 
@@ -375,22 +383,22 @@ def telling(root: Node) -> frozenset[str]:
     return functions_in(root) - {"sum", "add", "subtract", "multiply", "divide", "negate"}
 
 
-def alike(view: View, pattern: Pattern) -> bool:
+def alike(prospect: Prospect, pattern: Pattern) -> bool:
     """Whether a cone and a pattern are of the same functions."""
     return (
-        pattern.features == view.features
-        and abs(pattern.nodes - len(view.cone.inner)) <= 2
-        and operation(pattern.local.root) == operation(view.local.root)
-        and telling(pattern.local.root) == telling(view.local.root)
+        pattern.features == prospect.features
+        and abs(pattern.nodes - len(prospect.cone.inner)) <= 2
+        and operation(pattern.local.root) == operation(prospect.local.root)
+        and telling(pattern.local.root) == telling(prospect.local.root)
     )
 
 
-def readings(view: View, pattern: Pattern) -> list[Binding]:
+def readings(prospect: Prospect, pattern: Pattern) -> list[Binding]:
     """The ways to read a cone as a pattern, whatever the types; those that leave the fewest axes
     out first."""
-    anything = [[True] * len(view.types)] * len(view.types)
-    ours, theirs = view.local.roles, pattern.local.roles
-    every = bindings(ours, view.local.root.axes, theirs, anything)
+    anything = [[True] * len(prospect.types)] * len(prospect.types)
+    ours, theirs = prospect.local.roles, pattern.local.roles
+    every = bindings(ours, prospect.local.root.axes, theirs, anything)
     found = sorted(
         itertools.islice(every, MOST_READ),
         key=lambda b: (sum(not a for a in b.axes.values()), len(b.loops)),
@@ -398,10 +406,10 @@ def readings(view: View, pattern: Pattern) -> list[Binding]:
     return found[:MOST_BINDINGS]
 
 
-def _unlike(view: View, pattern: Pattern) -> tuple[int, int]:
+def _unlike(prospect: Prospect, pattern: Pattern) -> tuple[int, int]:
     """How unlike a cone and a pattern are at sight."""
-    kinds = (view.features ^ pattern.features).bit_count()
-    return kinds, abs(pattern.nodes - len(view.cone.inner))
+    kinds = (prospect.features ^ pattern.features).bit_count()
+    return kinds, abs(pattern.nodes - len(prospect.cone.inner))
 
 
 def unlikeness(expected: Array, found: Array) -> float:
