@@ -339,8 +339,8 @@ def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float])
             found[node.axis] = len(node.xs)
     views = [node for node in nodes if isinstance(node, View)]
     for view in views:
-        exact = [i for _, i in view.index if i.modulo or i.divide > 1]
-        found.update((axis, sizes[axis]) for i in exact for axis in i.axes)
+        divided = [i for _, i in view.index if i.modulo or i.divide > 1]
+        found.update((axis, sizes[axis]) for i in divided for axis in i.axes)
     for view in reversed(views):
         for axis, i in view.index:
             reach = i.offset + sum(max(0, s) * (found[a] - 1) for a, s in i.terms)
