@@ -27,6 +27,9 @@ BOUNDARIES = (Input, Opaque, Scan, Update)
 LOOSE = 2
 """How many leaves more than any instruction has operands a cone may have on the way."""
 
+ROOM = 7
+"""How many it may have at least: a rotation of pairs is four products of one tensor."""
+
 MOST_INNER = 48
 MOST_CUTS = 400
 MOST_TERMS = 4
@@ -74,6 +77,7 @@ class Cones:
         able: Callable[[int], bool],
     ) -> None:
         self.around, self.widest, self.again = around, widest, again
+        self.room = max(widest + LOOSE, ROOM)
         self.feature, self.able = feature, able
         self.arguments_of: dict[Node, list[tuple[tuple[Node, ...], Node]]] = {}
         self.sums: dict[Node, Node] = {}
@@ -225,7 +229,7 @@ class _Region:
         for way, below in enumerate(self.ways[leaf]):
             leaves = outer | (below & ~inner)
             count = leaves.bit_count()
-            if count <= self.cones.widest + LOOSE:
+            if count <= self.cones.room:
                 self.made += 1
                 groups = (*state.groups, (leaf, way)) if way else state.groups
                 yield _State(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -39,7 +39,7 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .local import Local
+from .local import Local, Role
 
 Array = NDArray[Any]
 
@@ -48,6 +48,9 @@ RELATIVE, ABSOLUTE = 1e-8, 1e-9
 
 ROUNDING = 2.0**-23
 """Numbers this close are one number: a model's file may hold either rounded to f32."""
+
+POWERS = (1, -1, 2, -2)
+"""How a number may stand for a length: as it is, inverted, as a root."""
 
 MOST_POSITIONS = 512
 """How far positions are counted because a number may be one."""
@@ -108,11 +111,13 @@ class Probe:
 class Question:
     """A computation with its values at points, which are found once and asked often.
 
-    sizes  how long its axes are in the model
+    sizes     how long its axes are in the model, at most
+    run_time  axes whose length is known at run time only
     """
 
     local: Local
     sizes: Mapping[Axis, int]
+    run_time: frozenset[Axis] = frozenset()
     points: dict[Probe, tuple[dict[str, Array], Array]] = field(default_factory=dict)
     variants: dict[Node, Question] = field(default_factory=dict)
 
@@ -128,7 +133,7 @@ class Question:
     @cached_property
     def lengths(self) -> dict[Axis, int]:
         """How long axes are at the points: short, but what indices and numbers need."""
-        return lengths(self.local, self.sizes, self.constants)
+        return lengths(self.local, self.sizes, self.constants, self.run_time)
 
     @cached_property
     def positive(self) -> bool:
@@ -175,9 +180,8 @@ class Question:
     @cached_property
     def masks(self) -> list[int]:
         """The inputs that may hold minus infinity: they go into a softmax, a maximum or a
-        condition, and not into a contraction before. (A power of it is a number, a root is not.)
-        """
-        if not self.functions & {"max", "where", "is_nan", "maximum", "exp", "power"}:
+        condition, and not into a contraction before."""
+        if not self.functions & {"max", "where", "is_nan", "maximum", "exp"}:
             return []
         users: dict[Node, list[Node]] = {}
         for node in walk([self.local.root]):
@@ -315,9 +319,15 @@ def numbers_in(root: Node) -> tuple[float, ...]:
     return tuple(found)
 
 
-def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float]) -> dict[Axis, int]:
+def lengths(
+    local: Local,
+    sizes: Mapping[Axis, int],
+    constants: Sequence[float],
+    run_time: frozenset[Axis] = frozenset(),
+) -> dict[Axis, int]:
     """Short lengths for the axes of a computation, each different; but as long as in the model
-    where a number may be that length, and as long as indices reach."""
+    where a number may be the length of an axis that is computed over, and as long as indices reach.
+    No number is one of the others by chance."""
     nodes = list(walk([local.root]))
     found = dict.fromkeys(local.axes, 1)
     apart = _apart(local, nodes)
@@ -325,10 +335,15 @@ def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float])
     found.update((axis, widths[n % len(widths)]) for n, axis in enumerate(apart))
     ended = [axis for axis, role in local.roles.items() if role.ended]
     several = [some for n in (2, 3) for some in itertools.combinations(ended, n)]
-    for some in [*((axis,) for axis in local.axes), *several]:
+    groups = [*((axis,) for axis in local.axes), *several]
+    exact: dict[Axis, int] = {}
+    for some in groups:
         length = math.prod(sizes[axis] for axis in some)
-        if length > 1 and any(_may_be(c, length) for c in constants):
-            found.update((axis, sizes[axis]) for axis in some)
+        loop = any(local.roles[axis].kind == Role.LOOP for axis in some)
+        if length == 1 or loop or run_time & {*some}:
+            continue
+        if any(_may_be(c, length) for c in constants):
+            exact.update((axis, sizes[axis]) for axis in some)
     counted = [node.axis for node in nodes if isinstance(node, Position)]
     whole = [int(c) for c in constants if abs(c) < MOST_POSITIONS and c == int(c)]
     for axis in counted:
@@ -336,17 +351,35 @@ def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float])
         found[axis] = max(found[axis], min(reach, sizes[axis]))
     for node in nodes:
         if isinstance(node, Stack):
-            found[node.axis] = len(node.xs)
+            exact[node.axis] = len(node.xs)
     views = [node for node in nodes if isinstance(node, View)]
     for view in views:
         divided = [i for _, i in view.index if i.modulo or i.divide > 1]
-        found.update((axis, sizes[axis]) for i in divided for axis in i.axes)
+        exact.update((axis, sizes[axis]) for i in divided for axis in i.axes)
+    found.update(exact)
     for view in reversed(views):
         for axis, i in view.index:
             reach = i.offset + sum(max(0, s) * (found[a] - 1) for a, s in i.terms)
-            all_of = i.modulo or i.divide > 1 or any(s < 0 for _, s in i.terms)
-            found[axis] = sizes[axis] if all_of else max(found[axis], reach + 1)
+            if i.modulo or i.divide > 1 or any(s < 0 for _, s in i.terms):
+                found[axis] = exact[axis] = sizes[axis]
+            else:
+                found[axis] = max(found[axis], reach + 1)
+    _keep_apart(found, exact, groups, constants)
     return found
+
+
+def _keep_apart(
+    found: dict[Axis, int],
+    exact: Container[Axis],
+    groups: Sequence[Sequence[Axis]],
+    constants: Iterable[float],
+) -> None:
+    """Lengthen the axes that need not be exactly as long, where a number may be such a length."""
+    taken = {round(abs(c) ** power) for c in constants if 1e-6 < abs(c) < 1e6 for power in POWERS}
+    taken -= {0, 1}
+    free = [some for some in groups if any(axis not in exact for axis in some)]
+    while some := next((s for s in free if math.prod(found[a] for a in s) in taken), ()):
+        found[next(axis for axis in some if axis not in exact)] += 1
 
 
 def _apart(local: Local, nodes: Iterable[Node]) -> list[Axis]:
@@ -364,11 +397,11 @@ def _apart(local: Local, nodes: Iterable[Node]) -> list[Axis]:
 
 
 def _may_be(number: float, length: int) -> bool:
-    """Whether a number may stand for a length: as it is, inverted, as a root."""
+    """Whether a number may stand for a length."""
     size = abs(number)
     if not 0 < size < math.inf:
         return False
-    return any(_close(size**power, length) for power in (1, -1, 2, -2))
+    return any(_close(size**power, length) for power in POWERS)
 
 
 def _close(a: float, b: float) -> bool:
@@ -469,7 +502,9 @@ def _with_literals(question: Question, other: Node) -> Question:
     if root is question.local.root:
         return question
     if root not in question.variants:
-        question.variants[root] = Question(replace(question.local, root=root), question.sizes)
+        question.variants[root] = replace(
+            question, local=replace(question.local, root=root), points={}, variants={}
+        )
     return question.variants[root]
 
 
