@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from infinisa.compiler.canonical import canonical
 from infinisa.compiler.choice import Trust
 from infinisa.compiler.match import PROVED
 from infinisa.isa import formulas
