@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.isa.dtypes import is_float
+from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import LanguageError
 from infinisa.isa.evaluate import Range, evaluate
 from infinisa.isa.language import (
@@ -96,7 +96,7 @@ WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6), 5: (4, 3, 5, 2, 
 @dataclass(frozen=True)
 class Probe:
     """How the inputs are drawn. `mask` goes to the input of number `masked`, to single positions
-    or to whole rows; `whole` numbers are equal now and then."""
+    or to whole rows; `whole` numbers, and halves, are equal now and then."""
 
     scale: float
     seed: int
@@ -180,8 +180,9 @@ class Question:
     @cached_property
     def masks(self) -> list[int]:
         """The inputs that may hold minus infinity: they go into a softmax, a maximum or a
-        condition, and not into a contraction before."""
-        if not self.functions & {"max", "where", "is_nan", "maximum", "exp"}:
+        condition, and not into a contraction before. (A power of it is a number, a root is not.)
+        """
+        if not self.functions & {"max", "where", "is_nan", "maximum", "exp", "power"}:
             return []
         users: dict[Node, list[Node]] = {}
         for node in walk([self.local.root]):
@@ -222,7 +223,8 @@ class Question:
         values = dict(arrays)
         for number, leaf in numbers:
             found = self._number(number, immediates)
-            values[leaf.name] = np.asarray(found if leaf.axes else found[0])
+            given = found if leaf.axes else found[0]
+            values[leaf.name] = np.asarray(given, DTYPES[leaf.type].numpy)
         (value,) = evaluate([written], values, ranges=ranges)
         axes = [written.axes.index(axis) for axis in self.local.root.axes]
         if TRY not in written.axes:
@@ -263,7 +265,7 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
     values = random.normal(size=shape) * probe.scale
     if probe.positive:
         values = np.exp(values / (1 + probe.scale))
-    values = np.rint(values) + 0.0 if probe.whole else np.asarray(values)
+    values = np.rint(2.0 * values) / 2.0 + 0.0 if probe.whole else np.asarray(values)
     if n == probe.masked:
         hidden = random.random(shape) < 0.4
         if probe.rows and shape:
@@ -283,11 +285,15 @@ def widened(root: Node, several: bool) -> tuple[Node, tuple[tuple[Node, Input], 
     numbers = [
         node
         for node in walk([root])
-        if isinstance(node, Size)
-        or (isinstance(node, Constant | Immediate) and is_float(node.dtype))
+        if isinstance(node, Size | Immediate)
+        or (isinstance(node, Constant) and is_float(node.dtype))
     ]
     known: dict[Node, Node] = {
-        node: Input(f"number {n}", (TRY,) if several and isinstance(node, Immediate) else (), "f64")
+        node: Input(
+            f"number {n}",
+            (TRY,) if several and isinstance(node, Immediate) else (),
+            node.dtype if isinstance(node, Immediate) and not is_float(node.dtype) else "f64",
+        )
         for n, node in enumerate(numbers)
     }
     (written,) = substitute([root], known)
