@@ -24,7 +24,6 @@ from infinisa.isa.language import (
     gather,
     inputs,
     log,
-    max,
     maximum,
     mean,
     minimum,
