@@ -27,6 +27,9 @@ BOUNDARIES = (Input, Opaque, Scan, Update)
 LOOSE = 2
 """How many leaves more than any instruction has operands a cone may have on the way."""
 
+ROOM = 7
+"""How many it may have at least: a rotation of pairs is four products of one tensor."""
+
 MOST_INNER = 48
 MOST_CUTS = 400
 MOST_TERMS = 4
@@ -74,13 +77,15 @@ class Cones:
         able: Callable[[int], bool],
     ) -> None:
         self.around, self.widest, self.again = around, widest, again
+        self.room = max(widest + LOOSE, ROOM)
         self.feature, self.able = feature, able
         self.arguments_of: dict[Node, list[tuple[tuple[Node, ...], Node]]] = {}
         self.sums: dict[Node, Node] = {}
         self.capped: set[Node] = set()
 
     def under(self, root: Node, wanted: Callable[[int, int], bool]) -> Iterator[Cone]:
-        """The cones of a root, fewest leaves first; of those with as many, the largest first.
+        """The cones of a root as they grow: of those at hand the one with the fewest leaves is next,
+        and of those with as many the largest.
 
         wanted  asked (leaves, features) of a cone: whether anything may match it
         """
@@ -225,7 +230,7 @@ class _Region:
         for way, below in enumerate(self.ways[leaf]):
             leaves = outer | (below & ~inner)
             count = leaves.bit_count()
-            if count <= self.cones.widest + LOOSE:
+            if count <= self.cones.room:
                 self.made += 1
                 groups = (*state.groups, (leaf, way)) if way else state.groups
                 yield _State(

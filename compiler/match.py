@@ -232,7 +232,8 @@ class Meaning:
         fixed = tuple(self.around.fixed(outer) for outer in local.axes.values())
         key = local.root, local.leaves, tuple(sizes.values()), fixed, types, exposed
         if key not in self.knowledge.hits:
-            question = Question(local, sizes)
+            run_time = frozenset(a for a, known in zip(local.axes, fixed, strict=True) if not known)
+            question = Question(local, sizes, run_time)
             self.knowledge.hits[key] = list(self.hits(question, types, cone, exposed))
         for hit in self.knowledge.hits[key]:
             match = self.match(hit, cone, local)
@@ -438,4 +439,4 @@ def accepts(operand: str, value: str) -> bool:
 def _same_type(output: Node, root: Node) -> bool:
     if is_float(output.dtype) and is_float(root.dtype):
         return True
-    return output.dtype == promote([root.dtype])
+    return output.dtype in (root.dtype, promote([root.dtype]))

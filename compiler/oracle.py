@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.isa.dtypes import is_float
+from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import LanguageError
 from infinisa.isa.evaluate import Range, evaluate
 from infinisa.isa.language import (
@@ -39,7 +39,7 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .local import Local
+from .local import Local, Role
 
 Array = NDArray[Any]
 
@@ -48,6 +48,9 @@ RELATIVE, ABSOLUTE = 1e-8, 1e-9
 
 ROUNDING = 2.0**-23
 """Numbers this close are one number: a model's file may hold either rounded to f32."""
+
+POWERS = (1, -1, 2, -2)
+"""How a number may stand for a length: as it is, inverted, as a root."""
 
 MOST_POSITIONS = 512
 """How far positions are counted because a number may be one."""
@@ -93,7 +96,7 @@ WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6), 5: (4, 3, 5, 2, 
 @dataclass(frozen=True)
 class Probe:
     """How the inputs are drawn. `mask` goes to the input of number `masked`, to single positions
-    or to whole rows; `whole` numbers are equal now and then."""
+    or to whole rows; `whole` numbers, and halves, are equal now and then."""
 
     scale: float
     seed: int
@@ -108,11 +111,13 @@ class Probe:
 class Question:
     """A computation with its values at points, which are found once and asked often.
 
-    sizes  how long its axes are in the model
+    sizes     how long its axes are in the model, at most
+    run_time  axes whose length is known at run time only
     """
 
     local: Local
     sizes: Mapping[Axis, int]
+    run_time: frozenset[Axis] = frozenset()
     points: dict[Probe, tuple[dict[str, Array], Array]] = field(default_factory=dict)
     variants: dict[Node, Question] = field(default_factory=dict)
 
@@ -128,7 +133,7 @@ class Question:
     @cached_property
     def lengths(self) -> dict[Axis, int]:
         """How long axes are at the points: short, but what indices and numbers need."""
-        return lengths(self.local, self.sizes, self.constants)
+        return lengths(self.local, self.sizes, self.constants, self.run_time)
 
     @cached_property
     def positive(self) -> bool:
@@ -218,7 +223,8 @@ class Question:
         values = dict(arrays)
         for number, leaf in numbers:
             found = self._number(number, immediates)
-            values[leaf.name] = np.asarray(found if leaf.axes else found[0])
+            given = found if leaf.axes else found[0]
+            values[leaf.name] = np.asarray(given, DTYPES[leaf.type].numpy)
         (value,) = evaluate([written], values, ranges=ranges)
         axes = [written.axes.index(axis) for axis in self.local.root.axes]
         if TRY not in written.axes:
@@ -259,7 +265,7 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
     values = random.normal(size=shape) * probe.scale
     if probe.positive:
         values = np.exp(values / (1 + probe.scale))
-    values = np.rint(values) + 0.0 if probe.whole else np.asarray(values)
+    values = np.rint(2.0 * values) / 2.0 + 0.0 if probe.whole else np.asarray(values)
     if n == probe.masked:
         hidden = random.random(shape) < 0.4
         if probe.rows and shape:
@@ -279,11 +285,15 @@ def widened(root: Node, several: bool) -> tuple[Node, tuple[tuple[Node, Input], 
     numbers = [
         node
         for node in walk([root])
-        if isinstance(node, Size)
-        or (isinstance(node, Constant | Immediate) and is_float(node.dtype))
+        if isinstance(node, Size | Immediate)
+        or (isinstance(node, Constant) and is_float(node.dtype))
     ]
     known: dict[Node, Node] = {
-        node: Input(f"number {n}", (TRY,) if several and isinstance(node, Immediate) else (), "f64")
+        node: Input(
+            f"number {n}",
+            (TRY,) if several and isinstance(node, Immediate) else (),
+            node.dtype if isinstance(node, Immediate) and not is_float(node.dtype) else "f64",
+        )
         for n, node in enumerate(numbers)
     }
     (written,) = substitute([root], known)
@@ -315,9 +325,15 @@ def numbers_in(root: Node) -> tuple[float, ...]:
     return tuple(found)
 
 
-def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float]) -> dict[Axis, int]:
+def lengths(
+    local: Local,
+    sizes: Mapping[Axis, int],
+    constants: Sequence[float],
+    run_time: frozenset[Axis] = frozenset(),
+) -> dict[Axis, int]:
     """Short lengths for the axes of a computation, each different; but as long as in the model
-    where a number may be that length, and as long as indices reach."""
+    where a number may be the length of an axis that is computed over, and as long as indices reach.
+    No number is one of the others by chance."""
     nodes = list(walk([local.root]))
     found = dict.fromkeys(local.axes, 1)
     apart = _apart(local, nodes)
@@ -325,10 +341,15 @@ def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float])
     found.update((axis, widths[n % len(widths)]) for n, axis in enumerate(apart))
     ended = [axis for axis, role in local.roles.items() if role.ended]
     several = [some for n in (2, 3) for some in itertools.combinations(ended, n)]
-    for some in [*((axis,) for axis in local.axes), *several]:
+    groups = [*((axis,) for axis in local.axes), *several]
+    exact: dict[Axis, int] = {}
+    for some in groups:
         length = math.prod(sizes[axis] for axis in some)
-        if length > 1 and any(_may_be(c, length) for c in constants):
-            found.update((axis, sizes[axis]) for axis in some)
+        loop = any(local.roles[axis].kind == Role.LOOP for axis in some)
+        if length == 1 or loop or run_time & {*some}:
+            continue
+        if any(_may_be(c, length) for c in constants):
+            exact.update((axis, sizes[axis]) for axis in some)
     counted = [node.axis for node in nodes if isinstance(node, Position)]
     whole = [int(c) for c in constants if abs(c) < MOST_POSITIONS and c == int(c)]
     for axis in counted:
@@ -336,17 +357,35 @@ def lengths(local: Local, sizes: Mapping[Axis, int], constants: Iterable[float])
         found[axis] = max(found[axis], min(reach, sizes[axis]))
     for node in nodes:
         if isinstance(node, Stack):
-            found[node.axis] = len(node.xs)
+            exact[node.axis] = len(node.xs)
     views = [node for node in nodes if isinstance(node, View)]
     for view in views:
-        exact = [i for _, i in view.index if i.modulo or i.divide > 1]
-        found.update((axis, sizes[axis]) for i in exact for axis in i.axes)
+        divided = [i for _, i in view.index if i.modulo or i.divide > 1]
+        exact.update((axis, sizes[axis]) for i in divided for axis in i.axes)
+    found.update(exact)
     for view in reversed(views):
         for axis, i in view.index:
             reach = i.offset + sum(max(0, s) * (found[a] - 1) for a, s in i.terms)
-            all_of = i.modulo or i.divide > 1 or any(s < 0 for _, s in i.terms)
-            found[axis] = sizes[axis] if all_of else max(found[axis], reach + 1)
+            if i.modulo or i.divide > 1 or any(s < 0 for _, s in i.terms):
+                found[axis] = exact[axis] = sizes[axis]
+            else:
+                found[axis] = max(found[axis], reach + 1)
+    _keep_apart(found, exact, groups, constants)
     return found
+
+
+def _keep_apart(
+    found: dict[Axis, int],
+    exact: Container[Axis],
+    groups: Sequence[Sequence[Axis]],
+    constants: Iterable[float],
+) -> None:
+    """Lengthen the axes that need not be exactly as long, where a number may be such a length."""
+    taken = {round(abs(c) ** power) for c in constants if 1e-6 < abs(c) < 1e6 for power in POWERS}
+    taken -= {0, 1}
+    free = [some for some in groups if any(axis not in exact for axis in some)]
+    while some := next((s for s in free if math.prod(found[a] for a in s) in taken), ()):
+        found[next(axis for axis in some if axis not in exact)] += 1
 
 
 def _apart(local: Local, nodes: Iterable[Node]) -> list[Axis]:
@@ -364,11 +403,11 @@ def _apart(local: Local, nodes: Iterable[Node]) -> list[Axis]:
 
 
 def _may_be(number: float, length: int) -> bool:
-    """Whether a number may stand for a length: as it is, inverted, as a root."""
+    """Whether a number may stand for a length."""
     size = abs(number)
     if not 0 < size < math.inf:
         return False
-    return any(_close(size**power, length) for power in (1, -1, 2, -2))
+    return any(_close(size**power, length) for power in POWERS)
 
 
 def _close(a: float, b: float) -> bool:
@@ -469,7 +508,9 @@ def _with_literals(question: Question, other: Node) -> Question:
     if root is question.local.root:
         return question
     if root not in question.variants:
-        question.variants[root] = Question(replace(question.local, root=root), question.sizes)
+        question.variants[root] = replace(
+            question, local=replace(question.local, root=root), points={}, variants={}
+        )
     return question.variants[root]
 
 

@@ -48,6 +48,8 @@ def kind(node: Node) -> str:
             return ""
         case Map(function, _):
             found = KINDS.get(function, "")
+            if found == "logic" and _without_tensors(node):
+                return ""  # a mask: the condition may be the opposite one
             return function if found == "itself" else found
         case Dot():
             return "sum"
@@ -56,10 +58,17 @@ def kind(node: Node) -> str:
         case Reduce(function, _, _):
             return function
         case Cast(x, to):
-            return "" if is_float(to) and is_float(x.dtype) else "cast"
+            if is_float(to) and (is_float(x.dtype) or _without_tensors(x)):
+                return ""  # a mask of numbers is a condition
+            return "cast"
         case Gather() | Scan() | Opaque():
             return type(node).__name__
     return ""
+
+
+def _without_tensors(node: Node) -> bool:
+    """Whether a value is the same in every run, such as a mask by positions."""
+    return not any(isinstance(each, Input | Scan | Opaque) for each in walk([node]))
 
 
 _BITS: dict[str, int] = {"": 0}

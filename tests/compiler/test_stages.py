@@ -38,7 +38,7 @@ def test_each_stage_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert capsys.readouterr().err.splitlines() == [
         "--- after canonicalise",
-        "main.y = tanh(maximum(add(bias[f], dot(x[s d], up[d f], over=d)), 0.0))",
+        "main.y = tanh(maximum(add(dot(x[s d], up[d f], over=d), bias[f]), 0.0))",
         "--- after cover",
         "main:",
         "  main/hidden[s, f] = matmul_bias_relu(x[s, d], up[d, f], bias[f])  # hidden",
