@@ -314,7 +314,7 @@ each("gelu_tanh", {
     "exact": formulas.gelu_erf,
     "by a sigmoid": _quick_gelu,
     "another cubic": lambda x: 0.5 * x * (1.0 + tanh(0.7978845608 * (x + 0.0449 * x**3.0))),
-    "rounded roughly": lambda x: 0.5 * x * (1.0 + tanh(0.79788 * (x + 0.044715 * x**3.0))),
+    "rounded roughly": lambda x: 0.5 * x * (1.0 + tanh(0.797 * (x + 0.044715 * x**3.0))),
     "without the cubic": lambda x: 0.5 * x * (1.0 + tanh(0.7978845608028654 * x)),
     "clipped inside": lambda x: 0.5 * x * (
         1.0 + tanh(_clip(0.7978845608028654 * (x + 0.044715 * x**3.0), -2.0, 2.0))

@@ -130,7 +130,8 @@ class Knowledge:
         self.by_shape: dict[tuple[int, int], list[Pattern]] = {}
         found = patterns(library)
         for pattern in found:
-            self.by_shape.setdefault((len(pattern.operands), pattern.features), []).append(pattern)
+            for shape in pattern.shapes:
+                self.by_shape.setdefault(shape, []).append(pattern)
         self.widest = max((len(pattern.operands) for pattern in found), default=0)
         self.results = max((1, *(len(pattern.others) for pattern in found)))
         self.views = any(isinstance(pattern.local.root, View) for pattern in found)

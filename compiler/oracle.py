@@ -40,6 +40,7 @@ from infinisa.isa.language import (
 )
 
 from .local import Local, Role
+from .pattern import kind
 
 Array = NDArray[Any]
 
@@ -182,7 +183,11 @@ class Question:
         """The inputs that may hold minus infinity: they go into a softmax, a maximum or a
         condition, and not into a contraction before. (A power of it is a number, a root is not.)
         """
-        if not self.functions & {"max", "where", "is_nan", "maximum", "exp", "power"}:
+        rooted = any(
+            isinstance(node, Map) and node.function == "power" and kind(node) == "root"
+            for node in walk([self.local.root])
+        )
+        if not (rooted or self.functions & {"max", "where", "is_nan", "maximum", "exp"}):
             return []
         users: dict[Node, list[Node]] = {}
         for node in walk([self.local.root]):

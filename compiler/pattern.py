@@ -33,7 +33,7 @@ NEUTRAL: Mapping[str, float] = {"add": 0.0, "multiply": 1.0}
 
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(("exp", "sigmoid", "tanh"), "exponential"),
-    **dict.fromkeys(("sqrt", "rsqrt", "power"), "root"),
+    **dict.fromkeys(("sqrt", "rsqrt"), "root"),
     **dict.fromkeys(("sin", "cos"), "angle"),
     **dict.fromkeys(("log", "erf", "floor", "ceil", "round", "floor_divide", "modulo"), "itself"),
     **dict.fromkeys(("logical_and", "logical_or", "logical_not"), "logic"),
@@ -44,8 +44,9 @@ KINDS: Mapping[str, str] = {
 def kind(node: Node) -> str:
     """What a node brings into a cone that no other algebra does; "" if nothing."""
     match node:
-        case Map("power", (_, Constant(exponent))) if exponent == int(exponent):
-            return ""
+        case Map("power", (_, exponent)):
+            whole = isinstance(exponent, Constant) and exponent.value == int(exponent.value)
+            return "" if whole or not isinstance(exponent, Constant) else "root"
         case Map(function, _):
             found = KINDS.get(function, "")
             if found == "logic" and _without_tensors(node):
@@ -94,7 +95,7 @@ def features_of(nodes: Iterable[Node]) -> int:
     return found
 
 
-EXPONENTIAL, LOGARITHM = bit("exponential"), bit("log")
+EXPONENTIAL, LOGARITHM, ROOT = bit("exponential"), bit("log"), bit("root")
 
 
 def told_apart(features: int) -> int:
@@ -125,6 +126,19 @@ class Pattern:
     others: Mapping[int, Node]
     features: int
     nodes: int
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Of cones that it may be: how many leaves, which features. A power of any exponent may
+        be a root or not."""
+        power = any(
+            isinstance(n, Map)
+            and n.function == "power"
+            and not isinstance(n.arguments[1], Constant)
+            for n in walk([self.local.root])
+        )
+        every = {self.features, self.features | ROOT} if power else {self.features}
+        return [(len(self.operands), features) for features in sorted(every)]
 
     def __str__(self) -> str:
         names = [self.instruction.operands[n].name for n in self.operands]
