@@ -29,10 +29,12 @@ from infinisa.isa.language import (
     View,
     walk,
 )
+from infinisa.isa.laws import StepOf
 from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
 from .canonical import is_number
+from .laws import must_hold
 from .match import Finder, Match
 
 CALL = 64
@@ -106,16 +108,20 @@ class Choosing:
         return [i for i in self.library.values() if unit_for(i, self.machine) is not None]
 
     def step(self, match: Match) -> tuple[Instruction, Axis] | None:
-        """The law by which a match goes in pieces of an axis, if it must: (step, axis)."""
+        """The law by which a match goes in pieces of an axis, if it must: (step, axis).
+        CompileError if that law does not hold."""
         for instruction in self.library.values():
             for law in instruction.laws:
                 unit = unit_for(instruction, self.machine)
-                if law.whole != match.instruction.name or unit is None:
+                if not isinstance(law, StepOf) or unit is None:
+                    continue
+                if law.whole != match.instruction.name:
                     continue
                 axes = match.binding.get(law.axis, ())
                 limit = tile_limit(instruction, unit, law.axis)
                 long = limit is not None and self.volume(axes) > limit
                 if long or self.run_time & set(axes):
+                    must_hold(instruction, law, self.library)
                     return instruction, law.axis
         return None
 

@@ -33,6 +33,7 @@ from infinisa.isa.language import (
     union,
     walk,
 )
+from infinisa.isa.laws import StepOf
 
 from .calls import Access, Covered, Index, Tensor
 from .canonical import canonical, is_number, number_of
@@ -40,6 +41,7 @@ from .choice import invariants, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index
 from .indices import at_position, digits, inverted, itself, substituted
+from .laws import must_hold
 from .match import Match
 from .uncovered import shallow
 
@@ -402,7 +404,7 @@ class Scope:
     def whole(self, definition: Instruction, binding: Binding) -> set[Axis]:
         """The axes that an issue cannot take position by position."""
         every = {*definition.whole, *definition.indexed}
-        if definition.accumulation is None:
+        if not definition.accumulates:
             every |= definition.reduced
         return set(union(binding.get(axis, ()) for axis in every))
 
@@ -429,7 +431,7 @@ class Scope:
     def in_pieces(self, work: Work) -> bool:
         """Whether one issue does not see the whole of what is reduced."""
         definition = work.definition
-        if definition.accumulation is None:
+        if not definition.accumulates:
             return False
         unit = unit_for(definition, self.all.choosing.machine)
         assert unit is not None
@@ -453,6 +455,8 @@ class Scope:
         definition = work.definition
         (root,) = match.roots
         assert root is not None
+        if definition.accumulation is None and definition.linear is not None:
+            must_hold(definition, definition.linear, self.all.choosing.library)
         step, finish = step_of(definition)
         given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
         reads = tuple(given[operand.name] for operand in step.operands)
@@ -475,7 +479,8 @@ class Scope:
         step, axis = law
         definition = work.definition
         given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
-        (name,) = {each.finish for each in step.laws if each.whole == definition.name}
+        laws = [each for each in step.laws if isinstance(each, StepOf)]
+        (name,) = {each.finish for each in laws if each.whole == definition.name}
         finish = self.all.choosing.library.get(name)
         if finish is None:
             raise CompileError(

@@ -10,7 +10,6 @@ from infinisa.isa.instruction import (
     ACCUMULATOR,
     Instruction,
     State,
-    StepOf,
     default_occupancy,
     instruction,
     opaque,
@@ -40,6 +39,7 @@ from infinisa.isa.language import (
     update,
     view,
 )
+from infinisa.isa.laws import StepOf
 from infinisa.isa.machine import Unit
 
 A, B, X = Input("a", ("m", "k")), Input("b", ("k", "n")), Input("x", ("m", "n"))
