@@ -14,7 +14,7 @@ from math import inf
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instance import issue_cycles
-from infinisa.isa.instruction import Instruction
+from infinisa.isa.instruction import Instruction, combining
 from infinisa.isa.language import (
     Axis,
     Cast,
@@ -23,13 +23,14 @@ from infinisa.isa.language import (
     Node,
     Opaque,
     Recurrence,
+    Reduce,
     Scan,
     Stack,
     Update,
     View,
     walk,
 )
-from infinisa.isa.laws import StepOf
+from infinisa.isa.laws import Associative, StepOf
 from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
@@ -166,6 +167,23 @@ class Choosing:
         """Cycles in which values pass between the chip and the outermost store."""
         size = sum(self.volume(v.axes) * DTYPES[v.dtype].size for v in values)
         return size * self.machine.clock / self.machine.dram.bandwidth
+
+
+def combiner(definition: Instruction, choosing: Choosing) -> tuple[Instruction, Axis] | None:
+    """What makes one partial result of those of several runs, and the axis along which they are;
+    None if the machine has nothing for it."""
+    for law in definition.laws:
+        if isinstance(law, Associative):
+            found = choosing.library.get(law.combine)
+            return None if found is None else (found, law.axis)
+    fold = definition.accumulation
+    how = combining(fold) if fold is not None else None
+    name = how.name if how is not None else "sum"
+    for each in choosing.usable():
+        match each.outputs:
+            case (Reduce(function, Input(), (axis,)),) if function == name and not each.states:
+                return each, axis
+    return None
 
 
 def choose(options: Sequence[Choice], machine: Machine) -> Choice:

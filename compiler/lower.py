@@ -33,11 +33,11 @@ from infinisa.isa.language import (
     union,
     walk,
 )
-from infinisa.isa.laws import StepOf
+from infinisa.isa.laws import Associative, StepOf
 
 from .calls import Access, Covered, Index, Tensor
 from .canonical import canonical, is_number, number_of
-from .choice import invariants, stored, unit_for
+from .choice import combiner, invariants, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index
 from .indices import at_position, digits, inverted, itself, substituted
@@ -326,9 +326,10 @@ class Scope:
             match.immediates, reads, (), direct=_tables(definition),
         )  # fmt: skip
         law = self.all.choosing.step(match)
+        first = len(self.all.drafts)
         if law is not None:
             self.by_law(match, work, law, label)
-        elif self.in_pieces(work):
+        elif match in self.all.runs or self.in_pieces(work):
             self.by_steps(match, self.without_windows(work), label)
         else:
             writes, whole = [], self.whole(definition, match.binding)
@@ -339,6 +340,7 @@ class Scope:
             for node in match.roots:
                 if node is not None and node in self.homes:
                     self.homes[node] = Place(self.homes[node].access, frozenset([made]))
+        self.all.made[match] = range(first, len(self.all.drafts))
 
     def needed(self, node: Node) -> bool:
         return node in self.order or node in self.targets
@@ -458,27 +460,32 @@ class Scope:
         if definition.accumulation is None and definition.linear is not None:
             must_hold(definition, definition.linear, self.all.choosing.library)
         step, finish = step_of(definition)
+        work, runs = self.in_runs(match, work)
         given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
         reads = tuple(given[operand.name] for operand in step.operands)
         work = replace(work, definition=step, reads=reads)
-        if finish is None:
+        if finish is None and not runs:
             (home,) = self.goals(root, label, accumulates=True)
             made = self.call(replace(work, writes=((0, home),)), match.meaning, len(match.inner))
             self.homes[root] = Place(home, frozenset([made]))
             return
-        state = step.states[0].input
-        axes = (*match.loops, *union(work.binding[axis] for axis in state.axes))
-        partial = self.all.temporary(f"{label}.{state.name}", axes, state.dtype)
-        made = self.call(replace(work, writes=((0, partial),)), match.meaning, len(match.inner))
-        place = Place(partial, frozenset([made]))
+        partial = self.partial(work, step, label)
+        work = replace(work, writes=partial)
+        made = self.call(work, match.meaning, len(match.inner))
+        if finish is None:
+            goals = self.goals(root, label)
+            made = self.combined(work, definition, made, runs, [goals])
+            self.homes[root] = Place(goals[0], frozenset([made]))
+            return
+        states = self.whole_states(work, definition, step, made, runs, label)
         binding = {axis: work.binding[axis] for axis in finish.axes}
-        self.finish(match, work, finish, binding, {**given, state.name: Read(place)}, label)
+        work = replace(work, loops=match.loops)
+        self.finish(match, work, finish, binding, {**given, **states}, label)
 
     def by_law(self, match: Match, work: Work, law: tuple[Instruction, Axis], label: str) -> None:
         """A step that an instruction says folds to the whole, and what finishes it."""
         step, axis = law
         definition = work.definition
-        given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
         laws = [each for each in step.laws if isinstance(each, StepOf)]
         (name,) = {each.finish for each in laws if each.whole == definition.name}
         finish = self.all.choosing.library.get(name)
@@ -486,28 +493,96 @@ class Scope:
             raise CompileError(
                 f"instruction {step.name!r}: {name!r}, which finishes it, is not in the library"
             )
-        writes, states = [], {}
-        for number, state in enumerate(step.states):
-            axes = (*match.loops, *union(match.binding[a] for a in state.input.axes))
-            access = self.all.temporary(f"{label}.{state.input.name}", axes, state.input.dtype)
-            writes.append((number, access))
-            states[state.input.name] = access
-        binding = {a: match.binding[a] for a in step.axes}
-        reads = tuple(given[operand.name] for operand in step.operands)
+        work, runs = self.in_runs(match, work)
+        given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
         names = {i.name for i in step.immediates}
-        numbers = {key: value for key, value in match.immediates.items() if key in names}
-        made = self.call(
-            replace(
-                work, name=step.name, definition=step, binding=binding, immediates=numbers,
-                reads=reads, writes=tuple(writes), reduce=frozenset(match.binding[axis]),
-            ),
-            match.meaning,
-            len(match.inner),
-        )  # fmt: skip
-        after = frozenset([made])
-        reads_by_name = {name: Read(Place(access, after)) for name, access in states.items()}
+        work = replace(
+            work,
+            name=step.name,
+            definition=step,
+            binding={a: work.binding[a] for a in step.axes},
+            immediates={key: n for key, n in match.immediates.items() if key in names},
+            reads=tuple(given[operand.name] for operand in step.operands),
+            writes=self.partial(work, step, label),
+            reduce=frozenset(work.binding[axis]),
+        )
+        made = self.call(work, match.meaning, len(match.inner))
+        states = self.whole_states(work, step, step, made, runs, label)
         binding = {a: match.binding[a] for a in finish.axes}
-        self.finish(match, work, finish, binding, {**given, **reads_by_name}, label)
+        work = replace(work, immediates=match.immediates, loops=match.loops)
+        self.finish(match, work, finish, binding, {**given, **states}, label)
+
+    # -- partial results
+
+    def in_runs(self, match: Match, work: Work) -> tuple[Work, tuple[Axis, ...]]:
+        """The work, in runs along its reduced axis if it is to be divided; the axis of the runs."""
+        runs = self.all.runs.get(match)
+        if runs is None:
+            return work, ()
+        work, axis = self.all.divided(work, runs)
+        return work, (axis,)
+
+    def partial(self, work: Work, step: Instruction, label: str) -> tuple[tuple[int, Access], ...]:
+        """Where the states of a step are."""
+        return tuple(
+            (number, self.all.temporary(f"{label}.{state.input.name}", axes, state.input.dtype))
+            for number, state in enumerate(step.states)
+            for axes in [(*work.loops, *union(work.binding[a] for a in state.input.axes))]
+        )
+
+    def whole_states(
+        self,
+        work: Work,
+        definition: Instruction,
+        step: Instruction,
+        made: int,
+        runs: tuple[Axis, ...],
+        label: str,
+    ) -> dict[str, Read]:
+        """The states of a step that call `made` wrote, those of all runs in one."""
+        names = [state.input.name for state in step.states]
+        writes = work.writes
+        if runs:
+            outer = replace(work, loops=tuple(a for a in work.loops if a not in runs))
+            writes = self.partial(outer, step, label)
+            made = self.combined(work, definition, made, runs, [[to] for _, to in writes])
+        after = frozenset([made])
+        return {
+            name: Read(Place(access, after))
+            for name, (_, access) in zip(names, writes, strict=True)
+        }
+
+    def combined(
+        self,
+        work: Work,
+        definition: Instruction,
+        made: int,
+        runs: tuple[Axis, ...],
+        goals: Sequence[Sequence[Access]],
+    ) -> int:
+        """A call that makes the states of one run of those of several, which call `made` wrote."""
+        found = combiner(definition, self.all.choosing)
+        assert found is not None
+        combine, along = found
+        for law in definition.laws:
+            if isinstance(law, Associative):
+                must_hold(definition, law, self.all.choosing.library)
+        partial = [access for _, access in work.writes]
+        axes = [a for a in self.all.dims[partial[0].tensor] if a not in runs]
+        binding: dict[Axis, tuple[Axis, ...]] = {a: work.binding.get(a, ()) for a in combine.axes}
+        loops = tuple(a for a in work.loops if a not in runs)
+        if len(combine.operands) == 1:  # a fold does not know the axes of the step
+            binding, loops = dict.fromkeys(combine.axes, tuple(axes)), ()
+        binding[along] = runs
+        reads = tuple(Read(Place(access, frozenset([made]))) for access in partial)
+        return self.call(
+            replace(
+                work, name=combine.name, definition=combine, binding=binding, loops=loops,
+                immediates={}, reads=reads, reduce=frozenset(), direct=(),
+                writes=tuple((n, to) for n, each in enumerate(goals) for to in each),
+            ),
+            None,
+        )  # fmt: skip
 
     def finish(
         self,

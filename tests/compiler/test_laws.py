@@ -17,8 +17,7 @@ from infinisa.isa.laws import Associative, Law, LinearIn, StepOf
 from infinisa.isa.machine import builtin_machine_files, load_machine
 from infinisa.plugins.families import attention
 from infinisa.plugins.manager import load
-
-from .test_cover import LIBRARY, agree, attention_model, used
+from tests.compiler.test_cover import LIBRARY, agree, attention_model, used
 
 MACHINES = {file.stem: load_machine(file) for file in builtin_machine_files()}
 BUILT_IN = load(installed=False).library
