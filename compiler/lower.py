@@ -777,6 +777,16 @@ class Steps:
         work = Work(mover.name, "", mover, {m: leaf.axes}, (), {}, (Read(place),), ((0, access),))
         return access, frozenset([self.outer.call(work, None)])
 
+    def row_by_row(self, x: Node) -> Place:
+        """Where a scanned value is. One whose steps lie between each other's, as the places of
+        chunks do, is moved first: a step could only read it position by position."""
+        place, axis = self.outer.locate(x), self.body.axis
+        among = [i for i in place.access.index if len(i.terms) > 1 and axis in dict(i.terms)]
+        if not among:
+            return place
+        access = self.all.temporary(f"{self.label}.slice", x.axes, x.dtype)
+        return Place(access, frozenset([self.outer.move(x, place, access)]))
+
     def renamed(self) -> tuple[Recurrence, list[Input]]:
         """The body with leaves of its own: states, slices, and values that all steps share."""
         body, known = self.body, dict[Node, Node]()
@@ -788,7 +798,7 @@ class Steps:
         for leaf, x in given:
             made = Input(f"{self.label}#{self.block}.{leaf.name}", leaf.axes, leaf.dtype)
             known[leaf] = made
-            self.inner.homes[made] = self.outer.locate(x)
+            self.inner.homes[made] = self.row_by_row(x)
         for number, node in enumerate(invariants(body)):
             if not is_number(node) and not isinstance(node, Input):
                 made = Input(f"{self.label}#{self.block}.{number}", node.axes, node.dtype)
