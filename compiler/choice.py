@@ -181,7 +181,7 @@ def combiner(definition: Instruction, choosing: Choosing) -> tuple[Instruction, 
     name = how.name if how is not None else "sum"
     for each in choosing.usable():
         match each.outputs:
-            case (Reduce(function, Input(), (axis,)),) if function == name and not each.states:
+            case (Reduce(function, Input(_, (_, _)), (axis,)),) if function == name:
                 return each, axis
     return None
 

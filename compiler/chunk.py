@@ -32,12 +32,10 @@ from infinisa.isa.language import (
     Input,
     Map,
     Node,
-    Position,
     Recurrence,
     Scan,
     Size,
     View,
-    everything,
     free,
     inputs,
     substitute,
@@ -49,6 +47,7 @@ from infinisa.isa.program import Count, Extent
 
 from .bounds import Bounds, bounds
 from .builder import axes_of
+from .calls import Covered
 from .canonical import Canonical, canonical
 from .cover import cover, fixed_sizes
 from .graph import Graph, Model
@@ -155,13 +154,13 @@ class Linear:
 
 def linear(scan: Scan) -> Linear | None:
     """What a recurrence is if it may go in chunks: None if a state is not of that form, or if the
-    scanned axis is computed with but as a position."""
+    scanned axis is computed with."""
     body = scan.body
     roots = (*body.next, *body.emits)
     own = {*body.states, *body.slices}
-    for node in everything(roots):
-        over = node.axis == body.axis if isinstance(node, Size) else body.axis in node.axes
-        if isinstance(node, Scan) or (over and isinstance(node, Input | View | Size)):
+    for node in walk(roots):
+        over = (node.axis,) if isinstance(node, Size) else node.axes
+        if isinstance(node, Scan) or body.axis in over:
             return None
     if any(not own & set(inputs([emit])) for emit in body.emits):
         return None
@@ -198,7 +197,6 @@ def in_chunks(family: Family, form: Linear, chunks: Chunks) -> dict[Node, Node]:
     parallel: dict[Node, Node] = {
         leaf: chunks.apart(x) for leaf, x in zip(body.slices, scan.xs, strict=True)
     }
-    parallel[Position(body.axis)] = Position(chunks.chunk) * chunks.length + Position(chunks.place)
     parallel.update(form.fixed)
     before, last = dict(parallel), dict(form.fixed)
     for leaf, first, _ in zip(body.states, scan.initial, body.next, strict=True):
@@ -346,7 +344,20 @@ class Chunking:
             groups = schedule(covered, self.machine, parameters=model.parameters)
         except CompileError:
             return inf  # what it says is said of the whole graph, if undivided fails too
-        return sum(group.time for group in groups)
+        return sum(group.time for group in groups) + waits(covered)
+
+
+def waits(covered: Covered) -> float:
+    """Cycles in which the steps of recurrences wait for the results of those before: between the
+    end of an issue and when its results are there. The schedule counts only how long units are
+    busy, which may be less of a recurrence's time than this."""
+    total = 0.0
+    for call in covered.calls:
+        if call.scan:
+            one = {a: min(limit, covered.sizes[a]) for a, limit in call.limits.items()}
+            occupancy, latency = call.cycles(one)
+            total += covered.sizes[call.scan] * float(latency - occupancy)
+    return total
 
 
 def families(roots: Sequence[Node]) -> list[Family]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.errors import CompileError
+from infinisa.isa.instance import instance
 from infinisa.isa.instruction import Instruction, step_of
 from infinisa.isa.language import (
     Affine,
@@ -469,15 +470,14 @@ class Scope:
             made = self.call(replace(work, writes=((0, home),)), match.meaning, len(match.inner))
             self.homes[root] = Place(home, frozenset([made]))
             return
-        partial = self.partial(work, step, label)
-        work = replace(work, writes=partial)
+        work = replace(work, writes=self.partial(work, label))
         made = self.call(work, match.meaning, len(match.inner))
         if finish is None:
             goals = self.goals(root, label)
             made = self.combined(work, definition, made, runs, [goals])
             self.homes[root] = Place(goals[0], frozenset([made]))
             return
-        states = self.whole_states(work, definition, step, made, runs, label)
+        states = self.whole_states(work, definition, made, runs, label)
         binding = {axis: work.binding[axis] for axis in finish.axes}
         work = replace(work, loops=match.loops)
         self.finish(match, work, finish, binding, {**given, **states}, label)
@@ -503,11 +503,11 @@ class Scope:
             binding={a: work.binding[a] for a in step.axes},
             immediates={key: n for key, n in match.immediates.items() if key in names},
             reads=tuple(given[operand.name] for operand in step.operands),
-            writes=self.partial(work, step, label),
             reduce=frozenset(work.binding[axis]),
         )
+        work = replace(work, writes=self.partial(work, label))
         made = self.call(work, match.meaning, len(match.inner))
-        states = self.whole_states(work, step, step, made, runs, label)
+        states = self.whole_states(work, step, made, runs, label)
         binding = {a: match.binding[a] for a in finish.axes}
         work = replace(work, immediates=match.immediates, loops=match.loops)
         self.finish(match, work, finish, binding, {**given, **states}, label)
@@ -522,29 +522,36 @@ class Scope:
         work, axis = self.all.divided(work, runs)
         return work, (axis,)
 
-    def partial(self, work: Work, step: Instruction, label: str) -> tuple[tuple[int, Access], ...]:
-        """Where the states of a step are."""
-        return tuple(
-            (number, self.all.temporary(f"{label}.{state.input.name}", axes, state.input.dtype))
-            for number, state in enumerate(step.states)
-            for axes in [(*work.loops, *union(work.binding[a] for a in state.input.axes))]
-        )
+    def partial(self, work: Work, label: str) -> tuple[tuple[int, Access], ...]:
+        """Where the states of a work's step are, in the types that its operands add up to."""
+        types = self.all.types([read.place.access for read in work.reads])
+        leaves = [
+            Input(o.name, union(work.binding[a] for a in o.axes), kind)
+            for o, kind in zip(work.definition.operands, types, strict=True)
+        ]
+        meant = instance(work.definition, work.binding, leaves, work.immediates)
+        found = []
+        for number, state in enumerate(work.definition.states):
+            axes = (*work.loops, *union(work.binding[a] for a in state.input.axes))
+            dtype = meant.states[number].input.dtype
+            name = f"{label}.{state.input.name}"
+            found.append((number, self.all.temporary(name, axes, dtype)))
+        return tuple(found)
 
     def whole_states(
         self,
         work: Work,
         definition: Instruction,
-        step: Instruction,
         made: int,
         runs: tuple[Axis, ...],
         label: str,
     ) -> dict[str, Read]:
         """The states of a step that call `made` wrote, those of all runs in one."""
-        names = [state.input.name for state in step.states]
+        names = [state.input.name for state in work.definition.states]
         writes = work.writes
         if runs:
             outer = replace(work, loops=tuple(a for a in work.loops if a not in runs))
-            writes = self.partial(outer, step, label)
+            writes = self.partial(outer, label)
             made = self.combined(work, definition, made, runs, [[to] for _, to in writes])
         after = frozenset([made])
         return {
@@ -564,15 +571,15 @@ class Scope:
         found = combiner(definition, self.all.choosing)
         assert found is not None
         combine, along = found
-        for law in definition.laws:
-            if isinstance(law, Associative):
-                must_hold(definition, law, self.all.choosing.library)
         partial = [access for _, access in work.writes]
-        axes = [a for a in self.all.dims[partial[0].tensor] if a not in runs]
-        binding: dict[Axis, tuple[Axis, ...]] = {a: work.binding.get(a, ()) for a in combine.axes}
         loops = tuple(a for a in work.loops if a not in runs)
-        if len(combine.operands) == 1:  # a fold does not know the axes of the step
-            binding, loops = dict.fromkeys(combine.axes, tuple(axes)), ()
+        law = next((law for law in definition.laws if isinstance(law, Associative)), None)
+        if law is not None:
+            must_hold(definition, law, self.all.choosing.library)
+            binding = {a: work.binding.get(a, ()) for a in combine.axes}
+        else:  # a fold, whose other axis stands for all that the result has
+            axes = tuple(a for a in self.all.dims[partial[0].tensor] if a not in runs)
+            binding, loops = dict.fromkeys(combine.axes, axes), ()
         binding[along] = runs
         reads = tuple(Read(Place(access, frozenset([made]))) for access in partial)
         return self.call(

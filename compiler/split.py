@@ -21,11 +21,14 @@ from infinisa.isa.program import Count, Parameter
 
 from .calls import Call, Covered
 from .choice import combiner
-from .cost import spread_step
+from .cost import Target, spread_step
 from .draft import Drafting, Runs
 from .match import Match
 from .nest import Run
 from .tile import FINE, Search, greedy, lengths
+
+CLEAR = 0.95
+"""A prediction of fewer cycles than this share is believed."""
 
 
 def possible(drafting: Drafting) -> dict[Match, Runs]:
@@ -79,14 +82,18 @@ def faster(
     runs: Mapping[Match, Runs],
     parameters: Iterable[Parameter],
 ) -> dict[Match, Runs]:
-    """Those of the divided reductions that take fewer cycles than undivided ones, each by itself.
+    """Those of the divided reductions that take clearly fewer cycles than undivided ones, each by
+    itself: a stage's fixed cost less, and then some percent, for predictions are no better.
 
     together, apart  the graph drafted without and with the runs
     """
+    fixed = Target.of(together.choosing.machine, 1.0).fixed
     given = tuple(parameters)
     before = _times(together, runs, given)
     after = _times(apart, runs, given)
-    return {match: each for match, each in runs.items() if after[match] < before[match]}
+    return {
+        match: each for match, each in runs.items() if after[match] < CLEAR * before[match] - fixed
+    }
 
 
 def _times(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from infinisa.isa.evaluate import Range, align, evaluate
 from infinisa.isa.functions import FUNCTIONS, erf
 from infinisa.isa.instruction import Instruction
+from infinisa.isa.laws import StepOf
 from infinisa.plugins.families import attention, linear
 from infinisa.plugins.manager import load
 
