@@ -56,7 +56,7 @@ from .tile import schedule
 Family: TypeAlias = tuple[Scan, ...]
 """All results of one recurrence that somebody wants."""
 
-ZERO, ONE = Constant(0.0), Constant(1.0)
+ZERO, ONE, MINUS = Constant(0.0), Constant(1.0), Constant(-1.0)
 
 LARGEST_WEIGHT = 1 << 20
 """Elements of a weight whose values are looked at to bound it."""
@@ -82,22 +82,24 @@ def affine(node: Node, state: Node) -> tuple[Node, Node] | None:
 
 
 def _affine(function: str, parts: Sequence[tuple[Node, Node]]) -> tuple[Node, Node] | None:
-    match function, *parts:
-        case "negate", (a, b):
-            return _product(a, Constant(-1.0)), _product(b, Constant(-1.0))
-        case "add", (a, b), (c, d):
-            return _sum(a, c), _sum(b, d)
-        case "subtract", (a, b), (c, d):
-            less = Constant(-1.0)
-            return _sum(a, _product(c, less)), _sum(b, _product(d, less))
-        case ("multiply", (a, b), (c, d)) if c is ZERO:
-            return _product(a, d), _product(b, d)
-        case ("multiply", (a, b), (c, d)) if a is ZERO:
-            return _product(c, b), _product(d, b)
-        case ("divide", (a, b), (c, d)) if c is ZERO:
-            return a / d, (ZERO if b is ZERO else b / d)
-        case ("where", (z, condition), (a, b), (c, d)) if z is ZERO:
-            return Map("where", (condition, a, c)), Map("where", (condition, b, d))
+    """Of a function of affine forms; those of 0 * state are free of it."""
+    (a, b), *others = parts
+    if function == "negate":
+        return _product(a, MINUS), _product(b, MINUS)
+    if function == "where" and a is ZERO:
+        (c, d), (e, f) = others
+        return Map("where", (b, c, e)), Map("where", (b, d, f))
+    if len(others) != 1:
+        return None
+    ((c, d),) = others
+    if function == "add":
+        return _sum(a, c), _sum(b, d)
+    if function == "subtract":
+        return _sum(a, _product(c, MINUS)), _sum(b, _product(d, MINUS))
+    if function == "multiply" and ZERO in (a, c):
+        return _sum(_product(a, d), _product(c, b)), _product(b, d)
+    if function == "divide" and c is ZERO:
+        return a / d, (ZERO if b is ZERO else b / d)
     return None
 
 
@@ -201,8 +203,8 @@ def in_chunks(family: Family, form: Linear, chunks: Chunks) -> dict[Node, Node]:
     before, last = dict(parallel), dict(form.fixed)
     for leaf, first, _ in zip(body.states, scan.initial, body.next, strict=True):
         if leaf in form.states:
-            pair = substitute(form.states[leaf], parallel)
-            before[leaf], last[leaf] = _state(leaf, first, pair, chunks, body.reverse)
+            a, b = substitute(form.states[leaf], parallel)
+            before[leaf], last[leaf] = _state(leaf, first, (a, b), chunks, body.reverse)
     count = len(body.states)
     results = substitute([_result(body, twin.output) for twin in family], before)
     return {

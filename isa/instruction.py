@@ -556,16 +556,8 @@ def instruction(
         initial = dict(state or {})
         if missing := [key for key in initial if key not in {o.name for o in operands}]:
             raise LanguageError(f"instruction {title!r}: state {missing[0]!r} is not an operand")
-        if associative and not step_of:
-            raise LanguageError(
-                f"instruction {title!r}: associative needs step_of, which says what the states are "
-                "of"
-            )
-        if linear_in and (initial or step_of or len(outputs) != 1):
-            raise LanguageError(
-                f"instruction {title!r}: linear_in must be of an instruction with one result and "
-                "without states"
-            )
+        laws = tuple(law for law in (step_of, associative, linear_in) if law)
+        _laws_go_together(title, laws, bool(initial) or len(outputs) != 1)
         made = Instruction(
             name=title,
             unit=unit,
@@ -576,13 +568,27 @@ def instruction(
             tile=tuple((tile or {}).items()),
             occupancy=Timing(cycles) if cycles else None,
             latency=Timing(latency) if latency else None,
-            laws=tuple(law for law in (step_of, associative, linear_in) if law),
+            laws=laws,
             documentation=inspect.getdoc(function) or "",
             source=_source(function),
         )
         return made
 
     return make
+
+
+def _laws_go_together(title: str, laws: tuple[Law, ...], stepwise: bool) -> None:
+    """Refuse laws that say nothing; `stepwise`: the instruction has states or several results."""
+    kinds = {type(law) for law in laws}
+    if Associative in kinds and StepOf not in kinds:
+        raise LanguageError(
+            f"instruction {title!r}: associative needs step_of, which says what the states are of"
+        )
+    if LinearIn in kinds and (stepwise or StepOf in kinds):
+        raise LanguageError(
+            f"instruction {title!r}: linear_in must be of an instruction with one result and "
+            "without states"
+        )
 
 
 def opaque(
