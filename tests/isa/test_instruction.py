@@ -109,7 +109,9 @@ def test_by_linearity_a_step_adds_up_whole_results() -> None:
 
     step, finish = step_of(made_)
 
-    assert (made_.accumulation, made_.accumulates, made_.reduced) == (None, True, {"k"})
+    assert made_.accumulation is None
+    assert made_.accumulates
+    assert made_.reduced == {"k"}
     assert "k" not in made_.whole
     assert finish is None
     assert step.states == (State(Input(ACCUMULATOR, ("m", "n")), 0.0),)
