@@ -56,8 +56,10 @@ def _runs(match: Match, call: Call, drafting: Drafting) -> Runs | None:
     parallel = [axis for axis in call.tiled if axis not in call.reduce]
     if any(-(-sizes[axis] // spread_step([call], axis)) >= cores for axis in parallel):
         return None
-    reduced = [law[1]] if law else sorted(definition.reduced - _computed(definition))
-    axes = [a for ours in reduced if ours not in _computed(step) for a in match.binding[ours]]
+    if choosing.cycles(match) <= Target.of(choosing.machine, 1.0).fixed:
+        return None  # all of it takes no longer than another stage
+    reduced = {law[1]} if law else definition.reduced
+    axes = [a for ours in sorted(reduced - _computed(step)) for a in match.binding[ours]]
     best = max(axes, key=lambda axis: sizes[axis], default=None)
     if best is None or not _fixed(drafting, best):
         return None
