@@ -12,7 +12,7 @@ from infinisa.isa.language import (
     View,
 )
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Opcode
+from infinisa.isa.program import Opcode, Parameter
 
 from .calls import Covered
 from .canonical import Canonical, canonical
@@ -100,14 +100,24 @@ def cover_and_report(
         return Drafting(model, graph, choosing, select, names, layouts, dict(known), runs)
 
     known: dict[object, Opcode] = {} if opcodes is None else opcodes
-    drafted = drafting({})
-    found = lower(drafted, form.roots)
-    if runs := possible(drafted):
-        apart = drafting(runs)
-        lower(apart, form.roots)
-        if runs := faster(drafted, apart, runs, model.parameters):
-            drafted = drafting(runs)
-            found = lower(drafted, form.roots)
+    drafted, found = _lowered(drafting, form.roots, model.parameters)
     known.update(drafted.opcodes)
     found[1].selections += selections
     return found
+
+
+def _lowered(
+    drafting: Callable[[Mapping[Match, Runs]], Drafting],
+    roots: Sequence[Node],
+    parameters: Sequence[Parameter],
+) -> tuple[Drafting, tuple[Covered, Coverage]]:
+    """The calls of a graph, its reductions divided over cores where that is faster."""
+    drafted = drafting({})
+    found = lower(drafted, roots)
+    if runs := possible(drafted):
+        apart = drafting(runs)
+        lower(apart, roots)
+        if runs := faster(drafted, apart, runs, parameters):
+            drafted = drafting(runs)
+            found = lower(drafted, roots)
+    return drafted, found
