@@ -29,6 +29,7 @@ from infinisa.isa.errors import InfinisaError
 from infinisa.isa.evaluate import Range, align, evaluate
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Cast, Input, Node, Stack, View, everything, inputs
+from infinisa.isa.laws import StepOf
 from infinisa.isa.machine import Machine
 from infinisa.runtime.jit.cache import folder as user_cache
 
@@ -234,7 +235,8 @@ def calls(coverages: Iterable[Coverage], library: Mapping[str, Instruction]) -> 
             if name.endswith(".finish"):
                 continue
             laws = library[name].laws if name in library else ()
-            found[laws[0].whole if laws else name.removesuffix(".step")] += share.calls
+            wholes = [law.whole for law in laws if isinstance(law, StepOf)]
+            found[wholes[0] if wholes else name.removesuffix(".step")] += share.calls
     return found
 
 

@@ -14,7 +14,7 @@ from math import inf
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instance import issue_cycles
-from infinisa.isa.instruction import Instruction
+from infinisa.isa.instruction import Instruction, combining
 from infinisa.isa.language import (
     Axis,
     Cast,
@@ -23,16 +23,19 @@ from infinisa.isa.language import (
     Node,
     Opaque,
     Recurrence,
+    Reduce,
     Scan,
     Stack,
     Update,
     View,
     walk,
 )
+from infinisa.isa.laws import Associative, StepOf
 from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
 from .canonical import is_number
+from .laws import must_hold
 from .match import Finder, Match
 
 CALL = 64
@@ -106,16 +109,20 @@ class Choosing:
         return [i for i in self.library.values() if unit_for(i, self.machine) is not None]
 
     def step(self, match: Match) -> tuple[Instruction, Axis] | None:
-        """The law by which a match goes in pieces of an axis, if it must: (step, axis)."""
+        """The law by which a match goes in pieces of an axis, if it must: (step, axis).
+        CompileError if that law does not hold."""
         for instruction in self.library.values():
             for law in instruction.laws:
                 unit = unit_for(instruction, self.machine)
-                if law.whole != match.instruction.name or unit is None:
+                if not isinstance(law, StepOf) or unit is None:
+                    continue
+                if law.whole != match.instruction.name:
                     continue
                 axes = match.binding.get(law.axis, ())
                 limit = tile_limit(instruction, unit, law.axis)
                 long = limit is not None and self.volume(axes) > limit
                 if long or self.run_time & set(axes):
+                    must_hold(instruction, law, self.library)
                     return instruction, law.axis
         return None
 
@@ -160,6 +167,23 @@ class Choosing:
         """Cycles in which values pass between the chip and the outermost store."""
         size = sum(self.volume(v.axes) * DTYPES[v.dtype].size for v in values)
         return size * self.machine.clock / self.machine.dram.bandwidth
+
+
+def combiner(definition: Instruction, choosing: Choosing) -> tuple[Instruction, Axis] | None:
+    """What makes one partial result of those of several runs, and the axis along which they are;
+    None if the machine has nothing for it."""
+    for law in definition.laws:
+        if isinstance(law, Associative):
+            found = choosing.library.get(law.combine)
+            return None if found is None else (found, law.axis)
+    fold = definition.accumulation
+    how = combining(fold) if fold is not None else None
+    name = how.name if how is not None else "sum"
+    for each in choosing.usable():
+        match each.outputs:
+            case (Reduce(function, Input(_, (_, _)), (axis,)),) if function == name:
+                return each, axis
+    return None
 
 
 def choose(options: Sequence[Choice], machine: Machine) -> Choice:

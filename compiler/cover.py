@@ -12,16 +12,17 @@ from infinisa.isa.language import (
     View,
 )
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Opcode
+from infinisa.isa.program import Opcode, Parameter
 
 from .calls import Covered
 from .canonical import Canonical, canonical
 from .choice import ANY, Choosing, Selection, Trust
 from .coverage import Coverage
-from .draft import Drafting
+from .draft import Drafting, Runs
 from .graph import Graph, Model
 from .lower import lower
 from .match import Finder, Match, Meaning
+from .split import faster, possible
 from .surroundings import Surroundings
 from .uncovered import uncovered
 
@@ -81,14 +82,42 @@ def cover_and_report(
     names = canonical_names(graph, form)
     layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
 
-    def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
-        around = Surroundings.of(roots, graph.extents)
-        selection = Selection(finder(choosing.usable(), around), choosing, around.users)
-        drafting.coverage.selections.append(selection)
-        selection.settle(roots)
-        if (node := selection.blame(roots)) is not None:
-            raise uncovered(graph, node, names.get(node, ""), selection)
-        return selection.chosen(roots)
+    selected: dict[tuple[Node, ...], list[tuple[Node, Match | None]]] = {}
+    selections: list[Selection] = []
 
-    drafting = Drafting(model, graph, choosing, select, names, layouts, opcodes)
-    return lower(drafting, form.roots)
+    def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
+        if (key := tuple(roots)) not in selected:
+            around = Surroundings.of(roots, graph.extents)
+            selection = Selection(finder(choosing.usable(), around), choosing, around.users)
+            selections.append(selection)
+            selection.settle(roots)
+            if (node := selection.blame(roots)) is not None:
+                raise uncovered(graph, node, names.get(node, ""), selection)
+            selected[key] = selection.chosen(roots)
+        return selected[key]
+
+    def drafting(runs: Mapping[Match, Runs]) -> Drafting:
+        return Drafting(model, graph, choosing, select, names, layouts, dict(known), runs)
+
+    known: dict[object, Opcode] = {} if opcodes is None else opcodes
+    drafted, found = _lowered(drafting, form.roots, model.parameters)
+    known.update(drafted.opcodes)
+    found[1].selections += selections
+    return found
+
+
+def _lowered(
+    drafting: Callable[[Mapping[Match, Runs]], Drafting],
+    roots: Sequence[Node],
+    parameters: Sequence[Parameter],
+) -> tuple[Drafting, tuple[Covered, Coverage]]:
+    """The calls of a graph, its reductions divided over cores where that is faster."""
+    drafted = drafting({})
+    found = lower(drafted, roots)
+    if runs := possible(drafted):
+        apart = drafting(runs)
+        lower(apart, roots)
+        if runs := faster(drafted, apart, runs, parameters):
+            drafted = drafting(runs)
+            found = lower(drafted, roots)
+    return drafted, found

@@ -21,13 +21,14 @@ from infinisa.isa.language import (
     union,
 )
 from infinisa.isa.machine import Unit
-from infinisa.isa.program import Count, Opcode
+from infinisa.isa.program import Count, Extent, Opcode
 
 from .calls import Access, Call, Covered, Index, Tensor
 from .canonical import number_of
 from .choice import Choosing, tile_limit, unit_for
 from .coverage import Coverage, Made
 from .graph import Graph, Model
+from .indices import substituted
 from .match import Match
 
 Order = list[tuple[Node, "Match | None"]]
@@ -69,6 +70,14 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """How a reduction is divided: so many runs of equal length along an axis of the graph."""
+
+    axis: Axis
+    count: int
+
+
+@dataclass(frozen=True)
 class Work:
     """What a call is made of.
 
@@ -107,11 +116,15 @@ class Drafting:
         names: Mapping[Node, str],
         layouts: Mapping[Node, tuple[Axis, ...]],
         opcodes: dict[object, Opcode] | None = None,
+        runs: Mapping[Match, Runs] | None = None,
     ) -> None:
         self.model, self.graph, self.choosing, self.select = model, graph, choosing, select
+        self.runs = runs or {}
+        self.made: dict[Match, range] = {}
         self.names, self.layouts = names, layouts
         self.opcodes = {} if opcodes is None else opcodes
         self.extents = {extent.axis: extent for extent in graph.extents}
+        self.graph_axes = frozenset(self.extents)
         self.tensors: dict[str, Tensor] = {}
         self.dims: dict[str, tuple[Axis, ...]] = {}
         self.drafts: list[Draft] = []
@@ -129,13 +142,43 @@ class Drafting:
         """The graph as calls, in an order that respects all of their dependences."""
         return Covered(
             self.graph.name,
-            self.graph.extents,
+            tuple(self.extents.values()),
             self.tensors,
             tuple(self.drafts[n].call for n in ordered(self.drafts)),
             self.graph.repeat,
             self.graph.tokens,
-            self.graph.sizes(),
+            dict(self.sizes),
         )
+
+    def divided(self, work: Work, runs: Runs) -> tuple[Work, Axis]:
+        """A work whose reduced axis goes in runs, and the axis of the runs: a loop outside."""
+        length = self.sizes[runs.axis] // runs.count
+        run = self._part(f"{runs.axis}_run{runs.count}", runs.count)
+        rest = self._part(f"{runs.axis}_in{runs.count}", length)
+        index = {runs.axis: Affine(((run, length), (rest, 1)))}
+        binding = {
+            ours: tuple(rest if axis == runs.axis else axis for axis in axes)
+            for ours, axes in work.binding.items()
+        }
+        reads = tuple(
+            replace(
+                read,
+                place=replace(read.place, access=substituted(read.place.access, index)),
+            )
+            for read in work.reads
+        )
+        reduce = frozenset(rest if axis == runs.axis else axis for axis in work.reduce)
+        loops = (run, *work.loops)
+        return replace(work, binding=binding, reads=reads, reduce=reduce, loops=loops), run
+
+    def _part(self, name: Axis, length: int) -> Axis:
+        """An axis that counts the runs of another or the positions in one: always the same."""
+        while name in self.graph_axes:
+            name += "_"
+        if name not in self.extents:
+            self.extents[name] = Extent(name, Count(length), length)
+            self.choosing = replace(self.choosing, sizes={**self.sizes, name: length})
+        return name
 
     def results(self, outputs: Mapping[str, Node]) -> list[tuple[Node, Access]]:
         """Tensors for the graph's results, and what is to be written there."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.errors import CompileError
+from infinisa.isa.instance import instance
 from infinisa.isa.instruction import Instruction, step_of
 from infinisa.isa.language import (
     Affine,
@@ -33,13 +34,15 @@ from infinisa.isa.language import (
     union,
     walk,
 )
+from infinisa.isa.laws import Associative, StepOf
 
 from .calls import Access, Covered, Index, Tensor
 from .canonical import canonical, is_number, number_of
-from .choice import invariants, stored, unit_for
+from .choice import combiner, invariants, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index
 from .indices import at_position, digits, inverted, itself, substituted
+from .laws import must_hold
 from .match import Match
 from .uncovered import shallow
 
@@ -324,9 +327,10 @@ class Scope:
             match.immediates, reads, (), direct=_tables(definition),
         )  # fmt: skip
         law = self.all.choosing.step(match)
+        first = len(self.all.drafts)
         if law is not None:
             self.by_law(match, work, law, label)
-        elif self.in_pieces(work):
+        elif match in self.all.runs or self.in_pieces(work):
             self.by_steps(match, self.without_windows(work), label)
         else:
             writes, whole = [], self.whole(definition, match.binding)
@@ -337,6 +341,7 @@ class Scope:
             for node in match.roots:
                 if node is not None and node in self.homes:
                     self.homes[node] = Place(self.homes[node].access, frozenset([made]))
+        self.all.made[match] = range(first, len(self.all.drafts))
 
     def needed(self, node: Node) -> bool:
         return node in self.order or node in self.targets
@@ -402,7 +407,7 @@ class Scope:
     def whole(self, definition: Instruction, binding: Binding) -> set[Axis]:
         """The axes that an issue cannot take position by position."""
         every = {*definition.whole, *definition.indexed}
-        if definition.accumulation is None:
+        if not definition.accumulates:
             every |= definition.reduced
         return set(union(binding.get(axis, ()) for axis in every))
 
@@ -429,7 +434,7 @@ class Scope:
     def in_pieces(self, work: Work) -> bool:
         """Whether one issue does not see the whole of what is reduced."""
         definition = work.definition
-        if definition.accumulation is None:
+        if not definition.accumulates:
             return False
         unit = unit_for(definition, self.all.choosing.machine)
         assert unit is not None
@@ -453,56 +458,138 @@ class Scope:
         definition = work.definition
         (root,) = match.roots
         assert root is not None
+        if definition.accumulation is None and definition.linear is not None:
+            must_hold(definition, definition.linear, self.all.choosing.library)
         step, finish = step_of(definition)
+        work, runs = self.in_runs(match, work)
         given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
         reads = tuple(given[operand.name] for operand in step.operands)
         work = replace(work, definition=step, reads=reads)
-        if finish is None:
+        if finish is None and not runs:
             (home,) = self.goals(root, label, accumulates=True)
             made = self.call(replace(work, writes=((0, home),)), match.meaning, len(match.inner))
             self.homes[root] = Place(home, frozenset([made]))
             return
-        state = step.states[0].input
-        axes = (*match.loops, *union(work.binding[axis] for axis in state.axes))
-        partial = self.all.temporary(f"{label}.{state.name}", axes, state.dtype)
-        made = self.call(replace(work, writes=((0, partial),)), match.meaning, len(match.inner))
-        place = Place(partial, frozenset([made]))
+        work = replace(work, writes=self.partial(work, label))
+        made = self.call(work, match.meaning, len(match.inner))
+        if finish is None:
+            goals = self.goals(root, label)
+            made = self.combined(work, definition, made, runs, [goals])
+            self.homes[root] = Place(goals[0], frozenset([made]))
+            return
+        states = self.whole_states(work, definition, made, runs, label)
         binding = {axis: work.binding[axis] for axis in finish.axes}
-        self.finish(match, work, finish, binding, {**given, state.name: Read(place)}, label)
+        work = replace(work, loops=match.loops)
+        self.finish(match, work, finish, binding, {**given, **states}, label)
 
     def by_law(self, match: Match, work: Work, law: tuple[Instruction, Axis], label: str) -> None:
         """A step that an instruction says folds to the whole, and what finishes it."""
         step, axis = law
         definition = work.definition
-        given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
-        (name,) = {each.finish for each in step.laws if each.whole == definition.name}
+        laws = [each for each in step.laws if isinstance(each, StepOf)]
+        (name,) = {each.finish for each in laws if each.whole == definition.name}
         finish = self.all.choosing.library.get(name)
         if finish is None:
             raise CompileError(
                 f"instruction {step.name!r}: {name!r}, which finishes it, is not in the library"
             )
-        writes, states = [], {}
-        for number, state in enumerate(step.states):
-            axes = (*match.loops, *union(match.binding[a] for a in state.input.axes))
-            access = self.all.temporary(f"{label}.{state.input.name}", axes, state.input.dtype)
-            writes.append((number, access))
-            states[state.input.name] = access
-        binding = {a: match.binding[a] for a in step.axes}
-        reads = tuple(given[operand.name] for operand in step.operands)
+        work, runs = self.in_runs(match, work)
+        given = {o.name: r for o, r in zip(definition.operands, work.reads, strict=True)}
         names = {i.name for i in step.immediates}
-        numbers = {key: value for key, value in match.immediates.items() if key in names}
-        made = self.call(
-            replace(
-                work, name=step.name, definition=step, binding=binding, immediates=numbers,
-                reads=reads, writes=tuple(writes), reduce=frozenset(match.binding[axis]),
-            ),
-            match.meaning,
-            len(match.inner),
-        )  # fmt: skip
-        after = frozenset([made])
-        reads_by_name = {name: Read(Place(access, after)) for name, access in states.items()}
+        work = replace(
+            work,
+            name=step.name,
+            definition=step,
+            binding={a: work.binding[a] for a in step.axes},
+            immediates={key: n for key, n in match.immediates.items() if key in names},
+            reads=tuple(given[operand.name] for operand in step.operands),
+            reduce=frozenset(work.binding[axis]),
+        )
+        work = replace(work, writes=self.partial(work, label))
+        made = self.call(work, match.meaning, len(match.inner))
+        states = self.whole_states(work, step, made, runs, label)
         binding = {a: match.binding[a] for a in finish.axes}
-        self.finish(match, work, finish, binding, {**given, **reads_by_name}, label)
+        work = replace(work, immediates=match.immediates, loops=match.loops)
+        self.finish(match, work, finish, binding, {**given, **states}, label)
+
+    # -- partial results
+
+    def in_runs(self, match: Match, work: Work) -> tuple[Work, tuple[Axis, ...]]:
+        """The work, in runs along its reduced axis if it is to be divided; the axis of the runs."""
+        runs = self.all.runs.get(match)
+        if runs is None:
+            return work, ()
+        work, axis = self.all.divided(work, runs)
+        return work, (axis,)
+
+    def partial(self, work: Work, label: str) -> tuple[tuple[int, Access], ...]:
+        """Where the states of a work's step are, in the types that its operands add up to."""
+        types = self.all.types([read.place.access for read in work.reads])
+        leaves = [
+            Input(o.name, union(work.binding[a] for a in o.axes), kind)
+            for o, kind in zip(work.definition.operands, types, strict=True)
+        ]
+        meant = instance(work.definition, work.binding, leaves, work.immediates)
+        found = []
+        for number, state in enumerate(work.definition.states):
+            axes = (*work.loops, *union(work.binding[a] for a in state.input.axes))
+            dtype = meant.states[number].input.dtype
+            name = f"{label}.{state.input.name}"
+            found.append((number, self.all.temporary(name, axes, dtype)))
+        return tuple(found)
+
+    def whole_states(
+        self,
+        work: Work,
+        definition: Instruction,
+        made: int,
+        runs: tuple[Axis, ...],
+        label: str,
+    ) -> dict[str, Read]:
+        """The states of a step that call `made` wrote, those of all runs in one."""
+        names = [state.input.name for state in work.definition.states]
+        writes = work.writes
+        if runs:
+            outer = replace(work, loops=tuple(a for a in work.loops if a not in runs))
+            writes = self.partial(outer, label)
+            made = self.combined(work, definition, made, runs, [[to] for _, to in writes])
+        after = frozenset([made])
+        return {
+            name: Read(Place(access, after))
+            for name, (_, access) in zip(names, writes, strict=True)
+        }
+
+    def combined(
+        self,
+        work: Work,
+        definition: Instruction,
+        made: int,
+        runs: tuple[Axis, ...],
+        goals: Sequence[Sequence[Access]],
+    ) -> int:
+        """A call that makes the states of one run of those of several, which call `made` wrote."""
+        found = combiner(definition, self.all.choosing)
+        assert found is not None
+        combine, along = found
+        partial = [access for _, access in work.writes]
+        loops = tuple(a for a in work.loops if a not in runs)
+        law = next((law for law in definition.laws if isinstance(law, Associative)), None)
+        if law is not None:
+            must_hold(definition, law, self.all.choosing.library)
+            binding = {a: work.binding.get(a, ()) for a in combine.axes}
+        else:  # a fold, whose other axis stands for all that the result has
+            axes = tuple(a for a in self.all.dims[partial[0].tensor] if a not in runs)
+            binding, loops = dict.fromkeys(combine.axes, axes), ()
+        binding[along] = runs
+        reads = tuple(Read(Place(access, frozenset([made]))) for access in partial)
+        return self.call(
+            replace(
+                work, name=combine.name, definition=combine, binding=binding, loops=loops,
+                immediates={}, reads=reads, reduce=frozenset(), direct=(),
+                writes=tuple((n, to) for n, each in enumerate(goals) for to in each),
+            ),
+            None,
+        )  # fmt: skip
 
     def finish(
         self,
@@ -697,6 +784,16 @@ class Steps:
         work = Work(mover.name, "", mover, {m: leaf.axes}, (), {}, (Read(place),), ((0, access),))
         return access, frozenset([self.outer.call(work, None)])
 
+    def row_by_row(self, x: Node) -> Place:
+        """Where a scanned value is. One whose steps lie between each other's, as the places of
+        chunks do, is moved first: a step could only read it position by position."""
+        place, axis = self.outer.locate(x), self.body.axis
+        among = [i for i in place.access.index if len(i.terms) > 1 and axis in dict(i.terms)]
+        if not among:
+            return place
+        access = self.all.temporary(f"{self.label}.slice", x.axes, x.dtype)
+        return Place(access, frozenset([self.outer.move(x, place, access)]))
+
     def renamed(self) -> tuple[Recurrence, list[Input]]:
         """The body with leaves of its own: states, slices, and values that all steps share."""
         body, known = self.body, dict[Node, Node]()
@@ -708,7 +805,7 @@ class Steps:
         for leaf, x in given:
             made = Input(f"{self.label}#{self.block}.{leaf.name}", leaf.axes, leaf.dtype)
             known[leaf] = made
-            self.inner.homes[made] = self.outer.locate(x)
+            self.inner.homes[made] = self.row_by_row(x)
         for number, node in enumerate(invariants(body)):
             if not is_number(node) and not isinstance(node, Input):
                 made = Input(f"{self.label}#{self.block}.{number}", node.axes, node.dtype)

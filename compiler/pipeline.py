@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infinisa.isa.assembly import to_text
 from infinisa.isa.errors import CompileError, InfinisaError
@@ -17,6 +17,7 @@ from infinisa.isa.verify import verify
 from .calls import Access, Covered
 from .canonical import Canonical
 from .choice import ANY, Trust
+from .chunk import Chunking
 from .cost import Group
 from .cover import canonical_graph, cover_and_report
 from .coverage import Coverage
@@ -59,6 +60,14 @@ class Compilation:
         """One form for expressions that are equal over the reals."""
         self.forms = [canonical_graph(graph) for graph in self.model.graphs]
 
+    def chunk(self) -> None:
+        """Recurrences in chunks, where that is faster."""
+        chunking = Chunking(self.model, self.machine, self.library)
+        pairs = zip(self.model.graphs, self.forms, strict=True)
+        done = [chunking(graph, form) for graph, form in pairs]
+        self.model = replace(self.model, graphs=tuple(graph for graph, _ in done))
+        self.forms = [form for _, form in done]
+
     def cover(self) -> None:
         """Which instruction computes what."""
         opcodes: dict[object, Opcode] = {}
@@ -87,7 +96,7 @@ class Compilation:
 
     def shown(self, stage: str) -> str:
         match stage:
-            case "canonicalise":
+            case "canonicalise" | "chunk":
                 return "\n".join(
                     f"{graph.name}.{name} = {show(root)}"
                     for graph, form in zip(self.model.graphs, self.forms, strict=True)
@@ -107,6 +116,7 @@ class Compilation:
 
 STAGES: Mapping[str, Callable[[Compilation], None]] = {
     "canonicalise": Compilation.canonicalise,
+    "chunk": Compilation.chunk,
     "cover": Compilation.cover,
     "schedule": Compilation.schedule,
     "emit": Compilation.emit,

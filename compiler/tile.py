@@ -20,7 +20,7 @@ from infinisa.isa.language import Axis
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Parameter
 
-from .calls import Call, Covered
+from .calls import Access, Call, Covered
 from .cost import (
     Cycles,
     Group,
@@ -158,14 +158,30 @@ def orders(calls: Sequence[Call], heads: int, most: Mapping[Axis, int]) -> list[
     return list(found.values())
 
 
-def spreadable(tree: Nest) -> Axis | None:
-    """The outermost axis, if all calls are in its loop and none accumulates or scans over it."""
+def spreadable(tree: Nest, setting: Setting) -> Axis | None:
+    """The outermost axis, if all calls are in its loop, none accumulates or scans over it, and what
+    they write outside the chip is cut by it: each core writes a piece of its own."""
     every = (0, len(tree.calls))
     if not all(runs[1:2] == (every,) for runs in tree.runs):
         return None
     axis = tree.paths[0][0]
-    kept = all(axis not in call.reduce and call.scan != axis for call in tree.calls)
-    return axis if kept else None
+    if any(axis in call.reduce or call.scan == axis for call in tree.calls):
+        return None
+    for name, writes in setting.writers.items():
+        if name in setting.outside:
+            accesses = [access for _, access in (*writes, *setting.readers.get(name, ()))]
+            if not set.intersection(*(_cut_by(axis, access) for access in accesses)):
+                return None
+    return axis
+
+
+def _cut_by(axis: Axis, access: Access) -> set[tuple[int, int]]:
+    """The dimensions (with their offset) in which an access has just this axis."""
+    return {
+        (number, index.offset)
+        for number, index in enumerate(access.index)
+        if index.terms == ((axis, 1),)
+    }
 
 
 @dataclass
@@ -266,7 +282,7 @@ class Search:
         slots: int,
     ) -> Group | None:
         tree = nest(setting.calls, order, self.legal)
-        spread = spreadable(tree) if target.cores > 1 else None
+        spread = spreadable(tree, setting) if target.cores > 1 else None
         grid = make_grid(tree, setting, order, self.sizes, points, spread, target.cores)
         key = setting.calls, order, tuple(map(tuple, grid.choices.values())), target, slots
         if key not in self.costed:

@@ -142,6 +142,13 @@ def flash_step(
     )
 
 
+def flash_combine(top: Node, total: Node, weighted: Node, runs: Axis) -> tuple[Node, Node, Node]:
+    """States of separate runs over tiles of keys, as if one run had seen them all."""
+    highest = max(top, runs)
+    decay = exp(top - _finite(highest))
+    return highest, sum(total * decay, runs), dot(weighted, decay, runs)
+
+
 def flash_finish(total: Node, weighted: Node) -> Node:
     return weighted / _nonzero(total)
 

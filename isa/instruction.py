@@ -34,6 +34,7 @@ from .language import (
     union,
     walk,
 )
+from .laws import Associative, Law, LinearIn, StepOf
 from .machine import Unit
 from .timing import Number, Timing, ceil_divide, timings
 
@@ -46,15 +47,6 @@ class State:
 
     input: Input
     initial: float
-
-
-@dataclass(frozen=True)
-class StepOf:
-    """The law: folding the instruction over tiles of `axis`, then `finish`, equals `whole`."""
-
-    whole: str
-    axis: Axis
-    finish: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +69,7 @@ class Instruction:
     tile        how much of an axis one issue takes at most: a number or an attribute of the unit
     occupancy   cycles until the unit takes the next issue (None: derived from the operations)
     latency     cycles until the results are visible (None: derived)
+    laws        what its user says of it and the trace does not show
     adjoint     the gradient, where the author wrote it (None: derived)
     body        of an opaque instruction: restricted Python over flat arrays
     results     of an opaque instruction: its results as inputs (names, axes, types)
@@ -92,7 +85,7 @@ class Instruction:
     tile: tuple[tuple[Axis, int | str], ...] = ()
     occupancy: Timing | None = None
     latency: Timing | None = None
-    laws: tuple[StepOf, ...] = ()
+    laws: tuple[Law, ...] = ()
     adjoint: Adjoint | None = None
     body: Callable[..., Any] | None = None
     results: tuple[Input, ...] = ()
@@ -164,12 +157,24 @@ class Instruction:
         """The one sum, maximum, minimum, product or contraction whose axes may go in pieces."""
         return _accumulation(self)
 
+    @property
+    def linear(self) -> LinearIn | None:
+        """The law by which the results over pieces of an axis add up, if there is one."""
+        return next((law for law in self.laws if isinstance(law, LinearIn)), None)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether `step_of` takes it apart."""
+        return self.accumulation is not None or self.linear is not None
+
     @cached_property
     def reduced(self) -> frozenset[Axis]:
         """Axes that may be taken in pieces because the results accumulate."""
-        if any(law.axis for law in self.laws):
-            return frozenset(law.axis for law in self.laws)
-        fold = self.accumulation
+        if found := {law.axis for law in self.laws if isinstance(law, StepOf)}:
+            return frozenset(found)
+        fold, linear = self.accumulation, self.linear
+        if fold is None and linear is not None:
+            return frozenset([linear.axis])
         return frozenset(() if fold is None else fold.over) - self._computed_with
 
     @cached_property
@@ -428,9 +433,20 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
     """The instruction in pieces: (a step that accumulates, what finishes it or None).
 
     The step's state is the partial result in the accumulator's type. For a plain contraction the
-    partial result is the result, and nothing finishes it.
+    partial result is the result, and nothing finishes it; so it is by the law `LinearIn`.
     """
     fold = instruction.accumulation
+    if fold is None and instruction.linear is not None:
+        (output,) = instruction.outputs
+        total = Input(ACCUMULATOR, output.axes, output.dtype)
+        return replace(
+            instruction,
+            name=f"{instruction.name}.step",
+            states=(State(total, 0.0),),
+            outputs=(Map("add", (total, output)),),
+            laws=(),
+            adjoint=None,
+        ), None
     how = None if fold is None else combining(fold)
     if fold is None or how is None or how.combine is None:
         raise LanguageError(f"instruction {instruction.name!r} has no axis that goes in pieces")
@@ -517,6 +533,8 @@ def instruction(
     latency: str | None = None,
     state: Mapping[str, float] | None = None,
     step_of: StepOf | None = None,
+    associative: Associative | None = None,
+    linear_in: LinearIn | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[..., Any]], Instruction]:
     """Make an instruction of a tensor function: operands are annotated with their axes, parameters
@@ -527,7 +545,9 @@ def instruction(
     cycles   occupancy, such as "m * n / lanes + 12" (default: from the operations)
     latency  cycles until the result is visible (default: occupancy and the unit's own latency)
     state    operands that are also results, with their value at the start of an accumulation
-    step_of  the law that makes this a step of another instruction
+    step_of      the law that makes this a step of another instruction
+    associative  the law by which the states of such steps combine
+    linear_in    the law by which results over pieces of an axis add up
     """
 
     def make(function: Callable[..., Any]) -> Instruction:
@@ -536,6 +556,8 @@ def instruction(
         initial = dict(state or {})
         if missing := [key for key in initial if key not in {o.name for o in operands}]:
             raise LanguageError(f"instruction {title!r}: state {missing[0]!r} is not an operand")
+        laws = tuple(law for law in (step_of, associative, linear_in) if law)
+        _laws_go_together(title, laws, bool(initial) or len(outputs) != 1)
         made = Instruction(
             name=title,
             unit=unit,
@@ -546,13 +568,27 @@ def instruction(
             tile=tuple((tile or {}).items()),
             occupancy=Timing(cycles) if cycles else None,
             latency=Timing(latency) if latency else None,
-            laws=(step_of,) if step_of else (),
+            laws=laws,
             documentation=inspect.getdoc(function) or "",
             source=_source(function),
         )
         return made
 
     return make
+
+
+def _laws_go_together(title: str, laws: tuple[Law, ...], stepwise: bool) -> None:
+    """Refuse laws that say nothing; `stepwise`: the instruction has states or several results."""
+    kinds = {type(law) for law in laws}
+    if Associative in kinds and StepOf not in kinds:
+        raise LanguageError(
+            f"instruction {title!r}: associative needs step_of, which says what the states are of"
+        )
+    if LinearIn in kinds and (stepwise or StepOf in kinds):
+        raise LanguageError(
+            f"instruction {title!r}: linear_in must be of an instruction with one result and "
+            "without states"
+        )
 
 
 def opaque(

@@ -294,7 +294,7 @@ def check_laws(instructions: Mapping[str, Registered[Instruction]]) -> None:
     """A law may name only instructions that there are."""
     for name, entry in instructions.items():
         for law in entry.item.laws:
-            for other in (law.whole, law.finish):
+            for other in law.names:
                 if other not in instructions:
                     raise PluginError(
                         f"plugin {entry.origin.plugin!r}: infinisa_instructions: the law of "

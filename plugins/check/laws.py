@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from infinisa.compiler.laws import Refuted, verify_law
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.evaluate import Range, align, evaluate
-from infinisa.isa.instruction import Instruction, StepOf, step_of
+from infinisa.isa.instruction import Instruction, step_of
 from infinisa.isa.language import Axis
 from infinisa.runtime.interpreter import window
 
@@ -32,12 +33,9 @@ def laws(subject: Subject) -> Iterator[Fault | Note]:
     """Every law that is declared holds, and every accumulation that follows from the trace."""
     made = subject.instruction
     for law in made.laws:
-        if isinstance(law, StepOf):
-            whole, finish = subject.library[law.whole], subject.library[law.finish]
-            title = f"step of {law.whole!r} over {law.axis!r}"
-            yield from _folds(title, whole, made, finish, law.axis)
-        else:
-            yield Fault(f"law {law!r} is of a kind that has no check")
+        found = verify_law(made, law, subject.library)
+        if isinstance(found, Refuted):
+            yield Fault(f"law {str(law)!r} {found}")
     if made.accumulation is not None and not made.laws:
         step, finished = step_of(made)
         for axis in sorted(made.reduced):

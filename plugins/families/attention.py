@@ -12,8 +12,9 @@ from infinisa.compiler.positional import Tensor, concat, contract, full
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.formulas import INFINITY, attention_scores
-from infinisa.isa.instruction import Instruction, StepOf, instruction
+from infinisa.isa.instruction import Instruction, instruction
 from infinisa.isa.language import Axis, Node, position
+from infinisa.isa.laws import Associative, StepOf
 
 from ..hookspec import hookimpl
 
@@ -24,6 +25,10 @@ TILE = {"s": "rows", "t": "columns"}
 def law(whole: str) -> StepOf:
     """Folding the step over tiles of the keys, then `flash_finish`, equals `whole`."""
     return StepOf(whole, "t", "flash_finish")
+
+
+RUNS = Associative("flash_combine", "r")
+"""Keys may be divided among cores."""
 
 
 @instruction(unit="matrix", tile=TILE)
@@ -45,14 +50,16 @@ def masked_attention(q: "s d", k: "t d", v: "t e", mask: "s t", scale=1.0):
     return formulas.attend_safe(attention_scores(q, k, "d", scale) + mask, v, "t")
 
 
-@instruction(unit="matrix", tile=TILE, state=START, step_of=law("attention"))
+@instruction(unit="matrix", tile=TILE, state=START, step_of=law("attention"), associative=RUNS)
 def flash_step(q: "s d", k: "t d", v: "t e", top: "s", total: "s", weighted: "s e", scale=1.0):
     """A tile of keys of `attention`."""
     scores = attention_scores(q, k, "d", scale)
     return formulas.flash_step(scores, v, "t", top, total, weighted)
 
 
-@instruction(unit="matrix", tile=TILE, state=START, step_of=law("causal_attention"))
+@instruction(
+    unit="matrix", tile=TILE, state=START, step_of=law("causal_attention"), associative=RUNS
+)
 def causal_flash_step(
     q: "s d", k: "t d", v: "t e", top: "s", total: "s", weighted: "s e", scale=1.0
 ):
@@ -61,13 +68,21 @@ def causal_flash_step(
     return formulas.flash_step(scores, v, "t", top, total, weighted)
 
 
-@instruction(unit="matrix", tile=TILE, state=START, step_of=law("masked_attention"))
+@instruction(
+    unit="matrix", tile=TILE, state=START, step_of=law("masked_attention"), associative=RUNS
+)
 def masked_flash_step(
     q: "s d", k: "t d", v: "t e", mask: "s t", top: "s", total: "s", weighted: "s e", scale=1.0
 ):
     """A tile of keys of `masked_attention`."""
     scores = attention_scores(q, k, "d", scale) + mask
     return formulas.flash_step(scores, v, "t", top, total, weighted)
+
+
+@instruction(unit="vector")
+def flash_combine(top: "r s", total: "r s", weighted: "r s e"):
+    """The states of one run over all keys, from those of runs over some of them."""
+    return formulas.flash_combine(top, total, weighted, "r")
 
 
 @instruction(unit="vector")
@@ -103,6 +118,7 @@ def infinisa_instructions() -> Sequence[Instruction]:
         flash_step,
         causal_flash_step,
         masked_flash_step,
+        flash_combine,
         flash_finish,
         rope,
         rope_by_frequency,

@@ -6,7 +6,7 @@ An instruction is a small tensor function. `@instruction` makes one, a plugin's 
 
 from infinisa.compiler.choice import Trust
 from infinisa.isa.errors import InfinisaError
-from infinisa.isa.instruction import StepOf, instruction, opaque
+from infinisa.isa.instruction import instruction, opaque
 from infinisa.isa.language import (
     absolute,
     argmax,
@@ -39,6 +39,7 @@ from infinisa.isa.language import (
     view,
     where,
 )
+from infinisa.isa.laws import Associative, LinearIn, StepOf
 from infinisa.plugins.hookspec import hookimpl
 
 from .api import check, compare, load, read_program
@@ -46,7 +47,9 @@ from .api import check, compare, load, read_program
 __version__ = "0.1.0"
 
 __all__ = [
+    "Associative",
     "InfinisaError",
+    "LinearIn",
     "StepOf",
     "Trust",
     "absolute",

@@ -10,7 +10,6 @@ from infinisa.isa.instruction import (
     ACCUMULATOR,
     Instruction,
     State,
-    StepOf,
     default_occupancy,
     instruction,
     opaque,
@@ -40,6 +39,7 @@ from infinisa.isa.language import (
     update,
     view,
 )
+from infinisa.isa.laws import Associative, LinearIn, StepOf
 from infinisa.isa.machine import Unit
 
 A, B, X = Input("a", ("m", "k")), Input("b", ("k", "n")), Input("x", ("m", "n"))
@@ -99,6 +99,50 @@ def test_an_operand_may_be_a_state() -> None:
     assert traced.states == (State(Input("total", ("m",)), 0.0),)
     assert traced.laws == (law,)
     assert traced.reduced == {"n"}
+
+
+def test_by_linearity_a_step_adds_up_whole_results() -> None:
+    """Two sums over k, of which the trace makes no accumulation."""
+    law = LinearIn("b", "k")
+    body = defined(lambda a, b: dot(a, b, "k") - sum(b, "k"), a="m k", b="k n")
+    made_ = instruction(unit="matrix", linear_in=law, name="it")(body)
+
+    step, finish = step_of(made_)
+
+    assert made_.accumulation is None
+    assert made_.accumulates
+    assert made_.reduced == {"k"}
+    assert "k" not in made_.whole
+    assert finish is None
+    assert step.states == (State(Input(ACCUMULATOR, ("m", "n")), 0.0),)
+    assert show(step.outputs[0]).startswith("add(accumulator[m n], subtract(dot(")
+    assert instruction(unit="matrix", name="it")(body).whole == {"k"}
+
+
+def test_laws_that_say_nothing_are_refused() -> None:
+    body = defined(lambda x, total: total + sum(x, "n"), x="m n", total="m")
+    combine, linear = Associative("combine", "r"), LinearIn("x", "n")
+    alone = instruction(unit="vector", state={"total": 0.0}, associative=combine, name="it")
+    stepwise = instruction(unit="vector", state={"total": 0.0}, linear_in=linear, name="it")
+
+    assert refusal(lambda: alone(body)) == (
+        "instruction 'it': associative needs step_of, which says what the states are of"
+    )
+    assert refusal(lambda: stepwise(body)) == (
+        "instruction 'it': linear_in must be of an instruction with one result and without states"
+    )
+
+
+@pytest.mark.parametrize(
+    ("law", "text"),
+    [
+        (StepOf("whole", "n", "end"), "folded over tiles of n, then end, it is whole"),
+        (Associative("join", "r"), "states of separate runs along r combine by join"),
+        (LinearIn("b", "k"), "linear in b: results over pieces of k add up"),
+    ],
+)
+def test_a_law_reads_as_a_sentence(law: StepOf | Associative | LinearIn, text: str) -> None:
+    assert str(law) == text
 
 
 def test_a_definition_is_refused_with_what_is_wrong() -> None:

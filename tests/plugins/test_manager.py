@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from infinisa.isa.errors import PluginError
-from infinisa.isa.instruction import Instruction, StepOf, instruction
+from infinisa.isa.instruction import Instruction, instruction
 from infinisa.isa.language import Node, exp
+from infinisa.isa.laws import StepOf
 from infinisa.plugins.hookspec import hookimpl
 from infinisa.plugins.manager import Failure, Origin, Registry, load
 

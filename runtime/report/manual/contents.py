@@ -16,6 +16,7 @@ from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instance import issue_cycles
 from infinisa.isa.instruction import Instruction, step_of, volume
 from infinisa.isa.language import Input, Node
+from infinisa.isa.laws import Associative, LinearIn, StepOf
 from infinisa.isa.machine import Machine, Unit
 
 from ..boxes import Box, Equation, Name, Number, Sign, Word, call, row
@@ -124,8 +125,8 @@ class Manual:
         found: dict[str, list[str]] = {}
         for entry in self.entries:
             for law in entry.instruction.laws:
-                found.setdefault(law.whole, []).append(entry.name)
-                found.setdefault(law.finish, []).append(entry.name)
+                for other in law.names:
+                    found.setdefault(other, []).append(entry.name)
         return found
 
 
@@ -245,24 +246,32 @@ def formulas(instruction: Instruction) -> Iterator[Block]:
 
 
 def laws(entry: Entry, manual: Manual) -> Iterator[Block]:
-    """Which instruction it is a step of, and which are steps of it."""
+    """The laws of an instruction, and whose laws it is in."""
     for law in entry.instruction.laws:
-        yield sentence(
-            "Law: folded over tiles of ",
-            Math(Name(greek(law.axis))),
-            ", and then ",
-            Link(law.finish),
-            ", it equals ",
-            Link(law.whole),
-            ".",
-        )
+        axis = Math(Name(greek(law.axis)))
+        match law:
+            case StepOf(whole, _, finish):
+                yield sentence(
+                    "Law: folded over tiles of ", axis, ", and then ", Link(finish),
+                    ", it equals ", Link(whole), ".",
+                )  # fmt: skip
+            case Associative(combine, _):
+                yield sentence(
+                    "Law: the states of separate runs, along ", axis, ", combine by ",
+                    Link(combine), ".",
+                )  # fmt: skip
+            case LinearIn(operand, _):
+                yield sentence(
+                    "Law: it is linear in ", Mono(operand), ", so results over pieces of ", axis,
+                    " add up.",
+                )  # fmt: skip
     if steps := manual.steps.get(entry.name):
         yield Paragraph(("In laws of ", *listed(map(Link, steps)), "."))
 
 
 def pieces(instruction: Instruction) -> Iterator[Block]:
     """What it is cut into where its reduction goes in pieces."""
-    if not instruction.reduced or instruction.accumulation is None or instruction.laws:
+    if not instruction.reduced or not instruction.accumulates:
         return
     over = ", ".join(sorted(instruction.reduced))
     blocks: list[Block] = []
