@@ -84,8 +84,8 @@ class Cones:
         self.capped: set[Node] = set()
 
     def under(self, root: Node, wanted: Callable[[int, int], bool]) -> Iterator[Cone]:
-        """The cones of a root as they grow: of those at hand the one with fewest leaves is next,
-        and of those with as many the largest.
+        """The cones of a root as they grow: of those at hand the one with the fewest leaves is the
+        next, and of those with as many the largest.
 
         wanted  asked (leaves, features) of a cone: whether anything may match it
         """
