@@ -20,7 +20,7 @@ from infinisa.isa.language import Axis, Node, inputs
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Opcode
 
-from .choice import tile_limit, unit_for
+from .choice import ANY, Trust, tile_limit, unit_for
 from .clusters import Calls, composed
 from .cost import ISSUE
 from .cover import canonical_graph, canonical_names
@@ -131,16 +131,18 @@ def discover(
     library: Mapping[str, Instruction],
     measure: Measure,
     top: int = 5,
+    trust: Trust = ANY,
     progress: Progress | None = None,
 ) -> Discovery:
     """The instructions, `top` at most, that would save the model most cycles on a machine.
 
     measure   the cycles of a compiled model
+    trust     what a match of an instruction must be to be taken
     progress  told (what, number, how many) before each compilation
 
     Raises CompileError if the model cannot be covered as it is: only what runs has a price.
     """
-    return _Discovering(model, machine, library, measure, progress or silent).best(top)
+    return _Discovering(model, machine, library, measure, trust, progress or silent).best(top)
 
 
 # ---------------------------------------------------------------- compiled with
@@ -273,6 +275,7 @@ class _Discovering:
     machine: Machine
     library: Mapping[str, Instruction]
     measure: Measure
+    trust: Trust
     progress: Progress
     prices: Mapping[str, Prices] = field(default_factory=dict)
 
@@ -312,7 +315,7 @@ class _Discovering:
         )  # fmt: skip
 
     def trial(self, library: Mapping[str, Instruction]) -> Trial:
-        work = compile_model(self.model, self.machine, library)
+        work = compile_model(self.model, self.machine, library, trust=self.trust)
         return Trial(work, self.measure(work))
 
     def weighed(self, trial: Trial) -> Iterator[Weighed]:

@@ -480,16 +480,20 @@ def discover(
     machine: str | Path | Machine,
     *,
     top: int = 5,
+    trust: Trust = ANY,
     progress: Progress = silent,
 ) -> Discovery:
-    """Instructions, `top` at most, that save the model most simulated cycles on a machine."""
+    """Instructions, `top` at most, that save the model most simulated cycles on a machine.
+
+    trust  what the match of an instruction must be to be taken
+    """
     target = find_machine(machine, model.registry)
 
     def simulated(work: Compilation) -> float:
         return simulate_program(work.program, work.library, target).cycles
 
     return discover_instructions(
-        model.model, target, model.registry.library, simulated, top, progress
+        model.model, target, model.registry.library, simulated, top, trust, progress
     )
 
 

@@ -165,7 +165,13 @@ def discover(options: argparse.Namespace) -> None:
     from infinisa.runtime.report import text
 
     with progress("discover") as meter:
-        found = api.discover(_load(options), options.machine, top=options.top, progress=meter)
+        found = api.discover(
+            _load(options),
+            options.machine,
+            top=options.top,
+            trust=_trust(options),
+            progress=meter,
+        )
     if options.json:
         _write_json(options.json, found.plain())
     title = (
@@ -453,6 +459,7 @@ def _manual(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _discover(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "discover", discover)
     _model(verb)
+    _trusted(verb)
     verb.add_argument("--machine", required=True, metavar="NAME")
     verb.add_argument(
         "--top", type=_positive, default=5, metavar="N", help="proposals at most (default: 5)"
