@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from infinisa.isa.dtypes import is_float
+from infinisa.isa.errors import LanguageError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
     Cast,
@@ -206,7 +207,10 @@ def pattern_with(
     given = instruction.operands
     fixed: dict[Node, Node] = {given[n]: Constant(value) for n, value in neutral.items()}
     fixed.update((given[n], given[first]) for n, first in again.items())
-    outputs = substitute(instruction.outputs, fixed)
+    try:
+        outputs = substitute(instruction.outputs, fixed)
+    except LanguageError:
+        return None  # a number is left of what is folded: both terms of a sum are neutral
     operands = tuple(n for n in range(len(given)) if n not in neutral and n not in again)
     leaves = [given[n] for n in operands]
     inner = dict.fromkeys(n for output in outputs for n in leaves_first(output, leaves))

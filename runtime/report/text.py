@@ -166,6 +166,60 @@ def listing(entries: Iterable[Entry]) -> RenderableType:
     return table
 
 
+@dataclass(frozen=True)
+class Proposed:
+    """A line of what `infinisa discover` found.
+
+    calls      the instructions that it replaces; `found`: how often it is used
+    extra      scalar operations that it does more than they
+    estimated  cycles that its calls alone save; `saved`: simulated, `share` of all
+    """
+
+    name: str
+    unit: str
+    calls: tuple[str, ...]
+    found: int
+    operands: int
+    immediates: int
+    extra: int
+    estimated: float
+    saved: float
+    share: float
+
+
+PROPOSED: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("instruction", "left"),
+    ("in place of", "left"),
+    ("unit", "left"),
+    ("uses", "right"),
+    ("operands,\nimmediates", "right"),
+    ("extra\narithmetic", "right"),
+    ("cycles saved,\nits calls alone", "right"),
+    ("cycles saved,\nsimulated", "right"),
+    ("of the\nmodel", "right"),
+)
+
+
+def proposals(title: str, rows: Iterable[Proposed], notes: Iterable[str]) -> RenderableType:
+    """Proposed instructions, each on top of those before it."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for heading, side in PROPOSED:
+        table.add_column(heading, justify=side, no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.name,
+            ", ".join(row.calls),
+            row.unit,
+            f"{row.found:,}",
+            f"{row.operands}, {row.immediates}",
+            f"{row.extra:,}",
+            f"{row.estimated:,.0f}",
+            f"{row.saved:,.0f}",
+            f"{100 * row.share:.2f} %",
+        )
+    return Group(table, *(Text(note, style="dim") for note in notes))
+
+
 def plain(content: RenderableType, width: int = 170) -> str:
     """The same without colours, for files and notebooks."""
     console = Console(width=width, record=False, color_system=None, force_terminal=False)

@@ -42,7 +42,7 @@ from infinisa.isa.language import (
 from infinisa.isa.laws import Associative, LinearIn, StepOf
 from infinisa.plugins.hookspec import hookimpl
 
-from .api import check, compare, load, read_program
+from .api import check, compare, discover, load, read_program
 
 __version__ = "0.1.0"
 
@@ -58,6 +58,7 @@ __all__ = [
     "check",
     "compare",
     "cos",
+    "discover",
     "dot",
     "equal",
     "erf",

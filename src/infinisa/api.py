@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from infinisa.compiler.choice import ANY, Trust
 from infinisa.compiler.coverage import Coverage, total_of
+from infinisa.compiler.discover import Discovery
+from infinisa.compiler.discover import discover as discover_instructions
 from infinisa.compiler.explain import explain
 from infinisa.compiler.graph import Model
 from infinisa.compiler.operator import Operator
 from infinisa.compiler.pipeline import Compilation, compile_model
+from infinisa.compiler.source import plugin_source
 from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.encoding import decode, encode
@@ -37,7 +40,7 @@ from infinisa.plugins.manager import load as load_plugins
 from infinisa.runtime.compare import Comparison, Selected, Share, Simulated, total
 from infinisa.runtime.compare import compare as compare_runs
 from infinisa.runtime.host import probe, several_cores
-from infinisa.runtime.report.text import Entry
+from infinisa.runtime.report.text import Entry, Proposed
 from infinisa.runtime.simulator import Report
 from infinisa.runtime.simulator import simulate as simulate_program
 from infinisa.runtime.values import Result
@@ -467,6 +470,61 @@ def shown_outputs(result: Result) -> list[str]:
             first = np.array2string(array.reshape(-1)[:6], precision=6, separator=" ")
             lines.append(f"{name} {array.dtype} {list(array.shape)} {first}")
     return lines
+
+
+# ---------------------------------------------------------------- discover
+
+
+def discover(
+    model: Loaded,
+    machine: str | Path | Machine,
+    *,
+    top: int = 5,
+    trust: Trust = ANY,
+    progress: Progress = silent,
+) -> Discovery:
+    """Instructions, `top` at most, that save the model most simulated cycles on a machine.
+
+    trust  what the match of an instruction must be to be taken
+    """
+    target = find_machine(machine, model.registry)
+
+    def simulated(work: Compilation) -> float:
+        return simulate_program(work.program, work.library, target).cycles
+
+    return discover_instructions(
+        model.model, target, model.registry.library, simulated, top, trust, progress
+    )
+
+
+def proposed_plugin(found: Discovery) -> str:
+    """The source of a plugin with the proposed instructions; InfinisaError if there are none."""
+    if not found.proposals:
+        raise InfinisaError(
+            f"model {found.model!r}: no instruction was found that saves it time on "
+            f"{found.machine!r}"
+        )
+    title = f"Instructions that {found.model} gains from on {found.machine}."
+    return plugin_source([proposal.instruction for proposal in found.proposals], title)
+
+
+def discovered(found: Discovery) -> list[Proposed]:
+    """The proposals as lines of a table."""
+    return [
+        Proposed(
+            each.instruction.name,
+            each.instruction.unit,
+            each.calls,
+            each.found,
+            len(each.instruction.operands),
+            len(each.instruction.immediates),
+            each.extra,
+            each.estimated,
+            each.saved,
+            each.share,
+        )
+        for each in found.proposals
+    ]
 
 
 # ---------------------------------------------------------------- lists and files

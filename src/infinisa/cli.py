@@ -160,6 +160,34 @@ def list_(options: argparse.Namespace) -> None:
     _print(text.listing(api.listing(options.kind, options.plugin)))
 
 
+def discover(options: argparse.Namespace) -> None:
+    """Propose instructions that would make a model faster, as the source of a plugin."""
+    from infinisa.runtime.report import text
+
+    with progress("discover") as meter:
+        found = api.discover(
+            _load(options),
+            options.machine,
+            top=options.top,
+            trust=_trust(options),
+            progress=meter,
+        )
+    if options.json:
+        _write_json(options.json, found.plain())
+    title = (
+        f"{found.model} on {found.machine}: {found.before:,.0f} cycles, "
+        f"{found.after:,.0f} with these"
+    )
+    refused = [f"tried {each.name}: {each.why}" for each in found.refused]
+    _print(text.proposals(title, api.discovered(found), refused))
+    source = api.proposed_plugin(found)
+    if options.output:
+        api.write_whole(options.output, source.encode())
+        print(f"{options.output}: {len(found.proposals)} instructions, for --plugin")
+    else:
+        print(source, end="")
+
+
 def check(options: argparse.Namespace) -> int:
     """Hold every instruction of a plugin to its definition, on all backends and machines."""
     from infinisa.plugins.check import text
@@ -256,6 +284,7 @@ def parser() -> argparse.ArgumentParser:
         _explain,
         _list,
         _manual,
+        _discover,
         _check,
         _new_plugin,
         _disassemble,
@@ -424,6 +453,20 @@ def _manual(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=Path("manual"),
         metavar="DIR",
         help="the folder of manual.md and manual.html (default: manual)",
+    )
+
+
+def _discover(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = _verb(verbs, "discover", discover)
+    _model(verb)
+    _trusted(verb)
+    verb.add_argument("--machine", required=True, metavar="NAME")
+    verb.add_argument(
+        "--top", type=_positive, default=5, metavar="N", help="proposals at most (default: 5)"
+    )
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    verb.add_argument(
+        "-o", "--output", type=Path, metavar="PLUGIN.py", help="write the plugin here"
     )
 
 

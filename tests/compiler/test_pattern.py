@@ -149,3 +149,19 @@ def test_a_logarithm_beside_an_exponential_may_be_undone() -> None:
 def test_features_are_those_of_the_whole_formula() -> None:
     assert {p.features for p in looked_for("softmax")} == {bit("exponential") | bit("sum")}
     assert {p.features for p in looked_for("rms_norm")} == {bit("root") | bit("sum")}
+
+
+def test_both_terms_of_a_sum_that_is_folded_are_not_neutral_together() -> None:
+    """Of the sum over n nothing would be left to fold; each alone is left out."""
+    residual, weight = Input("residual", ("m", "n")), Input("weight", ("n", "k"))
+    total = X + residual
+    made = Instruction(
+        name="summed",
+        unit="matrix",
+        operands=(X, residual, weight),
+        outputs=(dot(total * total, weight, "n") + sum(total, "n"),),
+    )
+
+    found = {pattern.operands for pattern in patterns((made,))}
+
+    assert found == {(0, 1, 2), (0, 2), (1, 2)}
