@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction
@@ -28,6 +29,7 @@ from infinisa.isa.language import (
     union,
     walk,
 )
+from infinisa.isa.laws import Associative, LinearIn, StepOf
 
 MAPS = frozenset((
     "absolute", "cos", "equal", "erf", "exp", "log", "maximum", "minimum", "rsqrt", "sigmoid",
@@ -91,6 +93,14 @@ def _import(module: str, words: Iterable[str]) -> str:
     return line if len(line) <= 100 else f"from {module} import (\n{rows})"
 
 
+KEYWORDS: Mapping[type, str] = {
+    StepOf: "step_of",
+    Associative: "associative",
+    LinearIn: "linear_in",
+}
+"""How an instruction declares its laws."""
+
+
 class _Definition:
     """Prints one instruction and collects the words that it needs; CompileError if it is opaque or
     has a name that is none in Python."""
@@ -141,8 +151,9 @@ class _Definition:
             pairs = (f'"{state.input.name}": {number(state.initial)}' for state in made.states)
             yield f"state={{{', '.join(pairs)}}}"
         for law in made.laws:
-            self.used.add("StepOf")
-            yield f'step_of=StepOf("{law.whole}", "{law.axis}", "{law.finish}")'
+            self.used.add(type(law).__name__)
+            values = ", ".join(f'"{getattr(law, each.name)}"' for each in fields(law))
+            yield f"{KEYWORDS[type(law)]}={type(law).__name__}({values})"
 
     # -- statements
 
