@@ -28,6 +28,7 @@ from infinisa.isa.language import (
     mean,
     minimum,
     position,
+    rsqrt,
     size,
     sqrt,
     stack,
@@ -141,6 +142,9 @@ def test_results_of_other_shapes_have_nothing_in_common() -> None:
         (formulas.softmax(X, "n"), formulas.safe_softmax(X, "n"), True),
         (formulas.safe_softmax(X, "n"), formulas.softmax(X, "n"), False),
         (exp(log(X)), X * 1.0, True),
+        (rsqrt(X), X**-0.5, True),
+        (X**-0.5, rsqrt(X), False),
+        (mean(X**2.0, "n") - mean(X, "n") ** 2.0, mean((X - mean(X, "n")) ** 2.0, "n"), True),
     ],
 )
 def test_what_has_the_same_values_is_the_same(cone: Node, other: Node, expected: bool) -> None:
