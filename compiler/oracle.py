@@ -181,11 +181,14 @@ class Question:
     @cached_property
     def masks(self) -> list[int]:
         """The inputs that may hold minus infinity: they go into a softmax, a maximum or a
-        condition, and not into a contraction before. (A power of it is a number, a root is not.)
-        """
+        condition, and not into a contraction before, or are raised to a part of one: x**-0.5 is
+        0 there, rsqrt(x) is nothing."""
         rooted = any(
-            isinstance(node, Map) and node.function == "power" and kind(node) == "root"
+            node.function == "power"
+            and kind(node) == "root"
+            and isinstance(node.children[0], Input)
             for node in walk([self.local.root])
+            if isinstance(node, Map)
         )
         if not (rooted or self.functions & {"max", "where", "is_nan", "maximum", "exp"}):
             return []
