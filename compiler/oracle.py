@@ -40,6 +40,7 @@ from infinisa.isa.language import (
 )
 
 from .local import Local, Role
+from .pattern import kind
 
 Array = NDArray[Any]
 
@@ -182,10 +183,14 @@ class Question:
         """The inputs that may hold minus infinity: they go into a softmax, a maximum or a
         condition, and not into a contraction before, or are raised to a part of one: x**-0.5 is
         0 there, rsqrt(x) is nothing."""
-        if not (
-            self.functions & {"max", "where", "is_nan", "maximum", "exp"}
-            or any(_is_root(node) for node in walk([self.local.root]))
-        ):
+        rooted = any(
+            node.function == "power"
+            and kind(node) == "root"
+            and isinstance(node.children[0], Input)
+            for node in walk([self.local.root])
+            if isinstance(node, Map)
+        )
+        if not (rooted or self.functions & {"max", "where", "is_nan", "maximum", "exp"}):
             return []
         users: dict[Node, list[Node]] = {}
         for node in walk([self.local.root]):
@@ -262,16 +267,6 @@ class Question:
                 low = max(low, 0) if leaf.type.startswith("u") else low
                 found[leaf.name] = random.integers(low, high, shape)
         return found
-
-
-def _is_root(node: Node) -> bool:
-    """Whether a node is an input to the power of what is no whole number."""
-    match node:
-        case Map("power", (Input(), Constant(exponent))):
-            return exponent != int(exponent)
-        case Map("power", (Input(), _)):
-            return True
-    return False
 
 
 def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: int) -> Array:

@@ -38,7 +38,8 @@ MAPS = frozenset((
 """Scalar functions that are words of `infinisa`."""
 
 WORDS = MAPS | frozenset((
-    "StepOf", "argmax", "cast", "dot", "gather", "hookimpl", "instruction", "max", "min",
+    "Associative", "LinearIn", "StepOf", "argmax", "cast", "dot", "gather", "hookimpl",
+    "instruction", "max", "min",
     "position", "scan", "size", "stack", "sum", "update", "view",
 ))  # fmt: skip
 """What `infinisa` exports; all else comes from `infinisa.isa.language`."""

@@ -145,6 +145,9 @@ ROWS: Mapping[str, Forms] = {
         "by moments": lambda x, w, b: (
             (x - mean(x, "n")) * rsqrt(mean(x * x, "n") - mean(x, "n") ** 2.0 + EPSILON) * w + b
         ),
+        "by moments and a power": lambda x, w, b: (
+            (x - mean(x, "n")) * (mean(x**2.0, "n") - mean(x, "n") ** 2.0 + EPSILON) ** -0.5 * w + b
+        ),
         "multiplied out": lambda x, w, b: (
             x * (w * rsqrt(variance(x) + EPSILON))
             + (b - mean(x, "n") * (w * rsqrt(variance(x) + EPSILON)))
