@@ -5,10 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from infinisa.api import Compiled, load
 from infinisa.cli import parser
 
 ROOT = Path(__file__).parents[1]
@@ -117,3 +119,32 @@ def test_the_readme_shows_the_example_as_it_is() -> None:
     code = (SOFTCAP / "infinisa_softcap.py").read_text().split('"""\n', 1)[1].strip()
 
     assert code in (ROOT / "README.md").read_text()
+
+
+GATED = ROOT / "examples" / "gated.py"
+
+
+def test_the_readme_shows_what_the_gated_instruction_changes() -> None:
+    """Without the plugin and with it: the cycles that the README prints."""
+    text = (ROOT / "README.md").read_text()
+    before, after = (
+        load("python_lm", plugins=plugins).compile("edge") for plugins in ([], [GATED])
+    )
+    cycles = [
+        {section.name: f"{section.cycles:,}" for section in compiled.simulate().sections}
+        for compiled in (before, after)
+    ]
+
+    assert GATED.read_text().strip() in text
+    assert "gated_matmul" not in used(before)
+    assert used(after)["gated_matmul"] == 4
+    for part in ("prefill", "decode"):
+        assert all(found[part] in text for found in cycles)
+        assert cycles[0][part] != cycles[1][part]
+
+
+def used(compiled: Compiled) -> Counter[str]:
+    """How often the prefill calls each instruction."""
+    assert compiled.compilation is not None
+    coverage = compiled.compilation.coverage["prefill"]
+    return Counter({name: share.calls for name, share in coverage.instructions.items()})
