@@ -389,7 +389,14 @@ def test_a_process_ends_with_its_threads_parked() -> None:
 
 
 def test_a_process_ends_when_it_is_interrupted() -> None:
-    process = script("print('ready', flush=True)\nwhile True: made.run({})")
+    """A shell that starts the tests in the background has its children ignore the interrupt."""
+    process = script("""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print("ready", flush=True)
+while True:
+    made.run({})
+""")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.2)
