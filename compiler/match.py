@@ -222,8 +222,9 @@ class Meaning:
     def matches(self, cone: Cone) -> Iterator[Match]:
         outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, self.around.carry)
         shape = len(cone.leaves), told_apart(features_of(cone.inner))
-        likely = self.knowledge.by_shape.get(shape, ()) if outline.sound else ()
-        if not any(may_bind(outline.roles, pattern.local.roles) for pattern in likely):
+        known = self.knowledge.by_shape.get(shape, ()) if outline.sound else ()
+        likely = [p for p in known if may_bind(outline.roles, p.local.roles)]
+        if not likely:
             return
         local = outline.local()
         self.places.setdefault(local.root, cone.root)
@@ -233,9 +234,9 @@ class Meaning:
         fixed = tuple(self.around.fixed(outer) for outer in local.axes.values())
         key = local.root, local.leaves, tuple(sizes.values()), fixed, types, exposed
         if key not in self.knowledge.hits:
-            run_time = frozenset(a for a, known in zip(local.axes, fixed, strict=True) if not known)
+            run_time = frozenset(a for a, same in zip(local.axes, fixed, strict=True) if not same)
             question = Question(local, sizes, run_time)
-            self.knowledge.hits[key] = list(self.hits(question, types, cone, exposed))
+            self.knowledge.hits[key] = list(self.hits(question, types, likely, exposed))
         for hit in self.knowledge.hits[key]:
             match = self.match(hit, cone, local)
             if match is not None:
@@ -244,13 +245,14 @@ class Meaning:
     # -- one cone, in local names
 
     def hits(
-        self, question: Question, types: tuple[str, ...], cone: Cone, exposed: tuple[Node, ...]
+        self,
+        question: Question,
+        types: tuple[str, ...],
+        likely: Iterable[Pattern],
+        exposed: tuple[Node, ...],
     ) -> Iterator[Hit]:
         local = question.local
-        shape = len(cone.leaves), told_apart(features_of(cone.inner))
-        for pattern in self.knowledge.by_shape.get(shape, ()):
-            if not may_bind(local.roles, pattern.local.roles):
-                continue
+        for pattern in likely:
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
             takes = [[accepts(operand.type, kind) for kind in types] for operand in operands]
             done = set()
