@@ -16,7 +16,7 @@ from functools import reduce
 from typing import NamedTuple
 
 from infinisa.isa.dtypes import is_float
-from infinisa.isa.language import Cast, Input, Map, Node, Opaque, Scan, Update
+from infinisa.isa.language import Cast, Input, Map, Node, Opaque, Scan, Update, walk
 
 from .canonical import is_number
 from .surroundings import Surroundings
@@ -40,8 +40,9 @@ MOST_TERMS = 4
 class Cone:
     """A root, the leaves it is computed from, and the nodes between, operands first.
 
-    groups   for the sums of `inner` that are grouped anew: what stands for them
-    exposed  nodes of `inner` that are needed outside too
+    groups    for the sums of `inner` that are grouped anew: what stands for them
+    exposed   nodes of `inner` that are needed outside too
+    features  of all its nodes
     """
 
     root: Node
@@ -49,6 +50,7 @@ class Cone:
     inner: tuple[Node, ...]
     groups: Mapping[Node, Node]
     exposed: tuple[Node, ...]
+    features: int
 
 
 def seen_through(node: Node) -> Node:
@@ -66,6 +68,7 @@ class Cones:
     again    how many values of a cone may be needed outside too, at most
     feature  a mask that tells kinds of nodes apart; a cone has that of all its nodes
     able     whether any instruction has all of these features
+    truths   whether any instruction that has these features reads truth values
     """
 
     def __init__(
@@ -75,13 +78,15 @@ class Cones:
         again: int,
         feature: Callable[[Node], int],
         able: Callable[[int], bool],
+        truths: Callable[[int], bool],
     ) -> None:
-        self.around, self.widest, self.again = around, widest, again
+        self.around, self.widest, self.again, self.truths = around, widest, again, truths
         self.room = max(widest + LOOSE, ROOM)
         self.feature, self.able = feature, able
         self.arguments_of: dict[Node, list[tuple[tuple[Node, ...], Node]]] = {}
         self.sums: dict[Node, Node] = {}
         self.capped: set[Node] = set()
+        self.seen: dict[Node, tuple[list[Node], list[Node]]] = {}
 
     def under(self, root: Node, wanted: Callable[[int, int], bool]) -> Iterator[Cone]:
         """The cones of a root as they grow: of those at hand the one with the fewest leaves is the
@@ -90,13 +95,11 @@ class Cones:
         wanted  asked (leaves, features) of a cone: whether anything may match it
         """
         region = _Region(self, self.sums.get(root))
-        start = _State(1, 0, 0, 1 << region.number(root), 0, 0, 0, ())
-        queue = list(region.expanded(start, 0))
+        queue = list(region.start(root))
         heapq.heapify(queue)
-        seen = {(state.leaves, state.inner) for state in queue}
         for _ in range(MOST_CUTS):
             if not queue:
-                return
+                break
             state = heapq.heappop(queue)
             if state.ends <= self.widest and wanted(state.ends, state.features):
                 cone = region.cone(root, state)
@@ -104,10 +107,10 @@ class Cones:
                     yield cone
             if state.size > -MOST_INNER:
                 for grown in region.grown(state):
-                    if (grown.leaves, grown.inner) not in seen:
-                        seen.add((grown.leaves, grown.inner))
-                        heapq.heappush(queue, grown)
-        self.capped.add(root)
+                    heapq.heappush(queue, grown)
+        else:
+            self.capped.add(root)
+        self.seen[root] = region.seen()
 
     def arguments(self, node: Node) -> list[tuple[tuple[Node, ...], Node]]:
         """The ways to take a node apart: (what it is computed from, what stands for it)."""
@@ -130,6 +133,10 @@ class Cones:
         while self.single(node) and isinstance(node, Cast) and seen_through(node) is not node:
             node = node.x
         return node
+
+    def condition(self, node: Node) -> bool:
+        """Whether a value is a condition on positions only."""
+        return node.dtype == "bool" and node in self.around.free
 
     def single(self, node: Node) -> bool:
         return len(self.around.users.get(node, ())) <= 1
@@ -168,6 +175,14 @@ class Cones:
         )
 
 
+def bits(mask: int) -> Iterator[int]:
+    """The numbers of the bits that are set, the least first."""
+    while mask:
+        bit = mask & -mask
+        mask ^= bit
+        yield bit.bit_length() - 1
+
+
 def _plus(a: Node, b: Node) -> Node:
     return Map("add", (a, b))
 
@@ -177,7 +192,7 @@ class _State(NamedTuple):
 
     ends: int  # how many leaves
     size: int  # minus the nodes inside
-    order: int
+    order: int  # in which they were made
     leaves: int
     inner: int
     features: int
@@ -194,8 +209,10 @@ class _Region:
         self.nodes: list[Node] = []
         self.numbers: dict[Node, int] = {}
         self.features: list[int] = []
+        self.readers: dict[int, list[list[int]] | None] = {}
         self.ways: dict[int, list[int]] = {}
-        self.made = 0
+        self.drawn: dict[int, tuple[int, int, int]] = {}
+        self.made: set[tuple[int, int]] = set()
 
     def number(self, node: Node) -> int:
         found = self.numbers.get(node)
@@ -205,37 +222,85 @@ class _Region:
             self.features.append(self.cones.feature(node))
         return found
 
+    def seen(self) -> tuple[list[Node], list[Node]]:
+        """The nodes that were taken apart, and those that were not."""
+        inner = {self.nodes[n]: None for n in self.ways}
+        met = [n for ways in self.ways.values() for below in ways for n in bits(below)]
+        for inside, leaf, _ in self.drawn.values():
+            inner.update((self.nodes[n], None) for n in bits(inside))
+            met += bits(leaf)
+        return list(inner), [node for n in dict.fromkeys(met) if (node := self.nodes[n]) not in inner]
+
+    def start(self, root: Node) -> Iterator[_State]:
+        return self.expanded(_State(1, 0, 0, 1 << self.number(root), 0, 0, 0, ()), 0)
+
     def grown(self, state: _State) -> Iterator[_State]:
         """The cones with one more node inside."""
-        left = state.leaves
-        while left:
-            leaf = (left & -left).bit_length() - 1
-            left &= left - 1
+        for leaf in bits(state.leaves):
             if not isinstance(self.nodes[leaf], BOUNDARIES):
                 yield from self.expanded(state, leaf)
 
     def expanded(self, state: _State, leaf: int) -> Iterator[_State]:
-        """The cone with a leaf taken apart, in each way."""
+        """The cone with a leaf taken apart, in each way, if it was not made before."""
         features = state.features | self.features[leaf]
         if not self.cones.able(features):
             return
         bit = 1 << leaf
-        inner, outer = state.inner | bit, state.leaves & ~bit
-        exposed = self._exposed(state.exposed | bit, inner, outer) if state.inner else 0
-        if exposed.bit_count() > self.cones.again:
-            return
+        inside, outer = state.inner | bit, state.leaves & ~bit
         if leaf not in self.ways:
             ways = self.cones.arguments(self.nodes[leaf])
             self.ways[leaf] = [sum(1 << self.number(n) for n in below) for below, _ in ways]
         for way, below in enumerate(self.ways[leaf]):
-            leaves = outer | (below & ~inner)
+            inner, leaves, more = self.settled(inside, outer, below & ~inside, features)
+            if (leaves, inner) in self.made:
+                continue
+            self.made.add((leaves, inner))
             count = leaves.bit_count()
-            if count <= self.cones.room:
-                self.made += 1
+            if count > self.cones.room:
+                continue
+            exposed = self._exposed(state.exposed | inner & ~state.inner, inner, leaves)
+            if not state.inner:
+                exposed = 0  # the root
+            if exposed.bit_count() <= self.cones.again:
                 groups = (*state.groups, (leaf, way)) if way else state.groups
                 yield _State(
-                    count, state.size - 1, self.made, leaves, inner, features, exposed, groups
-                )
+                    count, -inner.bit_count(), len(self.made), leaves, inner, more, exposed, groups,
+                )  # fmt: skip
+
+    def settled(
+        self, inner: int, leaves: int, new: int, features: int
+    ) -> tuple[int, int, int]:
+        """(inner, leaves, features) with some new leaves. A renaming is no leaf but what it reads,
+        unless that is in the cone already: it may be another operand there. A condition on
+        positions is none if no instruction reads one."""
+        leaves |= new
+        for leaf in bits(new):
+            inside, operand, kinds = self._drawn(leaf)
+            if inside and not operand & (inner | leaves):
+                if operand or not self.cones.truths(features):
+                    inner, leaves = inner | inside, leaves & ~(1 << leaf) | operand
+                    features |= kinds
+        return inner, leaves, features
+
+    def _drawn(self, leaf: int) -> tuple[int, int, int]:
+        """What goes into every cone that reaches a node, what that reads, and its features: the
+        node and the renamings under it, or a whole mask."""
+        if leaf not in self.drawn:
+            inside: list[Node] = []
+            node, operand = self.nodes[leaf], 0
+            if self.cones.condition(node):
+                inside = list(walk([node]))
+            else:
+                while self.around.renames(node):
+                    inside.append(node)
+                    node = self.cones.through(node.children[0])
+                operand = 1 << self.number(node) if inside else 0
+            numbers = [self.number(each) for each in inside if not is_number(each)]
+            mask, kinds = 0, 0
+            for n in numbers:
+                mask, kinds = mask | 1 << n, kinds | self.features[n]
+            self.drawn[leaf] = mask, operand, kinds
+        return self.drawn[leaf]
 
     def _exposed(self, some: int, inner: int, leaves: int) -> int:
         """Those of some inner nodes that are needed outside."""
@@ -243,38 +308,59 @@ class _Region:
         while some:
             bit = some & -some
             some ^= bit
-            if not self._inside(self.nodes[bit.bit_length() - 1], inner, leaves):
+            if not self._inside(bit.bit_length() - 1, inner, leaves):
                 found |= bit
         return found
 
-    def _inside(self, node: Node, inner: int, leaves: int) -> bool:
+    def _inside(self, number: int, inner: int, leaves: int) -> bool:
         """Whether nobody outside needs a node, or it may be computed again."""
-        if node in self.around.free:
-            return True
-        users = self.around.users.get(node, ())
-        return all(self._reads(user, inner, leaves) for user in users)
-
-    def _reads(self, user: Node | None, inner: int, leaves: int) -> bool:
-        """Whether a user is in the cone, if only as a cast that is seen through or as part of a
-        sum that is grouped anew."""
-        while user is not None and user is not self.sum:
-            number = self.numbers.get(user)
-            if number is not None and (inner | leaves) >> number & 1:
-                return bool(inner >> number & 1)
-            if not (isinstance(user, Cast) or (isinstance(user, Map) and user.function == "add")):
+        if number not in self.readers:
+            self.readers[number] = self._readers(self.nodes[number])
+        readers = self.readers[number]
+        if readers is None:
+            return False
+        for chain in readers:
+            for reader in chain:
+                bit = 1 << reader if reader >= 0 else inner
+                if bit & (inner | leaves):
+                    if not bit & inner:
+                        return False
+                    break
+            else:
                 return False
-            users = self.around.users.get(user, frozenset())
-            user = next(iter(users)) if len(users) == 1 else None
-        return user is not None
+        return True
+
+    def _readers(self, node: Node) -> list[list[int]] | None:
+        """Each user of a node, and if it is a cast that is seen through or part of a sum that is
+        grouped anew also its user and so on; -1 for the sum that this root is a part of. None if
+        it is needed outside of the graph."""
+        if node in self.around.free or self.around.renames(node):
+            return []  # it may be computed again
+        chains = []
+        for user in self.around.users.get(node, ()):
+            chain: list[int] = []
+            while user is not None and user is not self.sum:
+                chain.append(self.number(user))
+                if not (isinstance(user, Cast) or (isinstance(user, Map) and user.function == "add")):
+                    break
+                users = self.around.users.get(user, frozenset())
+                user = next(iter(users)) if len(users) == 1 else None
+            if user is not None and user is self.sum:
+                chain.append(-1)
+            if not chain:
+                return None
+            chains.append(chain)
+        return chains
 
     def cone(self, root: Node, state: _State) -> Cone:
-        inner = [node for n, node in enumerate(self.nodes) if state.inner >> n & 1]
+        inner = [self.nodes[n] for n in bits(state.inner)]
         groups = {
             self.nodes[n]: self.cones.arguments(self.nodes[n])[way][1] for n, way in state.groups
         }
-        leaves = [node for n, node in enumerate(self.nodes) if state.leaves >> n & 1]
-        exposed = [node for n, node in enumerate(self.nodes) if state.exposed >> n & 1]
-        return Cone(root, tuple(leaves), self._ordered(root, inner, groups), groups, tuple(exposed))
+        leaves = [self.nodes[n] for n in bits(state.leaves)]
+        exposed = [self.nodes[n] for n in bits(state.exposed)]
+        ordered = self._ordered(root, inner, groups)
+        return Cone(root, tuple(leaves), ordered, groups, tuple(exposed), state.features)
 
     def _ordered(
         self, root: Node, inner: Sequence[Node], groups: Mapping[Node, Node]

@@ -45,12 +45,11 @@ from .pattern import (
     LOGARITHM,
     Pattern,
     feature,
-    features_of,
     patterns,
     told_apart,
 )
 from .precision import replacement_error
-from .repeats import Repeats, Twins, graph_nodes
+from .repeats import Repeats, Twins
 from .surroundings import Surroundings
 
 PROVED = "proved"
@@ -135,6 +134,11 @@ class Knowledge:
         self.widest = max((len(pattern.operands) for pattern in found), default=0)
         self.results = max((1, *(len(pattern.others) for pattern in found)))
         self.views = any(isinstance(pattern.local.root, View) for pattern in found)
+        self.conditional = {
+            pattern.features
+            for pattern in found
+            if any(leaf.type == "bool" for leaf in pattern.local.leaves)
+        }
         self.hits: dict[object, list[Hit]] = {}
         self.near: dict[tuple[Node, str], float] = {}
         self.answers: dict[int, bool] = {}
@@ -148,6 +152,10 @@ class Knowledge:
                 rest & ~each == 0 and (undone < 0 or each & undone) for _, each in self.by_shape
             )
         return self.answers[features]
+
+    def truths(self, features: int) -> bool:
+        """Whether some instruction that has all of these features reads truth values."""
+        return any(features & ~each == 0 for each in self.conditional)
 
     def wanted(self, leaves: int, features: int) -> bool:
         """Whether some instruction has so many operands and these features."""
@@ -165,8 +173,10 @@ class Meaning:
     def __init__(self, library: Iterable[Instruction], around: Surroundings) -> None:
         self.around, self.knowledge = around, knowledge(tuple(library))
         known = self.knowledge
-        self.cones = Cones(around, known.widest, known.results, feature, known.able)
-        self.repeats = Repeats(around)
+        self.cones = Cones(
+            around, known.widest, known.results, self.feature, known.able, known.truths
+        )
+        self.repeats = Repeats(around, self.cones.sums)
         self.found: dict[Node, list[Match]] = {}
         self.places: dict[Node, Node] = {}  # where each computation under local names was met
 
@@ -176,16 +186,20 @@ class Meaning:
             self.found[root] = list(self.search(root)) if again is None else again
         return self.found[root]
 
+    def feature(self, node: Node) -> int:
+        """The features of a node of the graph: a renaming has none."""
+        return 0 if self.around.renames(node) else feature(node)
+
     def again(self, root: Node) -> list[Match] | None:
         """What was found for a value that is computed alike."""
-        first = self.repeats.earlier(root)
-        if first is None or first not in self.found:
+        earlier = self.repeats.earlier(root)
+        if earlier is None:
             return None
-        matches = self.found[first]
-        inner = {n for m in matches for node in m.inner for n in graph_nodes(node, self.around)}
-        leaves = {n for m in matches for leaf in m.leaves for n in graph_nodes(leaf, self.around)}
-        twins = self.repeats.twins(first, root, inner, leaves)
-        return None if twins is None else [moved(match, twins) for match in matches]
+        first, twins = earlier
+        sums = self.cones.sums
+        for leaf in {leaf for match in self.found[first] for leaf in match.leaves} & {*sums}:
+            sums.setdefault(twins.node(leaf), twins.node(sums[leaf]))
+        return [moved(match, twins) for match in self.found[first]]
 
     def search(self, root: Node) -> Iterator[Match]:
         if isinstance(root, BOUNDARIES) or seen_through(root) is not root:
@@ -203,6 +217,7 @@ class Meaning:
                 if key not in seen:
                     seen.add(key)
                     yield replace(match, leaves=leaves) if known else match
+        self.repeats.keep(root, self.cones.seen[root])
 
     def apart(self, root: Node) -> Iterator[tuple[Cone, dict[Node, Node]]]:
         """A single operation that reads a number as an operand, or one value as two, with what
@@ -217,11 +232,11 @@ class Meaning:
                 for n, child in enumerate(children)
             }
             written = root.rebuild(tuple(given))
-            yield Cone(root, tuple(given), (root,), {root: written}, ()), given
+            yield Cone(root, tuple(given), (root,), {root: written}, (), feature(root)), given
 
     def matches(self, cone: Cone) -> Iterator[Match]:
         outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, self.around.carry)
-        shape = len(cone.leaves), told_apart(features_of(cone.inner))
+        shape = len(cone.leaves), told_apart(cone.features)
         known = self.knowledge.by_shape.get(shape, ()) if outline.sound else ()
         likely = [p for p in known if may_bind(outline.roles, p.local.roles)]
         if not likely:

@@ -11,7 +11,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from typing import TypeAlias
 
 import numpy as np
@@ -33,7 +34,7 @@ from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, Outline, Role, leaves_first
 from .match import Meaning, accepts, over_axes
 from .oracle import Array, Probe, Question, candidates_for, distance, functions_in, same
-from .pattern import Pattern, feature, features_of, pattern_with, patterns, told_apart
+from .pattern import Pattern, pattern_with, patterns, told_apart
 from .precision import replacement_error
 from .reasons import Pair, reason
 from .uncovered import operation
@@ -113,7 +114,9 @@ class Misses:
         self.patterns = patterns(tuple(choosing.library.values()))
         widest = max((len(p.operands) for p in self.patterns), default=0)
         known = finder.knowledge
-        self.cones = Cones(finder.around, widest, known.results + 2, feature, lambda _: True)
+        self.cones = Cones(
+            finder.around, widest, known.results + 2, finder.feature, lambda _: True, known.truths
+        )
 
     def of(self, root: Node, most: int = 5, only: frozenset[str] = frozenset()) -> list[Miss]:
         """The nearest misses of a value, the best of each instruction, the nearest first.
@@ -154,7 +157,7 @@ class Misses:
             return None
         local = outline.local()
         sizes = {axis: around.sizes[outer] for axis, outer in local.axes.items()}
-        return Prospect(cone, local, Question(local, sizes), told_apart(features_of(cone.inner)))
+        return Prospect(cone, local, Question(local, sizes), told_apart(cone.features))
 
     # -- with as many operands
 
@@ -291,7 +294,8 @@ class Misses:
         if {*root.axes} != {*cone.root.axes} or not {*left} <= {*walk([root])}:
             return None
         inner = tuple(node for node in leaves_first(root, left) if node not in left)
-        return self.prospect(Cone(root, left, inner, {}, ()))
+        features = reduce(or_, map(self.finder.feature, inner), 0)
+        return self.prospect(Cone(root, left, inner, {}, (), features))
 
     def is_one(self, prospect: Prospect, pattern: Pattern) -> bool:
         """Whether a pattern computes a cone."""

@@ -23,6 +23,8 @@ from infinisa.isa.language import (
     Position,
     Reduce,
     Scan,
+    Stack,
+    View,
     substitute,
     walk,
 )
@@ -79,7 +81,7 @@ _BITS: dict[str, int] = {"": 0}
 @lru_cache(maxsize=1 << 16)
 def feature(node: Node) -> int:
     """The kind of a node as a bit."""
-    return bit(kind(node))
+    return bit(kind(node)) | (MOVED if isinstance(node, View | Stack) else 0)
 
 
 def bit(name: str) -> int:
@@ -97,6 +99,8 @@ def features_of(nodes: Iterable[Node]) -> int:
 
 
 EXPONENTIAL, LOGARITHM, ROOT = bit("exponential"), bit("log"), bit("root")
+MOVED = bit("moved")
+"""Values are read at other places, beyond a renaming."""
 
 
 def told_apart(features: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 from infinisa.isa.language import (
     Affine,
@@ -25,9 +26,8 @@ from infinisa.isa.language import (
 from .canonical import is_number, label
 from .surroundings import Surroundings
 
-DEPTH = 3
-"""How far down two values must be alike to be tried as repeats: past how many values that have
-several users, which most cones do not go through."""
+Region: TypeAlias = tuple[Iterable[Node], Iterable[Node]]
+"""The nodes that a search went through, and those where it ended."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,37 @@ class Twins:
 
 
 class Repeats:
-    """The values of one graph in classes: alike past `DEPTH`, names of tensors and axes apart."""
+    """The values of one graph in classes: alike down to values that have several users, names of
+    tensors and axes apart."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self.around = around
-        self.first: dict[int, Node] = {}
+    def __init__(self, around: Surroundings, sums: Mapping[Node, Node]) -> None:
+        """`sums`: what each part of a sum that was grouped anew is a part of."""
+        self.around, self.sums = around, sums
+        self.numbers: dict[Hashable, int] = {}
+        self.searched: dict[int, list[tuple[Node, Region]]] = {}
+
+    def keep(self, root: Node, region: Region) -> None:
+        """A value that was searched, and all that the search saw."""
+        self.searched.setdefault(self._class(root), []).append((root, region))
+
+    def earlier(self, root: Node) -> tuple[Node, Twins] | None:
+        """A value that was searched, with what is in the same places under this one: all that
+        the search saw is the same here."""
+        for first, region in self.searched.get(self._class(root), ()):
+            twins = self.twins(first, root, *region)
+            if twins is not None:
+                return first, twins
+        return None
 
     @cached_property
     def labels(self) -> dict[Node, int]:
         """Nodes that do the same to what they are computed from have one number."""
-        numbers: dict[Hashable, int] = {}
-        return {
-            node: numbers.setdefault(
-                (self._alone(node), len(users), node in self.around.free), len(numbers)
-            )
-            for node, users in self.around.users.items()
-        }
+        return {node: self._label(node) for node in self.around.users}
+
+    def _label(self, node: Node) -> int:
+        users = self.around.users.get(node, ())
+        key = self._alone(node), len(users), None in users, node in self.around.free
+        return self.numbers.setdefault(key, len(self.numbers))
 
     def _alone(self, node: Node) -> Hashable:
         """What a node is but for its children and for the names of axes."""
@@ -107,31 +122,30 @@ class Repeats:
 
     @cached_property
     def classes(self) -> dict[Node, int]:
-        several = {node for node, users in self.around.users.items() if len(users) > 1}
-        before = self.labels
-        for _ in range(DEPTH):
-            numbers: dict[Hashable, int] = {}
-            found: dict[Node, int] = {}
-            for node, mine in self.labels.items():  # operands first
-                below = [(before if c in several else found)[c] for c in node.children]
-                found[node] = numbers.setdefault((mine, *below), len(numbers))
-            before = found
-        return before
+        found: dict[Node, int] = {}
+        for node, mine in self.labels.items():  # operands first
+            below = (
+                self.labels[c] if len(self.around.users[c]) > 1 else found[c] for c in node.children
+            )
+            found[node] = self.numbers.setdefault((mine, *below), len(self.numbers))
+        return found
 
-    def earlier(self, root: Node) -> Node | None:
-        """The first value of a root's class that was asked for; None if it is this."""
-        if root not in self.classes:
-            return None  # part of a sum that was grouped anew
-        first = self.first.setdefault(self.classes[root], root)
-        return None if first is root else first
+    def _class(self, node: Node) -> int:
+        """The class of a node of the graph, or of a part of a sum that was grouped anew."""
+        if node not in self.classes:
+            below = (self._class(child) for child in node.children)
+            whole = self.classes[self.sums[node]] if node in self.sums else -1
+            key = self._label(node), whole, *below
+            self.classes[node] = self.numbers.setdefault(key, len(self.numbers))
+        return self.classes[node]
 
     def twins(
         self, old: Node, new: Node, inner: Iterable[Node], leaves: Iterable[Node]
     ) -> Twins | None:
         """For some nodes under a value and what they are computed from those in the same places
         under another value; None if the two are not alike so far."""
-        inside = {node for node in inner if node in self.labels}
-        ends = {n for n in leaves if n in self.labels and not is_number(n)} - inside
+        inside = {part for node in inner for part in graph_nodes(node, self.around)}
+        ends = {part for node in leaves for part in graph_nodes(node, self.around)} - inside
         left = (inside | ends) - {old}
         known, back = {old: new}, {new: old}
         axes: dict[Axis, Axis] = {}
@@ -146,7 +160,7 @@ class Repeats:
                 if one in known or other in back:
                     if known.get(one) is not other:
                         return None
-                elif not self._alike(one, other, one in ends):
+                elif self._named(one) != self._named(other):
                     return None
                 else:
                     known[one], back[other] = other, one
@@ -156,12 +170,8 @@ class Repeats:
             return None
         return Twins(known, axes)
 
-    def _alike(self, one: Node, other: Node, end: bool) -> bool:
-        """Whether a node is the same operation as another, or a leaf of the same axes and type."""
-        if self.labels[one] == self.labels[other]:
-            return True
-        places = (tuple(map(self.around.positions, node.axes)) for node in (one, other))
-        return end and one.dtype == other.dtype and next(places) == next(places)
+    def _named(self, node: Node) -> int:
+        return self.labels[node] if node in self.labels else self._label(node)
 
 
 def passed(node: Node) -> bool:

@@ -15,6 +15,7 @@ from infinisa.isa.language import (
     Position,
     Scan,
     Size,
+    View,
     walk,
 )
 from infinisa.isa.program import Count, Extent
@@ -71,6 +72,10 @@ class Surroundings:
     @cached_property
     def _carried(self) -> dict[Node, Mapping[Axis, Axis | None]]:
         return {}
+
+    def renames(self, node: Node) -> bool:
+        """Whether a value is another only under other names of its axes."""
+        return isinstance(node, View) and None not in self.carry(node).values()
 
     def fixed(self, axis: Axis) -> bool:
         """Whether an axis counts from 0 to a known number."""

@@ -74,7 +74,7 @@ def test_repeats_give_the_matches_of_a_search_from_scratch(number: int, distinct
 def test_names_of_tensors_and_axes_are_no_difference() -> None:
     other = Input("other", ("k", "m"))
     first, second = tanh(X * 2.0), tanh(rename(other, {"k": "n"}) * 2.0)
-    repeats = Repeats(around(first, tanh(Input("y", ("n", "m")) * 2.0), second))
+    repeats = Repeats(around(first, tanh(Input("y", ("n", "m")) * 2.0), second), {})
 
     assert repeats.earlier(first) is None
     assert repeats.earlier(tanh(Input("y", ("n", "m")) * 2.0)) is first
@@ -93,7 +93,7 @@ def test_names_of_tensors_and_axes_are_no_difference() -> None:
 )
 def test_numbers_functions_types_and_lengths_are_differences(other: Node) -> None:
     first = tanh(X * 2.0)
-    repeats = Repeats(around(first, other))
+    repeats = Repeats(around(first, other), {})
 
     assert repeats.earlier(first) is None
     assert repeats.earlier(other) is None
@@ -102,7 +102,7 @@ def test_numbers_functions_types_and_lengths_are_differences(other: Node) -> Non
 def test_other_users_are_a_difference() -> None:
     y = Input("y", ("m", "n"))
     first, other = tanh(exp(X)), tanh(exp(y))
-    repeats = Repeats(around(first, other, exp(y)))
+    repeats = Repeats(around(first, other, exp(y)), {})
 
     assert repeats.earlier(first) is None
     assert repeats.earlier(other) is None
@@ -111,7 +111,7 @@ def test_other_users_are_a_difference() -> None:
 def test_which_axis_is_reduced_is_a_difference() -> None:
     y = Input("y", ("m", "n"))
     first, other = sum(exp(X), "m"), sum(exp(y), "n")
-    repeats = Repeats(around(first, other))
+    repeats = Repeats(around(first, other), {})
 
     assert repeats.earlier(first) is None
     assert repeats.earlier(other) is None
@@ -122,7 +122,7 @@ def test_one_value_in_two_places_is_a_difference() -> None:
     y, z = Input("y", ("m", "n")), Input("z", ("m", "n"))
     first, other = X - max(X, "n"), y - max(z, "n")
     alike = Input("u", ("m", "n")) - max(Input("u", ("m", "n")), "n")
-    repeats = Repeats(around(first, other, alike))
+    repeats = Repeats(around(first, other, alike), {})
 
     assert repeats.twins(first, other, {first, max(X, "n")}, {X}) is None
     assert repeats.twins(other, first, {other, max(z, "n")}, {y, z}) is None
@@ -132,7 +132,7 @@ def test_one_value_in_two_places_is_a_difference() -> None:
 def test_twins_are_nodes_and_axes_in_the_same_places() -> None:
     y, v, w = Input("y", ("n", "m")), Input("v", ("n", "k")), Input("w", ("m", "k"))
     first, other = exp(dot(X, v, "n")), exp(dot(y, w, "m"))
-    repeats = Repeats(around(first, other))
+    repeats = Repeats(around(first, other), {})
 
     twins = repeats.twins(first, other, {first, first.children[0]}, {X, v})
 
