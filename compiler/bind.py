@@ -12,25 +12,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from infinisa.isa.language import Axis
+from infinisa.isa.language import Axis, Input
 
 from .local import Role
 
 Roles = Mapping[Axis, Role]
+Bound = tuple[tuple[Axis, tuple[Axis, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Binding:
     """A way to read a cone as an instruction.
 
-    leaves  for each operand the number of the leaf that it reads
-    axes    for each of the instruction's axes (under its local name) those of the cone
-    loops   axes of the cone outside the instruction
+    leaves   for each operand the number of the leaf that it reads
+    axes     for each of the instruction's axes (under its local name) those of the cone
+    loops    axes of the cone outside the instruction
+    lacking  whether some operand lacks an axis that it could have
     """
 
     leaves: tuple[int, ...]
     axes: Mapping[Axis, tuple[Axis, ...]]
     loops: tuple[Axis, ...]
+    lacking: bool
+
+    def over(self, leaves: Sequence[Input]) -> tuple[Bound, tuple[Input, ...]]:
+        """(the axes, the input that each operand reads) for the leaves of a cone"""
+        return tuple(self.axes.items()), tuple(leaves[leaf] for leaf in self.leaves)
 
 
 def may_bind(cone: Roles, instruction: Roles) -> bool:
@@ -79,15 +86,16 @@ def _orders(count: int) -> list[tuple[tuple[int, ...], list[int]]]:
     return found
 
 
-Shares = tuple[dict[tuple[int, int], list[Axis]], list[Axis]]
+Shares = tuple[dict[tuple[int, int], list[Axis]], list[Axis], bool]
 
 
 def _shares(
     axes: Sequence[tuple[Axis, int, int]], known: Mapping[int, Mapping[int, list[Axis]]]
 ) -> Shares | None:
-    """The cone's axes by the role that serves them, and the loops; None if one fits nowhere."""
+    """The cone's axes by the role that serves them, the loops, and whether an operand lacks an
+    axis; None if one fits nowhere."""
     shares: dict[tuple[int, int], list[Axis]] = {}
-    loops = []
+    loops, lacking = [], False
     for axis, kind, mask in axes:
         able = known.get(kind, {})
         if mask in able:
@@ -97,11 +105,12 @@ def _shares(
         if wider:
             best = min(wider, key=lambda other: (other.bit_count(), other))
             shares.setdefault((kind, best), []).append(axis)
+            lacking = True
         elif kind == Role.LOOP and mask:
             loops.append(axis)
         else:
             return None
-    return shares, loops
+    return shares, loops, lacking
 
 
 def _shared(leaves: tuple[int, ...], shares: Shares, instruction: Roles) -> Iterator[Binding]:
@@ -109,7 +118,7 @@ def _shared(leaves: tuple[int, ...], shares: Shares, instruction: Roles) -> Iter
     roles: dict[tuple[int, int], list[Axis]] = {}
     for axis, role in instruction.items():
         roles.setdefault((role.kind, role.leaves), []).append(axis)
-    found, loops = shares
+    found, loops, lacking = shares
     choices = []
     for place, ours in roles.items():
         ways = list(_dealt(instruction[ours[0]], ours, found.get(place, [])))
@@ -118,7 +127,8 @@ def _shared(leaves: tuple[int, ...], shares: Shares, instruction: Roles) -> Iter
         choices.append(ways)
     for parts in itertools.product(*choices):
         axes = {axis: theirs for part in parts for axis, theirs in part.items()}
-        yield Binding(leaves, axes, tuple(loops))
+        none = any(not bound and instruction[axis].leaves for axis, bound in axes.items())
+        yield Binding(leaves, axes, tuple(loops), lacking or none)
 
 
 def _dealt(

@@ -34,7 +34,7 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .bind import Binding, bindings, may_bind
+from .bind import Binding, Bound, bindings, may_bind
 from .canonical import Facts, view_of_view, view_without_effect
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, Outline
@@ -268,6 +268,8 @@ class Meaning:
     ) -> Iterator[Hit]:
         local = question.local
         for pattern in likely:
+            if differ(local.root, pattern.local.root):
+                continue
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
             takes = [[accepts(operand.type, kind) for kind in types] for operand in operands]
             done = set()
@@ -290,7 +292,7 @@ class Meaning:
     ) -> Hit | None:
         """Whether a pattern computes the cone, read this way."""
         try:
-            written = over_axes(pattern, binding, question.local)
+            written = over_axes(pattern, *binding.over(question.local.leaves))
         except LanguageError:
             return None  # it cannot be said of these axes
         root = written[0]
@@ -300,8 +302,9 @@ class Meaning:
                 key = question.local.root, pattern.instruction.name
                 self.knowledge.near[key] = min(apart, self.knowledge.near.get(key, NEAR))
             return None
-        if not question.matters:
-            return None
+        idle = binding.lacking or 0 in answer.immediates.values()
+        if idle and not question.matters:
+            return None  # it may do without an operand
         others = dict(zip(pattern.others, written[1:], strict=True))
         yielded = self.yielded(question, others, exposed, answer.immediates)
         again = set(exposed) - set(yielded.values())
@@ -440,12 +443,31 @@ def renamed(node: Node, names: tuple[Axis, ...]) -> Node:
     return view
 
 
-def over_axes(pattern: Pattern, binding: Binding, cone: Local) -> tuple[Node, ...]:
-    """What a pattern computes, its main result first, over a cone's inputs and axes."""
-    results = refine((pattern.local.root, *pattern.others.values()), binding.axes)
-    operands = refine(pattern.local.leaves, binding.axes)
-    given = [cone.leaves[leaf] for leaf in binding.leaves]
+@lru_cache(maxsize=1 << 12)
+def over_axes(
+    pattern: Pattern, axes: Bound, given: tuple[Input, ...]
+) -> tuple[Node, ...]:
+    """What a pattern computes, its main result first, of given inputs, over the axes that its own
+    stand for."""
+    results = refine((pattern.local.root, *pattern.others.values()), dict(axes))
+    operands = refine(pattern.local.leaves, dict(axes))
     return substitute(results, dict(zip(operands, given, strict=True)))
+
+
+MIRRORED = {"greater": "less", "greater_equal": "less_equal"}
+"""The same but for the order of their operands."""
+
+
+def differ(one: Node, other: Node) -> bool:
+    """Whether two computations are each a single scalar function of their inputs, not the same."""
+    if not (isinstance(one, Map) and isinstance(other, Map)):
+        return False
+    for node in (one, other):
+        given = set(node.arguments)
+        if len(given) < len(node.arguments) or not all(isinstance(x, Input) for x in given):
+            return False
+    names = (MIRRORED.get(node.function, node.function) for node in (one, other))
+    return next(names) != next(names)
 
 
 def accepts(operand: str, value: str) -> bool:

@@ -187,7 +187,7 @@ class Misses:
         question = prospect.question
         immediates = pattern.instruction.immediates
         try:
-            other = over_axes(pattern, binding, prospect.local)[0]
+            other = over_axes(pattern, *binding.over(prospect.local.leaves))[0]
             if {*other.axes} != {*prospect.local.root.axes}:
                 return None
             arrays, value = question.value(Probe(0.8, 1, question.positive))
@@ -303,7 +303,7 @@ class Misses:
             return False
         for binding in readings(prospect, pattern):
             try:
-                other = over_axes(pattern, binding, prospect.local)[0]
+                other = over_axes(pattern, *binding.over(prospect.local.leaves))[0]
             except LanguageError:
                 continue  # it cannot be said of these axes
             answer, _ = same(prospect.question, other, pattern.instruction.immediates)

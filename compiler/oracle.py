@@ -62,6 +62,9 @@ LARGEST = 1e9
 MOST_TRIED = 1024
 """How many combinations of numbers are tried for the immediates of an instruction."""
 
+FEW = 64
+"""More combinations than this are tried at one short point first."""
+
 NEAR = 0.05
 """Computations this close are near misses."""
 
@@ -108,6 +111,47 @@ class Probe:
     whole: bool = False
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Inputs of short lengths: what is drawn at a probe is the same for all computations of them.
+
+    lengths  of every axis of the computation
+    limits   for each input the number of positions that it may look up; 0 if it is no index
+    """
+
+    leaves: tuple[Input, ...]
+    lengths: tuple[tuple[Axis, int], ...]
+    limits: tuple[int, ...]
+
+    def arrays(self, probe: Probe) -> dict[str, Array]:
+        random = np.random.default_rng(probe.seed)
+        lengths = dict(self.lengths)
+        found: dict[str, Array] = {}
+        for n, (leaf, limit) in enumerate(zip(self.leaves, self.limits, strict=True)):
+            shape = [lengths[axis] for axis in leaf.axes]
+            if is_float(leaf.type):
+                found[leaf.name] = _floats(random, shape, probe, n)
+            elif leaf.type == "bool":
+                found[leaf.name] = random.random(shape) < 0.5
+            else:
+                low, high = (0, limit) if limit else (-9, 10)
+                low = max(low, 0) if leaf.type.startswith("u") else low
+                found[leaf.name] = random.integers(low, high, shape)
+        return found
+
+
+@lru_cache(maxsize=1024)
+def drawn(drawing: Drawing, probe: Probe) -> dict[str, Array]:
+    return drawing.arrays(probe)
+
+
+@lru_cache(maxsize=2048)
+def known_value(root: Node, axes: tuple[Axis, ...], drawing: Drawing, probe: Probe) -> Array:
+    """What a computation without immediates yields at a probe: instructions are held against many
+    cones of the same inputs."""
+    return values_of(root, axes, dict(drawing.lengths), drawn(drawing, probe), ({},))[0]
+
+
 @dataclass(eq=False)
 class Question:
     """A computation with its values at points, which are found once and asked often.
@@ -135,6 +179,14 @@ class Question:
     def lengths(self) -> dict[Axis, int]:
         """How long axes are at the points: short, but what indices and numbers need."""
         return lengths(self.local, self.sizes, self.constants, self.run_time)
+
+    @cached_property
+    def brief(self) -> Question:
+        """The same at one position of each axis along which nothing is summed or counted."""
+        made = replace(self, points={}, variants={})
+        roles = self.local.roles
+        made.lengths.update((axis, 1) for axis in roles if roles[axis].kind == Role.LOOP)
+        return made
 
     @cached_property
     def positive(self) -> bool:
@@ -207,6 +259,20 @@ class Question:
                     found.append(n)
         return found
 
+    @cached_property
+    def drawing(self) -> Drawing:
+        tables = [node for node in walk([self.local.root]) if isinstance(node, Gather)]
+        reach = [
+            [self.lengths[t.axis] for t in tables if leaf in set(walk([t.index]))]
+            for leaf in self.local.leaves
+        ]
+        limits = tuple(min(rows, default=0) for rows in reach)
+        return Drawing(self.local.leaves, tuple(self.lengths.items()), limits)
+
+    def arrays(self, probe: Probe) -> dict[str, Array]:
+        """The inputs at a point."""
+        return drawn(self.drawing, probe)
+
     def value(self, probe: Probe) -> tuple[dict[str, Array], Array]:
         """(inputs, result) at a point."""
         if probe not in self.points:
@@ -217,6 +283,15 @@ class Question:
     def evaluated(self, arrays: Mapping[str, Array]) -> Array:
         return self.asked(self.local.root, arrays)[0]
 
+    def tried(
+        self, root: Node, probe: Probe, immediates: Sequence[Mapping[str, float]]
+    ) -> list[Array]:
+        """What another computation of the same inputs yields at a point, with each of some numbers
+        for its immediates."""
+        if any(immediates):
+            return self.asked(root, self.arrays(probe), immediates)
+        return [known_value(root, self.local.root.axes, self.drawing, probe)]
+
     def asked(
         self,
         root: Node,
@@ -225,48 +300,45 @@ class Question:
     ) -> list[Array]:
         """A computation over the same inputs, with each of some numbers for its immediates; the
         results have the axes of this one's."""
-        written, numbers = widened(root, len(immediates) > 1)
-        ranges = {axis: Range(0, length) for axis, length in self.lengths.items()}
-        ranges[TRY] = Range(0, len(immediates))
-        values = dict(arrays)
-        for number, leaf in numbers:
-            found = self._number(number, immediates)
-            given = found if leaf.axes else found[0]
-            values[leaf.name] = np.asarray(given, DTYPES[leaf.type].numpy)
-        (value,) = evaluate([written], values, ranges=ranges)
-        axes = [written.axes.index(axis) for axis in self.local.root.axes]
-        if TRY not in written.axes:
-            return [value.transpose(axes)] * len(immediates)
-        return list(value.transpose([written.axes.index(TRY), *axes]))
+        return values_of(root, self.local.root.axes, self.lengths, arrays, immediates)
 
-    def _number(self, node: Node, immediates: Sequence[Mapping[str, float]]) -> list[float]:
-        match node:
-            case Constant(value):
-                return [value]
-            case Immediate(name, default):
-                return [each.get(name, default) for each in immediates]
-            case Size(axis):
-                if axis not in self.lengths:
-                    raise LanguageError(f"axis {axis!r} has no extent")
-                return [self.lengths[axis]]
-        raise AssertionError(node)
 
-    def arrays(self, probe: Probe) -> dict[str, Array]:
-        random = np.random.default_rng(probe.seed)
-        tables = [n for n in walk([self.local.root]) if isinstance(n, Gather)]
-        found: dict[str, Array] = {}
-        for n, leaf in enumerate(self.local.leaves):
-            shape = [self.lengths[axis] for axis in leaf.axes]
-            if is_float(leaf.type):
-                found[leaf.name] = _floats(random, shape, probe, n)
-            elif leaf.type == "bool":
-                found[leaf.name] = random.random(shape) < 0.5
-            else:
-                rows = [self.lengths[t.axis] for t in tables if leaf in set(walk([t.index]))]
-                low, high = (0, min(rows)) if rows else (-9, 10)
-                low = max(low, 0) if leaf.type.startswith("u") else low
-                found[leaf.name] = random.integers(low, high, shape)
-        return found
+def values_of(
+    root: Node,
+    axes: Sequence[Axis],
+    lengths: Mapping[Axis, int],
+    arrays: Mapping[str, Array],
+    immediates: Sequence[Mapping[str, float]],
+) -> list[Array]:
+    """The value of a computation over some axes, for each of some numbers for its immediates."""
+    written, numbers = widened(root, len(immediates) > 1)
+    ranges = {axis: Range(0, length) for axis, length in lengths.items()}
+    ranges[TRY] = Range(0, len(immediates))
+    values = dict(arrays)
+    for number, leaf in numbers:
+        found = _number(number, immediates, lengths)
+        given = found if leaf.axes else found[0]
+        values[leaf.name] = np.asarray(given, DTYPES[leaf.type].numpy)
+    (value,) = evaluate([written], values, ranges=ranges)
+    places = [written.axes.index(axis) for axis in axes]
+    if TRY not in written.axes:
+        return [value.transpose(places)] * len(immediates)
+    return list(value.transpose([written.axes.index(TRY), *places]))
+
+
+def _number(
+    node: Node, immediates: Sequence[Mapping[str, float]], lengths: Mapping[Axis, int]
+) -> list[float]:
+    match node:
+        case Constant(value):
+            return [value]
+        case Immediate(name, default):
+            return [each.get(name, default) for each in immediates]
+        case Size(axis):
+            if axis not in lengths:
+                raise LanguageError(f"axis {axis!r} has no extent")
+            return [lengths[axis]]
+    raise AssertionError(node)
 
 
 def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: int) -> Array:
@@ -320,6 +392,17 @@ def cornered(root: Node) -> bool:
     return any(
         isinstance(n, Cast) or (isinstance(n, Map) and n.function in CORNERS) for n in walk([root])
     )
+
+
+@lru_cache(maxsize=4096)
+def sizes_in(root: Node) -> tuple[Axis, ...]:
+    """The axes whose lengths are numbers of a computation."""
+    return tuple(node.axis for node in walk([root]) if isinstance(node, Size))
+
+
+@lru_cache(maxsize=4096)
+def immediates_in(root: Node) -> frozenset[Node]:
+    return frozenset(node for node in walk([root]) if isinstance(node, Immediate))
 
 
 @lru_cache(maxsize=4096)
@@ -433,25 +516,30 @@ def distance(expected: Array, found: Array, finite: bool = False) -> float:
         return math.inf
     if expected.dtype.kind != "f" and found.dtype.kind != "f":
         return float(np.mean(expected != found)) if expected.size else 0.0
-    known = np.isfinite(expected) if finite else ~np.isnan(expected)
-    expected, found = expected[known], found[known]
-    inside = np.isfinite(expected)
-    if np.isnan(found).any() or (expected[~inside] != found[~inside]).any():
-        return math.inf
-    expected, found = expected[inside], found[inside]
+    if not np.isfinite(expected).all():
+        known = np.isfinite(expected) if finite else ~np.isnan(expected)
+        expected, found = expected[known], found[known]
+        inside = np.isfinite(expected)
+        if (expected[~inside] != found[~inside]).any():
+            return math.inf
+        expected, found = expected[inside], found[inside]
     if not expected.size:
         return 0.0
-    largest = float(np.max(np.abs(expected)))
+    size = np.abs(expected)
+    largest = float(size.max())
     with np.errstate(all="ignore"):
         apart = np.abs(found - expected)
-    if (apart <= RELATIVE * np.abs(expected) + ABSOLUTE * largest).all():
+    if (apart <= RELATIVE * size + ABSOLUTE * largest).all():
         return 0.0
-    return float(np.max(apart)) / largest if largest else math.inf
+    most = float(apart.max())
+    return most / largest if largest and not math.isnan(most) else math.inf
 
 
 def snapped(root: Node, literals: Iterable[float]) -> Node:
     """A computation whose numbers are the other side's where they differ by no more than one
     rounding: its literals, their inverses and squares."""
+    if not numbers_in(root):
+        return root
     targets = [
         t
         for q in literals
@@ -486,17 +574,19 @@ def same(
     question = _with_literals(question, other)
     if question.local.root is other:
         return Answer({n.name: n.default for n in immediates}, 0), 0.0
-    used = [node for node in immediates if node in set(walk([other]))]
+    used = [node for node in immediates if node in immediates_in(other)]
     corners = cornered(question.local.root) or cornered(other)
     candidates = list(candidates_for(used, question.constants))
     points = 0
     try:
+        if len(candidates) > FEW:
+            candidates = passing(question.brief, other, candidates)
         for probe in question.probes(corners):
-            arrays, value = question.value(probe)
+            _, value = question.value(probe)
             if probe.seed <= ORDINARY and np.isnan(value).mean() > 0.75:
                 return None, math.inf  # it hardly ever has a value: nothing can be said
             finite = math.isfinite(probe.mask)
-            results = question.asked(other, arrays, candidates)
+            results = question.tried(other, probe, candidates)
             gaps = [distance(value, result, finite) for result in results]
             left = [n for n, gap in zip(candidates, gaps, strict=True) if not gap]
             if not left:
@@ -509,8 +599,20 @@ def same(
     return Answer(candidates[0], points), 0.0
 
 
+def passing(
+    question: Question, other: Node, candidates: Sequence[dict[str, float]]
+) -> list[dict[str, float]]:
+    """The numbers for its immediates with which a computation is the one asked for at one point;
+    the nearest if there are none."""
+    probe = Probe(0.8, 1, question.positive)
+    expected = question.value(probe)[1]
+    gaps = [distance(expected, found) for found in question.tried(other, probe, candidates)]
+    least = min(gaps)
+    return [numbers for numbers, gap in zip(candidates, gaps, strict=True) if gap == least]
+
+
 def _with_literals(question: Question, other: Node) -> Question:
-    sizes = [question.lengths[n.axis] for n in walk([other]) if isinstance(n, Size)]
+    sizes = [question.lengths[axis] for axis in sizes_in(other)]
     literals = (*numbers_in(other), *map(float, sizes), *([math.prod(sizes)] if sizes else []))
     root = snapped(question.local.root, literals)
     if root is question.local.root:

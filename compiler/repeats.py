@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
@@ -26,7 +26,7 @@ from infinisa.isa.language import (
 from .canonical import is_number, label
 from .surroundings import Surroundings
 
-Region: TypeAlias = tuple[Iterable[Node], Iterable[Node]]
+Region: TypeAlias = tuple[Collection[Node], Collection[Node]]
 """The nodes that a search went through, and those where it ended."""
 
 
@@ -63,7 +63,8 @@ class Repeats:
 
     def keep(self, root: Node, region: Region) -> None:
         """A value that was searched, and all that the search saw."""
-        self.searched.setdefault(self._class(root), []).append((root, region))
+        inner, ends = ({p for n in some for p in graph_nodes(n, self.around)} for some in region)
+        self.searched.setdefault(self._class(root), []).append((root, (inner, ends - inner)))
 
     def earlier(self, root: Node) -> tuple[Node, Twins] | None:
         """A value that was searched, with what is in the same places under this one: all that
@@ -140,13 +141,11 @@ class Repeats:
         return self.classes[node]
 
     def twins(
-        self, old: Node, new: Node, inner: Iterable[Node], leaves: Iterable[Node]
+        self, old: Node, new: Node, inner: Collection[Node], ends: Collection[Node]
     ) -> Twins | None:
-        """For some nodes under a value and what they are computed from those in the same places
-        under another value; None if the two are not alike so far."""
-        inside = {part for node in inner for part in graph_nodes(node, self.around)}
-        ends = {part for node in leaves for part in graph_nodes(node, self.around)} - inside
-        left = (inside | ends) - {old}
+        """For some nodes under a value and what they are computed from (`ends`) those in the same
+        places under another value; None if the two are not alike so far."""
+        left = {*inner, *ends} - {old}
         known, back = {old: new}, {new: old}
         axes: dict[Axis, Axis] = {}
         waiting = [(old, new)]
@@ -154,7 +153,7 @@ class Repeats:
             for x, y in zip(a.axes, b.axes, strict=True):
                 if axes.setdefault(x, y) != y:
                     return None
-            if a not in inside and (a in ends or not passed(a)):
+            if a not in inner and (a in ends or not passed(a)):
                 continue
             for one, other in zip(a.children, b.children, strict=True):
                 if one in known or other in back:

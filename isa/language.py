@@ -11,7 +11,7 @@ import builtins
 import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 from .dtypes import dtype as element_type
@@ -143,12 +143,15 @@ class _Interned(type):
 
     def _made(cls, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> Any:
         made = super().__call__(*arguments, **keywords)
-        key = (cls, *(_key(getattr(made, field.name)) for field in fields(made)))
+        key = (cls, *(_key(getattr(made, name)) for name in cls.__match_args__))
         return _Interned.nodes.setdefault(key, made)
 
 
+_NUMBERS = (float, int)
+
+
 def _key(value: object) -> object:
-    if isinstance(value, float | int):
+    if isinstance(value, _NUMBERS):
         return type(value), repr(value)  # 0.0, -0.0, 0 and False differ; nan equals itself
     return value
 
@@ -773,16 +776,22 @@ def scan(
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:
     """Every node once, arguments before their users."""
-    seen: set[Node] = set()
-    stack_ = [(root, False) for root in reversed(list(roots))]
-    while stack_:
-        node, ready = stack_.pop()
-        if ready:
+    opened: set[Node] = set()
+    done: set[Node] = set()
+    waiting = [*roots]
+    waiting.reverse()
+    while waiting:
+        node = waiting.pop()
+        if node in done:
+            continue
+        children = node.children
+        if not children or node in opened:
+            done.add(node)
             yield node
-        elif node not in seen:
-            seen.add(node)
-            stack_.append((node, True))
-            stack_.extend((child, False) for child in reversed(node.children))
+        else:
+            opened.add(node)
+            waiting.append(node)
+            waiting.extend(reversed(children))
 
 
 def everything(roots: Iterable[Node]) -> Iterator[Node]:
