@@ -40,16 +40,22 @@ class Binding:
         return tuple(self.axes.items()), tuple(leaves[leaf] for leaf in self.leaves)
 
 
-def may_bind(cone: Roles, instruction: Roles) -> bool:
+Kinds = frozenset[tuple[int, int]]
+"""Of the roles of some axes: what kind, and in how many leaves."""
+
+
+def kinds(roles: Roles) -> Kinds:
+    return frozenset((role.kind, role.leaves.bit_count()) for role in roles.values())
+
+
+def may_bind(cone: Kinds, instruction: Kinds) -> bool:
     """Whether the axes could fit in some order of the operands: a cheap answer, no for most."""
-    theirs = [(role.kind, role.leaves.bit_count()) for role in instruction.values()]
-    ours = [(role.kind, role.leaves.bit_count()) for role in cone.values()]
-    for kind, count in ours:
-        if kind != Role.LOOP and not any(k == kind and c >= count for k, c in theirs):
+    for kind, count in cone:
+        if kind != Role.LOOP and not any(k == kind and c >= count for k, c in instruction):
             return False
     return all(
-        kind == Role.LOOP or any(k == kind and c <= count for k, c in ours)
-        for kind, count in theirs
+        kind == Role.LOOP or any(k == kind and c <= count for k, c in cone)
+        for kind, count in instruction
         if count
     )
 

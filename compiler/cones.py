@@ -229,7 +229,9 @@ class _Region:
         for inside, leaf, _ in self.drawn.values():
             inner.update((self.nodes[n], None) for n in bits(inside))
             met += bits(leaf)
-        return list(inner), [node for n in dict.fromkeys(met) if (node := self.nodes[n]) not in inner]
+        return list(inner), [
+            node for n in dict.fromkeys(met) if (node := self.nodes[n]) not in inner
+        ]
 
     def start(self, root: Node) -> Iterator[_State]:
         return self.expanded(_State(1, 0, 0, 1 << self.number(root), 0, 0, 0, ()), 0)
@@ -267,19 +269,17 @@ class _Region:
                     count, -inner.bit_count(), len(self.made), leaves, inner, more, exposed, groups,
                 )  # fmt: skip
 
-    def settled(
-        self, inner: int, leaves: int, new: int, features: int
-    ) -> tuple[int, int, int]:
+    def settled(self, inner: int, leaves: int, new: int, features: int) -> tuple[int, int, int]:
         """(inner, leaves, features) with some new leaves. A renaming is no leaf but what it reads,
         unless that is in the cone already: it may be another operand there. A condition on
         positions is none if no instruction reads one."""
         leaves |= new
         for leaf in bits(new):
             inside, operand, kinds = self._drawn(leaf)
-            if inside and not operand & (inner | leaves):
-                if operand or not self.cones.truths(features):
-                    inner, leaves = inner | inside, leaves & ~(1 << leaf) | operand
-                    features |= kinds
+            free = not operand & (inner | leaves) if operand else not self.cones.truths(features)
+            if inside and free:
+                inner, leaves = inner | inside, leaves & ~(1 << leaf) | operand
+                features |= kinds
         return inner, leaves, features
 
     def _drawn(self, leaf: int) -> tuple[int, int, int]:
@@ -341,7 +341,9 @@ class _Region:
             chain: list[int] = []
             while user is not None and user is not self.sum:
                 chain.append(self.number(user))
-                if not (isinstance(user, Cast) or (isinstance(user, Map) and user.function == "add")):
+                if not (
+                    isinstance(user, Cast) or (isinstance(user, Map) and user.function == "add")
+                ):
                     break
                 users = self.around.users.get(user, frozenset())
                 user = next(iter(users)) if len(users) == 1 else None

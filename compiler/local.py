@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.language import (
@@ -31,9 +31,6 @@ from infinisa.isa.language import (
 )
 
 from .canonical import is_number
-
-Occurrence: TypeAlias = tuple[int, Axis, bool]
-"""An axis of a node; True: one that an operation ends there."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,62 @@ Carry: TypeAlias = Callable[[Node], Mapping[Axis, "Axis | None"]]
 """What axes of a node's operands are in the node, where that is another name; None: ended there."""
 
 
+class Marks(NamedTuple):
+    """The occurrences of axes at a node by number: its own, those that end there, and of both
+    those that are computed with."""
+
+    own: tuple[int, ...]
+    ended: Mapping[Axis, int]
+    indexed: tuple[int, ...]
+
+
+class Occurrences:
+    """Numbers for the axes of nodes, and which of an operand's are which of a node's."""
+
+    def __init__(self, carry: Carry) -> None:
+        self.carry = carry
+        self.marks: dict[Node, Marks] = {}
+        self.links: dict[tuple[Node, Node], list[tuple[int, int]]] = {}
+        self.count = 0
+
+    def of(self, node: Node) -> Marks:
+        found = self.marks.get(node)
+        if found is None:
+            found = self.marks[node] = self._marks(node)
+        return found
+
+    def _marks(self, node: Node) -> Marks:
+        ended = [axis for axis, to in self.carry(node).items() if to is None]
+        first, last = self.count, self.count + len(node.axes)
+        self.count = last + len(ended)
+        own = dict(zip(node.axes, range(first, last), strict=True))
+        ends = dict(zip(ended, range(last, self.count), strict=True))
+        indexed: list[int] = []
+        match node:
+            case View(_, index, _):
+                read = [(axis, i) for axis, i in index if axis in ends]
+                indexed = [own[a] for _, i in read for a in i.axes]
+                indexed += [ends[axis] for axis, _ in read]
+            case Position(axis) | Stack(_, axis):
+                indexed = [own[axis]]
+            case Gather() | Reduce("argmax"):
+                indexed = [*ends.values()]
+        return Marks((*own.values(),), ends, (*indexed,))
+
+    def between(self, node: Node, child: Node) -> list[tuple[int, int]]:
+        """For each axis of an operand (which casts may lie above) its number in the node, and its
+        own."""
+        found = self.links.get((node, child))
+        if found is None:
+            carried, mine = self.carry(node), self.of(node)
+            own = dict(zip(node.axes, mine.own, strict=True))
+            found = self.links[node, child] = [
+                (mine.ended[axis] if (to := carried.get(axis, axis)) is None else own[to], theirs)
+                for axis, theirs in zip(child.axes, self.of(child).own, strict=True)
+            ]
+        return found
+
+
 def carried(node: Node, alike: Callable[[Axis, Axis], bool]) -> dict[Axis, Axis | None]:
     """See `Carry`; `alike` tells whether two axes have the same positions, so that a view which
     names one as the other does nothing."""
@@ -104,7 +157,6 @@ def localised(
     root: Node,
     leaves: Sequence[Node],
     inner: Sequence[Node],
-    groups: Mapping[Node, Node] | None = None,
     carry: Carry = carried_anywhere,
     split: bool = True,
 ) -> Local | None:
@@ -112,18 +164,18 @@ def localised(
 
     leaves  what it is computed from
     inner   the nodes above the leaves, operands first; the last is the root
-    groups  what stands for some of these
     carry   what becomes of an operand's axes
     split   whether one name may be several axes; if not, it is one wherever it occurs
     """
-    outline = Outline(root, leaves, inner, groups or {}, carry, split)
+    outline = Outline(root, leaves, inner, {}, Occurrences(carry), split)
     return outline.local() if outline.sound else None
 
 
 class Outline:
     """The axes of a computation and their roles, before it is written under its own names.
 
-    sound  whether no value would have one axis twice
+    groups  what stands for some of its nodes
+    sound   whether no value would have one axis twice
     """
 
     def __init__(
@@ -132,22 +184,22 @@ class Outline:
         leaves: Sequence[Node],
         inner: Sequence[Node],
         groups: Mapping[Node, Node],
-        carry: Carry,
+        occurrences: Occurrences,
         split: bool = True,
     ) -> None:
         self.root, self.leaves, self.inner = root, leaves, inner
-        self.groups, self.carry = groups, carry
-        self.number = {node: n for n, node in enumerate((*leaves, *inner))}
-        self.ids: dict[Occurrence, int] = {}
-        self.parent: list[int] = []
-        self.ended: list[Occurrence] = []
-        self.indexed: list[Occurrence] = []
+        self.groups, self.occurrences = groups, occurrences
+        self.inside = {*leaves, *inner}
+        self.marks = [occurrences.of(node) for node in (*leaves, *inner)]
+        self.parent: dict[int, int] = {}
         self.names: dict[int, Axis] = {}
         self.axes: dict[Axis, Axis] = {}
         if not split:
             self._join_names()
         for node in inner:
-            self._relate(node)
+            for child in self._below(node):
+                for mine, theirs in occurrences.between(node, child):
+                    self._join(theirs, mine)
         self.sound = self._name()
         if self.sound:
             self.axes.update(zip(self._axes(root), root.axes, strict=True))
@@ -167,137 +219,116 @@ class Outline:
     def roles(self) -> dict[Axis, Role]:
         """What each axis does."""
         masks = dict.fromkeys(self.axes, 0)
-        for n, leaf in enumerate(self.leaves):
-            for axis in self._axes(leaf):
-                masks[axis] |= 1 << n
-        out = set(self._axes(self.root))
-        ended = {self.names[self._find(at)] for at in self.ended}
-        indexed = {self.names[self._find(at)] for at in self.indexed}
+        for n, marks in enumerate(self.marks[: len(self.leaves)]):
+            for at in marks.own:
+                masks[self._named(at)] |= 1 << n
+        out = {*self._axes(self.root)}
+        inner = self.marks[len(self.leaves) :]
+        ended = {self._named(at) for marks in inner for at in marks.ended.values()}
+        indexed = {self._named(at) for marks in inner for at in marks.indexed}
         return {a: Role(masks[a], a in out, a in ended, a in indexed) for a in self.axes}
 
     # -- which occurrences are one axis
 
-    def _find(self, at: Occurrence) -> int:
+    def _find(self, at: int) -> int:
         parent = self.parent
-        n = self.ids.get(at)
-        if n is None:
-            n = self.ids[at] = len(parent)
-            parent.append(n)
-        while parent[n] != n:
-            parent[n] = n = parent[parent[n]]
-        return n
+        while (above := parent.get(at)) is not None:
+            at = above
+        return at
 
-    def _join(self, a: Occurrence, b: Occurrence) -> None:
-        one, other = self._find(a), self._find(b)
-        if one != other:
-            self.parent[max(one, other)] = min(one, other)
+    def _join(self, first: int, other: int) -> None:
+        first, other = self._find(first), self._find(other)
+        if first != other:
+            self.parent[other] = first
 
     def _join_names(self) -> None:
         """Take all axes of one name for one."""
-        first: dict[Axis, Occurrence] = {}
-        for node, n in self.number.items():
-            ended = [a for a, to in self.carry(node).items() if to is None]
-            for at in [*((n, a, False) for a in node.axes), *((n, a, True) for a in ended)]:
-                self._join(first.setdefault(at[1], at), at)
+        first: dict[Axis, int] = {}
+        for node, marks in zip((*self.leaves, *self.inner), self.marks, strict=True):
+            for axis, at in [*zip(node.axes, marks.own, strict=True), *marks.ended.items()]:
+                self._join(first.setdefault(axis, at), at)
 
     def _below(self, node: Node) -> list[Node]:
         """The operands of a node that are values of the cone, casts seen through."""
         children = self.groups.get(node, node).children
-        return [self._value(c) for c in children if c in self.number or not is_number(c)]
+        return [self._value(c) for c in children if c in self.inside or not is_number(c)]
 
     def _value(self, node: Node) -> Node:
         """The value of the cone that is under casts."""
-        while node not in self.number and isinstance(node, Cast):
+        while node not in self.inside and isinstance(node, Cast):
             node = node.x
         return node
 
-    def _relate(self, node: Node) -> None:
-        """Join each axis of an operand with what the node carries it to."""
-        mine = self.number[node]
-        carried = self.carry(node)
-        for child in self._below(node):
-            theirs = self.number[child]
-            for axis in child.axes:
-                to = carried.get(axis, axis)
-                if to is not None:
-                    self._join((mine, to, False), (theirs, axis, False))
-                else:
-                    self._join((mine, axis, True), (theirs, axis, False))
-                    self.ended.append((mine, axis, True))
-        if isinstance(node, View):
-            read = [(axis, i) for axis, i in node.index if carried[axis] is None]
-            self.indexed += [(mine, a, False) for _, i in read for a in i.axes]
-            self.indexed += [(mine, axis, True) for axis, _ in read]
-        elif isinstance(node, Position | Stack):
-            self.indexed.append((mine, node.axis, False))
-        elif isinstance(node, Gather) or (isinstance(node, Reduce) and node.function == "argmax"):
-            over = (node.axis,) if isinstance(node, Gather) else node.over
-            self.indexed += [(mine, axis, True) for axis in over]
-
     def _name(self) -> bool:
         """Name the axes in the order in which they occur; False if a node has one twice."""
-        for node, n in self.number.items():
-            found = [(self._find((n, axis, False)), axis) for axis in node.axes]
-            if len({at for at, _ in found}) < len(found):
+        names, axes, count = self.names, self.axes, len(self.leaves)
+        for n, (node, marks) in enumerate(
+            zip((*self.leaves, *self.inner), self.marks, strict=True)
+        ):
+            found = [*map(self._find, marks.own)]
+            if len(set(found)) < len(found):
                 return False
-            if n >= len(self.leaves):
-                ended = (a for a, to in self.carry(node).items() if to is None)
-                found += [(self._find((n, a, True)), a) for a in ended]
-            for at, axis in found:
-                if at not in self.names:
-                    self.names[at] = name = f"a{len(self.names)}"
-                    self.axes[name] = axis
+            called = [*node.axes]
+            if n >= count and marks.ended:
+                found += map(self._find, marks.ended.values())
+                called += marks.ended
+            for at, axis in zip(found, called, strict=True):
+                if at not in names:
+                    names[at] = name = f"a{len(names)}"
+                    axes[name] = axis
         return True
 
-    def _axis(self, n: int, axis: Axis, ended: bool = False) -> Axis:
-        return self.names[self._find((n, axis, ended))]
+    def _named(self, at: int) -> Axis:
+        return self.names[self._find(at)]
+
+    def _axis(self, node: Node, axis: Axis, ended: bool = False) -> Axis:
+        marks = self.occurrences.of(node)
+        return self._named(marks.ended[axis] if ended else marks.own[node.axes.index(axis)])
 
     def _axes(self, node: Node) -> tuple[Axis, ...]:
-        n = self.number[node]
-        return tuple(self._axis(n, axis) for axis in node.axes)
+        return tuple(map(self._named, self.occurrences.of(node).own))
 
     # -- the same computation under these names
 
     def _made(self, node: Node, made: Mapping[Node, Node]) -> Node:
-        n = self.number[node]
         written = self.groups.get(node, node)
         below = iter(self._below(node))
         children = [
-            self._number(c) if is_number(c) and c not in self.number else made[next(below)]
+            self._number(c) if is_number(c) and c not in self.inside else made[next(below)]
             for c in written.children
         ]
         match written:
             case Cast(x, to) if is_float(to) and is_float(x.dtype):
                 return children[0]
             case Reduce(function, _, over):
-                return Reduce(function, children[0], self._ended(n, over))
+                return Reduce(function, children[0], self._ended(node, over))
             case Dot(_, _, over):
-                return Dot(children[0], children[1], self._ended(n, over))
+                return Dot(children[0], children[1], self._ended(node, over))
             case View():
-                return self._view(written, n, children[0])
+                return self._view(node, written, children[0])
             case Gather(_, _, axis):
-                return Gather(children[0], children[1], self._axis(n, axis, True))
+                return Gather(children[0], children[1], self._axis(node, axis, True))
             case Stack(_, axis):
-                return Stack(tuple(children), self._axis(n, axis))
+                return Stack(tuple(children), self._axis(node, axis))
             case Position(axis):
-                return Position(self._axis(n, axis))
+                return Position(self._axis(node, axis))
         return written.rebuild(children)
 
-    def _ended(self, n: int, over: Sequence[Axis]) -> tuple[Axis, ...]:
-        return tuple(sorted(self._axis(n, axis, True) for axis in over))
+    def _ended(self, node: Node, over: Sequence[Axis]) -> tuple[Axis, ...]:
+        return tuple(sorted(self._axis(node, axis, True) for axis in over))
 
-    def _view(self, node: View, n: int, child: Node) -> Node:
+    def _view(self, node: Node, view: View, child: Node) -> Node:
         """A view without its renamings."""
-        carried = self.carry(node)
+        ended = self.occurrences.of(node).ended
         index = tuple(
             (
-                self._axis(n, axis, ended=True),
-                replace(i, terms=tuple((self._axis(n, a), stride) for a, stride in i.terms)),
+                self._axis(node, axis, ended=True),
+                replace(i, terms=tuple((self._axis(node, a), stride) for a, stride in i.terms)),
             )
-            for axis, i in node.index
-            if carried[axis] is None
+            for axis, i in view.index
+            if axis in ended
         )
-        return View(child, index, node.fill) if index else child
+        return View(child, index, view.fill) if index else child
 
     def _number(self, node: Node) -> Node:
         """A number, whose lengths are of axes here."""

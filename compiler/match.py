@@ -8,6 +8,8 @@ oracle (`oracle.py`) decides by values. Equal cones are asked about once.
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -34,12 +36,12 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .bind import Binding, Bound, bindings, may_bind
+from .bind import Binding, Bound, Kinds, bindings, kinds, may_bind
 from .canonical import Facts, view_of_view, view_without_effect
 from .cones import BOUNDARIES, Cone, Cones, seen_through
-from .local import Local, Outline
+from .local import Local, Outline, Role
 from .normal import proved, with_numbers_of
-from .oracle import NEAR, Answer, Question, distance, same
+from .oracle import NEAR, Answer, Question, apart_if_alike, distance, same
 from .pattern import (
     EXPONENTIAL,
     LOGARITHM,
@@ -142,6 +144,7 @@ class Knowledge:
         self.hits: dict[object, list[Hit]] = {}
         self.near: dict[tuple[Node, str], float] = {}
         self.answers: dict[int, bool] = {}
+        self.fitting: dict[tuple[tuple[int, int], Kinds], list[Pattern]] = {}
 
     def able(self, features: int) -> bool:
         """Whether some instruction has all of these features."""
@@ -156,6 +159,14 @@ class Knowledge:
     def truths(self, features: int) -> bool:
         """Whether some instruction that has all of these features reads truth values."""
         return any(features & ~each == 0 for each in self.conditional)
+
+    def likely(self, shape: tuple[int, int], axes: Kinds) -> list[Pattern]:
+        """The patterns of a shape that such axes may fit."""
+        key = shape, axes
+        if key not in self.fitting:
+            known = self.by_shape.get(shape, ())
+            self.fitting[key] = [p for p in known if may_bind(axes, p.kinds)]
+        return self.fitting[key]
 
     def wanted(self, leaves: int, features: int) -> bool:
         """Whether some instruction has so many operands and these features."""
@@ -210,7 +221,7 @@ class Meaning:
         cones = (
             (cone, dict[Node, Node]()) for cone in self.cones.under(root, self.knowledge.wanted)
         )
-        for cone, known in itertools.chain(cones, self.apart(root)):
+        for cone, known in itertools.chain(cones, self.by_itself(root)):
             for match in self.matches(cone):
                 leaves = tuple(known.get(leaf, leaf) for leaf in match.leaves)
                 key = (match.instruction, leaves, *match.immediates.values())
@@ -219,7 +230,7 @@ class Meaning:
                     yield replace(match, leaves=leaves) if known else match
         self.repeats.keep(root, self.cones.seen[root])
 
-    def apart(self, root: Node) -> Iterator[tuple[Cone, dict[Node, Node]]]:
+    def by_itself(self, root: Node) -> Iterator[tuple[Cone, dict[Node, Node]]]:
         """A single operation that reads a number as an operand, or one value as two, with what
         each leaf of the cone is."""
         children = root.children
@@ -235,27 +246,35 @@ class Meaning:
             yield Cone(root, tuple(given), (root,), {root: written}, (), feature(root)), given
 
     def matches(self, cone: Cone) -> Iterator[Match]:
-        outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, self.around.carry)
+        outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, self.around.occurrences)
+        if not outline.sound:
+            return
         shape = len(cone.leaves), told_apart(cone.features)
-        known = self.knowledge.by_shape.get(shape, ()) if outline.sound else ()
-        likely = [p for p in known if may_bind(outline.roles, p.local.roles)]
+        likely = self.knowledge.likely(shape, kinds(outline.roles))
         if not likely:
             return
         local = outline.local()
         self.places.setdefault(local.root, cone.root)
         exposed = tuple(local.nodes[node] for node in cone.exposed)
-        sizes = {axis: self.around.sizes[outer] for axis, outer in local.axes.items()}
         types = tuple(leaf.dtype for leaf in cone.leaves)
-        fixed = tuple(self.around.fixed(outer) for outer in local.axes.values())
-        key = local.root, local.leaves, tuple(sizes.values()), fixed, types, exposed
+        lengths = tuple(
+            (self.around.sizes[outer], self.around.fixed(outer))
+            for axis, outer in local.axes.items()
+            if local.roles[axis].kind != Role.LOOP
+        )
+        key = local.root, local.leaves, lengths, types, exposed
         if key not in self.knowledge.hits:
-            run_time = frozenset(a for a, same in zip(local.axes, fixed, strict=True) if not same)
-            question = Question(local, sizes, run_time)
+            question = self.question(local)
             self.knowledge.hits[key] = list(self.hits(question, types, likely, exposed))
         for hit in self.knowledge.hits[key]:
             match = self.match(hit, cone, local)
             if match is not None:
                 yield match
+
+    def question(self, local: Local) -> Question:
+        sizes = {axis: self.around.sizes[outer] for axis, outer in local.axes.items()}
+        run_time = [axis for axis, outer in local.axes.items() if not self.around.fixed(outer)]
+        return Question(local, sizes, frozenset(run_time))
 
     # -- one cone, in local names
 
@@ -267,20 +286,43 @@ class Meaning:
         exposed: tuple[Node, ...],
     ) -> Iterator[Hit]:
         local = question.local
+        counts = Counter((leaf.axes, leaf.type) for leaf in local.leaves).values()
+        alike = math.prod(map(math.factorial, counts)) > 2
         for pattern in likely:
             if differ(local.root, pattern.local.root):
                 continue
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
             takes = [[accepts(operand.type, kind) for kind in types] for operand in operands]
-            done = set()
+            done: set[object] = set()
+            apart: dict[object, bool] = {}
             for binding in bindings(local.roles, local.root.axes, pattern.local.roles, takes):
-                axes = tuple(binding.axes.items())
-                if axes in done:
+                axes, given = binding.over(local.leaves)
+                order = axes, tuple((leaf.axes, leaf.type) for leaf in given)
+                if alike and order not in apart:
+                    apart[order] = self.apart(question, pattern, binding)
+                if axes in done or apart.get(order):
                     continue
                 hit = self.hit(question, types, pattern, binding, exposed)
                 if hit is not None:
                     done.add(axes)
                     yield hit
+
+    def apart(self, question: Question, pattern: Pattern, binding: Binding) -> bool:
+        """Whether a pattern is not the cone, in whatever order inputs over the same axes are
+        read."""
+        try:
+            root = over_axes(pattern, *binding.over(question.local.leaves))[0]
+        except LanguageError:
+            return True  # it cannot be said of these axes
+        distance = apart_if_alike(question, root, pattern.instruction.immediates)
+        self.nearly(question, pattern, distance)
+        return distance > 0
+
+    def nearly(self, question: Question, pattern: Pattern, distance: float) -> None:
+        """Remember a near miss."""
+        if 0 < distance < NEAR:
+            key = question.local.root, pattern.instruction.name
+            self.knowledge.near[key] = min(distance, self.knowledge.near.get(key, NEAR))
 
     def hit(
         self,
@@ -298,9 +340,7 @@ class Meaning:
         root = written[0]
         answer, apart = same(question, root, pattern.instruction.immediates)
         if answer is None:
-            if 0 < apart < NEAR:
-                key = question.local.root, pattern.instruction.name
-                self.knowledge.near[key] = min(apart, self.knowledge.near.get(key, NEAR))
+            self.nearly(question, pattern, apart)
             return None
         idle = binding.lacking or 0 in answer.immediates.values()
         if idle and not question.matters:
@@ -332,7 +372,7 @@ class Meaning:
         found = replacement_error(local.root, root, question.lengths, given)
         if not found.stable:
             return UNSTABLE, found.introduced
-        sizes = {a: n for a, n in question.sizes.items() if self.around.fixed(local.axes[a])}
+        sizes = {a: n for a, n in question.sizes.items() if a not in question.run_time}
         exact = with_numbers_of(local.root, root)
         stamp = PROVED if proved(exact, root, sizes) else f"tested({answer.points})"
         return stamp, found.introduced
@@ -444,9 +484,7 @@ def renamed(node: Node, names: tuple[Axis, ...]) -> Node:
 
 
 @lru_cache(maxsize=1 << 12)
-def over_axes(
-    pattern: Pattern, axes: Bound, given: tuple[Input, ...]
-) -> tuple[Node, ...]:
+def over_axes(pattern: Pattern, axes: Bound, given: tuple[Input, ...]) -> tuple[Node, ...]:
     """What a pattern computes, its main result first, of given inputs, over the axes that its own
     stand for."""
     results = refine((pattern.local.root, *pattern.others.values()), dict(axes))

@@ -152,7 +152,7 @@ class Misses:
 
     def prospect(self, cone: Cone) -> Prospect | None:
         around = self.finder.around
-        outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, around.carry)
+        outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, around.occurrences)
         if not outline.sound:
             return None
         local = outline.local()

@@ -62,8 +62,8 @@ LARGEST = 1e9
 MOST_TRIED = 1024
 """How many combinations of numbers are tried for the immediates of an instruction."""
 
-FEW = 64
-"""More combinations than this are tried at one short point first."""
+MANY = 1 << 12
+"""If the numbers tried times the points are more, they are tried at fewer points first."""
 
 NEAR = 0.05
 """Computations this close are near misses."""
@@ -100,7 +100,8 @@ WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6), 5: (4, 3, 5, 2, 
 @dataclass(frozen=True)
 class Probe:
     """How the inputs are drawn. `mask` goes to the input of number `masked`, to single positions
-    or to whole rows; `whole` numbers, and halves, are equal now and then."""
+    or to whole rows; `whole` numbers, and halves, are equal now and then; inputs over the same axes
+    may be `alike`: equal."""
 
     scale: float
     seed: int
@@ -109,6 +110,7 @@ class Probe:
     mask: float = 0.0
     rows: bool = False
     whole: bool = False
+    alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ class Drawing:
         lengths = dict(self.lengths)
         found: dict[str, Array] = {}
         for n, (leaf, limit) in enumerate(zip(self.leaves, self.limits, strict=True)):
+            if probe.alike:
+                random = np.random.default_rng([probe.seed, *" ".join(leaf.axes).encode()])
             shape = [lengths[axis] for axis in leaf.axes]
             if is_float(leaf.type):
                 found[leaf.name] = _floats(random, shape, probe, n)
@@ -179,6 +183,10 @@ class Question:
     def lengths(self) -> dict[Axis, int]:
         """How long axes are at the points: short, but what indices and numbers need."""
         return lengths(self.local, self.sizes, self.constants, self.run_time)
+
+    def many(self, candidates: Sequence[object]) -> bool:
+        """Whether so many numbers are better tried at fewer points first."""
+        return len(candidates) > 1 and len(candidates) * math.prod(self.lengths.values()) > MANY
 
     @cached_property
     def brief(self) -> Question:
@@ -512,27 +520,33 @@ def distance(expected: Array, found: Array, finite: bool = False) -> float:
     """How far apart two results are, relative to the tensor; 0 if they are equal as far as f64
     tells, inf where one has a value and the other none. Where nothing is expected (NaN; of finite
     inputs also an infinity, which is an overflow), anything may be found."""
-    if expected.shape != found.shape:
-        return math.inf
-    if expected.dtype.kind != "f" and found.dtype.kind != "f":
-        return float(np.mean(expected != found)) if expected.size else 0.0
-    if not np.isfinite(expected).all():
-        known = np.isfinite(expected) if finite else ~np.isnan(expected)
-        expected, found = expected[known], found[known]
-        inside = np.isfinite(expected)
-        if (expected[~inside] != found[~inside]).any():
-            return math.inf
-        expected, found = expected[inside], found[inside]
+    return distances(expected, [found], finite)[0]
+
+
+def distances(expected: Array, found: Sequence[Array], finite: bool = False) -> list[float]:
+    """The distance of each of some results of one shape."""
+    if expected.shape != found[0].shape:
+        return [math.inf] * len(found)
+    values = np.reshape(np.stack(found), (len(found), -1))
+    expected = expected.reshape(-1)
+    if expected.dtype.kind != "f" and values.dtype.kind != "f":
+        unequal = (values != expected).sum(axis=1) / max(expected.size, 1)
+        return [float(share) for share in unequal]
+    wrong = np.zeros(len(found), bool)
+    inside = np.isfinite(expected)
+    if not inside.all():
+        infinite = np.isinf(expected) & (not finite)
+        wrong = (values[:, infinite] != expected[infinite]).any(axis=1)
+        expected, values = expected[inside], values[:, inside]
     if not expected.size:
-        return 0.0
+        return [math.inf if bad else 0.0 for bad in wrong]
     size = np.abs(expected)
     largest = float(size.max())
     with np.errstate(all="ignore"):
-        apart = np.abs(found - expected)
-    if (apart <= RELATIVE * size + ABSOLUTE * largest).all():
-        return 0.0
-    most = float(apart.max())
-    return most / largest if largest and not math.isnan(most) else math.inf
+        apart = np.abs(values - expected)
+        near = (apart <= RELATIVE * size + ABSOLUTE * largest).all(axis=1)
+        gaps = np.where(near, 0.0, apart.max(axis=1) / largest if largest else math.inf)
+    return [float(gap) for gap in np.where(wrong | np.isnan(gaps), math.inf, gaps)]
 
 
 def snapped(root: Node, literals: Iterable[float]) -> Node:
@@ -564,6 +578,22 @@ class Answer:
     points: int
 
 
+def apart_if_alike(question: Question, other: Node, immediates: Sequence[Immediate]) -> float:
+    """How far another computation is from the one asked for where inputs over the same axes are
+    equal, so that these may be in any order; 0 if that tells nothing."""
+    question = _with_literals(question, other)
+    probe = Probe(0.8, 1, question.positive, alike=True)
+    used = [node for node in immediates if node in immediates_in(other)]
+    candidates = list(candidates_for(used, question.constants))
+    if question.many(candidates):
+        question = question.brief
+    try:
+        expected = question.value(probe)[1]
+        return min(distances(expected, question.tried(other, probe, candidates)))
+    except (LanguageError, TypeError):
+        return 0.0
+
+
 def same(
     question: Question, other: Node, immediates: Sequence[Immediate]
 ) -> tuple[Answer | None, float]:
@@ -579,7 +609,7 @@ def same(
     candidates = list(candidates_for(used, question.constants))
     points = 0
     try:
-        if len(candidates) > FEW:
+        if question.many(candidates):
             candidates = passing(question.brief, other, candidates)
         for probe in question.probes(corners):
             _, value = question.value(probe)
@@ -587,7 +617,7 @@ def same(
                 return None, math.inf  # it hardly ever has a value: nothing can be said
             finite = math.isfinite(probe.mask)
             results = question.tried(other, probe, candidates)
-            gaps = [distance(value, result, finite) for result in results]
+            gaps = distances(value, results, finite)
             left = [n for n, gap in zip(candidates, gaps, strict=True) if not gap]
             if not left:
                 apart = min(gaps)
@@ -606,7 +636,7 @@ def passing(
     the nearest if there are none."""
     probe = Probe(0.8, 1, question.positive)
     expected = question.value(probe)[1]
-    gaps = [distance(expected, found) for found in question.tried(other, probe, candidates)]
+    gaps = distances(expected, question.tried(other, probe, candidates))
     least = min(gaps)
     return [numbers for numbers, gap in zip(candidates, gaps, strict=True) if gap == least]
 

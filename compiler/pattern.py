@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.errors import LanguageError
@@ -29,6 +29,7 @@ from infinisa.isa.language import (
     walk,
 )
 
+from .bind import Kinds, kinds
 from .local import Local, leaves_first, localised
 
 NEUTRAL: Mapping[str, float] = {"add": 0.0, "multiply": 1.0}
@@ -144,6 +145,10 @@ class Pattern:
         )
         every = {self.features, self.features | ROOT} if power else {self.features}
         return [(len(self.operands), features) for features in sorted(every)]
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        return kinds(self.local.roles)
 
     def __str__(self) -> str:
         names = [self.instruction.operands[n].name for n in self.operands]

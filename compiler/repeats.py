@@ -23,7 +23,7 @@ from infinisa.isa.language import (
     View,
 )
 
-from .canonical import is_number, label
+from .canonical import label
 from .surroundings import Surroundings
 
 Region: TypeAlias = tuple[Collection[Node], Collection[Node]]
@@ -153,7 +153,7 @@ class Repeats:
             for x, y in zip(a.axes, b.axes, strict=True):
                 if axes.setdefault(x, y) != y:
                     return None
-            if a not in inner and (a in ends or not passed(a)):
+            if a not in inner and not (passed(a) and (a not in ends or left & {*a.children})):
                 continue
             for one, other in zip(a.children, b.children, strict=True):
                 if one in known or other in back:

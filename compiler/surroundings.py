@@ -20,7 +20,7 @@ from infinisa.isa.language import (
 )
 from infinisa.isa.program import Count, Extent
 
-from .local import carried
+from .local import Occurrences, carried
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,10 @@ class Surroundings:
         if node not in self._carried:
             self._carried[node] = carried(node, self.alike)
         return self._carried[node]
+
+    @cached_property
+    def occurrences(self) -> Occurrences:
+        return Occurrences(self.carry)
 
     @cached_property
     def _carried(self) -> dict[Node, Mapping[Axis, Axis | None]]:

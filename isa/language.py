@@ -131,6 +131,7 @@ def _added(left: Affine, right: Affine) -> Affine:
 class _Interned(type):
     """Equal nodes are one object, so a shared subexpression is computed and compared once."""
 
+    __match_args__: ClassVar[tuple[str, ...]] = ()
     nodes: ClassVar[dict[tuple[object, ...], Any]] = {}
 
     def __call__(cls, *arguments: object, **keywords: object) -> Any:

@@ -39,8 +39,9 @@ def finder(
     again: int = 1,
     feature: Callable[[Node], int] = lambda node: 0,
     able: Callable[[int], bool] = lambda features: True,
+    truths: Callable[[int], bool] = lambda features: True,
 ) -> Cones:
-    return Cones(Surroundings.of(roots, EXTENTS), widest, again, feature, able)
+    return Cones(Surroundings.of(roots, EXTENTS), widest, again, feature, able, truths)
 
 
 def under(cones: Cones, root: Node) -> list[Cone]:
