@@ -33,6 +33,7 @@ from .match import Match
 
 Order = list[tuple[Node, "Match | None"]]
 Select = Callable[[Sequence[Node]], Order]
+Opcodes = dict[object, tuple[Opcode, Instruction]]
 Binding = Mapping[Axis, tuple[Axis, ...]]
 
 
@@ -115,13 +116,14 @@ class Drafting:
         select: Select,
         names: Mapping[Node, str],
         layouts: Mapping[Node, tuple[Axis, ...]],
-        opcodes: dict[object, Opcode] | None = None,
+        opcodes: Opcodes | None = None,
         runs: Mapping[Match, Runs] | None = None,
     ) -> None:
         self.model, self.graph, self.choosing, self.select = model, graph, choosing, select
         self.runs = runs or {}
         self.made: dict[Match, range] = {}
         self.names, self.layouts = names, layouts
+        self.named = {node: number for number, node in enumerate(names)}
         self.opcodes = {} if opcodes is None else opcodes
         self.extents = {extent.axis: extent for extent in graph.extents}
         self.graph_axes = frozenset(self.extents)
@@ -286,11 +288,12 @@ class Drafting:
         definition = work.definition
         every = (*definition.whole, *definition.reduced)
         whole = {a for ours in every for a in work.binding.get(ours, ())} - work.reduce - forced
+        opcode, meaning = self.opcode(work, unit, operands, results, limits, reads)
         call = Call(
             self.unique(work.name),
             work.source,
-            self.opcode(work, unit, operands, results, limits, reads),
-            self.meaning(work, operands, reads),
+            opcode,
+            meaning,
             unit,
             reads,
             writes,
@@ -321,13 +324,11 @@ class Drafting:
         return tuple(self.tensors[access.tensor].dtype for access in reads)
 
     def meaning(
-        self, work: Work, operands: Sequence[tuple[Axis, ...]], reads: Sequence[Access]
+        self, work: Work, operands: Sequence[tuple[Axis, ...]], types: Sequence[str]
     ) -> Instruction:
         leaves = [
             Input(old.name, tuple(axis for axis in axes if axis), kind)
-            for old, axes, kind in zip(
-                work.definition.operands, operands, self.types(reads), strict=True
-            )
+            for old, axes, kind in zip(work.definition.operands, operands, types, strict=True)
         ]
         if work.definition.opaque:
             return replace(work.definition, operands=tuple(leaves))
@@ -341,8 +342,9 @@ class Drafting:
         results: tuple[tuple[Axis, ...], ...],
         limits: Mapping[Axis, int],
         reads: Sequence[Access],
-    ) -> Opcode:
-        """The opcode under a name of its own; equal ones over equal types are one."""
+    ) -> tuple[Opcode, Instruction]:
+        """The opcode under a name of its own, and what it means; equal ones over equal types are
+        one."""
         opcode = Opcode(
             work.definition.name,
             work.definition.name,
@@ -355,14 +357,16 @@ class Drafting:
             tuple(number for number, _ in work.writes),
             tuple(limits.items()),
         )
-        key = (opcode, self.types(reads))
+        types = self.types(reads)
+        key = (opcode, types)
         if key not in self.opcodes:
-            names = {known.name for known in self.opcodes.values()}
+            names = {known.name for known, _ in self.opcodes.values()}
             name, number = opcode.name, 1
             while name in names:
                 number += 1
                 name = f"{opcode.name}.{number}"
-            self.opcodes[key] = replace(opcode, name=name)
+            named = replace(opcode, name=name)
+            self.opcodes[key] = named, self.meaning(work, operands, types)
         return self.opcodes[key]
 
     def limits(
@@ -430,7 +434,9 @@ def indexed(
     A dimension that several axes index, or one with a stride, is walked by its innermost axis; the
     others go one position an issue and are added to `forced`.
     """
-    access, found = read.place.access, []
+    access, found = read.place.access, list[Axis]()
+    if len(access.plain) == len(access.index) and not read.windows:
+        return access, tuple("" if axis in forced else axis for axis in access.plain)
     times = Counter(axis for index in access.index for axis, _ in index.terms)
     index_ = []
     for index in access.index:

@@ -8,7 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from .errors import LanguageError
@@ -429,6 +429,7 @@ def _adjoint(instruction: Instruction, function: Callable[..., Any]) -> Adjoint:
 ACCUMULATOR = "accumulator"
 
 
+@lru_cache(maxsize=256)
 def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
     """The instruction in pieces: (a step that accumulates, what finishes it or None).
 
