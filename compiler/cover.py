@@ -12,13 +12,13 @@ from infinisa.isa.language import (
     View,
 )
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Parameter
+from infinisa.isa.program import Opcode, Parameter
 
 from .calls import Covered
 from .canonical import Canonical, canonical
 from .choice import ANY, Choosing, Selection, Trust
 from .coverage import Coverage
-from .draft import Drafting, Opcodes, Runs
+from .draft import Drafting, Runs
 from .graph import Graph, Model
 from .lower import lower
 from .match import Finder, Match, Meaning
@@ -65,7 +65,7 @@ def cover_and_report(
     library: Mapping[str, Instruction],
     *,
     form: Canonical | None = None,
-    opcodes: Opcodes | None = None,
+    opcodes: dict[object, Opcode] | None = None,
     finder: MakeFinder = Meaning,
     trust: Trust = ANY,
 ) -> tuple[Covered, Coverage]:
@@ -99,7 +99,7 @@ def cover_and_report(
     def drafting(runs: Mapping[Match, Runs]) -> Drafting:
         return Drafting(model, graph, choosing, select, names, layouts, dict(known), runs)
 
-    known: Opcodes = {} if opcodes is None else opcodes
+    known: dict[object, Opcode] = {} if opcodes is None else opcodes
     drafted, found = _lowered(drafting, form.roots, model.parameters)
     known.update(drafted.opcodes)
     found[1].selections += selections

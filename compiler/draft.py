@@ -10,7 +10,6 @@ from itertools import count
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError
-from infinisa.isa.instance import instance
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
     Affine,
@@ -33,7 +32,6 @@ from .match import Match
 
 Order = list[tuple[Node, "Match | None"]]
 Select = Callable[[Sequence[Node]], Order]
-Opcodes = dict[object, tuple[Opcode, Instruction]]
 Binding = Mapping[Axis, tuple[Axis, ...]]
 
 
@@ -116,7 +114,7 @@ class Drafting:
         select: Select,
         names: Mapping[Node, str],
         layouts: Mapping[Node, tuple[Axis, ...]],
-        opcodes: Opcodes | None = None,
+        opcodes: dict[object, Opcode] | None = None,
         runs: Mapping[Match, Runs] | None = None,
     ) -> None:
         self.model, self.graph, self.choosing, self.select = model, graph, choosing, select
@@ -125,6 +123,7 @@ class Drafting:
         self.names, self.layouts = names, layouts
         self.named = {node: number for number, node in enumerate(names)}
         self.opcodes = {} if opcodes is None else opcodes
+        self.opcode_names = {opcode.name for opcode in self.opcodes.values()}
         self.extents = {extent.axis: extent for extent in graph.extents}
         self.graph_axes = frozenset(self.extents)
         self.tensors: dict[str, Tensor] = {}
@@ -288,12 +287,13 @@ class Drafting:
         definition = work.definition
         every = (*definition.whole, *definition.reduced)
         whole = {a for ours in every for a in work.binding.get(ours, ())} - work.reduce - forced
-        opcode, meaning = self.opcode(work, unit, operands, results, limits, reads)
+        types = self.types(reads)
         call = Call(
             self.unique(work.name),
             work.source,
-            opcode,
-            meaning,
+            self.opcode(work, unit, operands, results, limits, types),
+            definition,
+            types,
             unit,
             reads,
             writes,
@@ -323,17 +323,6 @@ class Drafting:
     def types(self, reads: Sequence[Access]) -> tuple[str, ...]:
         return tuple(self.tensors[access.tensor].dtype for access in reads)
 
-    def meaning(
-        self, work: Work, operands: Sequence[tuple[Axis, ...]], types: Sequence[str]
-    ) -> Instruction:
-        leaves = [
-            Input(old.name, tuple(axis for axis in axes if axis), kind)
-            for old, axes, kind in zip(work.definition.operands, operands, types, strict=True)
-        ]
-        if work.definition.opaque:
-            return replace(work.definition, operands=tuple(leaves))
-        return instance(work.definition, work.binding, leaves, work.immediates)
-
     def opcode(
         self,
         work: Work,
@@ -341,10 +330,9 @@ class Drafting:
         operands: tuple[tuple[Axis, ...], ...],
         results: tuple[tuple[Axis, ...], ...],
         limits: Mapping[Axis, int],
-        reads: Sequence[Access],
-    ) -> tuple[Opcode, Instruction]:
-        """The opcode under a name of its own, and what it means; equal ones over equal types are
-        one."""
+        types: tuple[str, ...],
+    ) -> Opcode:
+        """The opcode under a name of its own; equal ones over equal types are one."""
         opcode = Opcode(
             work.definition.name,
             work.definition.name,
@@ -357,16 +345,14 @@ class Drafting:
             tuple(number for number, _ in work.writes),
             tuple(limits.items()),
         )
-        types = self.types(reads)
         key = (opcode, types)
         if key not in self.opcodes:
-            names = {known.name for known, _ in self.opcodes.values()}
             name, number = opcode.name, 1
-            while name in names:
+            while name in self.opcode_names:
                 number += 1
                 name = f"{opcode.name}.{number}"
-            named = replace(opcode, name=name)
-            self.opcodes[key] = named, self.meaning(work, operands, types)
+            self.opcode_names.add(name)
+            self.opcodes[key] = replace(opcode, name=name)
         return self.opcodes[key]
 
     def limits(

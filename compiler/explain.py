@@ -12,12 +12,12 @@ from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Axis, Cast, Input, Node, Opaque, View, show
 from infinisa.isa.machine import Machine
+from infinisa.isa.program import Opcode
 
 from .canonical import is_number
 from .choice import ANY, Selection, Trust, stored, unit_for
 from .cover import canonical_graph, canonical_names, cover_and_report
 from .coverage import Coverage, Made, Share, total_of
-from .draft import Opcodes
 from .graph import Graph, Model
 from .match import PROVED, Match, Meaning
 from .misses import Miss, Misses
@@ -440,7 +440,7 @@ def explain(
 def _scenes(
     model: Model, machine: Machine, library: Mapping[str, Instruction], trust: Trust
 ) -> Iterator[Scene]:
-    opcodes: Opcodes = {}
+    opcodes: dict[object, Opcode] = {}
     for graph in model.graphs:
         form = canonical_graph(graph)
         names = canonical_names(graph, form)

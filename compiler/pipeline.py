@@ -11,7 +11,7 @@ from infinisa.isa.errors import CompileError, InfinisaError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import show
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Program
+from infinisa.isa.program import Opcode, Program
 from infinisa.isa.verify import verify
 
 from .calls import Access, Covered
@@ -21,7 +21,6 @@ from .chunk import Chunking
 from .cost import Group
 from .cover import canonical_graph, cover_and_report
 from .coverage import Coverage
-from .draft import Opcodes
 from .emit import emit
 from .graph import Model
 from .tile import schedule
@@ -71,7 +70,7 @@ class Compilation:
 
     def cover(self) -> None:
         """Which instruction computes what."""
-        opcodes: Opcodes = {}
+        opcodes: dict[object, Opcode] = {}
         for graph, form in zip(self.model.graphs, self.forms, strict=True):
             covered, self.coverage[graph.name] = cover_and_report(
                 self.model, graph, self.machine, self.library, form=form, opcodes=opcodes,

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from infinisa.compiler.builder import Builder
 from infinisa.compiler.calls import Covered
 from infinisa.compiler.cover import cover, cover_and_report
-from infinisa.compiler.draft import Opcodes
 from infinisa.compiler.emit import emit
 from infinisa.compiler.graph import Model
 from infinisa.compiler.reference import evaluate_model
@@ -40,7 +39,7 @@ from infinisa.isa.language import (
     view,
 )
 from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
-from infinisa.isa.program import Repeat
+from infinisa.isa.program import Opcode, Repeat
 from infinisa.plugins.families import attention, elementwise, linear, normalization, recurrent
 from infinisa.runtime.interpreter import interpret
 
@@ -72,7 +71,7 @@ def agree(
     for name, (leaf, shape) in model.inputs.items():
         given.setdefault(name, random(*shape).astype(DTYPES[leaf.dtype].numpy))
     expected = evaluate_model(model, given, parameters, library)
-    opcodes: Opcodes = {}
+    opcodes: dict[object, Opcode] = {}
     covered = [
         cover_and_report(model, graph, machine, library, opcodes=opcodes)[0]
         for graph in model.graphs
