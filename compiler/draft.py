@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from heapq import heappop, heappush
 from itertools import count
 
@@ -126,6 +127,7 @@ class Drafting:
         self.opcode_names = {opcode.name for opcode in self.opcodes.values()}
         self.extents = {extent.axis: extent for extent in graph.extents}
         self.graph_axes = frozenset(self.extents)
+        self.moving = frozenset(e.axis for e in graph.extents if e.start != Count())
         self.tensors: dict[str, Tensor] = {}
         self.dims: dict[str, tuple[Axis, ...]] = {}
         self.drafts: list[Draft] = []
@@ -250,7 +252,7 @@ class Drafting:
     def count_from_zero(self, access: Access) -> None:
         """See that a temporary that is read along an axis with another start counts from 0."""
         tensor, axes = self.tensors[access.tensor], self.dims[access.tensor]
-        if tensor.absolute:
+        if tensor.absolute or self.moving.isdisjoint((*axes, *access.axes)):
             return
         starts = [self.start(axis) for axis in axes]
         for start, index in zip(starts, access.index, strict=True):
@@ -346,14 +348,14 @@ class Drafting:
             tuple(limits.items()),
         )
         key = (opcode, types)
-        if key not in self.opcodes:
+        if (known := self.opcodes.get(key)) is None:
             name, number = opcode.name, 1
             while name in self.opcode_names:
                 number += 1
                 name = f"{opcode.name}.{number}"
             self.opcode_names.add(name)
-            self.opcodes[key] = replace(opcode, name=name)
-        return self.opcodes[key]
+            known = self.opcodes[key] = replace(opcode, name=name)
+        return known
 
     def limits(
         self, work: Work, unit: Unit, forced: set[Axis], results: Sequence[tuple[Axis, ...]]
@@ -400,7 +402,7 @@ class Drafting:
         )
         self.coverage.made.append(Made(call, None, nodes, touched))
 
-    @property
+    @cached_property
     def mover(self) -> Instruction:
         """The instruction that yields its operand."""
         for instruction in self.choosing.usable():

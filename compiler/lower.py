@@ -20,7 +20,6 @@ from infinisa.isa.language import (
     Affine,
     Axis,
     Cast,
-    Gather,
     Input,
     Node,
     Opaque,
@@ -324,7 +323,7 @@ class Scope:
         reads = tuple(self.read(match, number, leaf) for number, leaf in enumerate(match.leaves))
         work = Work(
             definition.name, self.source(match), definition, match.binding, match.loops,
-            match.immediates, reads, (), direct=_tables(definition),
+            match.immediates, reads, (), direct=definition.tables,
         )  # fmt: skip
         law = self.all.choosing.step(match)
         first = len(self.all.drafts)
@@ -366,7 +365,7 @@ class Scope:
         read = Read(place, windows)
         forced: set[Axis] = set()
         indexed(read, self.all.sizes, forced)
-        if forced & self.whole(definition, binding):
+        if forced and forced & self.whole(definition, binding):
             access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
             return Read(Place(access, frozenset([self.move(leaf, place, access)])), windows)
         return read
@@ -835,9 +834,3 @@ def _fill(definition: Instruction, operand: str) -> float | None:
             case View(Input(name, _, _), _, fill) if name == operand and fill is not None:
                 return float(fill)
     return None
-
-
-def _tables(definition: Instruction) -> tuple[int, ...]:
-    """The operands of which only looked-up rows are read."""
-    tables = {node.table for node in walk(definition.outputs) if isinstance(node, Gather)}
-    return tuple(n for n, operand in enumerate(definition.operands) if operand in tables)

@@ -229,6 +229,12 @@ class Instruction:
                     found.update(over)
         return frozenset(found)
 
+    @cached_property
+    def tables(self) -> tuple[int, ...]:
+        """The operands of which only looked-up rows are read."""
+        tables = {node.table for node in walk(self.outputs) if isinstance(node, Gather)}
+        return tuple(n for n, operand in enumerate(self.operands) if operand in tables)
+
     # -- cost
 
     def limits(self, unit: Unit, sizes: Mapping[Axis, int]) -> dict[Axis, int]:
