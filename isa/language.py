@@ -132,6 +132,7 @@ class _Interned(type):
     """Equal nodes are one object, so a shared subexpression is computed and compared once."""
 
     nodes: ClassVar[dict[tuple[object, ...], Any]] = {}
+    __match_args__: tuple[str, ...]  # the names of a dataclass's fields
 
     def __call__(cls, *arguments: object, **keywords: object) -> Any:
         key = (cls, *map(_key, arguments))
