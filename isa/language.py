@@ -592,9 +592,8 @@ def arithmetic_type(nodes: Iterable[Node], widen: bool = True) -> str:
     numbers = [node.dtype for node in nodes if isinstance(node, Constant | Immediate)]
     if not widen and len(set(tensors)) == 1 and not numbers:
         return tensors[0]
-    if tensors and (is_float(promote(tensors)) or not any(is_float(n) for n in numbers)):
-        kinds = tensors if is_float(promote(tensors)) else [*tensors, *numbers]
-        return promote(kinds)
+    if tensors and is_float(kind := promote(tensors)):
+        return kind
     return promote([*tensors, *numbers])
 
 
