@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from math import prod
 
 from infinisa.compiler.calls import Access, Call, Covered, Index, Tensor
-from infinisa.isa.instance import find, instance
+from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Axis, Input, affine
+from infinisa.isa.language import Axis, affine
 from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Count, Extent, Opcode
 
@@ -85,7 +85,7 @@ class Handmade:
         self.tensors[name] = Tensor(name, tuple(shape), dtype, kind, absolute, initial)
         return name
 
-    # long: an opcode, an instance and a call say much the same in three ways
+    # long: an opcode and a call say much the same in two ways
     def call(
         self,
         instruction: str,
@@ -139,11 +139,6 @@ class Handmade:
                 tuple(found.items()),
             )
         )
-        operands = [
-            Input(old.name, tuple(filter(None, axes)), self.tensors[source.access.tensor].dtype)
-            for old, axes, source in zip(definition.operands, opcode.operands, sources, strict=True)
-        ]
-        meaning = instance(definition, bound, operands, immediates)
         over = {axis: bound.get(axis, (axis,)) for axis in definition.axes}
         whole = frozenset(a for axis in base.whole for a in over.get(axis, ()))
         self.calls.append(
@@ -151,7 +146,8 @@ class Handmade:
                 name=f"{instruction} {targets[0].access.tensor}",
                 source="",
                 opcode=opcode,
-                instruction=definition if definition.opaque else meaning,
+                definition=definition,
+                types=tuple(self.tensors[each.access.tensor].dtype for each in sources),
                 unit=unit,
                 reads=tuple(reference.access for reference in sources),
                 writes=tuple(reference.access for reference in targets),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from infinisa.isa.dtypes import DTYPES
-from infinisa.isa.instance import issue_cycles
+from infinisa.isa.instance import issue_cycles, meant
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Axis
 from infinisa.isa.machine import Unit
@@ -87,8 +87,8 @@ class Call:
 
     name         unique in its graph; `source` is what the model called the covered nodes
     opcode       how a program will name it
-    instruction  the instance: over the model's axes (see `isa.instruction.instance`)
-    reads        one for each operand of the instance
+    definition   the instruction that the opcode names; `types`: of its operands
+    reads        one for each operand
     writes       one for each entry of `opcode.outputs`
     limits       how much of each axis one issue takes; its keys are all axes of the call
     reduce       axes that may be taken in pieces because the writes accumulate
@@ -103,7 +103,8 @@ class Call:
     name: str
     source: str
     opcode: Opcode
-    instruction: Instruction
+    definition: Instruction
+    types: tuple[str, ...]
     unit: Unit
     reads: tuple[Access, ...]
     writes: tuple[Access, ...]
@@ -117,6 +118,11 @@ class Call:
     direct: frozenset[str] = frozenset()
 
     @cached_property
+    def instruction(self) -> Instruction:
+        """The instance: over the model's axes."""
+        return meant(self.definition, self.opcode, self.types)
+
+    @cached_property
     def accesses(self) -> tuple[Access, ...]:
         return (*self.reads, *self.writes)
 
@@ -124,7 +130,7 @@ class Call:
     def in_place(self) -> frozenset[str]:
         """Tensors that are not copied to the chip for it. An opaque body wants them whole, and on
         a text or scalar unit they may be larger than any scratchpad."""
-        if self.instruction.opaque and self.unit.kind in ("text", "scalar"):
+        if self.definition.opaque and self.unit.kind in ("text", "scalar"):
             return frozenset(access.tensor for access in self.accesses)
         return self.direct
 

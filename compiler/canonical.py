@@ -68,34 +68,32 @@ MOST_PASSES = 3
 def canonical(roots: Iterable[Node], sizes: Mapping[Axis, int] | None = None) -> Canonical:
     """The canonical form of values; `sizes` are the axes whose extent is a known number.
 
-    A pass may leave a value with one user that had several, so that more rules apply.
+    A pass may leave a value with one user that had several, so that more rules apply: only then
+    another may change anything.
     """
     roots = tuple(roots)
-    made = {node: node for node in walk(roots)}
+    users = _users(roots)
+    made: dict[Node, Node] = {node: node for node in users}
     for _ in range(MOST_PASSES):
-        found = one_pass(roots, sizes or {})
-        made = {node: found.made.get(form, form) for node, form in made.items()} | {
-            node: form for node, form in found.made.items() if node not in made
+        rewriter = _Rewriter(Facts(sizes or {}), users)
+        roots = tuple(rewriter.rewrite(root) for root in roots)
+        made = {node: rewriter.made.get(form, form) for node, form in made.items()} | {
+            node: form for node, form in rewriter.made.items() if node not in made
         }
-        if found.roots == roots:
+        users = _users(roots)
+        if not any(users.get(node) == 1 for node in rewriter.facts.shared):
             break
-        roots = found.roots
     return Canonical(roots, made)
 
 
-def one_pass(roots: Iterable[Node], sizes: Mapping[Axis, int]) -> Canonical:
-    """Apply the rules from the leaves up, once."""
-    roots = tuple(roots)
-    rewriter = _Rewriter(Facts(sizes), _users(roots))
-    return Canonical(tuple(rewriter.rewrite(root) for root in roots), rewriter.made)
-
-
 def _users(roots: Sequence[Node]) -> dict[Node, int]:
-    """How often each value is used; a result counts as used from outside."""
-    users = dict.fromkeys(roots, 1)
-    for node in walk(roots):
+    """How often each value is used, operands first; a result counts as used from outside."""
+    users = dict.fromkeys(walk(roots), 0)
+    for node in users:
         for child in node.children:
-            users[child] = users.get(child, 0) + 1
+            users[child] += 1
+    for root in set(roots):
+        users[root] += 1
     return users
 
 
@@ -128,7 +126,7 @@ class _Rewriter:
             node = node.rebuild(children)
         if isinstance(node, Scan):
             node = self.scan(node)
-        for rule in RULES:
+        for rule in RULES.get(type(node), ()):
             new = rule(node, self.facts)
             if new is not None and new is not node and set(new.axes) == set(node.axes):
                 return self.rewrite(new if new.dtype == node.dtype else Cast(new, node.dtype))
@@ -400,16 +398,13 @@ def cast_twice(node: Node, _: Facts) -> Node | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (
-    known_size,
-    folded,
-    widened,
-    merged_reduction,
-    contraction,
-    view_without_effect,
-    view_of_view,
-    view_of_stack,
-    view_inwards,
-    whole_stack,
-    cast_twice,
-)
+RULES: Mapping[type[Node], tuple[Rule, ...]] = {
+    Size: (known_size,),
+    Map: (folded, widened),
+    Reduce: (widened, merged_reduction, contraction),
+    Dot: (widened, merged_reduction),
+    View: (view_without_effect, view_of_view, view_of_stack, view_inwards),
+    Stack: (whole_stack,),
+    Cast: (cast_twice,),
+}
+"""The rules for each kind of node, in the order in which they are tried."""

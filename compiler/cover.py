@@ -19,6 +19,7 @@ from .canonical import Canonical, canonical
 from .choice import ANY, Choosing, Selection, Trust
 from .coverage import Coverage
 from .draft import Drafting, Runs
+from .garbage import uncollected
 from .graph import Graph, Model
 from .lower import lower
 from .match import Finder, Match, Meaning
@@ -100,7 +101,8 @@ def cover_and_report(
         return Drafting(model, graph, choosing, select, names, layouts, dict(known), runs)
 
     known: dict[object, Opcode] = {} if opcodes is None else opcodes
-    drafted, found = _lowered(drafting, form.roots, model.parameters)
+    with uncollected():
+        drafted, found = _lowered(drafting, form.roots, model.parameters)
     known.update(drafted.opcodes)
     found[1].selections += selections
     return found

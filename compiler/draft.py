@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from heapq import heappop, heappush
 from itertools import count
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError
-from infinisa.isa.instance import instance
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
     Affine,
@@ -122,9 +122,12 @@ class Drafting:
         self.runs = runs or {}
         self.made: dict[Match, range] = {}
         self.names, self.layouts = names, layouts
+        self.named = {node: number for number, node in enumerate(names)}
         self.opcodes = {} if opcodes is None else opcodes
+        self.opcode_names = {opcode.name for opcode in self.opcodes.values()}
         self.extents = {extent.axis: extent for extent in graph.extents}
         self.graph_axes = frozenset(self.extents)
+        self.moving = frozenset(e.axis for e in graph.extents if e.start != Count())
         self.tensors: dict[str, Tensor] = {}
         self.dims: dict[str, tuple[Axis, ...]] = {}
         self.drafts: list[Draft] = []
@@ -249,7 +252,7 @@ class Drafting:
     def count_from_zero(self, access: Access) -> None:
         """See that a temporary that is read along an axis with another start counts from 0."""
         tensor, axes = self.tensors[access.tensor], self.dims[access.tensor]
-        if tensor.absolute:
+        if tensor.absolute or self.moving.isdisjoint((*axes, *access.axes)):
             return
         starts = [self.start(axis) for axis in axes]
         for start, index in zip(starts, access.index, strict=True):
@@ -286,11 +289,13 @@ class Drafting:
         definition = work.definition
         every = (*definition.whole, *definition.reduced)
         whole = {a for ours in every for a in work.binding.get(ours, ())} - work.reduce - forced
+        types = self.types(reads)
         call = Call(
             self.unique(work.name),
             work.source,
-            self.opcode(work, unit, operands, results, limits, reads),
-            self.meaning(work, operands, reads),
+            self.opcode(work, unit, operands, results, limits, types),
+            definition,
+            types,
             unit,
             reads,
             writes,
@@ -320,19 +325,6 @@ class Drafting:
     def types(self, reads: Sequence[Access]) -> tuple[str, ...]:
         return tuple(self.tensors[access.tensor].dtype for access in reads)
 
-    def meaning(
-        self, work: Work, operands: Sequence[tuple[Axis, ...]], reads: Sequence[Access]
-    ) -> Instruction:
-        leaves = [
-            Input(old.name, tuple(axis for axis in axes if axis), kind)
-            for old, axes, kind in zip(
-                work.definition.operands, operands, self.types(reads), strict=True
-            )
-        ]
-        if work.definition.opaque:
-            return replace(work.definition, operands=tuple(leaves))
-        return instance(work.definition, work.binding, leaves, work.immediates)
-
     def opcode(
         self,
         work: Work,
@@ -340,7 +332,7 @@ class Drafting:
         operands: tuple[tuple[Axis, ...], ...],
         results: tuple[tuple[Axis, ...], ...],
         limits: Mapping[Axis, int],
-        reads: Sequence[Access],
+        types: tuple[str, ...],
     ) -> Opcode:
         """The opcode under a name of its own; equal ones over equal types are one."""
         opcode = Opcode(
@@ -355,15 +347,15 @@ class Drafting:
             tuple(number for number, _ in work.writes),
             tuple(limits.items()),
         )
-        key = (opcode, self.types(reads))
-        if key not in self.opcodes:
-            names = {known.name for known in self.opcodes.values()}
+        key = (opcode, types)
+        if (known := self.opcodes.get(key)) is None:
             name, number = opcode.name, 1
-            while name in names:
+            while name in self.opcode_names:
                 number += 1
                 name = f"{opcode.name}.{number}"
-            self.opcodes[key] = replace(opcode, name=name)
-        return self.opcodes[key]
+            self.opcode_names.add(name)
+            known = self.opcodes[key] = replace(opcode, name=name)
+        return known
 
     def limits(
         self, work: Work, unit: Unit, forced: set[Axis], results: Sequence[tuple[Axis, ...]]
@@ -410,7 +402,7 @@ class Drafting:
         )
         self.coverage.made.append(Made(call, None, nodes, touched))
 
-    @property
+    @cached_property
     def mover(self) -> Instruction:
         """The instruction that yields its operand."""
         for instruction in self.choosing.usable():
@@ -430,7 +422,9 @@ def indexed(
     A dimension that several axes index, or one with a stride, is walked by its innermost axis; the
     others go one position an issue and are added to `forced`.
     """
-    access, found = read.place.access, []
+    access, found = read.place.access, list[Axis]()
+    if len(access.plain) == len(access.index) and not read.windows:
+        return access, tuple("" if axis in forced else axis for axis in access.plain)
     times = Counter(axis for index in access.index for axis, _ in index.terms)
     index_ = []
     for index in access.index:

@@ -20,7 +20,6 @@ from infinisa.isa.language import (
     Affine,
     Axis,
     Cast,
-    Gather,
     Input,
     Node,
     Opaque,
@@ -324,7 +323,7 @@ class Scope:
         reads = tuple(self.read(match, number, leaf) for number, leaf in enumerate(match.leaves))
         work = Work(
             definition.name, self.source(match), definition, match.binding, match.loops,
-            match.immediates, reads, (), direct=_tables(definition),
+            match.immediates, reads, (), direct=definition.tables,
         )  # fmt: skip
         law = self.all.choosing.step(match)
         first = len(self.all.drafts)
@@ -337,7 +336,7 @@ class Scope:
             for number, node in enumerate(match.roots):
                 if node is not None and self.needed(node):
                     writes += [(number, access) for access in self.goals(node, label, whole)]
-            made = self.call(replace(work, writes=tuple(writes)), match.meaning, len(match.inner))
+            made = self.call(replace(work, writes=tuple(writes)), match)
             for node in match.roots:
                 if node is not None and node in self.homes:
                     self.homes[node] = Place(self.homes[node].access, frozenset([made]))
@@ -348,7 +347,8 @@ class Scope:
 
     def source(self, match: Match) -> str:
         mine = match.inner.union(root for root in match.roots if root is not None)
-        return ", ".join(name for node, name in self.all.names.items() if node in mine)
+        named = sorted(mine & self.all.named.keys(), key=self.all.named.__getitem__)
+        return ", ".join(self.all.names[node] for node in named)
 
     def read(self, match: Match, number: int, leaf: Node) -> Read:
         """An operand, through its windows; what is indexed too awkwardly is moved first."""
@@ -360,18 +360,12 @@ class Scope:
                 ((ours,), terms) = binding[axis], index.terms
                 windows[ours] = Affine(tuple((binding[a][0], s) for a, s in terms), index.offset)
         place = self.locate(leaf)
-        fills = [
-            node.fill
-            for node in walk(definition.outputs)
-            if isinstance(node, View) and node.fill is not None
-            if isinstance(node.x, Input) and node.x.name == name
-        ]
-        if fills and windows:
-            place = replace(place, access=replace(place.access, fill=float(fills[0])))
+        if windows and (fill := _fill(definition, name)) is not None:
+            place = replace(place, access=replace(place.access, fill=fill))
         read = Read(place, windows)
         forced: set[Axis] = set()
         indexed(read, self.all.sizes, forced)
-        if forced & self.whole(definition, binding):
+        if forced and forced & self.whole(definition, binding):
             access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
             return Read(Place(access, frozenset([self.move(leaf, place, access)])), windows)
         return read
@@ -411,12 +405,14 @@ class Scope:
             every |= definition.reduced
         return set(union(binding.get(axis, ()) for axis in every))
 
-    def call(self, work: Work, meaning: Instruction | None, nodes: int = 0) -> int:
-        """Make a call; note what it does to tensors whose old value others read."""
-        operations = 0
-        if meaning is not None and not meaning.opaque:
-            lengths = {axis: self.all.sizes[axis] for axis in self.all.sizes}
-            operations = int(meaning.operations(lengths))
+    def call(self, work: Work, match: Match | None = None) -> int:
+        """Make a call, the one that counts as a match's; note what it does to tensors whose old
+        value others read."""
+        operations, nodes = 0, int(work.definition.opaque)
+        if match is not None:
+            like = match.like or match  # which has its instance: the choice asked for it
+            operations = int(like.meaning.operations(self.all.sizes))
+            nodes = len(match.inner)
         if self.scan:
             operations *= self.all.sizes[self.scan[0]]
         number = self.all.draft(work, self.scan, operations, nodes)
@@ -467,11 +463,11 @@ class Scope:
         work = replace(work, definition=step, reads=reads)
         if finish is None and not runs:
             (home,) = self.goals(root, label, accumulates=True)
-            made = self.call(replace(work, writes=((0, home),)), match.meaning, len(match.inner))
+            made = self.call(replace(work, writes=((0, home),)), match)
             self.homes[root] = Place(home, frozenset([made]))
             return
         work = replace(work, writes=self.partial(work, label))
-        made = self.call(work, match.meaning, len(match.inner))
+        made = self.call(work, match)
         if finish is None:
             goals = self.goals(root, label)
             made = self.combined(work, definition, made, runs, [goals])
@@ -506,7 +502,7 @@ class Scope:
             reduce=frozenset(work.binding[axis]),
         )
         work = replace(work, writes=self.partial(work, label))
-        made = self.call(work, match.meaning, len(match.inner))
+        made = self.call(work, match)
         states = self.whole_states(work, step, made, runs, label)
         binding = {a: match.binding[a] for a in finish.axes}
         work = replace(work, immediates=match.immediates, loops=match.loops)
@@ -587,8 +583,7 @@ class Scope:
                 work, name=combine.name, definition=combine, binding=binding, loops=loops,
                 immediates={}, reads=reads, reduce=frozenset(), direct=(),
                 writes=tuple((n, to) for n, each in enumerate(goals) for to in each),
-            ),
-            None,
+            )
         )  # fmt: skip
 
     def finish(
@@ -609,8 +604,7 @@ class Scope:
                 work, name=finish.name, definition=finish, binding=binding, immediates=numbers,
                 reads=tuple(given[operand.name] for operand in finish.operands),
                 writes=tuple((0, access) for access in goals), reduce=frozenset(), direct=(),
-            ),
-            None,
+            )
         )  # fmt: skip
         self.homes[root] = Place(goals[0], frozenset([made]))
 
@@ -623,7 +617,7 @@ class Scope:
         (m,) = mover.axes
         source = self.all.names.get(node, "")
         work = Work(mover.name, source, mover, {m: axes}, (), {}, (Read(place),), ((0, access),))
-        return self.call(work, None)
+        return self.call(work)
 
     def make_moves(self, node: Node) -> None:
         """Copy a value that is there now to where nothing could write it directly."""
@@ -687,7 +681,7 @@ class Scope:
             definition.name, source, definition, binding, (), {}, tuple(reads), tuple(writes),
             sets=node.sets,
         )  # fmt: skip
-        made = self.call(work, None, 1)
+        made = self.call(work)
         self.homes.update((twin, Place(home, frozenset([made]))) for twin, home in homes.items())
 
     def scanned(self, node: Scan) -> None:
@@ -782,7 +776,7 @@ class Steps:
         mover = self.all.mover
         (m,) = mover.axes
         work = Work(mover.name, "", mover, {m: leaf.axes}, (), {}, (Read(place),), ((0, access),))
-        return access, frozenset([self.outer.call(work, None)])
+        return access, frozenset([self.outer.call(work)])
 
     def row_by_row(self, x: Node) -> Place:
         """Where a scanned value is. One whose steps lie between each other's, as the places of
@@ -833,7 +827,10 @@ def _storage(node: Node) -> set[Node]:
     return found
 
 
-def _tables(definition: Instruction) -> tuple[int, ...]:
-    """The operands of which only looked-up rows are read."""
-    tables = {node.table for node in walk(definition.outputs) if isinstance(node, Gather)}
-    return tuple(n for n, operand in enumerate(definition.operands) if operand in tables)
+def _fill(definition: Instruction, operand: str) -> float | None:
+    """What an operand reads as outside of its positions, if the definition says so."""
+    for node in walk(definition.outputs):
+        match node:
+            case View(Input(name, _, _), _, fill) if name == operand and fill is not None:
+                return float(fill)
+    return None

@@ -22,6 +22,7 @@ from .cost import Group
 from .cover import canonical_graph, cover_and_report
 from .coverage import Coverage
 from .emit import emit
+from .garbage import uncollected
 from .graph import Model
 from .tile import schedule
 
@@ -124,6 +125,7 @@ STAGES: Mapping[str, Callable[[Compilation], None]] = {
 }
 
 
+@uncollected()
 def compile_model(
     model: Model,
     machine: Machine,

@@ -96,6 +96,11 @@ def resolve(
                 f"opcode {opcode.name!r}: {opcode.instruction!r} takes "
                 f"{len(definition.operands)} operands, not {number}"
             )
+    return meant(definition, opcode, types)
+
+
+def meant(definition: Instruction, opcode: Opcode, types: Sequence[str]) -> Instruction:
+    """What an opcode of this instruction means over operands of these types."""
     operands = [
         Input(old.name, tuple(axis for axis in axes if axis), kind)
         for old, axes, kind in zip(definition.operands, opcode.operands, types, strict=True)

@@ -8,7 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from .errors import LanguageError
@@ -229,6 +229,12 @@ class Instruction:
                     found.update(over)
         return frozenset(found)
 
+    @cached_property
+    def tables(self) -> tuple[int, ...]:
+        """The operands of which only looked-up rows are read."""
+        tables = {node.table for node in walk(self.outputs) if isinstance(node, Gather)}
+        return tuple(n for n, operand in enumerate(self.operands) if operand in tables)
+
     # -- cost
 
     def limits(self, unit: Unit, sizes: Mapping[Axis, int]) -> dict[Axis, int]:
@@ -429,6 +435,7 @@ def _adjoint(instruction: Instruction, function: Callable[..., Any]) -> Adjoint:
 ACCUMULATOR = "accumulator"
 
 
+@lru_cache(maxsize=256)
 def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
     """The instruction in pieces: (a step that accumulates, what finishes it or None).
 

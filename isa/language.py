@@ -133,6 +133,7 @@ class _Interned(type):
 
     __match_args__: ClassVar[tuple[str, ...]] = ()
     nodes: ClassVar[dict[tuple[object, ...], Any]] = {}
+    __match_args__: tuple[str, ...]  # the names of a dataclass's fields
 
     def __call__(cls, *arguments: object, **keywords: object) -> Any:
         key = (cls, *map(_key, arguments))
@@ -592,9 +593,8 @@ def arithmetic_type(nodes: Iterable[Node], widen: bool = True) -> str:
     numbers = [node.dtype for node in nodes if isinstance(node, Constant | Immediate)]
     if not widen and len(set(tensors)) == 1 and not numbers:
         return tensors[0]
-    if tensors and (is_float(promote(tensors)) or not any(is_float(n) for n in numbers)):
-        kinds = tensors if is_float(promote(tensors)) else [*tensors, *numbers]
-        return promote(kinds)
+    if tensors and is_float(kind := promote(tensors)):
+        return kind
     return promote([*tensors, *numbers])
 
 
