@@ -131,7 +131,6 @@ def _added(left: Affine, right: Affine) -> Affine:
 class _Interned(type):
     """Equal nodes are one object, so a shared subexpression is computed and compared once."""
 
-    __match_args__: ClassVar[tuple[str, ...]] = ()
     nodes: ClassVar[dict[tuple[object, ...], Any]] = {}
     __match_args__: tuple[str, ...]  # the names of a dataclass's fields
 
