@@ -213,6 +213,7 @@ class _Region:
         self.ways: dict[int, list[int]] = {}
         self.drawn: dict[int, tuple[int, int, int]] = {}
         self.made: set[tuple[int, int]] = set()
+        self.looked, self.movable = 0, 0
 
     def number(self, node: Node) -> int:
         found = self.numbers.get(node)
@@ -253,27 +254,36 @@ class _Region:
             ways = self.cones.arguments(self.nodes[leaf])
             self.ways[leaf] = [sum(1 << self.number(n) for n in below) for below, _ in ways]
         for way, below in enumerate(self.ways[leaf]):
-            inner, leaves, more = self.settled(inside, outer, below & ~inside, features)
+            new, inner, more = below & ~inside, inside, features
+            leaves = outer | new
+            if new & self.drawing(new):
+                inner, leaves, more = self.settled(inner, leaves, new, features)
             if (leaves, inner) in self.made:
                 continue
             self.made.add((leaves, inner))
             count = leaves.bit_count()
             if count > self.cones.room:
                 continue
-            exposed = self._exposed(state.exposed | inner & ~state.inner, inner, leaves)
-            if not state.inner:
-                exposed = 0  # the root
+            some = state.exposed | inner & ~state.inner if state.inner else 0  # not the root
+            exposed = self._exposed(some, inner, leaves) if some else 0
             if exposed.bit_count() <= self.cones.again:
                 groups = (*state.groups, (leaf, way)) if way else state.groups
                 yield _State(
                     count, -inner.bit_count(), len(self.made), leaves, inner, more, exposed, groups,
                 )  # fmt: skip
 
+    def drawing(self, new: int) -> int:
+        """Those of all leaves met so far that are not always leaves."""
+        for leaf in bits(new & ~self.looked):
+            inside, _, _ = self._drawn(leaf)
+            self.looked |= 1 << leaf
+            self.movable |= 1 << leaf if inside else 0
+        return self.movable
+
     def settled(self, inner: int, leaves: int, new: int, features: int) -> tuple[int, int, int]:
         """(inner, leaves, features) with some new leaves. A renaming is no leaf but what it reads,
         unless that is in the cone already: it may be another operand there. A condition on
         positions is none if no instruction reads one."""
-        leaves |= new
         for leaf in bits(new):
             inside, operand, kinds = self._drawn(leaf)
             free = not operand & (inner | leaves) if operand else not self.cones.truths(features)

@@ -41,7 +41,7 @@ from .canonical import Facts, view_of_view, view_without_effect
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, Outline, Role
 from .normal import proved, with_numbers_of
-from .oracle import NEAR, Answer, Question, apart_if_alike, distance, same
+from .oracle import NEAR, Answer, Question, apart_if_alike, distance, ordered, same
 from .pattern import (
     EXPONENTIAL,
     LOGARITHM,
@@ -360,7 +360,7 @@ class Meaning:
     ) -> tuple[str, float]:
         """How sure it is that an instruction is the cone, and the error that it adds."""
         local = question.local
-        if root is local.root:
+        if ordered(root) is ordered(local.root):
             return PROVED, 0.0  # the same operations
         numbers: dict[Node, Node] = {
             n: Constant(answer.immediates[n.name])
@@ -369,7 +369,7 @@ class Meaning:
         }
         (root,) = substitute([root], numbers)
         given = {leaf.name: kind for leaf, kind in zip(local.leaves, types, strict=True)}
-        found = replacement_error(local.root, root, question.lengths, given)
+        found = replacement_error(local.root, root, question.few, given)
         if not found.stable:
             return UNSTABLE, found.introduced
         sizes = {a: n for a, n in question.sizes.items() if a not in question.run_time}

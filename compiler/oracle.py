@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import LanguageError
 from infinisa.isa.evaluate import Range, evaluate
+from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.language import (
     Axis,
     Cast,
@@ -195,6 +196,12 @@ class Question:
         roles = self.local.roles
         made.lengths.update((axis, 1) for axis in roles if roles[axis].kind == Role.LOOP)
         return made
+
+    @cached_property
+    def few(self) -> dict[Axis, int]:
+        """The lengths, but few positions of axes along which nothing is summed or counted."""
+        loops = (axis for axis, role in self.local.roles.items() if role.kind == Role.LOOP)
+        return self.lengths | {axis: min(self.lengths[axis], 3) for axis in loops}
 
     @cached_property
     def positive(self) -> bool:
@@ -594,6 +601,23 @@ def apart_if_alike(question: Question, other: Node, immediates: Sequence[Immedia
         return 0.0
 
 
+@lru_cache(maxsize=1 << 13)
+def ordered(root: Node) -> Node:
+    """A computation with the operands of commutative operations in one order: where it is another's
+    both do the same operations, to the last bit."""
+    made: dict[Node, Node] = {}
+    for node in walk([root]):
+        children = [made[child] for child in node.children]
+        match node:
+            case Map(function, _) if FUNCTIONS[function].commutative:
+                children.sort(key=id)
+            case Dot(_, _, over):
+                made[node] = Dot(*sorted(children, key=id), tuple(sorted(over)))
+                continue
+        made[node] = node.rebuild(children) if children else node
+    return made[root]
+
+
 def same(
     question: Question, other: Node, immediates: Sequence[Immediate]
 ) -> tuple[Answer | None, float]:
@@ -602,7 +626,7 @@ def same(
     if set(other.axes) != set(question.local.root.axes):
         return None, math.inf
     question = _with_literals(question, other)
-    if question.local.root is other:
+    if ordered(question.local.root) is ordered(other):
         return Answer({n.name: n.default for n in immediates}, 0), 0.0
     used = [node for node in immediates if node in immediates_in(other)]
     corners = cornered(question.local.root) or cornered(other)
