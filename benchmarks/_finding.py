@@ -56,7 +56,7 @@ class _Listening:
 
     def __call__(self, root: Node) -> list[Match]:
         found = list(self.finder(root))
-        self.matches += found
+        self.matches += (match for match in found if match.stable)
         return found
 
 

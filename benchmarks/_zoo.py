@@ -342,7 +342,7 @@ def cover(model: Model, machine: Machine, library: Mapping[str, Instruction]) ->
         finder = Meaning(instructions, around)
 
         def find(root: Node) -> Iterable[Match]:
-            offered = list(finder(root))
+            offered = [match for match in finder(root) if match.stable]
             matches.extend(offered)
             return offered
 

@@ -87,7 +87,8 @@ class Trust:
             raise CompileError(f"error budget must not be negative, not {self.budget!r}")
 
     def __call__(self, match: Match) -> bool:
-        return match.error <= self.budget and self.require in ("tested", match.stamp)
+        near = self.budget == inf or match.error <= self.budget
+        return near and (self.require == "tested" or match.stamp == self.require)
 
 
 ANY = Trust()
@@ -284,7 +285,8 @@ class Selection:
                 if parts_ >= {*other.demands} and other.own <= option.own:
                     break
             else:
-                kept.append(option)
+                if option.match is None or option.match.stable:
+                    kept.append(option)
         return kept
 
     def _parts(self, leaf: Node) -> list[Node]:

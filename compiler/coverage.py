@@ -11,7 +11,8 @@ from infinisa.isa.language import Axis
 
 from .calls import Call
 from .choice import Selection
-from .match import PROVED, Match
+from .match import Match
+from .verdict import PROVED
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from math import inf
+from operator import attrgetter
 
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction
@@ -19,9 +20,10 @@ from .choice import ANY, Selection, Trust, stored, unit_for
 from .cover import canonical_graph, canonical_names, cover_and_report
 from .coverage import Coverage, Made, Share, total_of
 from .graph import Graph, Model
-from .match import PROVED, Match, Meaning
+from .match import Match, Meaning
 from .misses import Miss, Misses
 from .uncovered import Uncovered, refusal, shallow
+from .verdict import PROVED
 
 LONGEST = 60
 """Characters of an expression that stands for a name."""
@@ -364,7 +366,7 @@ class Scene:
             for option in selection.options_of.get(root, ())
         }
         found = []
-        for match in selection.finder(root):
+        for match in filter(attrgetter("stable"), selection.finder(root)):
             why = refusal(match, selection.choosing)
             taken = chosen is not None and _same_call(match, chosen)
             found.append(

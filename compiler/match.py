@@ -24,7 +24,6 @@ from infinisa.isa.language import (
     Axis,
     Constant,
     Dot,
-    Immediate,
     Input,
     Map,
     Node,
@@ -33,15 +32,13 @@ from infinisa.isa.language import (
     refine,
     substitute,
     union,
-    walk,
 )
 
 from .bind import Binding, Bound, Kinds, bindings, kinds, may_bind
 from .canonical import Facts, view_of_view, view_without_effect
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, Outline, Role
-from .normal import proved, with_numbers_of
-from .oracle import NEAR, Answer, Question, apart_if_alike, distance, ordered, same
+from .oracle import NEAR, Answer, Question, apart_if_alike, distance, immediates_in, same
 from .pattern import (
     EXPONENTIAL,
     LOGARITHM,
@@ -50,12 +47,9 @@ from .pattern import (
     patterns,
     told_apart,
 )
-from .precision import replacement_error
 from .repeats import Repeats, Twins
 from .surroundings import Surroundings
-
-PROVED = "proved"
-UNSTABLE = "unstable"
+from .verdict import Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +62,7 @@ class Match:
     loops       axes of the graph outside the instruction
     immediates  its numbers
     inner       the nodes it computes
-    stamp       "proved", or "tested(n)": equal at n points
-    error       the largest relative error that it adds, in the operands' types
+    verdict     how sure it is, and how stable
     like        the match of an earlier layer that this one repeats
     """
 
@@ -80,9 +73,23 @@ class Match:
     loops: tuple[Axis, ...]
     immediates: Mapping[str, float | int]
     inner: frozenset[Node]
-    stamp: str = ""
-    error: float = 0.0
+    verdict: Verdict
     like: Match | None = field(default=None, repr=False)
+
+    @property
+    def stable(self) -> bool:
+        """Whether the device computes it as well as what it replaces."""
+        return self.verdict.stable
+
+    @property
+    def stamp(self) -> str:
+        """ "proved", or "tested(n)": equal at n points."""
+        return self.verdict.stamp
+
+    @property
+    def error(self) -> float:
+        """The largest relative error that it adds, in the operands' types."""
+        return self.verdict.error
 
     @cached_property
     def meaning(self) -> Instruction:
@@ -106,7 +113,7 @@ class Match:
 
 
 class Finder(Protocol):
-    """Finds the instructions that compute a node."""
+    """Finds the instructions that compute a node over the reals; some may not be stable."""
 
     def __call__(self, root: Node) -> Iterable[Match]: ...
 
@@ -119,8 +126,7 @@ class Hit:
     binding: Binding
     immediates: Mapping[str, float]
     others: Mapping[int, Node]
-    stamp: str
-    error: float
+    verdict: Verdict
 
 
 class Knowledge:
@@ -350,32 +356,22 @@ class Meaning:
         again = set(exposed) - set(yielded.values())
         if len(again) > 1 or any(isinstance(node, Dot | Scan) for node in again):
             return None
-        stamp, error = self.judged(question, types, root, answer)
-        if stamp == UNSTABLE:
-            return None
-        return Hit(pattern, binding, answer.immediates, yielded, stamp, error)
+        verdict = self.verdict(question, types, root, answer)
+        return Hit(pattern, binding, answer.immediates, yielded, verdict)
 
-    def judged(
+    def verdict(
         self, question: Question, types: Sequence[str], root: Node, answer: Answer
-    ) -> tuple[str, float]:
-        """How sure it is that an instruction is the cone, and the error that it adds."""
+    ) -> Verdict:
         local = question.local
-        if ordered(root) is ordered(local.root):
-            return PROVED, 0.0  # the same operations
         numbers: dict[Node, Node] = {
             n: Constant(answer.immediates[n.name])
-            for n in walk([root])
-            if isinstance(n, Immediate) and n.name in answer.immediates
+            for n in immediates_in(root)
+            if n.name in answer.immediates
         }
-        (root,) = substitute([root], numbers)
+        (other,) = substitute([root], numbers) if numbers else (root,)
         given = {leaf.name: kind for leaf, kind in zip(local.leaves, types, strict=True)}
-        found = replacement_error(local.root, root, question.few, given)
-        if not found.stable:
-            return UNSTABLE, found.introduced
         sizes = {a: n for a, n in question.sizes.items() if a not in question.run_time}
-        exact = with_numbers_of(local.root, root)
-        stamp = PROVED if proved(exact, root, sizes) else f"tested({answer.points})"
-        return stamp, found.introduced
+        return Verdict(local.root, other, question.few, sizes, given, answer.points)
 
     def yielded(
         self,
@@ -441,7 +437,7 @@ class Meaning:
         ]
         match = Match(
             instruction, tuple(roots), tuple(leaves), axes, loops, numbers,
-            frozenset(cone.inner), hit.stamp, hit.error,
+            frozenset(cone.inner), hit.verdict,
         )  # fmt: skip
         try:
             output = match.meaning.outputs[pattern.output]
@@ -465,8 +461,7 @@ def moved(match: Match, twins: Twins) -> Match:
         axes(match.loops),
         match.immediates,
         frozenset(twins.node(node) for node in match.inner),
-        match.stamp,
-        match.error,
+        match.verdict,
         match.like or match,
     )
 

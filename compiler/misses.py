@@ -129,7 +129,7 @@ class Misses:
         known = dict.fromkeys(names, 0)
         for match in self.finder(root):
             name = match.instruction.name
-            if name in names:
+            if name in names and match.stable:
                 known[name] = max(known[name], len(match.inner))
         prospects = self.prospects(root)
         found: dict[str, Miss] = {}

@@ -416,7 +416,7 @@ def sizes_in(root: Node) -> tuple[Axis, ...]:
 
 
 @lru_cache(maxsize=4096)
-def immediates_in(root: Node) -> frozenset[Node]:
+def immediates_in(root: Node) -> frozenset[Immediate]:
     return frozenset(node for node in walk([root]) if isinstance(node, Immediate))
 
 
@@ -612,7 +612,8 @@ def ordered(root: Node) -> Node:
             case Map(function, _) if FUNCTIONS[function].commutative:
                 children.sort(key=id)
             case Dot(_, _, over):
-                made[node] = Dot(*sorted(children, key=id), tuple(sorted(over)))
+                left, right = sorted(children, key=id)
+                made[node] = Dot(left, right, tuple(sorted(over)))
                 continue
         made[node] = node.rebuild(children) if children else node
     return made[root]

@@ -44,13 +44,13 @@ def found(*roots: Node, names: str = "", extents: Iterable[Extent] = ()) -> list
     """The matches at the first of some roots of a graph: of these instructions, or of any."""
     library = [LIBRARY[name] for name in names.split()] if names else LIBRARY.values()
     finder, (root, *_) = meaning(*roots, library=library, extents=extents)
-    return finder(root)
+    return [match for match in finder(root) if match.stable]
 
 
 def of(instruction: Instruction, *roots: Node, extents: Iterable[Extent] = ()) -> list[Match]:
     """The matches of one instruction at the first of some roots."""
     finder, (root, *_) = meaning(*roots, library=[instruction], extents=extents)
-    return finder(root)
+    return [match for match in finder(root) if match.stable]
 
 
 def leaves(match: Match) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from infinisa.compiler.choice import Trust
-from infinisa.compiler.match import PROVED
+from infinisa.compiler.verdict import PROVED
 from infinisa.isa import formulas
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction

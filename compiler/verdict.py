@@ -1,0 +1,61 @@
+"""How sure it is that an instruction computes a cone, and what that does to the numbers.
+
+Most matches are never taken, so this is found out when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from infinisa.isa.language import Axis, Node
+
+from .normal import proved, with_numbers_of
+from .oracle import ordered
+from .precision import Precision, replacement_error
+
+PROVED = "proved"
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """On a cone and what an instruction computes of the same inputs, with the numbers found.
+
+    lengths  short, to evaluate both; `sizes`: of the model, where they are known
+    types    of the inputs in the model
+    points   at how many both are equal
+    """
+
+    cone: Node
+    other: Node
+    lengths: Mapping[Axis, int]
+    sizes: Mapping[Axis, int]
+    types: Mapping[str, str]
+    points: int
+
+    @cached_property
+    def same(self) -> bool:
+        """Whether both are the same operations."""
+        return ordered(self.cone) is ordered(self.other)
+
+    @cached_property
+    def precision(self) -> Precision:
+        return replacement_error(self.cone, self.other, self.lengths, self.types)
+
+    @property
+    def stable(self) -> bool:
+        """Whether the instruction is nowhere materially worse than the cone."""
+        return self.same or self.precision.stable
+
+    @property
+    def error(self) -> float:
+        """The largest relative error that the instruction adds, in the operands' types."""
+        return 0.0 if self.same else self.precision.introduced
+
+    @cached_property
+    def stamp(self) -> str:
+        """ "proved", or "tested(n)": equal at n points."""
+        exact = with_numbers_of(self.cone, self.other)
+        sure = self.same or proved(exact, self.other, self.sizes)
+        return PROVED if sure else f"tested({self.points})"
