@@ -433,7 +433,6 @@ def indexed(
     access, found = read.place.access, list[Axis]()
     if read.plain:
         return access, tuple("" if axis in forced else axis for axis in access.plain)
-    times = Counter(axis for index in access.index for axis, _ in index.terms)
     index_ = []
     for index in access.index:
         window = read.windows.get(index.terms[0][0]) if len(index.terms) == 1 else None
@@ -444,7 +443,7 @@ def indexed(
             found.append(axis)
             continue
         index_.append(index)
-        able = [a for a, s in index.terms if s == 1 and a not in forced and times[a] == 1]
+        able = [a for a, s in index.terms if s == 1 and a not in forced and a not in access.several]
         best = max(able, key=lambda axis: sizes[axis], default="")
         found.append(best)
         forced.update(axis for axis, _ in index.terms if axis != best)
