@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,6 +61,12 @@ class Access:
     @cached_property
     def axes(self) -> frozenset[Axis]:
         return frozenset(axis for dimension in self.index for axis, _ in dimension.terms)
+
+    @cached_property
+    def several(self) -> frozenset[Axis]:
+        """The axes that are in several dimensions, or several times in one."""
+        times = Counter(axis for dimension in self.index for axis, _ in dimension.terms)
+        return frozenset(axis for axis, count in times.items() if count > 1)
 
     @cached_property
     def plain(self) -> Mapping[Axis, int]:

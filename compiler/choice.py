@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
 
 from infinisa.isa.dtypes import DTYPES
@@ -112,20 +113,25 @@ class Choosing:
     def step(self, match: Match) -> tuple[Instruction, Axis] | None:
         """The law by which a match goes in pieces of an axis, if it must: (step, axis).
         CompileError if that law does not hold."""
-        for instruction in self.library.values():
-            for law in instruction.laws:
-                unit = unit_for(instruction, self.machine)
-                if not isinstance(law, StepOf) or unit is None:
-                    continue
-                if law.whole != match.instruction.name:
-                    continue
-                axes = match.binding.get(law.axis, ())
-                limit = tile_limit(instruction, unit, law.axis)
-                long = limit is not None and self.volume(axes) > limit
-                if long or self.run_time & set(axes):
-                    must_hold(instruction, law, self.library)
-                    return instruction, law.axis
+        for instruction, unit, law in self.steps.get(match.instruction.name, ()):
+            axes = match.binding.get(law.axis, ())
+            limit = tile_limit(instruction, unit, law.axis)
+            long = limit is not None and self.volume(axes) > limit
+            if long or self.run_time & set(axes):
+                must_hold(instruction, law, self.library)
+                return instruction, law.axis
         return None
+
+    @cached_property
+    def steps(self) -> Mapping[str, Sequence[tuple[Instruction, Unit, StepOf]]]:
+        """The steps of instructions by their names, with the unit that runs each, and the law."""
+        found: dict[str, list[tuple[Instruction, Unit, StepOf]]] = {}
+        for instruction in self.library.values():
+            unit = unit_for(instruction, self.machine)
+            for law in instruction.laws:
+                if isinstance(law, StepOf) and unit is not None:
+                    found.setdefault(law.whole, []).append((instruction, unit, law))
+        return found
 
     def fits(self, match: Match) -> bool:
         """Whether a match is trusted and what one issue must see complete is within its tile

@@ -68,6 +68,12 @@ class Read:
     place: Place
     windows: Mapping[Axis, Affine] = field(default_factory=dict)
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether an axis of its own walks each dimension, position by position."""
+        access = self.place.access
+        return not self.windows and len(access.plain) == len(access.index)
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -315,10 +321,12 @@ class Drafting:
 
     def forced(self, work: Work, given: Iterable[Axis] = ()) -> set[Axis]:
         """Axes that go one position an issue, because of how a tensor is indexed somewhere."""
+        every = (*work.reads, *(Read(Place(to)) for _, to in work.writes))
+        awkward = [each for each in every if not each.plain]
         found, before = set(given), -1
-        while len(found) > before:
+        while awkward and len(found) > before:
             before = len(found)
-            for read in (*work.reads, *(Read(Place(to)) for _, to in work.writes)):
+            for read in awkward:
                 indexed(read, self.sizes, found)
         return found
 
@@ -423,9 +431,8 @@ def indexed(
     others go one position an issue and are added to `forced`.
     """
     access, found = read.place.access, list[Axis]()
-    if len(access.plain) == len(access.index) and not read.windows:
+    if read.plain:
         return access, tuple("" if axis in forced else axis for axis in access.plain)
-    times = Counter(axis for index in access.index for axis, _ in index.terms)
     index_ = []
     for index in access.index:
         window = read.windows.get(index.terms[0][0]) if len(index.terms) == 1 else None
@@ -436,7 +443,7 @@ def indexed(
             found.append(axis)
             continue
         index_.append(index)
-        able = [a for a, s in index.terms if s == 1 and a not in forced and times[a] == 1]
+        able = [a for a, s in index.terms if s == 1 and a not in forced and a not in access.several]
         best = max(able, key=lambda axis: sizes[axis], default="")
         found.append(best)
         forced.update(axis for axis, _ in index.terms if axis != best)

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.errors import CompileError
-from infinisa.isa.instance import instance
+from infinisa.isa.instance import state_types
 from infinisa.isa.instruction import Instruction, step_of
 from infinisa.isa.language import (
     Affine,
@@ -69,6 +69,7 @@ class Scope:
         self.moves: dict[Node, list[Access]] = {}
         self.written: dict[str, set[int]] = {}
         self.readers: Counter[Node] = Counter()
+        self.users: dict[Node, list[Node]] = {}
         self.order: dict[Node, Match | None] = {}
         self.done: set[Match] = set()
 
@@ -106,14 +107,21 @@ class Scope:
         self.order_writes()
 
     def _count_readers(self) -> None:
-        """How many calls read each value, through views too."""
-        for chosen in dict.fromkeys(m for m in self.order.values() if m is not None):
-            for leaf in chosen.leaves:
-                self.readers.update(_storage(leaf))
+        """How many calls read each value, through views too, and what for."""
+        counted: set[Match | None] = set()
         for node, match in self.order.items():
-            if match is None and isinstance(node, Opaque | Scan):
-                for leaf in node.arguments if isinstance(node, Opaque) else stored(node) or ():
-                    self.readers.update(_storage(leaf))
+            if match is not None:
+                leaves = match.leaves
+            elif isinstance(node, Opaque):
+                leaves = node.arguments
+            else:
+                leaves = (stored(node) or ()) if isinstance(node, Scan) else ()
+            read = [value for leaf in leaves for value in _storage(leaf)]
+            for value in dict.fromkeys(read):
+                self.users.setdefault(value, []).append(node)
+            if match is None or match not in counted:
+                self.readers.update(read)
+                counted.add(match)
 
     # -- where values go
 
@@ -234,11 +242,9 @@ class Scope:
         maker = self.order.get(value)
         if not self.made(value) and not isinstance(value, Cast | View):
             return False
-        for node, match in self.order.items():
-            reads = match.leaves if match else stored(node) or ()
-            if isinstance(node, Update) or not any(leaf in _storage(read) for read in reads):
-                continue
-            if match is None and not isinstance(node, Scan):
+        for node in self.users.get(leaf, ()):
+            match = self.order[node]
+            if isinstance(node, Opaque):
                 continue
             if match is not None and match is maker:
                 same = access == self.locate(leaf).access
@@ -521,17 +527,12 @@ class Scope:
     def partial(self, work: Work, label: str) -> tuple[tuple[int, Access], ...]:
         """Where the states of a work's step are, in the types that its operands add up to."""
         types = self.all.types([read.place.access for read in work.reads])
-        leaves = [
-            Input(o.name, union(work.binding[a] for a in o.axes), kind)
-            for o, kind in zip(work.definition.operands, types, strict=True)
-        ]
-        meant = instance(work.definition, work.binding, leaves, work.immediates)
         found = []
-        for number, state in enumerate(work.definition.states):
-            axes = (*work.loops, *union(work.binding[a] for a in state.input.axes))
-            dtype = meant.states[number].input.dtype
-            name = f"{label}.{state.input.name}"
-            found.append((number, self.all.temporary(name, axes, dtype)))
+        for number, dtype in enumerate(state_types(work.definition, types)):
+            leaf = work.definition.states[number].input
+            axes = (*work.loops, *union(work.binding[a] for a in leaf.axes))
+            access = self.all.temporary(f"{label}.{leaf.name}", axes, dtype)
+            found.append((number, access))
         return tuple(found)
 
     def whole_states(

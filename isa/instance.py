@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from .errors import ProgramError
 from .instruction import (
@@ -55,6 +56,16 @@ def instance(
         immediates=numbers,
         adjoint=None,
     )
+
+
+@lru_cache(maxsize=256)
+def state_types(instruction: Instruction, types: tuple[str, ...]) -> tuple[str, ...]:
+    """The types of an instruction's states over operands of these types."""
+    operands = [
+        Input(old.name, old.axes, kind)
+        for old, kind in zip(instruction.operands, types, strict=True)
+    ]
+    return tuple(state.input.dtype for state in instance(instruction, {}, operands).states)
 
 
 def _accumulated(state: State, output: Node, known: Mapping[Node, Node]) -> str:
