@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks._judge import Audit, Values, difference, judge, tolerance
 from infinisa.compiler.match import Match
+from infinisa.compiler.verdict import Verdict
 from infinisa.isa import formulas
 from infinisa.isa.evaluate import Range, evaluate
 from infinisa.isa.instance import instance
@@ -157,7 +158,8 @@ def matched(number: int, scale: float) -> Match:
     q, k, v = leaves
     root = formulas.attend(formulas.attention_scores(q, k, "e", 0.5), v, "t")
     numbers = {"scale": scale}
-    return Match(made, (root,), tuple(leaves), binding, (), numbers, frozenset([root]))
+    verdict = Verdict(root, root, {}, {}, {}, 0)
+    return Match(made, (root,), tuple(leaves), binding, (), numbers, frozenset([root]), verdict)
 
 
 def test_a_wrong_number_is_a_wrong_match_and_equal_layers_are_judged_once() -> None:
