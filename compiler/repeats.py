@@ -30,12 +30,18 @@ Region: TypeAlias = tuple[Collection[Node], Collection[Node]]
 """The nodes that a search went through, and those where it ended."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Twins:
-    """The nodes and the axes of one value, and those in the same places of another."""
+    """The nodes and the axes of one value, and those in the same places of another.
+
+    back      the nodes of the first for those of the other
+    compared  nodes whose operands are twins too
+    """
 
     nodes: dict[Node, Node]
     axes: dict[Axis, Axis]
+    back: dict[Node, Node]
+    compared: set[Node]
 
     def node(self, node: Node) -> Node:
         """The other value's node; a part of a sum grouped anew and a renaming are built anew."""
@@ -60,16 +66,19 @@ class Repeats:
         self.around, self.sums = around, sums
         self.numbers: dict[Hashable, int] = {}
         self.searched: dict[int, list[tuple[Node, Region]]] = {}
+        self.known: dict[Node, list[Twins]] = {}
 
     def keep(self, root: Node, region: Region) -> None:
         """A value that was searched, and all that the search saw."""
         inner, ends = ({p for n in some for p in graph_nodes(n, self.around)} for some in region)
-        self.searched.setdefault(self._class(root), []).append((root, (inner, ends - inner)))
+        self.searched.setdefault(self._class(root), []).insert(0, (root, (inner, ends - inner)))
 
     def earlier(self, root: Node) -> tuple[Node, Twins] | None:
         """A value that was searched, with what is in the same places under this one: all that
         the search saw is the same here."""
-        for first, region in self.searched.get(self._class(root), ()):
+        candidates = self.searched.get(self._class(root), [])
+        likely = {twins.back[root] for twins in self.known.get(root, ())}
+        for first, region in sorted(candidates, key=lambda each: each[0] not in likely):
             twins = self.twins(first, root, *region)
             if twins is not None:
                 return first, twins
@@ -144,30 +153,55 @@ class Repeats:
         self, old: Node, new: Node, inner: Collection[Node], ends: Collection[Node]
     ) -> Twins | None:
         """For some nodes under a value and what they are computed from (`ends`) those in the same
-        places under another value; None if the two are not alike so far."""
-        left = {*inner, *ends} - {old}
-        known, back = {old: new}, {new: old}
-        axes: dict[Axis, Axis] = {}
-        waiting = [(old, new)]
-        for a, b in waiting:
-            for x, y in zip(a.axes, b.axes, strict=True):
-                if axes.setdefault(x, y) != y:
-                    return None
+        places under another value; None if the two are not alike so far. Values of one layer are
+        asked about one after the other: what was compared for one is known for the next."""
+        for twins in self.known.get(new, ()):
+            if twins.nodes.get(old) is new and self._compare(twins, inner, ends):
+                return twins
+        twins = Twins({old: new}, {}, {new: old}, set())
+        return twins if self._compare(twins, inner, ends) else None
+
+    def _compare(self, twins: Twins, inner: Collection[Node], ends: Collection[Node]) -> bool:
+        """Extend twins to some nodes; False, and they are as before, if these are not alike."""
+        known, back = twins.nodes, twins.back
+        left = {*inner} - twins.compared
+        left |= {*ends} - known.keys()
+        if not left:
+            return True
+        fresh: list[tuple[Node, Node]] = []
+        axes = dict(twins.axes)
+        waiting = [a for a in known if a in left or (a in ends and left & {*a.children})]
+        alike, compared = True, []
+        for a in waiting:
             if a not in inner and not (passed(a) and (a not in ends or left & {*a.children})):
                 continue
-            for one, other in zip(a.children, b.children, strict=True):
+            compared.append(a)
+            left.discard(a)
+            for one, other in zip(a.children, known[a].children, strict=True):
                 if one in known or other in back:
-                    if known.get(one) is not other:
-                        return None
+                    alike = alike and known.get(one) is other
                 elif self._named(one) != self._named(other):
-                    return None
+                    alike = False
                 else:
                     known[one], back[other] = other, one
-                    left.discard(one)
-                    waiting.append((one, other))
-        if left or len(set(axes.values())) < len(axes):
-            return None
-        return Twins(known, axes)
+                    fresh.append((one, other))
+                    if one not in inner:
+                        left.discard(one)
+                    waiting.append(one)
+            if not alike:
+                break
+        for one, other in ((a, known[a]) for a in waiting):
+            for x, y in zip(one.axes, other.axes, strict=True):
+                alike = alike and axes.setdefault(x, y) == y
+        if not alike or left or len(set(axes.values())) < len(axes):
+            for one, other in fresh:
+                del known[one], back[other]
+            return False
+        twins.axes.update(axes)
+        twins.compared.update(compared)
+        for _, other in fresh:
+            self.known.setdefault(other, []).append(twins)
+        return True
 
     def _named(self, node: Node) -> int:
         return self.labels[node] if node in self.labels else self._label(node)
