@@ -44,6 +44,7 @@ from .pattern import (
     LOGARITHM,
     Pattern,
     feature,
+    operations,
     patterns,
     told_apart,
 )
@@ -294,7 +295,10 @@ class Meaning:
         local = question.local
         counts = Counter((leaf.axes, leaf.type) for leaf in local.leaves).values()
         alike = math.prod(map(math.factorial, counts)) > 2
-        for pattern in likely:
+        found, single = False, operations([local.root]) == 1
+        for pattern in sorted(likely, key=lambda pattern: pattern.nodes > 1):
+            if found and single and pattern.nodes > 1:
+                return  # one operation, and an instruction that is just it
             if differ(local.root, pattern.local.root):
                 continue
             operands = [pattern.instruction.operands[n] for n in pattern.operands]
@@ -311,6 +315,7 @@ class Meaning:
                 hit = self.hit(question, types, pattern, binding, exposed)
                 if hit is not None:
                     done.add(axes)
+                    found = True
                     yield hit
 
     def apart(self, question: Question, pattern: Pattern, binding: Binding) -> bool:
@@ -504,9 +509,11 @@ def differ(one: Node, other: Node) -> bool:
 
 
 def accepts(operand: str, value: str) -> bool:
-    """Whether an operand of this type takes such values: f32 stands for any, i32 for integers."""
-    whole = operand == "i32" and not is_float(value) and value != "bool"
-    return operand in ("f32", value) or whole
+    """Whether an operand of this type takes such values: f32 stands for any number, i32 for
+    integers."""
+    if value == "bool" or operand == "bool":
+        return operand == value
+    return operand in ("f32", value) or (operand == "i32" and not is_float(value))
 
 
 def _same_type(output: Node, root: Node) -> bool:
