@@ -6,7 +6,8 @@ Forms: ten 12-layer transformers in random algebraic forms and layouts, for each
 often it must be found and is; beside it what plain structural equality finds. Every match offered
 is held against an independent judge. Soundness: generated mutants and near misses made by hand,
 none of which may be taken for what it resembles. Time: 24 layers with 40 instructions, and how it
-grows with distinct and with repeated layers. Exit status 1 if a bar is missed.
+grows with distinct and with repeated layers. Choice: simulated cycles of the cover that is
+predicted to be fastest, beside simpler ways to choose. Exit status 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from infinisa.isa.language import Input, Node
 from infinisa.isa.machine import Machine
 from infinisa.plugins.manager import Registry, load
 
-from . import _measure
+from . import _choice, _measure
 from ._finding import Found, Library, Structural, found_in, model_of
 from ._forms import (
     ARCHITECTURES,
@@ -58,7 +59,7 @@ LARGEST_GROWTH = 2.6
 """Twice as many distinct layers may take this many times as long."""
 LARGEST_SHARE = 0.25
 """A repeated layer may take this share of the time of one in forms of its own."""
-PARTS = ("forms", "soundness", "time", "zoo")
+PARTS = ("forms", "soundness", "time", "choice", "zoo")
 
 Part = tuple[list[_measure.Row], list[Bar]]
 
@@ -303,7 +304,8 @@ def main() -> int:
     parser.add_argument("--only", choices=PARTS, help="one part")
     options = parser.parse_args()
     there = importlib.util.find_spec("benchmarks._zoo") is not None
-    parts = {"forms": forms, "soundness": soundness, "time": time} | ({"zoo": zoo} if there else {})
+    parts = {"forms": forms, "soundness": soundness, "time": time, "choice": _choice.rows}
+    parts |= {"zoo": zoo} if there else {}
     core = _measure.pin()
     rows: list[_measure.Row] = []
     bars: list[Bar] = []

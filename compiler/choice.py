@@ -1,16 +1,21 @@
-"""Which instruction computes what: the cheapest choice for every value that a graph needs.
+"""Which instruction computes what: one choice for every value that a graph needs.
 
 A value is computed by a match whose operands are needed in turn, or it is no computation at all:
 a view is read at other indices, a cast is how its operand is stored, a stack is where its parts
 are written, an update is written into what it updates.
+
+The cheapest choices are taken first as if nothing worked beside anything else. What that cover
+shows to be busy (`prices.py`) is dear in the next, and so on for a few rounds; another cover than
+the first is taken if it is predicted to be faster.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf
+from math import inf, prod
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError
@@ -36,14 +41,16 @@ from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
 from .canonical import is_number
+from .cost import SPILL
 from .laws import must_hold
 from .match import Finder, Match
-
-CALL = 64
-"""Cycles that every call costs besides its work, so that few large instructions win."""
+from .prices import BELIEVED, CALL, CALLS, DRAM, Forecast, Load, Work, even, excess
 
 ISSUE = 8
 """Cycles that every issue costs besides its work: one for each turn of the loops outside."""
+
+ROUNDS = 3
+"""Covers tried at other prices than the first. Most often the second is the first again."""
 
 
 # ---------------------------------------------------------------- machines
@@ -98,11 +105,16 @@ ANY = Trust()
 
 @dataclass(frozen=True)
 class Choosing:
-    """What a choice depends on: machine, instructions, the graph's sizes, what is trusted."""
+    """What a choice depends on: machine, instructions, the graph's sizes, what is trusted.
+
+    sizes     the most positions of each axis; `usual`: how many are expected
+    run_time  axes whose length a parameter changes
+    """
 
     machine: Machine
     library: Mapping[str, Instruction]
     sizes: Mapping[Axis, int]
+    usual: Mapping[Axis, int]
     run_time: frozenset[Axis] = frozenset()
     trust: Trust = ANY
 
@@ -142,37 +154,45 @@ class Choosing:
         unit = unit_for(instruction, self.machine)
         if unit is None:
             return False
-        step = self.step(match)
         for axis in instruction.whole:
             limit = tile_limit(instruction, unit, axis)
-            within = limit is None or self.volume(match.binding.get(axis, ())) <= limit
-            if not within and (step is None or step[1] != axis):
-                return False
+            if limit is not None and self.volume(match.binding.get(axis, ())) > limit:
+                step = self.step(match)
+                if step is None or step[1] != axis:
+                    return False
         return True
 
     def volume(self, axes: Iterable[Axis]) -> int:
-        result = 1
-        for axis in axes:
-            result *= self.sizes[axis]
-        return result
+        return prod(self.sizes[axis] for axis in axes)
 
     def cycles(self, match: Match) -> float:
-        """About how long a match keeps the machine busy: its work and its traffic."""
+        """About how long a match takes if nothing works beside it."""
+        return sum(self.load(match).values())
+
+    def load(self, match: Match) -> Load:
+        """What a match asks for at most: its work, its traffic if nothing stays on the chip."""
+        work = self.work(match, self.sizes)
+        values = [*match.leaves, *(root for root in match.roots if root is not None)]
+        traffic = sum(self.traffic(value, self.sizes) for value in values)
+        return {work.unit: work.cycles, DRAM: traffic, CALLS: CALL}
+
+    def work(self, match: Match, lengths: Mapping[Axis, int]) -> Work:
+        """What the call of a match does at these lengths of the axes."""
         unit = unit_for(match.instruction, self.machine)
         assert unit is not None
         opcode = Opcode(
             "", match.instruction.name, "", unit.name,
             tuple(match.binding.items()), tuple(match.immediates.items()),
         )  # fmt: skip
-        one = {axis: 1 if axis in match.loops else self.sizes[axis] for axis in match.axes}
+        one = {axis: 1 if axis in match.loops else lengths[axis] for axis in match.axes}
         busy, _ = issue_cycles(match.meaning, opcode, unit, one)
-        busy = (int(busy) + ISSUE) * self.volume(match.loops)
-        values = [*match.leaves, *(root for root in match.roots if root is not None)]
-        return CALL + busy / unit.count + self.traffic(values)
+        issues = prod(lengths[axis] for axis in match.loops)
+        cycles = (int(busy) + ISSUE) * issues / unit.count
+        return Work(unit.name, cycles, bool(match.instruction.tile))
 
-    def traffic(self, values: Iterable[Node]) -> float:
-        """Cycles in which values pass between the chip and the outermost store."""
-        size = sum(self.volume(v.axes) * DTYPES[v.dtype].size for v in values)
+    def traffic(self, value: Node, lengths: Mapping[Axis, int]) -> float:
+        """Cycles in which a value passes between the chip and the outermost store."""
+        size = prod(lengths[axis] for axis in value.axes) * DTYPES[value.dtype].size
         return size * self.machine.clock / self.machine.dram.bandwidth
 
 
@@ -193,119 +213,81 @@ def combiner(definition: Instruction, choosing: Choosing) -> tuple[Instruction, 
     return None
 
 
-def choose(options: Sequence[Choice], machine: Machine) -> Choice:
-    """The option to take: the one with the least cost, leaves included."""
-    return min(options, key=lambda option: option.cost)
-
-
 # ---------------------------------------------------------------- choices
+
+
+NOTHING: Load = {}
+"""What reading and writing elsewhere asks of the machine."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
     """How a value comes about: by a match, or (None) by how others are read and written.
 
-    demands  the values that must be there for it
-    own      what it costs; `cost`: with all that it needs
+    demands  the values that must be there for it; `besides`: what it yields besides
+    load     what it asks of the machine
+    even     whether it may be the cheapest while all prices are equal
     """
 
     match: Match | None = None
     demands: tuple[Node, ...] = ()
-    own: float = 0.0
-    cost: float = 0.0
+    besides: tuple[Node, ...] = ()
+    load: Load = field(default_factory=lambda: NOTHING)
+    even: bool = True
+
+    @property
+    def inner(self) -> frozenset[Node]:
+        return self.match.inner if self.match else frozenset()
 
 
-@dataclass
-class Selection:
-    """The choices for all that some values of a graph need."""
+class Decision:
+    """The cheapest option for each value at some prices.
 
-    finder: Finder
-    choosing: Choosing
-    users: Container[Node]
-    best: dict[Node, Choice] = field(default_factory=dict)
-    options_of: dict[Node, list[Choice]] = field(default_factory=dict)
-    known: dict[Match, float] = field(default_factory=dict)
+    options_of  the options of each value, operands first
+    readers     how many share the cost of a value; where it says nothing each pays all of it
+    best        the options taken; `costs`: what each value costs with all that it needs
+    """
 
-    def settle(self, roots: Sequence[Node]) -> None:
-        """Find the best choice for these and for whatever they may need."""
-        waiting = list(roots)
-        while waiting:
-            node = waiting[-1]
-            if node in self.best:
-                waiting.pop()
-                continue
-            if node not in self.options_of:
-                self.options_of[node] = self.options(node)
-            needed = [
-                n for o in self.options_of[node] for n in self.needs(o, node) if n not in self.best
-            ]
-            if needed:
-                waiting += needed
-                continue
-            waiting.pop()
-            weighed = [self.weighed(o, node) for o in self.options_of[node]]
-            none = Choice(cost=inf)
-            self.best[node] = choose(weighed, self.choosing.machine) if weighed else none
+    def __init__(
+        self,
+        options_of: Mapping[Node, Sequence[Choice]],
+        prices: Load,
+        readers: Mapping[Node, int],
+    ) -> None:
+        self.prices, self.readers = prices, readers
+        self.best: dict[Node, Choice] = {}
+        self.costs: dict[Node, float] = {}
+        self._own: dict[int, float] = {}
+        for node, options in options_of.items():
+            costs = [self.cost(option) for option in options]
+            least = self.costs[node] = min(costs, default=inf)
+            self.best[node] = options[costs.index(least)] if options else Choice()
 
-    def needs(self, option: Choice, node: Node) -> list[Node]:
-        extra = [r for r in option.match.roots if r is not None] if option.match else []
-        return [*option.demands, *(root for root in extra if root is not node)]
+    def cost(self, option: Choice) -> float:
+        """What an option costs with its share of all that it needs. Results that it yields besides
+        save what they would cost."""
+        cost = self.own(option)
+        if option.besides:
+            cost = max(cost - sum(self.own(self.best[node]) for node in option.besides), 0.0)
+        for node in option.demands:
+            cost += self.costs[node] / self.readers.get(node, 1)
+        return cost
 
-    def weighed(self, option: Choice, node: Node) -> Choice:
-        """The option with its cost; results that it yields besides save what they would cost."""
-        below = sum(self.best[n].cost for n in dict.fromkeys(option.demands))
-        extra = self.needs(option, node)[len(option.demands) :]
-        saved = sum(self.best[n].own for n in extra)
-        return replace(option, cost=below + max(option.own - saved, 0.0))
-
-    def options(self, node: Node) -> list[Choice]:
-        found = [] if (plain := stored(node)) is None else [Choice(None, plain)]
-        if isinstance(node, Opaque):
-            instruction = self.choosing.library.get(node.operator)
-            known = instruction is not None and instruction.opaque
-            return [Choice(None, node.arguments)] if known else []
-        if isinstance(node, Input | Scan | Update) or is_number(node):
-            return found
-        matches = [match for match in self.finder(node) if self.choosing.fits(match)]
-        made = [Choice(match, match.leaves, self.cycles(match)) for match in matches]
-        return [*found, *self.worthwhile(made)]
-
-    def cycles(self, match: Match) -> float:
-        """What a match costs; one that repeats another costs the same."""
-        first = match.like or match
-        if first not in self.known:
-            self.known[first] = self.choosing.cycles(first)
-        return self.known[first]
-
-    def worthwhile(self, options: Sequence[Choice]) -> list[Choice]:
-        """The options without those that another is surely better than: it needs no more and costs
-        no more, or it does all that this one does and what this one needs besides."""
-        kept: list[Choice] = []
-        for option in sorted(options, key=lambda option: (-len(_inner(option)), option.own)):
-            parts_ = {part for leaf in option.demands for part in self._parts(leaf)}
-            for other in kept:
-                inside = [leaf for leaf in option.demands if leaf in _inner(other)]
-                more = sum(CALL + 2 * self.choosing.traffic([leaf]) for leaf in inside)
-                if _inner(other) > _inner(option) and other.own <= option.own + max(more, CALL):
-                    break
-                if parts_ >= {*other.demands} and other.own <= option.own:
-                    break
-            else:
-                if option.match is None or option.match.stable:
-                    kept.append(option)
-        return kept
-
-    def _parts(self, leaf: Node) -> list[Node]:
-        """A value of the graph, or the terms of a sum that was grouped anew."""
-        if isinstance(leaf, Map) and leaf.function == "add" and leaf not in self.users:
-            return [part for child in leaf.children for part in self._parts(child)]
-        return [] if is_number(leaf) else [leaf]
+    def own(self, option: Choice) -> float:
+        """What an option costs without what it needs; equal loads are one."""
+        key = id(option.load)
+        if key not in self._own:
+            self._own[key] = sum(self.prices[name] * n for name, n in option.load.items())
+        return self._own[key]
 
     def chosen(self, roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
         """Every value that is needed, operands first, each with what computes it."""
-        first = [match for _, match in self._order(roots, {}) if match is not None]
-        first.sort(key=lambda match: sum(root is not None for root in match.roots))
-        known = {root: match for match in first for root in match.roots if root is not None}
+        order = self._order(roots, {})
+        several = [match for _, match in order if match is not None and len(match.roots) > 1]
+        if not several:
+            return order
+        several.sort(key=lambda match: sum(root is not None for root in match.roots))
+        known = {root: match for match in several for root in match.roots if root is not None}
         return self._order(roots, known)
 
     def _order(
@@ -326,21 +308,168 @@ class Selection:
                 waiting += [(n, False) for n in reversed(demands) if n not in found]
         return list(found.items())
 
+
+@dataclass(frozen=True)
+class Cover:
+    """What a decision comes to: the matches in order, how many read each value, the prediction."""
+
+    decision: Decision
+    matches: tuple[Match, ...]
+    readers: Mapping[Node, int]
+    forecast: Forecast
+
+
+@dataclass
+class Selection:
+    """The choices for all that some values of a graph need.
+
+    rounds      covers tried besides that with the least sum of cycles
+    options_of  how each value that may be needed can come about, operands first
+    decision    the one that is taken
+    """
+
+    finder: Finder
+    choosing: Choosing
+    users: Container[Node]
+    rounds: int = ROUNDS
+    options_of: dict[Node, list[Choice]] = field(default_factory=dict)
+    decision: Decision = field(init=False)
+    _loads: dict[Match, Load | None] = field(default_factory=dict)
+    _work: dict[Match, Work] = field(default_factory=dict)
+
+    def settle(self, roots: Sequence[Node]) -> None:
+        """Find what there is to choose from for all that these may need, and decide."""
+        self.explore(roots)
+        options = {node: [o for o in each if o.even] for node, each in self.options_of.items()}
+        first = last = self.cover(roots, Decision(options, even(self.choosing.machine), {}))
+        covers = [first]
+        for _ in range(self.rounds):
+            last = self.cover(roots, Decision(self.options_of, last.forecast.prices, last.readers))
+            if any(last.matches == cover.matches for cover in covers):
+                break
+            covers.append(last)
+        best = min(covers, key=lambda cover: cover.forecast.time)
+        faster = best.forecast.time < BELIEVED * first.forecast.time
+        self.decision = (best if faster else first).decision
+
+    def explore(self, roots: Sequence[Node]) -> None:
+        """Find the options of these and of whatever they may need."""
+        found: dict[Node, list[Choice]] = {}
+        waiting = list(roots)
+        while waiting:
+            node = waiting[-1]
+            if node not in found:
+                found[node] = self.options(node)
+                for option in found[node]:
+                    waiting += (n for n in (*option.demands, *option.besides) if n not in found)
+            else:
+                self.options_of.setdefault(node, found[node])
+                waiting.pop()
+
+    def options(self, node: Node) -> list[Choice]:
+        found = [] if (plain := stored(node)) is None else [Choice(None, plain)]
+        if isinstance(node, Opaque):
+            instruction = self.choosing.library.get(node.operator)
+            known = instruction is not None and instruction.opaque
+            return [Choice(None, node.arguments)] if known else []
+        if isinstance(node, Input | Scan | Update) or is_number(node):
+            return found
+        made = []
+        for match in self.finder(node):
+            if (load := self.load(match)) is not None:
+                besides = tuple(r for r in match.roots if r is not None and r is not node)
+                made.append(Choice(match, tuple(dict.fromkeys(match.leaves)), besides, load))
+        made = self.worthwhile(made, SPILL / self.choosing.machine.cores)
+        first = self.worthwhile(made, 1.0) if len(made) > 1 else made
+        return [*found, *(o if o in first else replace(o, even=False) for o in made)]
+
+    def load(self, match: Match) -> Load | None:
+        """What a match asks of the machine, None if it does not fit; one that repeats another is
+        as that is."""
+        first = match.like or match
+        if first not in self._loads:
+            fits = self.choosing.fits(first)
+            self._loads[first] = self.choosing.load(first) if fits else None
+        return self._loads[first]
+
+    def worthwhile(self, options: Sequence[Choice], least: float) -> list[Choice]:
+        """The options without those that another is surely better than, at prices from `least` to
+        1: it needs no more and costs no more, or it does all that this one does and what this one
+        needs besides."""
+        kept: list[Choice] = []
+        for option in sorted(options, key=lambda o: (-len(o.inner), sum(o.load.values()))):
+            parts_ = {part for leaf in option.demands for part in self._parts(leaf)}
+            for other in kept:
+                more = excess(other.load, option.load, least)
+                if parts_ >= {*other.demands} and more <= 0:
+                    break
+                if other.inner > option.inner and more <= self.inside(option, other, least):
+                    break
+            else:
+                if option.match is None or option.match.stable:
+                    kept.append(option)
+        return kept
+
+    def inside(self, option: Choice, other: Choice, least: float) -> float:
+        """About what it costs at least that values inside of one option are demanded by another."""
+        sizes = self.choosing.sizes
+        passed = [leaf for leaf in option.demands if leaf in other.inner]
+        traffic = 2 * sum(self.choosing.traffic(leaf, sizes) for leaf in passed)
+        return CALL * max(1, len(passed)) + least * traffic
+
+    def _parts(self, leaf: Node) -> list[Node]:
+        """A value of the graph, or the terms of a sum that was grouped anew."""
+        if isinstance(leaf, Map) and leaf.function == "add" and leaf not in self.users:
+            return [part for child in leaf.children for part in self._parts(child)]
+        return [] if is_number(leaf) else [leaf]
+
+    def cover(self, roots: Sequence[Node], decision: Decision) -> Cover:
+        """What a decision comes to. A value that one call reads stays on the chip; what several
+        read is stored, and loaded for each."""
+        order = decision.chosen(roots)
+        matches = tuple(dict.fromkeys(match for _, match in order if match is not None))
+        readers = Counter(value for match in matches for value in _read(match))
+        results = {_source(root) for root in roots}
+        traffic = 0.0
+        for value in {**readers, **dict.fromkeys(results)}:
+            shared = isinstance(value, Input) or readers[value] > 1
+            times = max(readers[value] if shared else 0, value in results)
+            traffic += times * self.choosing.traffic(value, self.choosing.usual)
+        work = [self.work(match) for match in matches]
+        forecast = Forecast.of(work, traffic, self.choosing.machine)
+        return Cover(decision, matches, readers, forecast)
+
+    def work(self, match: Match) -> Work:
+        """What the call of a match is expected to do."""
+        first = match.like or match
+        if first not in self._work:
+            self._work[first] = self.choosing.work(first, self.choosing.usual)
+        return self._work[first]
+
     def blame(self, roots: Sequence[Node]) -> Node | None:
         """A value that nothing computes although its operands are there."""
+        costs = self.decision.costs
         for root in roots:
             node = root
-            while self.best[node].cost == inf:
+            while costs[node] == inf:
                 needed = [n for o in self.options_of[node] for n in o.demands]
-                missing = [n for n in needed if self.best[n].cost == inf]
+                missing = [n for n in needed if costs[n] == inf]
                 if not missing:
                     return node
                 node = missing[0]
         return None
 
 
-def _inner(option: Choice) -> frozenset[Node]:
-    return option.match.inner if option.match else frozenset()
+def _source(value: Node) -> Node:
+    """What is stored of a value: views and casts are made as it is read."""
+    while isinstance(value, View | Cast):
+        value = value.x
+    return value
+
+
+def _read(match: Match) -> dict[Node, None]:
+    """The tensors that a match reads."""
+    return dict.fromkeys(_source(leaf) for leaf in match.leaves if not is_number(leaf))
 
 
 def stored(node: Node) -> tuple[Node, ...] | None:

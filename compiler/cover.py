@@ -16,11 +16,11 @@ from infinisa.isa.program import Opcode, Parameter
 
 from .calls import Covered
 from .canonical import Canonical, canonical
-from .choice import ANY, Choosing, Selection, Trust
+from .choice import ANY, ROUNDS, Choosing, Selection, Trust
 from .coverage import Coverage
 from .draft import Drafting, Runs
 from .garbage import uncollected
-from .graph import Graph, Model
+from .graph import Graph, Model, usual_lengths
 from .lower import lower
 from .match import Finder, Match, Meaning
 from .split import faster, possible
@@ -69,6 +69,7 @@ def cover_and_report(
     opcodes: dict[object, Opcode] | None = None,
     finder: MakeFinder = Meaning,
     trust: Trust = ANY,
+    rounds: int = ROUNDS,
 ) -> tuple[Covered, Coverage]:
     """As `cover`, and what covers what.
 
@@ -76,10 +77,10 @@ def cover_and_report(
     opcodes  those of the program so far, which graphs share
     finder   finds the instructions for a node
     trust    what a match must be to be taken
+    rounds   how many other covers are tried than that with the least sum of cycles
     """
     form = form or canonical_graph(graph)
-    run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
-    choosing = Choosing(machine, library, graph.sizes(), run_time, trust)
+    choosing = choosing_in(model, graph, machine, library, trust)
     names = canonical_names(graph, form)
     layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
 
@@ -89,12 +90,13 @@ def cover_and_report(
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
         if (key := tuple(roots)) not in selected:
             around = Surroundings.of(roots, graph.extents)
-            selection = Selection(finder(choosing.usable(), around), choosing, around.users)
+            finds = finder(choosing.usable(), around)
+            selection = Selection(finds, choosing, around.users, rounds)
             selections.append(selection)
             selection.settle(roots)
             if (node := selection.blame(roots)) is not None:
                 raise uncovered(graph, node, names.get(node, ""), selection)
-            selected[key] = selection.chosen(roots)
+            selected[key] = selection.decision.chosen(roots)
         return selected[key]
 
     def drafting(runs: Mapping[Match, Runs]) -> Drafting:
@@ -106,6 +108,15 @@ def cover_and_report(
     known.update(drafted.opcodes)
     found[1].selections += selections
     return found
+
+
+def choosing_in(
+    model: Model, graph: Graph, machine: Machine, library: Mapping[str, Instruction], trust: Trust
+) -> Choosing:
+    """What choices in a graph depend on."""
+    run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
+    usual = usual_lengths(graph.extents, model.parameters)
+    return Choosing(machine, library, graph.sizes(), usual, run_time, trust)
 
 
 def _lowered(

@@ -362,7 +362,7 @@ class Scene:
     def options(self, root: Node, chosen: Match | None, selection: Selection) -> list[Option]:
         """The ways to compute a value, the cheapest first after the one that is taken."""
         weighed = {
-            option.match: selection.weighed(option, root).cost
+            option.match: selection.decision.cost(option)
             for option in selection.options_of.get(root, ())
         }
         found = []

@@ -6,7 +6,7 @@ language model, encoding the text, the prefill, one decoding step (repeated), de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -121,3 +121,14 @@ class Model:
     parameters: tuple[Parameter, ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     example: str = ""
+
+
+def usual_lengths(extents: Iterable[Extent], parameters: Iterable[Parameter]) -> dict[Axis, int]:
+    """The lengths that the defaults of parameters give axes; at least 1."""
+    values = {p.name: p.default for p in parameters}
+    found = {}
+    for extent in extents:
+        found[extent.axis] = max(extent.most, 1)
+        if all(name in values for name, _ in extent.length.terms):
+            found[extent.axis] = min(max(extent.length.value(values), 1), found[extent.axis])
+    return found

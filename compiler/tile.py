@@ -32,6 +32,7 @@ from .cost import (
     least_bytes,
     make_grid,
 )
+from .graph import usual_lengths
 from .home import Frame, Setting, Uses, volume
 from .likeness import Key, Likeness, Names
 from .nest import Cut, Nest, Run, may_share, nest
@@ -80,13 +81,8 @@ def schedule(
 
 def lengths(covered: Covered, parameters: Iterable[Parameter]) -> Sizes:
     """The bounds of all axes, and the lengths that the defaults of parameters give them."""
-    values = {p.name: p.default for p in parameters}
-    most, typical = {}, {}
-    for extent in covered.extents:
-        most[extent.axis] = typical[extent.axis] = max(extent.most, 1)
-        if all(name in values for name, _ in extent.length.terms):
-            typical[extent.axis] = min(max(extent.length.value(values), 1), most[extent.axis])
-    return Sizes(most, typical)
+    most = {extent.axis: max(extent.most, 1) for extent in covered.extents}
+    return Sizes(most, usual_lengths(covered.extents, parameters))
 
 
 def frame(covered: Covered, machine: Machine) -> Frame:
