@@ -16,7 +16,7 @@ from functools import reduce
 from typing import NamedTuple
 
 from infinisa.isa.dtypes import is_float
-from infinisa.isa.language import Cast, Input, Map, Node, Opaque, Position, Scan, Update, walk
+from infinisa.isa.language import Cast, Input, Map, Node, Opaque, Scan, Update, walk
 
 from .canonical import is_number
 from .surroundings import Surroundings
@@ -282,14 +282,11 @@ class _Region:
 
     def settled(self, inner: int, leaves: int, new: int, features: int) -> tuple[int, int, int]:
         """(inner, leaves, features) with some new leaves. A renaming is no leaf but what it reads,
-        unless that is in the cone already: it may be another operand there. Positions are none,
-        and neither is a condition on them if no instruction reads one."""
+        unless that is in the cone already: it may be another operand there. A condition on
+        positions is none if no instruction reads one."""
         for leaf in bits(new):
             inside, operand, kinds = self._drawn(leaf)
-            if self.nodes[leaf].dtype == "bool" and not operand:
-                drawn = not self.cones.truths(features)
-            else:
-                drawn = not operand & (inner | leaves)
+            drawn = not operand & (inner | leaves) if operand else not self.cones.truths(features)
             if inside and drawn:
                 inner, leaves = inner | inside, leaves & ~(1 << leaf) | operand
                 features |= kinds
@@ -301,7 +298,7 @@ class _Region:
         if leaf not in self.drawn:
             inside: list[Node] = []
             node, operand = self.nodes[leaf], 0
-            if self.cones.condition(node) or isinstance(node, Position):
+            if self.cones.condition(node):
                 inside = list(walk([node]))
             else:
                 while self.around.renames(node):
