@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -210,6 +211,8 @@ class _Region:
         self.numbers: dict[Node, int] = {}
         self.features: list[int] = []
         self.readers: dict[int, list[list[int]] | None] = {}
+        self.renamed: dict[int, int] = {}  # what each renaming reads
+        self.renamings: defaultdict[int, int] = defaultdict(int)  # and the renamings of each value
         self.ways: dict[int, list[int]] = {}
         self.drawn: dict[int, tuple[int, int, int]] = {}
         self.made: set[tuple[int, int]] = set()
@@ -264,7 +267,7 @@ class _Region:
             count = leaves.bit_count()
             if count > self.cones.room:
                 continue
-            some = state.exposed | inner & ~state.inner if state.inner else 0  # not the root
+            some = state.exposed | (inner & ~state.inner | self.renamings[leaf] & inner) & ~1
             exposed = self._exposed(some, inner, leaves) if some else 0
             if exposed.bit_count() <= self.cones.again:
                 groups = (*state.groups, (leaf, way)) if way else state.groups
@@ -305,10 +308,13 @@ class _Region:
                     inside.append(node)
                     node = self.cones.through(node.children[0])
                 operand = 1 << self.number(node) if inside else 0
-            numbers = [self.number(each) for each in inside if not is_number(each)]
             mask, kinds = 0, 0
-            for n in numbers:
-                mask, kinds = mask | 1 << n, kinds | self.features[n]
+            for each in inside:
+                if not is_number(each):
+                    n = self.number(each)
+                    mask, kinds = mask | 1 << n, kinds | self.features[n]
+                    self.renamed[n] = operand
+            self.renamings[self.number(node)] |= mask
             self.drawn[leaf] = mask, operand, kinds
         return self.drawn[leaf]
 
@@ -326,6 +332,8 @@ class _Region:
         """Whether nobody outside needs a node, or it may be computed again."""
         if number not in self.readers:
             self.readers[number] = self._readers(self.nodes[number])
+        if self.renamed.get(number, 0) & leaves:
+            return True  # what it renames is there
         readers = self.readers[number]
         if readers is None:
             return False
@@ -344,7 +352,7 @@ class _Region:
         """Each user of a node, and if it is a cast that is seen through or part of a sum that is
         grouped anew also its user and so on; -1 for the sum that this root is a part of. None if
         it is needed outside of the graph."""
-        if node in self.around.free or self.around.renames(node):
+        if node in self.around.free:
             return []  # it may be computed again
         chains = []
         for user in self.around.users.get(node, ()):

@@ -108,6 +108,26 @@ def test_no_leaf_may_need_what_the_cone_yields_besides() -> None:
     assert any(total in cone.inner for cone in cones)
 
 
+def test_a_renaming_is_no_leaf_but_what_it_renames() -> None:
+    """Others may rename that too; where it is computed inside, they need it from the cone."""
+    shared = rename(exp(X), {"n": "j"})
+    root, other = tanh(shared), shared * 2.0
+
+    assert leaves(root, other, again=0) == ["exp(x[m n])"]
+    assert leaves(root, other, again=1) == ["exp(x[m n])", "x[m n]"]
+    exposed = [set(cone.exposed) for cone in under(finder(root, other), root)]
+    assert exposed == [set(), {shared}]
+
+
+def test_a_condition_on_positions_is_a_leaf_only_for_who_reads_one() -> None:
+    mask = position("m") >= position("n")
+    root = where(mask, X, 0.0)
+
+    assert f"{mask}, x[m n]" in leaves(root)
+    hidden = finder(root, truths=lambda features: False)
+    assert [cone.leaves for cone in under(hidden, root)] == [(X,)]
+
+
 def test_values_of_no_tensor_are_computed_again() -> None:
     mask = position("m") >= position("n")
     root = where(mask, X, 0.0)
