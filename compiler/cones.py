@@ -25,12 +25,6 @@ from .surroundings import Surroundings
 BOUNDARIES = (Input, Opaque, Scan, Update)
 """What no cone goes into."""
 
-LOOSE = 2
-"""How many leaves more than any instruction has operands a cone may have on the way."""
-
-ROOM = 7
-"""How many it may have at least: a rotation of pairs is four products of one tensor."""
-
 MOST_INNER = 48
 MOST_CUTS = 400
 MOST_TERMS = 4
@@ -68,7 +62,7 @@ class Cones:
     widest   how many operands an instruction has at most
     again    how many values of a cone may be needed outside too, at most
     feature  a mask that tells kinds of nodes apart; a cone has that of all its nodes
-    able     whether any instruction has all of these features
+    room     how many leaves a cone with such features may have on the way; 0: none is wanted
     truths   whether any instruction that has these features reads truth values
     """
 
@@ -78,12 +72,11 @@ class Cones:
         widest: int,
         again: int,
         feature: Callable[[Node], int],
-        able: Callable[[int], bool],
+        room: Callable[[int], int],
         truths: Callable[[int], bool],
     ) -> None:
         self.around, self.widest, self.again, self.truths = around, widest, again, truths
-        self.room = max(widest + LOOSE, ROOM)
-        self.feature, self.able = feature, able
+        self.feature, self.room = feature, room
         self.arguments_of: dict[Node, list[tuple[tuple[Node, ...], Node]]] = {}
         self.sums: dict[Node, Node] = {}
         self.capped: set[Node] = set()
@@ -249,7 +242,8 @@ class _Region:
     def expanded(self, state: _State, leaf: int) -> Iterator[_State]:
         """The cone with a leaf taken apart, in each way, if it was not made before."""
         features = state.features | self.features[leaf]
-        if not self.cones.able(features):
+        room = self.cones.room(features)
+        if not room:
             return
         bit = 1 << leaf
         inside, outer = state.inner | bit, state.leaves & ~bit
@@ -265,7 +259,7 @@ class _Region:
                 continue
             self.made.add((leaves, inner))
             count = leaves.bit_count()
-            if count > self.cones.room:
+            if count > room:
                 continue
             some = state.exposed | (inner & ~state.inner | self.renamings[leaf] & inner) & ~1
             exposed = self._exposed(some, inner, leaves) if some else 0

@@ -89,11 +89,8 @@ def cover_and_report(
 
     def select(roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:
         if (key := tuple(roots)) not in selected:
-            around = Surroundings.of(roots, graph.extents)
-            finds = finder(choosing.usable(), around)
-            selection = Selection(finds, choosing, around.users, rounds)
+            selection = settled(graph, roots, choosing, finder, rounds)
             selections.append(selection)
-            selection.settle(roots)
             if (node := selection.blame(roots)) is not None:
                 raise uncovered(graph, node, names.get(node, ""), selection)
             selected[key] = selection.decision.chosen(roots)
@@ -108,6 +105,21 @@ def cover_and_report(
     known.update(drafted.opcodes)
     found[1].selections += selections
     return found
+
+
+def settled(
+    graph: Graph,
+    roots: Sequence[Node],
+    choosing: Choosing,
+    finder: MakeFinder = Meaning,
+    rounds: int = ROUNDS,
+) -> Selection:
+    """What there is for some values of a graph in canonical form, and what is chosen."""
+    around = Surroundings.of(roots, graph.extents)
+    selection = Selection(finder(choosing.usable(), around), choosing, around.users, rounds)
+    with uncollected():
+        selection.settle(roots)
+    return selection
 
 
 def choosing_in(

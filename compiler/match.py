@@ -150,18 +150,25 @@ class Knowledge:
         }
         self.hits: dict[object, list[Hit]] = {}
         self.near: dict[tuple[Node, str], float] = {}
-        self.answers: dict[int, bool] = {}
+        self.rooms: dict[int, int] = {}
         self.fitting: dict[tuple[tuple[int, int], Kinds], list[Pattern]] = {}
 
-    def able(self, features: int) -> bool:
-        """Whether some instruction has all of these features."""
-        if features not in self.answers:
+    def room(self, features: int) -> int:
+        """How many leaves a cone with such features may have on the way to some instruction that
+        has all of them; 0 if there is none."""
+        if features not in self.rooms:
             rest = features & ~LOGARITHM
             undone = EXPONENTIAL | LOGARITHM if features != rest else -1
-            self.answers[features] = any(
-                rest & ~each == 0 and (undone < 0 or each & undone) for _, each in self.by_shape
+            self.rooms[features] = max(
+                (
+                    pattern.width
+                    for (_, each), some in self.by_shape.items()
+                    if rest & ~each == 0 and (undone < 0 or each & undone)
+                    for pattern in some
+                ),
+                default=0,
             )
-        return self.answers[features]
+        return self.rooms[features]
 
     def truths(self, features: int) -> bool:
         """Whether some instruction that has all of these features reads truth values."""
@@ -192,7 +199,7 @@ class Meaning:
         self.around, self.knowledge = around, knowledge(tuple(library))
         known = self.knowledge
         self.cones = Cones(
-            around, known.widest, known.results, self.feature, known.able, known.truths
+            around, known.widest, known.results, self.feature, known.room, known.truths
         )
         self.repeats = Repeats(around, self.cones.sums)
         self.found: dict[Node, list[Match]] = {}

@@ -34,7 +34,7 @@ from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, Outline, Role, leaves_first
 from .match import Meaning, accepts, over_axes
 from .oracle import Array, Probe, Question, candidates_for, distance, functions_in, same
-from .pattern import Pattern, pattern_with, patterns, told_apart
+from .pattern import LOOSE, Pattern, pattern_with, patterns, told_apart
 from .precision import replacement_error
 from .reasons import Pair, reason
 from .uncovered import operation
@@ -115,7 +115,12 @@ class Misses:
         widest = max((len(p.operands) for p in self.patterns), default=0)
         known = finder.knowledge
         self.cones = Cones(
-            finder.around, widest, known.results + 2, finder.feature, lambda _: True, known.truths
+            finder.around,
+            widest,
+            known.results + 2,
+            finder.feature,
+            lambda _: widest + LOOSE,
+            known.truths,
         )
 
     def of(self, root: Node, most: int = 5, only: frozenset[str] = frozenset()) -> list[Miss]:

@@ -99,6 +99,9 @@ def features_of(nodes: Iterable[Node]) -> int:
     return found
 
 
+LOOSE = 2
+"""How many leaves more than an instruction has operands a cone may have on the way."""
+
 EXPONENTIAL, LOGARITHM, ROOT = bit("exponential"), bit("log"), bit("root")
 MOVED = bit("moved")
 """Values are read at other places, beyond a renaming."""
@@ -145,6 +148,15 @@ class Pattern:
         )
         every = {self.features, self.features | ROOT} if power else {self.features}
         return [(len(self.operands), features) for features in sorted(every)]
+
+    @cached_property
+    def width(self) -> int:
+        """How many leaves a cone may have on the way to it: a value that is read in several places,
+        as in a rotation of pairs, is reached from each."""
+        read = sum(
+            child in self.local.leaves for n in walk([self.local.root]) for child in n.children
+        )
+        return max(len(self.operands) + LOOSE, read)
 
     @cached_property
     def kinds(self) -> Kinds:

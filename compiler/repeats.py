@@ -65,6 +65,7 @@ class Repeats:
         """`sums`: what each part of a sum that was grouped anew is a part of."""
         self.around, self.sums = around, sums
         self.numbers: dict[Hashable, int] = {}
+        self.lengths: dict[Axis, int] = {}
         self.searched: dict[int, list[tuple[Node, Region]]] = {}
         self.known: dict[Node, list[Twins]] = {}
 
@@ -96,6 +97,8 @@ class Repeats:
 
     def _alone(self, node: Node) -> Hashable:
         """What a node is but for its children and for the names of axes."""
+        if isinstance(node, Constant):
+            return node
         number: dict[Axis, int] = {}
 
         def at(axis: Axis) -> int:
@@ -105,8 +108,6 @@ class Repeats:
         own = tuple(map(at, node.axes))
         what: Hashable = ""
         match node:
-            case Constant():
-                what = str(node)
             case Map(function, _):
                 what = function
             case Reduce(function, _, over):
@@ -127,8 +128,15 @@ class Repeats:
                 )  # fmt: skip
             case _ if not isinstance(node, Input):
                 what = label(node), node.axes
-        extents = tuple(self.around.positions(axis) for axis in number)
+        extents = tuple(self._length(axis) for axis in number)
         return type(node), what, below, own, node.dtype, extents
+
+    def _length(self, axis: Axis) -> int:
+        """Axes with the same positions have one number."""
+        if axis not in self.lengths:
+            found = self.around.positions(axis)
+            self.lengths[axis] = self.numbers.setdefault(found, len(self.numbers))
+        return self.lengths[axis]
 
     @cached_property
     def classes(self) -> dict[Node, int]:

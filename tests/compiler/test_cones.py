@@ -38,10 +38,10 @@ def finder(
     widest: int = 3,
     again: int = 1,
     feature: Callable[[Node], int] = lambda node: 0,
-    able: Callable[[int], bool] = lambda features: True,
+    room: Callable[[int], int] = lambda features: 10,
     truths: Callable[[int], bool] = lambda features: True,
 ) -> Cones:
-    return Cones(Surroundings.of(roots, EXTENTS), widest, again, feature, able, truths)
+    return Cones(Surroundings.of(roots, EXTENTS), widest, again, feature, room, truths)
 
 
 def under(cones: Cones, root: Node) -> list[Cone]:
@@ -208,7 +208,7 @@ def test_a_cone_with_features_that_no_instruction_has_is_not_made() -> None:
         return int(str(node).startswith("exp("))
 
     root = tanh(exp(tanh(X)))
-    cones = finder(root, feature=exponential, able=lambda features: not features)
+    cones = finder(root, feature=exponential, room=lambda features: 0 if features else 10)
 
     assert [cone.leaves for cone in under(cones, root)] == [(exp(tanh(X)),)]
 
