@@ -236,6 +236,11 @@ class Choice:
     even: bool = True
 
     @property
+    def needs(self) -> tuple[Node, ...]:
+        """The values whose cost its own depends on."""
+        return (*self.demands, *self.besides)
+
+    @property
     def inner(self) -> frozenset[Node]:
         return self.match.inner if self.match else frozenset()
 
@@ -353,15 +358,22 @@ class Selection:
         self.decision = (best if faster else first).decision
 
     def explore(self, roots: Sequence[Node]) -> None:
-        """Find the options of these and of whatever they may need."""
+        """Find the options of these and of whatever they may need. What is needed only by an option
+        that is not the cheapest while prices are equal has no such options itself."""
         found: dict[Node, list[Choice]] = {}
-        waiting = list(roots)
+        waiting = [*roots]
         while waiting:
-            node = waiting[-1]
-            if node not in found:
+            if (node := waiting.pop()) not in found:
                 found[node] = self.options(node)
-                for option in found[node]:
-                    waiting += (n for n in (*option.demands, *option.besides) if n not in found)
+                waiting += (n for o in found[node] if o.even for n in o.needs if n not in found)
+        opened: set[Node] = set()
+        waiting = [*roots]
+        while waiting:
+            if (node := waiting[-1]) not in opened:
+                opened.add(node)
+                if node not in found:
+                    found[node] = [option for option in self.options(node) if option.even]
+                waiting += (n for o in found[node] for n in o.needs if n not in opened)
             else:
                 self.options_of.setdefault(node, found[node])
                 waiting.pop()
