@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from infinisa.compiler.local import leaves_first, localised
-from infinisa.compiler.oracle import MASKS, Probe, Question, distance, lengths, same, snapped
+from infinisa.compiler.oracle import (
+    MASKS,
+    Probe,
+    Question,
+    apart_if_alike,
+    distance,
+    distances,
+    lengths,
+    ordered,
+    same,
+    snapped,
+)
 from infinisa.isa import formulas
 from infinisa.isa.language import (
     Axis,
@@ -315,3 +326,71 @@ def test_a_question_keeps_its_values() -> None:
     (squared,) = substitute([asked.local.root * 2.0], {Constant(2.0): THETA})
     twice, thrice = asked.asked(squared, asked.value(probe)[0], [{"theta": 2.0}, {"theta": 3.0}])
     assert np.allclose(twice * 1.5, thrice)
+
+
+# ---------------------------------------------------------------- orders of operands
+
+
+Y, Z = Input("y", ("m", "n")), Input("z", ("m", "n"))
+
+
+def test_the_operands_of_commutative_operations_are_in_one_order() -> None:
+    assert ordered(X * Y + Z) is ordered(Z + Y * X)
+    assert ordered(dot(X, Y, ("m", "n"))) is ordered(dot(Y, X, ("n", "m")))
+    assert ordered(X - Y) is not ordered(Y - X)
+    assert ordered((X + Y) + Z) is not ordered(X + (Y + Z))  # rounded otherwise
+
+
+@pytest.mark.parametrize(
+    ("other", "apart"),
+    [
+        (Y * X + Z, False),
+        (X * Y - Z, True),
+        (X * (Y + Z), True),
+        (X * Y + Z + 0.25, True),
+    ],
+)
+def test_inputs_over_the_same_axes_may_be_in_any_order(other: Node, apart: bool) -> None:
+    """x y + z is z y + x in another order, and that it is not in this one is not asked here."""
+    asked = question(X * Y + Z)
+    renamed = substitute([X * Z + Y], {})[0]
+
+    assert (apart_if_alike(asked, here(other, asked), []) > 0) == apart
+    assert apart_if_alike(asked, here(renamed, asked), []) == 0
+
+
+def test_numbers_are_tried_in_any_order_too() -> None:
+    asked = question(tanh(X * 0.5) * Y)
+
+    assert apart_if_alike(asked, here(Y * tanh(THETA * X), asked), [THETA]) == 0
+    assert apart_if_alike(asked, here(X * tanh(THETA * Y), asked), [THETA]) == 0
+    assert apart_if_alike(asked, here(Y * exp(THETA * X), asked), [THETA]) > 0
+
+
+def test_many_numbers_are_tried_at_few_points_first() -> None:
+    """Lengths that a number may be are kept, so a normalization has many points."""
+    long = {**SIZES, "n": 768}
+    root = X * rsqrt(sum(X * X, "n") * (1.0 / 768) + 1e-5)
+    eps = Immediate("eps", 0.1)
+    asked = question(root, sizes=long)
+    other = X * rsqrt(mean(X * X, "n") + eps)
+
+    assert asked.many([0] * 16)
+    assert [*asked.brief.lengths.values()] == [1, 768]
+    answer, _ = same(asked, here(other, asked), [eps])
+    assert answer is not None
+    assert answer.immediates == {"eps": 1e-5}
+
+
+def test_the_distances_of_several_results_are_those_of_each() -> None:
+    expected = np.array([1.0, math.nan, math.inf, -2.0])
+    found = [
+        expected,
+        np.array([1.0, 5.0, math.inf, -2.5]),
+        np.array([1.0, 5.0, 1.0, -2.0]),
+        np.array([math.nan, 5.0, math.inf, -2.0]),
+    ]
+
+    assert distances(expected, found) == [distance(expected, each) for each in found]
+    assert distances(expected, found) == [0.0, 0.25, math.inf, math.inf]
+    assert distances(expected, found, finite=True) == [0.0, 0.25, 0.0, math.inf]
