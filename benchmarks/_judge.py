@@ -283,10 +283,10 @@ def size_of(array: Array, number: Array, least: Array) -> Array:
 
 def free_values(root: Node, leaves: Iterable[Node]) -> list[Node]:
     """The values of which a difference must not depend: the leaves that depend on a tensor; of one
-    that is regrouped from nodes of the graph, those nodes."""
-    inside = set(walk([root]))
-    found: dict[Node, None] = {}
+    that is regrouped from nodes of the graph, those nodes, though it may lie under another leaf."""
     waiting = list(leaves)
+    inside = set(walk_between([root], waiting))
+    found: dict[Node, None] = {}
     while waiting:
         leaf = waiting.pop()
         if not any(isinstance(node, Input) for node in walk([leaf])):

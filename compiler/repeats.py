@@ -47,11 +47,11 @@ class Twins:
         """The other value's node; a part of a sum grouped anew and a renaming are built anew."""
         if node in self.nodes:
             return self.nodes[node]
-        made = node.rebuild([self.node(child) for child in node.children])
-        if isinstance(made, View):
-            index = tuple((self.axes[axis], self._index(i)) for axis, i in made.index)
-            return View(made.x, index, made.fill)
-        return made
+        children = [self.node(child) for child in node.children]
+        if isinstance(node, View):
+            index = tuple((self.axes[axis], self._index(i)) for axis, i in node.index)
+            return View(children[0], index, node.fill)
+        return node.rebuild(children)
 
     def _index(self, index: Affine) -> Affine:
         return replace(index, terms=tuple((self.axes[axis], s) for axis, s in index.terms))

@@ -31,7 +31,7 @@ from infinisa.isa.language import (
     view,
     where,
 )
-from infinisa.plugins.families import attention, normalization
+from infinisa.plugins.families import attention, elementwise, normalization
 
 SIZES = {"s": 5, "t": 7, "d": 16, "e": 4, "h": 2, "a": 8, "b": 3}
 X, W, B = Input("x", ("s", "d")), Input("w", ("d",)), Input("b", ("d",))
@@ -147,6 +147,19 @@ def test_a_leaf_that_was_regrouped_is_made_of_the_graphs_values() -> None:
     assert judge(formulas.rms_norm(X + (y + z), W, "d"), [X + (y + z), W], meaning, SIZES) == 0.0
     assert judge(root, [z + (y + X), W], meaning, SIZES) < 1e-12
     assert judge(root, [z - (y + X), W], meaning, SIZES) > 0.1
+
+
+def test_a_regrouped_leaf_may_lie_under_another() -> None:
+    """exp(x + y) + (x + y), written as x + (y + exp(x + y))."""
+    y = Input("y", ("s", "d"))
+    both = X + y
+    operands = [Input("a", ("s", "d")), Input("b", ("s", "d"))]
+    (scalar,) = (each for each in elementwise.SCALARS if each.name == "add")
+    add = instance(scalar, {"m": ("s", "d")}, operands)
+    root = X + (y + exp(both))
+
+    assert judge(root, [exp(both), both], add, SIZES) < 1e-12
+    assert judge(root, [exp(both), X - y], add, SIZES) > 0.1
 
 
 def matched(number: int, scale: float) -> Match:

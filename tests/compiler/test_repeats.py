@@ -148,6 +148,7 @@ def test_twins_are_nodes_and_axes_in_the_same_places() -> None:
     assert twins.axes == {"m": "n", "n": "m", "k": "k"}
     assert (twins.node(X), twins.node(v)) == (y, w)
     assert twins.node(X * 1.0) == y * 1.0
+    assert twins.node(rename(X, {"n": "k"})) == rename(y, {"m": "k"})
 
 
 def test_a_part_of_a_sum_stands_for_its_terms() -> None:
