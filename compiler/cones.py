@@ -55,6 +55,13 @@ def seen_through(node: Node) -> Node:
     return node
 
 
+def casts_over(node: Node) -> Iterator[Cast]:
+    """The casts that a value is seen through."""
+    while isinstance(node, Cast):
+        yield node
+        node = node.x
+
+
 class Cones:
     """Enumerates the cones of one graph.
 

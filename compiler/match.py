@@ -22,6 +22,7 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
     Affine,
     Axis,
+    Cast,
     Constant,
     Dot,
     Input,
@@ -36,7 +37,7 @@ from infinisa.isa.language import (
 
 from .bind import Binding, Bound, Kinds, bindings, kinds, may_bind
 from .canonical import Facts, view_of_view, view_without_effect
-from .cones import BOUNDARIES, Cone, Cones, seen_through
+from .cones import BOUNDARIES, Cone, Cones, casts_over, seen_through
 from .local import Local, Outline, Role
 from .oracle import NEAR, Answer, Question, apart_if_alike, distance, immediates_in, same
 from .pattern import (
@@ -308,8 +309,7 @@ class Meaning:
                 return  # one operation, and an instruction that is just it
             if differ(local.root, pattern.local.root):
                 continue
-            operands = [pattern.instruction.operands[n] for n in pattern.operands]
-            takes = [[accepts(operand.type, kind) for kind in types] for operand in operands]
+            takes = [[pattern.accepts(n, kind) for kind in types] for n in pattern.operands]
             done: set[object] = set()
             apart: dict[object, bool] = {}
             for binding in bindings(local.roles, local.root.axes, pattern.local.roles, takes):
@@ -418,6 +418,8 @@ class Meaning:
     def match(self, hit: Hit, cone: Cone, local: Local) -> Match | None:
         """A hit in terms of the graph; None if its axes or types do not fit there."""
         pattern, instruction = hit.pattern, hit.pattern.instruction
+        if pattern.rounded and not pattern.rounded <= self.rounded(cone):
+            return None
         axes: dict[Axis, tuple[Axis, ...]] = {}
         for ours, theirs in hit.binding.axes.items():
             found = tuple(local.axes[axis] for axis in theirs)
@@ -457,6 +459,18 @@ class Meaning:
             return None  # it cannot be said of these axes
         fits = set(output.axes) == set(cone.root.axes) and _same_type(output, cone.root)
         return match if fits else None
+
+    def rounded(self, cone: Cone) -> frozenset[str]:
+        """The float types that values of a cone are cast to, or all users of its root cast to."""
+        users = self.around.users.get(cone.root, ())
+        behind = {user.type if isinstance(user, Cast) else "" for user in users}
+        inside = {
+            each.type
+            for node in cone.inner
+            for child in node.children
+            for each in casts_over(child)
+        }
+        return frozenset(inside | (behind if len(behind) == 1 else set()))
 
 
 def moved(match: Match, twins: Twins) -> Match:
@@ -513,14 +527,6 @@ def differ(one: Node, other: Node) -> bool:
             return False
     names = (MIRRORED.get(node.function, node.function) for node in (one, other))
     return next(names) != next(names)
-
-
-def accepts(operand: str, value: str) -> bool:
-    """Whether an operand of this type takes such values: f32 stands for any number, i32 for
-    integers."""
-    if value == "bool" or operand == "bool":
-        return operand == value
-    return operand in ("f32", value) or (operand == "i32" and not is_float(value))
 
 
 def _same_type(output: Node, root: Node) -> bool:

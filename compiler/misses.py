@@ -32,7 +32,7 @@ from .bind import Binding, bindings
 from .choice import Choosing, unit_for
 from .cones import BOUNDARIES, Cone, Cones, seen_through
 from .local import Local, Outline, Role, leaves_first
-from .match import Meaning, accepts, over_axes
+from .match import Meaning, over_axes
 from .oracle import Array, Probe, Question, candidates_for, distance, functions_in, same
 from .pattern import LOOSE, Pattern, pattern_with, patterns, told_apart
 from .precision import replacement_error
@@ -236,10 +236,12 @@ class Misses:
             machine = self.choosing.machine.name
             return f"it runs on unit {instruction.unit!r}, which machine {machine!r} lacks"
         for n, leaf in zip(pattern.operands, binding.leaves, strict=True):
-            operand = instruction.operands[n]
-            if not accepts(operand.type, types[leaf]):
-                called = self.called(prospect.cone.leaves[leaf])
-                return f"{called} would have to be {operand.type}, not {types[leaf]}"
+            if not pattern.accepts(n, types[leaf]):
+                called, wanted = (
+                    self.called(prospect.cone.leaves[leaf]),
+                    instruction.operands[n].type,
+                )
+                return f"{called} would have to be {wanted}, not {types[leaf]}"
         (written,) = substitute(
             [pair.other],
             {i: Constant(pair.numbers.get(i.name, i.default)) for i in instruction.immediates},

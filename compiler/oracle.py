@@ -60,6 +60,12 @@ MOST_POSITIONS = 512
 LARGEST = 1e9
 """Numbers as large stand for infinity."""
 
+MOST_EQUAL = 1e6
+"""Inputs are no numbers as large: these stand for what is hidden."""
+
+EQUAL_SHARE = 0.25
+"""How many values of an input are numbers of the computation where they are tried."""
+
 MOST_TRIED = 1024
 """How many combinations of numbers are tried for the immediates of an instruction."""
 
@@ -111,6 +117,7 @@ class Probe:
     mask: float = 0.0
     rows: bool = False
     whole: bool = False
+    numbers: tuple[float, ...] = ()
     alike: bool = False
 
 
@@ -141,7 +148,8 @@ class Drawing:
             else:
                 low, high = (0, limit) if limit else (-9, 10)
                 low = max(low, 0) if leaf.type.startswith("u") else low
-                found[leaf.name] = random.integers(low, high, shape)
+                whole = random.integers(low, high, shape)
+                found[leaf.name] = whole if limit else _equal_to_some(random, whole, probe, low)
         return found
 
 
@@ -210,6 +218,11 @@ class Question:
         return value.dtype.kind == "f" and not np.isfinite(value).all()
 
     @cached_property
+    def equal(self) -> tuple[float, ...]:
+        """Its numbers that an input may be equal to."""
+        return tuple(c for c in self.constants if abs(c) < MOST_EQUAL)
+
+    @cached_property
     def matters(self) -> bool:
         """Whether every input has an influence somewhere."""
         return all(self._matters(leaf.name) for leaf in self.local.leaves)
@@ -233,7 +246,7 @@ class Question:
             largest = max([1.0, *(abs(c) for c in self.constants if 1e-3 < abs(c) < 1e6)])
             yield Probe(3.0 * largest, 4, positive)
             yield Probe(0.5 * largest, 5, positive)
-            yield Probe(2.0, 8, positive, whole=True)
+            yield Probe(2.0, 8, positive, whole=True, numbers=self.equal)
             if "exp" not in self.functions:
                 yield Probe(1e6, 9, positive)
         for small in sorted({abs(c) for c in self.constants if 0 < abs(c) < 1e-2})[:2]:
@@ -360,13 +373,25 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
     values = random.normal(size=shape) * probe.scale
     if probe.positive:
         values = np.exp(values / (1 + probe.scale))
-    values = np.rint(2.0 * values) / 2.0 + 0.0 if probe.whole else np.asarray(values)
+    if probe.whole:
+        least = 0.0 if probe.positive else -math.inf
+        values = _equal_to_some(random, np.rint(2.0 * values) / 2.0 + 0.0, probe, least)
     if n == probe.masked:
         hidden = random.random(shape) < 0.4
         if probe.rows and shape:
             hidden[0] = True
         values = np.where(hidden, probe.mask, values)
     return values
+
+
+def _equal_to_some(random: np.random.Generator, values: Array, probe: Probe, least: float) -> Array:
+    """Some of the values replaced by numbers of the probe that are no less than `least`."""
+    numbers = [c for c in probe.numbers if c >= least and (values.dtype.kind == "f" or c == int(c))]
+    if not numbers:
+        return np.asarray(values)
+    some = random.choice(np.asarray(numbers), np.shape(values)).astype(values.dtype)
+    found: Array = np.where(random.random(np.shape(values)) < EQUAL_SHARE, some, values)
+    return found
 
 
 TRY = "try"

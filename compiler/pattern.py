@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from infinisa.isa.dtypes import is_float
+from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import LanguageError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
@@ -161,6 +161,23 @@ class Pattern:
     @cached_property
     def kinds(self) -> Kinds:
         return kinds(self.local.roles)
+
+    @cached_property
+    def rounded(self) -> frozenset[str]:
+        """The float types narrower than f32 that it rounds to inside."""
+        casts = (node.type for node in walk(self.instruction.outputs) if isinstance(node, Cast))
+        return frozenset(
+            to for to in casts if is_float(to) and DTYPES[to].size < DTYPES["f32"].size
+        )
+
+    def accepts(self, number: int, kind: str) -> bool:
+        """Whether an operand takes values of a type: f32 stands for any number, i32 for integers.
+        In a single operation, such as a look-up or `logical_and`, f32 stands for truth values too.
+        """
+        operand = self.instruction.operands[number].type
+        if "bool" in (operand, kind) and not (operand == "f32" and self.nodes <= 1):
+            return operand == kind
+        return operand in ("f32", kind) or (operand == "i32" and not is_float(kind))
 
     def __str__(self) -> str:
         names = [self.instruction.operands[n].name for n in self.operands]
