@@ -55,9 +55,10 @@ ALIKE: Mapping[str, frozenset[str]] = {
     "any rope": frozenset({"rope", "rope_by_frequency", "rope_by_table"}),
     "attention, masked or not": frozenset({"attention", "masked_attention"}),
     "matmul_bias, relu or not": frozenset({"matmul_bias", "matmul_bias_relu"}),
+    "gelu of a gate": frozenset({"geglu", "matmul_bias_gelu_tanh"}),
 }
-"""Instructions of which any will do: whether a residual is added in a norm is a matter of cost,
-and some exports add a mask of zeros."""
+"""Instructions of which any will do: whether a residual is added in a norm, or a gate's GELU is
+computed behind its product, is a matter of cost, and some exports add a mask of zeros."""
 
 DECODER = {"any rms norm": 2 * L + 1, "any rope": 2 * L, "causal_attention": L, "swiglu": L}
 ENCODER = {"any layer norm": 2 * L + 1, "matmul_bias_gelu": L, "matmul_bias": 5 * L}
@@ -75,7 +76,7 @@ WANTED: Mapping[str, Wanted] = {
         "any rms norm": 4 * L + 1,
         "any rope": 2 * L,
         "softmax": L,
-        "geglu": L,
+        "gelu of a gate": L,
     },
     "phi": {
         "any layer norm": L + 1,

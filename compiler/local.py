@@ -203,6 +203,8 @@ class Outline:
         self.sound = self._name()
         if self.sound:
             self.axes.update(zip(self._axes(root), root.axes, strict=True))
+            if len({*self.axes.values()}) < len(self.axes):
+                self._tell_apart()
 
     def local(self) -> Local:
         made: dict[Node, Node] = {}
@@ -277,6 +279,19 @@ class Outline:
                     names[at] = name = f"a{len(names)}"
                     axes[name] = axis
         return True
+
+    def _tell_apart(self) -> None:
+        """Where two axes have one name, give one that is not in the result another name that it
+        has inside: below a renaming keys may have the name of the queries."""
+        counts = Counter(self.axes.values())
+        kept = {*self._axes(self.root)}
+        for node, marks in zip(self.inner, self.marks[len(self.leaves) :], strict=True):
+            for name, at in (*zip(node.axes, marks.own, strict=True), *marks.ended.items()):
+                axis = self._named(at)
+                if not counts[name] and counts[self.axes[axis]] > 1 and axis not in kept:
+                    counts[self.axes[axis]] -= 1
+                    counts[name] += 1
+                    self.axes[axis] = name
 
     def _named(self, at: int) -> Axis:
         return self.names[self._find(at)]

@@ -39,7 +39,7 @@ from .bind import Binding, Bound, Kinds, bindings, kinds, may_bind
 from .canonical import Facts, view_of_view, view_without_effect
 from .cones import BOUNDARIES, Cone, Cones, casts_over, seen_through
 from .local import Local, Outline, Role
-from .oracle import NEAR, Answer, Question, apart_if_alike, distance, immediates_in, same
+from .oracle import NARROW, NEAR, Answer, Question, apart_if_alike, distance, immediates_in, same
 from .pattern import (
     EXPONENTIAL,
     LOGARITHM,
@@ -277,19 +277,20 @@ class Meaning:
             for axis, outer in local.axes.items()
             if local.roles[axis].kind != Role.LOOP
         )
-        key = local.root, local.leaves, lengths, types, exposed
+        narrow = (self.rounded(cone) | {*types}).intersection(NARROW)
+        key = local.root, local.leaves, lengths, types, narrow, exposed
         if key not in self.knowledge.hits:
-            question = self.question(local)
+            question = self.question(local, narrow)
             self.knowledge.hits[key] = list(self.hits(question, types, likely, exposed))
         for hit in self.knowledge.hits[key]:
             match = self.match(hit, cone, local)
             if match is not None:
                 yield match
 
-    def question(self, local: Local) -> Question:
+    def question(self, local: Local, narrow: frozenset[str]) -> Question:
         sizes = {axis: self.around.sizes[outer] for axis, outer in local.axes.items()}
         run_time = [axis for axis, outer in local.axes.items() if not self.around.fixed(outer)]
-        return Question(local, sizes, frozenset(run_time))
+        return Question(local, sizes, frozenset(run_time), narrow)
 
     # -- one cone, in local names
 

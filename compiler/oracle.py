@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,8 +61,11 @@ MOST_POSITIONS = 512
 LARGEST = 1e9
 """Numbers as large stand for infinity."""
 
-MOST_EQUAL = 1e6
-"""Inputs are no numbers as large: these stand for what is hidden."""
+HIDDEN = 1e6
+"""What is added to hide a value is below minus this, or the least that a narrow type holds."""
+
+NARROW = {name: float(ml_dtypes.finfo(DTYPES[name].numpy).max) for name in ("f16", "bf16")}
+"""The largest number of each type in which a model may be kept."""
 
 EQUAL_SHARE = 0.25
 """How many values of an input are numbers of the computation where they are tried."""
@@ -171,11 +175,13 @@ class Question:
 
     sizes     how long its axes are in the model, at most
     run_time  axes whose length is known at run time only
+    narrow    the types of `NARROW` that the model has values in: its numbers may be rounded to them
     """
 
     local: Local
     sizes: Mapping[Axis, int]
     run_time: frozenset[Axis] = frozenset()
+    narrow: frozenset[str] = frozenset()
     points: dict[Probe, tuple[dict[str, Array], Array]] = field(default_factory=dict)
     variants: dict[Node, Question] = field(default_factory=dict)
 
@@ -218,9 +224,10 @@ class Question:
         return value.dtype.kind == "f" and not np.isfinite(value).all()
 
     @cached_property
-    def equal(self) -> tuple[float, ...]:
-        """Its numbers that an input may be equal to."""
-        return tuple(c for c in self.constants if abs(c) < MOST_EQUAL)
+    def ordinary(self) -> tuple[float, ...]:
+        """Its numbers that an input may be near: not those that hide a value from a softmax."""
+        least = {-NARROW[name] for name in self.narrow} if "exp" in self.functions else set()
+        return tuple(c for c in self.constants if abs(c) < HIDDEN and c not in least)
 
     @cached_property
     def matters(self) -> bool:
@@ -243,10 +250,10 @@ class Question:
         yield Probe(6.0, 2, positive)
         yield Probe(0.05, ORDINARY, positive)
         if corners:
-            largest = max([1.0, *(abs(c) for c in self.constants if 1e-3 < abs(c) < 1e6)])
+            largest = max([1.0, *(abs(c) for c in self.ordinary if abs(c) > 1e-3)])
             yield Probe(3.0 * largest, 4, positive)
             yield Probe(0.5 * largest, 5, positive)
-            yield Probe(2.0, 8, positive, whole=True, numbers=self.equal)
+            yield Probe(2.0, 8, positive, whole=True, numbers=self.ordinary)
             if "exp" not in self.functions:
                 yield Probe(1e6, 9, positive)
         for small in sorted({abs(c) for c in self.constants if 0 < abs(c) < 1e-2})[:2]:
@@ -581,9 +588,10 @@ def distances(expected: Array, found: Sequence[Array], finite: bool = False) -> 
     return [float(gap) for gap in np.where(wrong | np.isnan(gaps), math.inf, gaps)]
 
 
-def snapped(root: Node, literals: Iterable[float]) -> Node:
+def snapped(root: Node, literals: Iterable[float], narrow: Iterable[str] = ()) -> Node:
     """A computation whose numbers are the other side's where they differ by no more than one
-    rounding: its literals, their inverses and squares."""
+    rounding, or are what that would be in a `narrow` type: its literals, their inverses and
+    squares."""
     if not numbers_in(root):
         return root
     targets = [
@@ -596,10 +604,17 @@ def snapped(root: Node, literals: Iterable[float]) -> Node:
     for node in walk([root]):
         if isinstance(node, Constant) and isinstance(node.value, float) and node.value:
             for target in targets:
-                if node.value != target and abs(node.value / target - 1) <= ROUNDING:
+                if node.value != target and is_rounded(node.value, target, narrow):
                     known[node] = Constant(target)
                     break
     return substitute([root], known)[0] if known else root
+
+
+def is_rounded(number: float, exact: float, narrow: Iterable[str]) -> bool:
+    """Whether a number is another but for the rounding to f32, or to one of some types."""
+    if abs(number / exact - 1) <= ROUNDING:
+        return True
+    return any(abs(exact) < NARROW[to] and number == DTYPES[to].numpy.type(exact) for to in narrow)
 
 
 @dataclass(frozen=True)
@@ -694,7 +709,7 @@ def passing(
 def _with_literals(question: Question, other: Node) -> Question:
     sizes = [question.lengths[axis] for axis in sizes_in(other)]
     literals = (*numbers_in(other), *map(float, sizes), *([math.prod(sizes)] if sizes else []))
-    root = snapped(question.local.root, literals)
+    root = snapped(question.local.root, literals, question.narrow)
     if root is question.local.root:
         return question
     if root not in question.variants:
