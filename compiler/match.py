@@ -39,7 +39,17 @@ from .bind import Binding, Bound, Kinds, bindings, kinds, may_bind
 from .canonical import Facts, view_of_view, view_without_effect
 from .cones import BOUNDARIES, Cone, Cones, casts_over, seen_through
 from .local import Local, Outline, Role
-from .oracle import NARROW, NEAR, Answer, Question, apart_if_alike, distance, immediates_in, same
+from .oracle import (
+    NARROW,
+    NEAR,
+    Answer,
+    Question,
+    apart_if_alike,
+    distance,
+    immediates_in,
+    same,
+    with_literals,
+)
 from .pattern import (
     EXPONENTIAL,
     LOGARITHM,
@@ -375,7 +385,8 @@ class Meaning:
     def verdict(
         self, question: Question, types: Sequence[str], root: Node, answer: Answer
     ) -> Verdict:
-        local = question.local
+        """Numbers rounded to a narrow type are taken for what they were."""
+        local = with_literals(question, root).local if question.narrow else question.local
         numbers: dict[Node, Node] = {
             n: Constant(answer.immediates[n.name])
             for n in immediates_in(root)

@@ -235,7 +235,7 @@ class Question:
         return all(self._matters(leaf.name) for leaf in self.local.leaves)
 
     def _matters(self, name: str) -> bool:
-        for probe in itertools.islice(self.probes(True), 5):
+        for probe in itertools.islice(self.probes(True), 6):  # the last are whole numbers
             arrays, value = self.value(probe)
             other = self.arrays(replace(probe, seed=probe.seed + 100))
             changed = self.evaluated({**arrays, name: other[name]})
@@ -628,7 +628,7 @@ class Answer:
 def apart_if_alike(question: Question, other: Node, immediates: Sequence[Immediate]) -> float:
     """How far another computation is from the one asked for where inputs over the same axes are
     equal, so that these may be in any order; 0 if that tells nothing."""
-    question = _with_literals(question, other)
+    question = with_literals(question, other)
     probe = Probe(0.8, 1, question.positive, alike=True)
     used = [node for node in immediates if node in immediates_in(other)]
     candidates = list(candidates_for(used, question.constants))
@@ -666,7 +666,7 @@ def same(
     numbers for its immediates; and how near it came (0: it is the same)."""
     if set(other.axes) != set(question.local.root.axes):
         return None, math.inf
-    question = _with_literals(question, other)
+    question = with_literals(question, other)
     if ordered(question.local.root) is ordered(other):
         return Answer({n.name: n.default for n in immediates}, 0), 0.0
     used = [node for node in immediates if node in immediates_in(other)]
@@ -706,7 +706,8 @@ def passing(
     return [numbers for numbers, gap in zip(candidates, gaps, strict=True) if gap == least]
 
 
-def _with_literals(question: Question, other: Node) -> Question:
+def with_literals(question: Question, other: Node) -> Question:
+    """The question with the numbers of another computation where they differ by a rounding."""
     sizes = [question.lengths[axis] for axis in sizes_in(other)]
     literals = (*numbers_in(other), *map(float, sizes), *([math.prod(sizes)] if sizes else []))
     root = snapped(question.local.root, literals, question.narrow)

@@ -524,7 +524,67 @@ def test_casts_between_floats_are_seen_through() -> None:
     assert ["x[m n]", "matrix[n k]", "bias[k: bf16]"] in [leaves(match) for match in matches]
 
 
+def test_an_instruction_rounds_only_to_types_that_the_model_rounds_to() -> None:
+    """`cast_bf16` does nothing over the reals, but bf16 is less than the model asks for."""
+    rounding = made(cast(maximum(X + X, 0.0), "f16"), X)
+    finder, (stored,) = meaning(cast(maximum(X + X, 0.0), "f16"), library=[rounding])
+
+    assert {m.instruction.name for m in found(X + 0.0)}.isdisjoint({"cast_bf16", "cast_f16"})
+    assert of(rounding, maximum(X + X, 0.0)) == []
+    assert of(rounding, maximum(cast(X + X, "f16"), 0.0)) != []
+    assert finder(stored.children[0]) != []
+
+
+def test_numbers_may_be_rounded_to_the_type_of_the_model() -> None:
+    """0.7979 and 0.04471 are sqrt(2/pi) and 0.044715 in f16, but not in f32."""
+
+    def rounded(x: Node) -> Node:
+        inner = x + 0.044708251953125 * x**3.0
+        return 0.5 * x * (1.0 + tanh(0.7978515625 * inner))
+
+    assert found(rounded(Input("x", ("m", "n"), "f16")), names="gelu_tanh") != []
+    assert found(rounded(cast(X, "f16")), names="gelu_tanh") != []
+    assert found(rounded(X), names="gelu_tanh") == []
+
+
+def test_the_least_number_of_the_type_of_the_model_hides() -> None:
+    q, k, v = (Input(x.name, x.axes, "f16") for x in (Q, K, V))
+    hidden = where(seen(), 0.0, -65504.0)
+
+    assert found(formulas.attend(scores(q, k) + hidden, v, "t"), names="causal_attention") != []
+    assert found(formulas.attend(scores(Q, K) + hidden, V, "t"), names="causal_attention") == []
+
+
+def test_keys_below_a_renaming_have_the_name_of_the_queries() -> None:
+    """A cast between keeps the renaming of keys and values where it is."""
+    k, v = (view(cast(Input(name, ("s", "d")) * 2.0, "f64"), {"s": "t"}) for name in "kv")
+
+    matches = found(formulas.attend(causal(Q, k), v, "t"), names="causal_attention")
+
+    assert any(match.leaves[1] == view(Input("k", ("s", "d")), {"s": "t"}) for match in matches)
+    assert {match.binding["t"] for match in matches} == {("t",)}
+    assert all(holds(match) for match in matches)
+
+
 # ---------------------------------------------------------------- other kinds of nodes
+
+
+def test_truth_values_are_operands_of_single_operations() -> None:
+    some, other = (Input(name, ("m",), "bool") for name in ("some", "other"))
+    rows = Input("rows", ("v", "d"), "bool")
+    both = apply("logical_and", some, other)
+
+    assert [m.instruction.name for m in found(both)] == ["logical_and"]
+    (match,) = found(gather(rows, Input("index", ("s",), "i32"), "v"), names="embedding")
+    assert match.binding["v"] == ("v",)
+
+
+def test_equal_to_a_number() -> None:
+    """It is true at one integer only: points that miss it would take anything for it."""
+    tokens = Input("tokens", ("m",), "i32")
+
+    assert {m.instruction.name for m in found(apply("equal", tokens, 98))} == {"equal"}
+    assert {m.instruction.name for m in found(apply("equal", X, 0.3))} == {"equal"}
 
 
 def test_windows_of_a_convolution() -> None:
