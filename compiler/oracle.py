@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +42,7 @@ from infinisa.isa.language import (
 
 from .local import Local, Role
 from .pattern import kind
+from .precision import limits_of
 
 Array = NDArray[Any]
 
@@ -64,8 +64,8 @@ LARGEST = 1e9
 HIDDEN = 1e6
 """What is added to hide a value is below minus this, or the least that a narrow type holds."""
 
-NARROW = {name: float(ml_dtypes.finfo(DTYPES[name].numpy).max) for name in ("f16", "bf16")}
-"""The largest number of each type in which a model may be kept."""
+NARROW = {name: limits_of(name)[0] for name in ("f16", "bf16")}
+"""The least number of each narrow type in which a model may compute."""
 
 EQUAL_SHARE = 0.25
 """How many values of an input are numbers of the computation where they are tried."""
@@ -226,7 +226,7 @@ class Question:
     @cached_property
     def ordinary(self) -> tuple[float, ...]:
         """Its numbers that an input may be near: not those that hide a value from a softmax."""
-        least = {-NARROW[name] for name in self.narrow} if "exp" in self.functions else set()
+        least = {NARROW[name] for name in self.narrow} if "exp" in self.functions else set()
         return tuple(c for c in self.constants if abs(c) < HIDDEN and c not in least)
 
     @cached_property
@@ -614,7 +614,9 @@ def is_rounded(number: float, exact: float, narrow: Iterable[str]) -> bool:
     """Whether a number is another but for the rounding to f32, or to one of some types."""
     if abs(number / exact - 1) <= ROUNDING:
         return True
-    return any(abs(exact) < NARROW[to] and number == DTYPES[to].numpy.type(exact) for to in narrow)
+    return any(
+        abs(exact) <= -NARROW[to] and number == DTYPES[to].numpy.type(exact) for to in narrow
+    )
 
 
 @dataclass(frozen=True)
