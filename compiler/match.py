@@ -234,7 +234,11 @@ class Meaning:
         first, twins = earlier
         sums = self.cones.sums
         for leaf in {leaf for match in self.found[first] for leaf in match.leaves} & {*sums}:
-            sums.setdefault(twins.node(leaf), twins.node(sums[leaf]))
+            part, whole = twins.node(leaf), sums[leaf]
+            if part not in sums:
+                if whole not in twins.nodes:
+                    return None  # it is a part of another value's sum too, and that is known
+                sums[part] = twins.nodes[whole]
         return [moved(match, twins) for match in self.found[first]]
 
     def search(self, root: Node) -> Iterator[Match]:

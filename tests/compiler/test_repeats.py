@@ -14,7 +14,8 @@ from infinisa.isa.language import Input, Node, dot, exp, inputs, max, rename, su
 from infinisa.isa.program import Count, Extent
 
 LIBRARY = library().values()
-EXTENTS = [Extent(axis, Count(size), size) for axis, size in (("m", 4), ("n", 4), ("k", 5))]
+SIZES = {"m": 4, "n": 4, "k": 5, "e": 6, "h0": 4, "h1": 4, "h2": 4}
+EXTENTS = [Extent(axis, Count(size), size) for axis, size in SIZES.items()]
 X = Input("x", ("m", "n"))
 
 
@@ -157,3 +158,25 @@ def test_a_part_of_a_sum_stands_for_its_terms() -> None:
 
     assert set(graph_nodes(X + z, graph)) == {X, z}
     assert set(graph_nodes(X + y, graph)) == {X + y}
+
+
+def test_layers_may_share_a_part_of_their_sums() -> None:
+    """Two masks that all layers add: what is known of the part is about one of the layers only."""
+    one, other = Input("one", ("m", "n")), Input("other", ("m", "n"))
+    products = [
+        dot(Input(f"q{i}", ("m", "k")), rename(Input(f"k{i}", (f"h{i}", "k")), {f"h{i}": "n"}), "k")
+        for i in range(3)
+    ]
+    totals = [product + one + other for product in products]
+    roots = [exp(total - max(total, "n")) for total in totals]
+    values = [
+        dot(weight / sum(weight, "n"), Input(f"v{i}", ("n", "e")), "n")
+        for i, weight in enumerate(roots)
+    ]
+    graph = around(*values)
+    quick, slow = Counting(LIBRARY, graph), FromScratch(LIBRARY, graph)
+
+    for node in (values[0], roots[1], values[2]):
+        assert {*map(said, quick(node))} == {*map(said, slow(node))}
+
+    assert quick.spared == 1
