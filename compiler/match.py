@@ -389,7 +389,7 @@ class Meaning:
     def verdict(
         self, question: Question, types: Sequence[str], root: Node, answer: Answer
     ) -> Verdict:
-        """Numbers rounded to a narrow type are taken for what they were."""
+        """What is to be judged: numbers rounded to a narrow type are taken for what they were."""
         local = with_literals(question, root).local if question.narrow else question.local
         numbers: dict[Node, Node] = {
             n: Constant(answer.immediates[n.name])

@@ -237,10 +237,8 @@ class Misses:
             return f"it runs on unit {instruction.unit!r}, which machine {machine!r} lacks"
         for n, leaf in zip(pattern.operands, binding.leaves, strict=True):
             if not pattern.accepts(n, types[leaf]):
-                called, wanted = (
-                    self.called(prospect.cone.leaves[leaf]),
-                    instruction.operands[n].type,
-                )
+                called = self.called(prospect.cone.leaves[leaf])
+                wanted = instruction.operands[n].type
                 return f"{called} would have to be {wanted}, not {types[leaf]}"
         (written,) = substitute(
             [pair.other],

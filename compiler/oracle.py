@@ -611,10 +611,11 @@ def snapped(root: Node, literals: Iterable[float], narrow: Iterable[str] = ()) -
 
 
 def is_rounded(number: float, exact: float, narrow: Iterable[str]) -> bool:
-    """Whether a number is another but for the rounding to f32, or to one of some types."""
+    """Whether a number is another but for the rounding to f32, or to one of some types; nobody
+    rounds to whole numbers and halves."""
     if abs(number / exact - 1) <= ROUNDING:
         return True
-    return any(
+    return 2 * number % 1 != 0 and any(
         abs(exact) <= -NARROW[to] and number == DTYPES[to].numpy.type(exact) for to in narrow
     )
 

@@ -259,6 +259,16 @@ def test_literals_within_one_rounding_are_snapped() -> None:
     assert snapped(X * 0.70711, [0.5**0.5]) is X * 0.70711
 
 
+def test_literals_are_snapped_from_narrow_types() -> None:
+    """0.70703125 is the root of a half in f16 and in bf16; 1.5 is what somebody wrote."""
+    root = X * 0.70703125
+
+    assert str(snapped(root, [0.5**0.5], ["f16"])) == f"multiply(x[m n], {0.5**0.5})"
+    assert snapped(root, [0.5**0.5]) is root
+    assert snapped(root, [0.708], ["f16"]) is root
+    assert snapped(X * 1.5, [1.5001], ["f16", "bf16"]) is X * 1.5
+
+
 # ---------------------------------------------------------------- lengths
 
 
