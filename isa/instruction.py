@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from .errors import LanguageError
 from .functions import FOLDS, FUNCTIONS, Fold
@@ -58,6 +58,23 @@ class Adjoint:
     gradients: tuple[Node, ...]
 
 
+Role: TypeAlias = Literal["operand", "immediate", "length", "start", "result"]
+
+
+@dataclass(frozen=True)
+class Native:
+    """A kernel that the author wrote, in restricted Python over flat arrays.
+
+    body        writes the results; the interpreter never runs it
+    parameters  what each of its parameters is, and of which operand, immediate, axis or output
+    combine     how its result joins a state, if it is one piece of what accumulates; else ""
+    """
+
+    body: Callable[..., Any]
+    parameters: tuple[tuple[Role, str], ...]
+    combine: str = ""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Instruction:
     """What an instruction computes and where it runs.
@@ -71,6 +88,7 @@ class Instruction:
     latency     cycles until the results are visible (None: derived)
     laws        what its user says of it and the trace does not show
     adjoint     the gradient, where the author wrote it (None: derived)
+    native      the kernel, where the author wrote it (None: derived)
     body        of an opaque instruction: restricted Python over flat arrays
     results     of an opaque instruction: its results as inputs (names, axes, types)
     sets        of an opaque instruction: the parameters that it returns
@@ -87,6 +105,7 @@ class Instruction:
     latency: Timing | None = None
     laws: tuple[Law, ...] = ()
     adjoint: Adjoint | None = None
+    native: Native | None = None
     body: Callable[..., Any] | None = None
     results: tuple[Input, ...] = ()
     sets: tuple[str, ...] = ()
@@ -127,6 +146,17 @@ class Instruction:
         def softmax(x, g): ...
         """
         return replace(self, adjoint=_adjoint(self, function))
+
+    def kernel(self, function: Callable[..., Any]) -> Instruction:
+        """The instruction with a kernel of its own, which native code runs in place of what it
+        derives: restricted Python. Its parameters are, by name, operands and states (flat arrays,
+        in the order of their axes), immediates, axes (their lengths), an axis and `_start` (its
+        first position); every other is an array for an output, in their order.
+
+        @softmax.kernel
+        def softmax(x, m, n, y): ...
+        """
+        return replace(self, native=_native(self, function))
 
     @cached_property
     def meaning(self) -> str:
@@ -432,6 +462,37 @@ def _adjoint(instruction: Instruction, function: Callable[..., Any]) -> Adjoint:
     return Adjoint(cotangents, gradients)
 
 
+START = "_start"
+
+
+def _native(instruction: Instruction, function: Callable[..., Any]) -> Native:
+    """What each parameter of a kernel is; LanguageError if they do not fit the definition."""
+    where = f"instruction {instruction.name!r}: kernel"
+    if instruction.opaque:
+        raise LanguageError(f"{where}: must be of a tensor function, not opaque")
+    leaves = (*instruction.operands, *(state.input for state in instruction.states))
+    axes = union([*(leaf.axes for leaf in leaves), instruction.axes])
+    own: dict[str, Role] = {f"{axis}{START}": "start" for axis in instruction.indexed}
+    own |= {axis: "length" for axis in axes}
+    own |= {leaf.name: "immediate" for leaf in instruction.immediates}
+    own |= {leaf.name: "operand" for leaf in leaves}
+    names = list(inspect.signature(function).parameters)
+    count = len(instruction.outputs)
+    if sum(name not in own for name in names) != count:
+        raise LanguageError(
+            f"{where}: must take an array for each of {count} outputs besides {', '.join(own)}, "
+            f"not ({', '.join(names)})"
+        )
+    roles = [own.get(name, "result") for name in names]
+    return Native(
+        function,
+        tuple(
+            (role, name.removesuffix(START) if role == "start" else name)
+            for role, name in zip(roles, names, strict=True)
+        ),
+    )
+
+
 ACCUMULATOR = "accumulator"
 
 
@@ -453,12 +514,14 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
             outputs=(Map("add", (total, output)),),
             laws=(),
             adjoint=None,
+            native=instruction.native and replace(instruction.native, combine="add"),
         ), None
     how = None if fold is None else combining(fold)
     if fold is None or how is None or how.combine is None:
         raise LanguageError(f"instruction {instruction.name!r} has no axis that goes in pieces")
     state = Input(ACCUMULATOR, fold.axes, fold.dtype)
     used = [leaf for leaf in instruction.operands if leaf in set(walk([fold]))]
+    alone = fold is instruction.outputs[0]  # else its kernel computes neither step nor finish
     step = replace(
         instruction,
         name=f"{instruction.name}.step",
@@ -466,8 +529,11 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         states=(State(state, how.neutral),),
         outputs=(Map(how.combine, (state, fold)),),
         adjoint=None,
+        native=instruction.native and replace(instruction.native, combine=how.combine)
+        if alone
+        else None,
     )
-    if fold is instruction.outputs[0]:
+    if alone:
         return step, None
     (outer,) = substitute(instruction.outputs, {fold: state})
     left = [leaf for leaf in instruction.operands if leaf in set(walk([outer]))]
@@ -480,6 +546,7 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         occupancy=None,
         latency=None,
         adjoint=None,
+        native=None,
     )
     return step, finish
 
