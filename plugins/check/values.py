@@ -49,7 +49,7 @@ def backends(subject: Subject) -> Iterator[Fault | Note]:
     if made.opaque:
         yield Note("opaque: values that its body takes cannot be made up")
         return
-    for sample in _samples(made):
+    for sample in samples(made):
         try:
             sample.evaluate(sample.arrays("random"))
         except LanguageError as error:
@@ -58,7 +58,7 @@ def backends(subject: Subject) -> Iterator[Fault | Note]:
         yield from _backends(subject, sample)
 
 
-def _samples(made: Instruction) -> Iterator[Sample]:
+def samples(made: Instruction) -> Iterator[Sample]:
     """Prime lengths in every type; one position of everything, with other immediates."""
     floats = [operand.name for operand in made.operands if is_float(operand.dtype)]
     lengths = lengths_of(made, PRIMES)
