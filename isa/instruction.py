@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeAlias
 
+from .dtypes import dtype, held
 from .errors import LanguageError
 from .functions import FOLDS, FUNCTIONS, Fold
 from .language import (
@@ -88,6 +89,7 @@ class Instruction:
     latency     cycles until the results are visible (None: derived)
     laws        what its user says of it and the trace does not show
     adjoint     the gradient, where the author wrote it (None: derived)
+    formats     the element types that immediates are written in, where the author says so
     native      the kernel, where the author wrote it (None: derived)
     body        of an opaque instruction: restricted Python over flat arrays
     results     of an opaque instruction: its results as inputs (names, axes, types)
@@ -105,6 +107,7 @@ class Instruction:
     latency: Timing | None = None
     laws: tuple[Law, ...] = ()
     adjoint: Adjoint | None = None
+    formats: tuple[tuple[str, str], ...] = ()
     native: Native | None = None
     body: Callable[..., Any] | None = None
     results: tuple[Input, ...] = ()
@@ -157,6 +160,27 @@ class Instruction:
         def softmax(x, m, n, y): ...
         """
         return replace(self, native=_native(self, function))
+
+    def encoding(self, function: Callable[..., Any]) -> Instruction:
+        """The instruction with an encoding of its own: each parameter is an immediate, annotated
+        with the element type in which programs hold it; the others are 64 bits. Where a model
+        needs a number that this type does not hold, the instruction is not used.
+
+        @softcap.encoding
+        def softcap(cap: "bf16"): ...
+        """
+        return replace(self, formats=_formats(self, function))
+
+    def held(self, numbers: Mapping[str, float | int]) -> dict[str, float | int] | None:
+        """Values of immediates as its encoding holds them; None if it cannot."""
+        formats, found = dict(self.formats), dict(numbers)
+        for name, number in numbers.items():
+            if name in formats:
+                kept = held(number, formats[name])
+                if kept is None:
+                    return None
+                found[name] = kept
+        return found
 
     @cached_property
     def meaning(self) -> str:
@@ -493,6 +517,29 @@ def _native(instruction: Instruction, function: Callable[..., Any]) -> Native:
     )
 
 
+def _formats(
+    instruction: Instruction, function: Callable[..., Any]
+) -> tuple[tuple[str, str], ...]:
+    """The types that an encoding gives immediates; LanguageError if they do not fit."""
+    where = f"instruction {instruction.name!r}: encoding"
+    known = {leaf.name: leaf.default for leaf in instruction.immediates}
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        name = parameter.name
+        if name not in known:
+            raise LanguageError(
+                f"{where}: {name!r} must be an immediate ({', '.join(known) or 'there are none'})"
+            )
+        kind = _annotation(parameter, f"{where}: immediate {name!r}", "its element type", "bf16")
+        if held(known[name], dtype(kind).name) is None:
+            raise LanguageError(
+                f"{where}: immediate {name!r} must be of a type that holds its default "
+                f"{known[name]!r}, not {kind}"
+            )
+        found.append((name, kind))
+    return tuple(found)
+
+
 ACCUMULATOR = "accumulator"
 
 
@@ -563,10 +610,12 @@ def parse_axes(text: str, where: str) -> tuple[tuple[Axis, ...], str]:
     return axes, kind.strip() or "f32"
 
 
-def _annotation(parameter: inspect.Parameter, where: str) -> str:
+def _annotation(
+    parameter: inspect.Parameter, where: str, what: str = "its axes", example: str = "m n"
+) -> str:
     text = parameter.annotation
     if not isinstance(text, str):
-        raise LanguageError(f"{where}: must be annotated with its axes, such as 'm n'")
+        raise LanguageError(f"{where}: must be annotated with {what}, such as {example!r}")
     if text[:1] in "'\"":  # the file postponed its annotations
         text = ast.literal_eval(text)
     return str(text)

@@ -106,8 +106,9 @@ def own_opcode(instruction: Instruction) -> Opcode:
         instruction.meaning,
         instruction.unit,
         tuple((axis, (axis,)) for axis in instruction.axes),
-        tuple((i.name, i.default) for i in instruction.immediates),
+        tuple((instruction.held({i.name: i.default for i in instruction.immediates}) or {}).items()),
         tuple(leaf.axes for leaf in instruction.operands),
         tuple(value.axes for value in results),
         tuple(range(len(results))),
+        formats=instruction.formats,
     )
