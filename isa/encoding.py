@@ -5,10 +5,10 @@ A file is: `IISA`, the version of the format, a checksum, and the body. In the b
 number is a variable-length one (7 bits a byte, lowest first; signed ones with the sign lowest). A
 table of all strings comes first, sorted, each as how much of the one before it begins with and the
 rest. Then follow, as lists, parameters, the opcode table (name, instruction, hash of its meaning,
-binding, immediates), buffers and sections. An immediate has the type that its instruction's
-encoding says, such as two bytes of bf16; else it is a whole number or an f64. Opcodes and buffers are numbered as they are listed, so two
-plugins cannot claim one number. Words that come often (ranges, units, memories, types) are numbered
-as they appear.
+binding, immediates), buffers and sections. An immediate is a whole number or an f64, or an element
+of the type that its instruction's encoding says. Opcodes and buffers are numbered as they are
+listed, so two plugins cannot claim one number. Words that come often (ranges, units, memories,
+types) are numbered as they appear.
 
 Nothing in a file is believed: a list may not be longer than the bytes that are left, nor a loop
 deeper than `DEEPEST`.

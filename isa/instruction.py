@@ -497,7 +497,7 @@ def _native(instruction: Instruction, function: Callable[..., Any]) -> Native:
     leaves = (*instruction.operands, *(state.input for state in instruction.states))
     axes = union([*(leaf.axes for leaf in leaves), instruction.axes])
     own: dict[str, Role] = {f"{axis}{START}": "start" for axis in instruction.indexed}
-    own |= {axis: "length" for axis in axes}
+    own |= dict.fromkeys(axes, "length")
     own |= {leaf.name: "immediate" for leaf in instruction.immediates}
     own |= {leaf.name: "operand" for leaf in leaves}
     names = list(inspect.signature(function).parameters)
@@ -517,13 +517,11 @@ def _native(instruction: Instruction, function: Callable[..., Any]) -> Native:
     )
 
 
-def _formats(
-    instruction: Instruction, function: Callable[..., Any]
-) -> tuple[tuple[str, str], ...]:
+def _formats(instruction: Instruction, function: Callable[..., Any]) -> tuple[tuple[str, str], ...]:
     """The types that an encoding gives immediates; LanguageError if they do not fit."""
     where = f"instruction {instruction.name!r}: encoding"
     known = {leaf.name: leaf.default for leaf in instruction.immediates}
-    found = []
+    found: dict[str, str] = {}
     for parameter in inspect.signature(function).parameters.values():
         name = parameter.name
         if name not in known:
@@ -536,8 +534,8 @@ def _formats(
                 f"{where}: immediate {name!r} must be of a type that holds its default "
                 f"{known[name]!r}, not {kind}"
             )
-        found.append((name, kind))
-    return tuple(found)
+        found[name] = kind
+    return tuple((name, found[name]) for name in known if name in found)
 
 
 ACCUMULATOR = "accumulator"
@@ -693,7 +691,7 @@ def instruction(
             latency=Timing(latency) if latency else None,
             laws=laws,
             documentation=inspect.getdoc(function) or "",
-            source=_source(function),
+            source=source_of(function),
         )
         return made
 
@@ -754,13 +752,14 @@ def opaque(
             sets=tuple(sets),
             occupancy=Timing(cycles) if cycles else None,
             documentation=inspect.getdoc(function) or "",
-            source=_source(function),
+            source=source_of(function),
         )
 
     return make
 
 
-def _source(function: Callable[..., Any]) -> str:
+def source_of(function: Callable[..., Any]) -> str:
+    """The text of a function; "" where there is none."""
     try:
         return textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):  # typed at a prompt

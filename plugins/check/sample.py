@@ -221,7 +221,7 @@ class Sample:
 
     @cached_property
     def opcode(self) -> Opcode:
-        made = self.instruction
+        made, formats = self.instruction, dict(self.instruction.formats)
         return Opcode(
             made.name,
             made.name,
@@ -232,6 +232,7 @@ class Sample:
             operands=tuple(operand.axes for operand in made.operands),
             results=self.results,
             outputs=tuple(range(len(self.results))),
+            formats=tuple((name, formats[name]) for name in self.immediates if name in formats),
         )
 
     @cached_property

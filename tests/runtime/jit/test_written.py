@@ -48,7 +48,7 @@ def spread(x: "m n", y: "n", gain=2.0):
 
 
 @spread.kernel
-def spread(gain, m, n, x, y, product, total):
+def own_spread(gain, m, n, x, y, product, total):
     for i in range(m):
         sum_ = 0.0
         for j in range(n):
@@ -65,7 +65,7 @@ def peak(x: "m n", most: "m"):
 
 
 @peak.kernel
-def peak(x, most, n, after):
+def own_peak(x, most, n, after):
     for i in range(len(most)):
         best = most[i]
         for j in range(n):
@@ -80,12 +80,12 @@ def load_of(choice: "s: i32", weight: "s"):
 
 
 @load_of.kernel
-def load_of(choice, weight, e, e_start, load):
+def own_load_of(choice, weight, e, e_start, load):
     for i in range(e):
         load[i] = 0.0
     for s in range(len(choice)):
         i = choice[s] - e_start
-        if 0 <= i and i < e:
+        if i >= 0 and i < e:
             load[i] += weight[s]
 
 
@@ -160,18 +160,18 @@ def test_it_runs_on_any_layout(data: Any) -> None:
         for b in buffers
         if b.kind == "input"
     }
-    run_both(program, spread, arrays, data.draw(some.sampled_from(["vector", "scalar"])))
+    run_both(program, own_spread, arrays, data.draw(some.sampled_from(["vector", "scalar"])))
 
 
 def in_pieces(made: Instruction, name: str, step: int, kind: str = "f32") -> Program:
     """A fold over pieces of s, on 13 rows of s: in place of m, e there are 3."""
-    inner, outer = ("s", "e") if made is load_of else ("n", "m")
+    inner, outer = ("s", "e") if made is own_load_of else ("n", "m")
     operands: tuple[tuple[Axis, ...], ...] = ((inner,), (inner,))
     reads: tuple[Operand, ...] = (
         operand("x", ["s"], {"s": "s1"}),
         operand("y", ["s"], {"s": "s1"}),
     )
-    if made is peak:
+    if made is own_peak:
         operands, reads = ((outer, inner),), (operand("z", ["e", "s"], {"s": "s1"}),)
     bound = {inner: ("s",), outer: ("e",)}
     named = tuple(tuple(bound[axis][0] for axis in axes) for axes in operands)
@@ -196,7 +196,7 @@ def in_pieces(made: Instruction, name: str, step: int, kind: str = "f32") -> Pro
 
 @pytest.mark.parametrize("backend", ["vector", "scalar", "parallel"])
 @pytest.mark.parametrize("step", [13, 4, 1])
-@pytest.mark.parametrize(("made", "name"), [(load_of, "load_of.step"), (peak, "peak")])
+@pytest.mark.parametrize(("made", "name"), [(own_load_of, "load_of.step"), (own_peak, "peak")])
 def test_what_accumulates_goes_in_pieces(
     made: Instruction, name: str, step: int, backend: str
 ) -> None:
@@ -219,7 +219,7 @@ def test_an_operand_that_is_overwritten_is_read_first() -> None:
         return x + L.sum(y, "m")
 
     @turned.kernel
-    def turned(x, y, z):
+    def own_turned(x, y, z):
         total = 0.0
         for i in range(len(y)):
             total += y[i]
@@ -242,7 +242,7 @@ def test_an_operand_that_is_overwritten_is_read_first() -> None:
     section = Section("main", extents, (Stage("only", (issue,)),))
     program = Program("in place", "any", (), (opcode,), buffers, (section,))
     x = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
-    run_both(program, turned, {"x": x, "y": np.array([1, 2, 3], np.float32)})
+    run_both(program, own_turned, {"x": x, "y": np.array([1, 2, 3], np.float32)})
 
 
 def test_a_window_is_an_array_from_the_first_position_that_it_reads() -> None:
@@ -252,15 +252,15 @@ def test_a_window_is_an_array_from_the_first_position_that_it_reads() -> None:
         return L.dot(L.view(x, {"h": "2*p + r - 1"}, fill=0.0), w, "r")
 
     @smooth.kernel
-    def smooth(x, w, p, r, y):
+    def own_smooth(x, w, p, r, y):
         for i in range(p):
             total = 0.0
             for k in range(r):
                 total += x[2 * i + k] * w[k]
             y[i] = total
 
-    sample = Sample(smooth, lengths_of(smooth))
-    run_both(sample.program, smooth, sample.arrays("random"))
+    sample = Sample(own_smooth, lengths_of(own_smooth))
+    run_both(sample.program, own_smooth, sample.arrays("random"))
 
 
 # ---------------------------------------------------------------- in a compiled model
