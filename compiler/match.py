@@ -361,7 +361,8 @@ class Meaning:
             self.nearly(question, pattern, apart)
             return None
         if pattern.instruction.held(answer.immediates) is None:
-            return None  # its encoding has no room for such a number
+            self.knowledge.near[question.local.root, pattern.instruction.name] = 0.0
+            return None  # its encoding does not hold such a number
         idle = binding.lacking or 0 in answer.immediates.values()
         if idle and not question.matters:
             return None  # it may do without an operand

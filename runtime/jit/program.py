@@ -638,8 +638,9 @@ class Walker:
     ) -> None:
         used = [axis for axis in axes_of(meaning.plain) if axis in axes]
         used += [a for w in writes for a in w.axes if a and a in axes]
-        used = list(dict.fromkeys(used))
         written = meaning.written
+        used += [axis for axis in (written.axes if written else ()) if axis in axes]
+        used = list(dict.fromkeys(used))
         starts = needs_starts(meaning.plain) or (written is not None and written.wants_starts)
         fresh, again = self.fresh(issue)
         shape = Shape(

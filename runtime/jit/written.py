@@ -51,10 +51,10 @@ class Written:
         return any(role == "start" for role, _ in self.native.parameters)
 
     @property
-    def axes(self) -> frozenset[Axis]:
+    def axes(self) -> tuple[Axis, ...]:
         """The axes that its body sees; all others are loops around it."""
         lists = (*(axes for _, axes in self.operands), *self.outputs)
-        return frozenset(union([*lists, *(axes for _, axes in self.binding)]))
+        return union([*lists, *(axes for _, axes in self.binding)])
 
 
 def written_for(
@@ -142,8 +142,7 @@ class Call:
                     arguments.append(("i64", self.length(given.get(name, (name,)))))
                 case "start":
                     kinds.append("i64")
-                    (axis,) = given[name]
-                    arguments.append(("i64", self.kernel.frame.starts.get(axis, 0)))
+                    arguments.append(("i64", self.start(name, given[name])))
                 case "result":
                     dtype, over = types[len(results)], written.outputs[len(results)]
                     kinds.append(f"[{dtype}]")
@@ -164,6 +163,14 @@ class Call:
             ) from error
         nothing = self.kernel.work  # where it would return numbers
         f.call_outside(name, [*arguments, ("ptr", nothing), ("ptr", f.parameters["fault"])])
+
+    def start(self, name: Axis, axes: Sequence[Axis]) -> Number:
+        if len(axes) != 1:
+            raise CompileError(
+                f"instruction {self.written.instruction!r}: kernel: axis {name!r} must stand for "
+                f"one axis to have a start, not for {len(axes)}"
+            )
+        return self.kernel.frame.starts.get(axes[0], 0)
 
     def length(self, axes: Sequence[Axis]) -> Number:
         total: Number = 1
