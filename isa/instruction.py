@@ -559,14 +559,15 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
             outputs=(Map("add", (total, output)),),
             laws=(),
             adjoint=None,
-            native=instruction.native and replace(instruction.native, combine="add"),
+            native=_on_a_piece(instruction.native, "add"),
         ), None
     how = None if fold is None else combining(fold)
     if fold is None or how is None or how.combine is None:
         raise LanguageError(f"instruction {instruction.name!r} has no axis that goes in pieces")
     state = Input(ACCUMULATOR, fold.axes, fold.dtype)
     used = [leaf for leaf in instruction.operands if leaf in set(walk([fold]))]
-    alone = fold is instruction.outputs[0]  # else its kernel computes neither step nor finish
+    alone = fold is instruction.outputs[0]
+    same = alone and len(used) == len(instruction.operands)  # else its kernel is of neither piece
     step = replace(
         instruction,
         name=f"{instruction.name}.step",
@@ -574,9 +575,7 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         states=(State(state, how.neutral),),
         outputs=(Map(how.combine, (state, fold)),),
         adjoint=None,
-        native=instruction.native and replace(instruction.native, combine=how.combine)
-        if alone
-        else None,
+        native=_on_a_piece(instruction.native, how.combine) if same else None,
     )
     if alone:
         return step, None
@@ -594,6 +593,10 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         native=None,
     )
     return step, finish
+
+
+def _on_a_piece(native: Native | None, combine: str) -> Native | None:
+    return None if native is None else replace(native, combine=combine)
 
 
 # ---------------------------------------------------------------- tracing

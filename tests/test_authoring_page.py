@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import infinisa
-from infinisa.api import Model
+from infinisa.api import Loaded
 from infinisa.cli import parser
 from infinisa.compiler.builder import Builder
 from infinisa.isa.assembly import to_text
@@ -27,7 +27,7 @@ def plugin(tmp_path: Path) -> Path:
     return path
 
 
-def capped(cap: float, plugin: Path) -> Model:
+def capped(cap: float, plugin: Path) -> Loaded:
     b = Builder("capped")
     x = b.input("x", "s d", (20, 30))
     b.graph("main").output("y", cap * infinisa.tanh(x / cap))
