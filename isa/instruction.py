@@ -559,15 +559,13 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
             outputs=(Map("add", (total, output)),),
             laws=(),
             adjoint=None,
-            native=_on_a_piece(instruction.native, "add"),
+            native=_on_a_piece(instruction, output, "add"),
         ), None
     how = None if fold is None else combining(fold)
     if fold is None or how is None or how.combine is None:
         raise LanguageError(f"instruction {instruction.name!r} has no axis that goes in pieces")
     state = Input(ACCUMULATOR, fold.axes, fold.dtype)
     used = [leaf for leaf in instruction.operands if leaf in set(walk([fold]))]
-    alone = fold is instruction.outputs[0]
-    same = alone and len(used) == len(instruction.operands)  # else its kernel is of neither piece
     step = replace(
         instruction,
         name=f"{instruction.name}.step",
@@ -575,9 +573,9 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         states=(State(state, how.neutral),),
         outputs=(Map(how.combine, (state, fold)),),
         adjoint=None,
-        native=_on_a_piece(instruction.native, how.combine) if same else None,
+        native=_on_a_piece(instruction, fold, how.combine),
     )
-    if alone:
+    if fold is instruction.outputs[0]:
         return step, None
     (outer,) = substitute(instruction.outputs, {fold: state})
     left = [leaf for leaf in instruction.operands if leaf in set(walk([outer]))]
@@ -595,8 +593,16 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
     return step, finish
 
 
-def _on_a_piece(native: Native | None, combine: str) -> Native | None:
-    return None if native is None else replace(native, combine=combine)
+def _on_a_piece(instruction: Instruction, fold: Node, combine: str) -> Native | None:
+    """Its kernel on a piece of what accumulates, if that is all that it computes."""
+    native, leaves = instruction.native, set(walk([fold]))
+    if (
+        native is None
+        or instruction.outputs != (fold,)
+        or not leaves.issuperset(instruction.operands)
+    ):
+        return None
+    return replace(native, combine=combine)
 
 
 # ---------------------------------------------------------------- tracing
