@@ -343,6 +343,7 @@ class Drafting:
         types: tuple[str, ...],
     ) -> Opcode:
         """The opcode under a name of its own; equal ones over equal types are one."""
+        formats = dict(work.definition.formats)
         opcode = Opcode(
             work.definition.name,
             work.definition.name,
@@ -354,6 +355,7 @@ class Drafting:
             results,
             tuple(number for number, _ in work.writes),
             tuple(limits.items()),
+            tuple((n, formats[n]) for n in work.immediates if n in formats),
         )
         key = (opcode, types)
         if (known := self.opcodes.get(key)) is None:

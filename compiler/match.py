@@ -375,6 +375,9 @@ class Meaning:
         if answer is None:
             self.nearly(question, pattern, apart)
             return None
+        if pattern.instruction.held(answer.immediates) is None:
+            self.knowledge.near[question.local.root, pattern.instruction.name] = 0.0
+            return None  # its encoding does not hold such a number
         idle = binding.lacking or 0 in answer.immediates.values()
         if idle and not question.matters:
             return None  # it may do without an operand
@@ -459,7 +462,9 @@ class Meaning:
             leaves[number] = Constant(value)
         for number, first in pattern.again.items():
             leaves[number] = leaves[first]
-        numbers = {i.name: i.default for i in instruction.immediates} | dict(hit.immediates)
+        defaults = {i.name: i.default for i in instruction.immediates}
+        numbers = instruction.held(defaults | dict(hit.immediates))
+        assert numbers is not None
         here = {made: node for node, made in local.nodes.items() if node in cone.exposed}
         roots = [
             cone.root if n == pattern.output else here.get(hit.others.get(n, Constant(0)))

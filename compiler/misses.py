@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from infinisa.isa.dtypes import held
 from infinisa.isa.errors import LanguageError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
@@ -240,9 +241,12 @@ class Misses:
                 called = self.called(prospect.cone.leaves[leaf])
                 wanted = instruction.operands[n].type
                 return f"{called} would have to be {wanted}, not {types[leaf]}"
+        numbers = {i.name: pair.numbers.get(i.name, i.default) for i in instruction.immediates}
+        for name, kind in instruction.formats:
+            if held(numbers[name], kind) is None:
+                return f"its encoding has {name} as {kind}, which does not hold {numbers[name]:g}"
         (written,) = substitute(
-            [pair.other],
-            {i: Constant(pair.numbers.get(i.name, i.default)) for i in instruction.immediates},
+            [pair.other], {i: Constant(numbers[i.name]) for i in instruction.immediates}
         )
         given = {leaf.name: kind for leaf, kind in zip(prospect.local.leaves, types, strict=True)}
         lengths = prospect.question.lengths

@@ -65,7 +65,7 @@ KEYWORDS = frozenset(
     word
     for line in (
         "program for parameter default computed",
-        "opcode on bind with limit read write outputs",
+        "opcode on bind with as limit read write outputs",
         "buffer in place address pitch slots rotor initial content",
         "section repeat tokens axis from most end stage alive to",
         "step ahead over cores reverse fresh sets fill inf nan",
@@ -168,8 +168,10 @@ def _opcode(opcode: Opcode) -> Iterator[str]:
     )
     for axis, bound in opcode.binding:
         yield f"{INDENT}bind {name(axis)} = {' '.join(map(name, bound))}".rstrip()
+    formats = dict(opcode.formats)
     for immediate, value in opcode.immediates:
-        yield f"{INDENT}with {name(immediate)} = {value!r}"
+        kind = f" as {name(formats[immediate])}" if immediate in formats else ""
+        yield f"{INDENT}with {name(immediate)} = {value!r}{kind}"
     for axis, limit in opcode.limits:
         yield f"{INDENT}limit {name(axis)} {limit}"
     for axes in opcode.operands:
@@ -447,6 +449,7 @@ def _read_opcode(line: Line) -> Opcode:
     line.finished()
     binding: list[tuple[str, tuple[str, ...]]] = []
     immediates: list[tuple[str, float | int]] = []
+    formats: list[tuple[str, str]] = []
     limits: list[tuple[str, int]] = []
     operands: list[tuple[str, ...]] = []
     results: list[tuple[str, ...]] = []
@@ -460,6 +463,8 @@ def _read_opcode(line: Line) -> Opcode:
             immediate = inner.name("an immediate")
             inner.take("=")
             immediates.append((immediate, inner.number_()))
+            if inner.skip("as"):
+                formats.append((immediate, inner.name("an element type")))
         elif inner.skip("limit"):
             limits.append((inner.name("an axis"), inner.integer()))
         elif inner.skip("read"):
@@ -482,6 +487,7 @@ def _read_opcode(line: Line) -> Opcode:
         tuple(results),
         outputs,
         tuple(limits),
+        tuple(formats),
     )
 
 

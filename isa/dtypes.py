@@ -56,6 +56,23 @@ def name_of(numpy: np.dtype[Any]) -> str:
     raise LanguageError(f"element type must be one of {', '.join(DTYPES)}, not {numpy}")
 
 
+def held(number: float | int, name: str) -> float | int | None:
+    """What an element of this type holds in a number's place, still a float or an integer; None if
+    that is another number in f32, in which immediates are computed with (in f64 for f64)."""
+    kind = dtype(name)
+    if is_float(name):
+        if isinstance(number, int):
+            return None
+        seen = np.float64 if kind.wide == "f64" else np.float32
+        with np.errstate(over="ignore"):
+            rounded = float(np.float64(number).astype(kind.numpy))
+            return rounded if seen(rounded) == seen(number) else None
+    limits = (0, 1) if name == "bool" else (np.iinfo(kind.numpy).min, np.iinfo(kind.numpy).max)
+    if not limits[0] <= number <= limits[1] or number != int(number):
+        return None
+    return number + 0  # which is 0 where it was -0
+
+
 def is_float(name: str) -> bool:
     return dtype(name).wide in ("f32", "f64")
 

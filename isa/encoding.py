@@ -5,9 +5,10 @@ A file is: `IISA`, the version of the format, a checksum, and the body. In the b
 number is a variable-length one (7 bits a byte, lowest first; signed ones with the sign lowest). A
 table of all strings comes first, sorted, each as how much of the one before it begins with and the
 rest. Then follow, as lists, parameters, the opcode table (name, instruction, hash of its meaning,
-encoding), buffers and sections. Opcodes and buffers are numbered as they are listed, so two
-plugins cannot claim one number. Words that come often (ranges, units, memories, types) are numbered
-as they appear.
+binding, immediates), buffers and sections. An immediate is a whole number or an f64, or an element
+of the type that its instruction's encoding says. Opcodes and buffers are numbered as they are
+listed, so two plugins cannot claim one number. Words that come often (ranges, units, memories,
+types) are numbered as they appear.
 
 Nothing in a file is believed: a list may not be longer than the bytes that are left, nor a loop
 deeper than `DEEPEST`.
@@ -22,7 +23,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar, get_args
 
+import numpy as np
+
 from .assembly import DEEPEST
+from .dtypes import DTYPES, held, is_float
 from .errors import ProgramError
 from .machine import Machine
 from .program import (
@@ -56,6 +60,7 @@ LONGEST_STRING = 1 << 10
 ALL_STRINGS = 1 << 24
 """Bytes of all strings together: since they share beginnings, a file could ask for more."""
 
+TYPES = tuple(DTYPES)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _HEX = re.compile(r"(?:[0-9a-f]{2}){4,}")
 
@@ -159,7 +164,13 @@ class Writer:
         self.field("binding")
         self.each(opcode.binding, self.binding)
         self.field("immediates")
-        self.each(opcode.immediates, self.immediate)
+        formats = dict(opcode.formats)
+        if opcode.formats != tuple((n, formats[n]) for n, _ in opcode.immediates if n in formats):
+            raise ProgramError(
+                f"encoding: opcode {opcode.name!r} must have formats of its immediates, in their "
+                f"order, not {', '.join(name for name, _ in opcode.formats)}"
+            )
+        self.each(opcode.immediates, lambda pair: self.immediate(*pair, formats.get(pair[0])))
         self.field("operands")
         self.each(opcode.operands, self.words_of)
         self.field("results")
@@ -176,13 +187,19 @@ class Writer:
         self.word(pair[0])
         self.words_of(pair[1])
 
-    def immediate(self, pair: tuple[str, float | int]) -> None:
-        self.word(pair[0])
-        self.natural(isinstance(pair[1], float))
-        if isinstance(pair[1], float):
-            self.real(pair[1])
+    def immediate(self, name: str, number: float | int, kind: str | None) -> None:
+        """The name, a number that says how the value is written, the value."""
+        self.word(name)
+        if kind is not None:
+            data = typed(name, number, kind)
+            self.natural(2 + 2 * TYPES.index(kind) + isinstance(number, float))
+            self.out += data
         else:
-            self.integer(pair[1])
+            self.natural(isinstance(number, float))
+            if isinstance(number, float):
+                self.real(number)
+            else:
+                self.integer(number)
 
     def limit(self, pair: tuple[str, int]) -> None:
         self.word(pair[0])
@@ -314,6 +331,14 @@ class Writer:
                 self.integer(term.stride)
         if offset:
             self.integer(dimension.offset)
+
+
+def typed(name: str, number: float | int, kind: str) -> bytes:
+    """An immediate as an element of a type, lowest byte first."""
+    if kind not in DTYPES or held(number, kind) != number:
+        raise ProgramError(f"encoding: immediate {name!r} must be of type {kind}, not {number!r}")
+    row = DTYPES[kind].numpy.newbyteorder("<")
+    return np.array(number).astype(row).tobytes()
 
 
 PLACEMENT = ("place", "address", "pitch", "slots", "rotor")
@@ -473,24 +498,32 @@ class Reader:
         return self.below(limit, "flags")
 
     def opcode(self) -> Opcode:
+        head = self.string(), self.string(), self.string(), self.word()
+        binding, immediates = self.each(self.binding), self.each(self.immediate)
         return Opcode(
-            self.string(),
-            self.string(),
-            self.string(),
-            self.word(),
-            self.each(self.binding),
-            self.each(self.immediate),
+            *head,
+            binding,
+            tuple((name, number) for name, number, _ in immediates),
             self.each(self.words_of),
             self.each(self.words_of),
             self.each(self.integer),
             self.each(self.limit),
+            tuple((name, kind) for name, _, kind in immediates if kind),
         )
 
     def binding(self) -> tuple[str, tuple[str, ...]]:
         return self.word(), self.words_of()
 
-    def immediate(self) -> tuple[str, float | int]:
-        return self.word(), self.real() if self.flags(2) else self.integer()
+    def immediate(self) -> tuple[str, float | int, str]:
+        """(name, value, the type it is written in or "")."""
+        name, how = self.word(), self.below(2 + 2 * len(TYPES), "how an immediate is written")
+        if how < 2:
+            return name, self.real() if how else self.integer(), ""
+        kind = DTYPES[TYPES[how // 2 - 1]]
+        if is_float(kind.name) and how % 2 == 0:
+            self.fail(f"a float of type {kind.name}")
+        number = np.frombuffer(self.take(kind.size), kind.numpy.newbyteorder("<"))[0]
+        return name, float(number) if how % 2 else int(number), kind.name
 
     def limit(self) -> tuple[str, int]:
         return self.word(), self.integer()

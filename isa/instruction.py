@@ -9,8 +9,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from .dtypes import dtype, held
 from .errors import LanguageError
 from .functions import FOLDS, FUNCTIONS, Fold
 from .language import (
@@ -58,6 +59,23 @@ class Adjoint:
     gradients: tuple[Node, ...]
 
 
+Role: TypeAlias = Literal["operand", "immediate", "length", "start", "result"]
+
+
+@dataclass(frozen=True)
+class Native:
+    """A kernel that the author wrote, in restricted Python over flat arrays.
+
+    body        writes the results; the interpreter never runs it
+    parameters  what each of its parameters is, and of which operand, immediate, axis or output
+    combine     how its result joins a state, if it is one piece of what accumulates; else ""
+    """
+
+    body: Callable[..., Any]
+    parameters: tuple[tuple[Role, str], ...]
+    combine: str = ""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Instruction:
     """What an instruction computes and where it runs.
@@ -71,6 +89,8 @@ class Instruction:
     latency     cycles until the results are visible (None: derived)
     laws        what its user says of it and the trace does not show
     adjoint     the gradient, where the author wrote it (None: derived)
+    formats     the element types that immediates are written in, where the author says so
+    native      the kernel, where the author wrote it (None: derived)
     body        of an opaque instruction: restricted Python over flat arrays
     results     of an opaque instruction: its results as inputs (names, axes, types)
     sets        of an opaque instruction: the parameters that it returns
@@ -87,6 +107,8 @@ class Instruction:
     latency: Timing | None = None
     laws: tuple[Law, ...] = ()
     adjoint: Adjoint | None = None
+    formats: tuple[tuple[str, str], ...] = ()
+    native: Native | None = None
     body: Callable[..., Any] | None = None
     results: tuple[Input, ...] = ()
     sets: tuple[str, ...] = ()
@@ -127,6 +149,38 @@ class Instruction:
         def softmax(x, g): ...
         """
         return replace(self, adjoint=_adjoint(self, function))
+
+    def kernel(self, function: Callable[..., Any]) -> Instruction:
+        """The instruction with a kernel of its own, which native code runs in place of what it
+        derives: restricted Python. Its parameters are, by name, operands and states (flat arrays,
+        in the order of their axes), immediates, axes (their lengths), an axis and `_start` (its
+        first position); every other is an array for an output, in their order.
+
+        @softmax.kernel
+        def softmax(x, m, n, y): ...
+        """
+        return replace(self, native=_native(self, function))
+
+    def encoding(self, function: Callable[..., Any]) -> Instruction:
+        """The instruction with an encoding of its own: each parameter is an immediate, annotated
+        with the element type in which programs hold it; the others are 64 bits. Where a model
+        needs a number that this type does not hold, the instruction is not used.
+
+        @softcap.encoding
+        def softcap(cap: "bf16"): ...
+        """
+        return replace(self, formats=_formats(self, function))
+
+    def held(self, numbers: Mapping[str, float | int]) -> dict[str, float | int] | None:
+        """Values of immediates as its encoding holds them; None if it cannot."""
+        formats, found = dict(self.formats), dict(numbers)
+        for name, number in numbers.items():
+            if name in formats:
+                kept = held(number, formats[name])
+                if kept is None:
+                    return None
+                found[name] = kept
+        return found
 
     @cached_property
     def meaning(self) -> str:
@@ -432,6 +486,58 @@ def _adjoint(instruction: Instruction, function: Callable[..., Any]) -> Adjoint:
     return Adjoint(cotangents, gradients)
 
 
+START = "_start"
+
+
+def _native(instruction: Instruction, function: Callable[..., Any]) -> Native:
+    """What each parameter of a kernel is; LanguageError if they do not fit the definition."""
+    where = f"instruction {instruction.name!r}: kernel"
+    if instruction.opaque:
+        raise LanguageError(f"{where}: must be of a tensor function, not opaque")
+    leaves = (*instruction.operands, *(state.input for state in instruction.states))
+    axes = union([*(leaf.axes for leaf in leaves), instruction.axes])
+    own: dict[str, Role] = {f"{axis}{START}": "start" for axis in instruction.indexed}
+    own |= dict.fromkeys(axes, "length")
+    own |= {leaf.name: "immediate" for leaf in instruction.immediates}
+    own |= {leaf.name: "operand" for leaf in leaves}
+    names = list(inspect.signature(function).parameters)
+    count = len(instruction.outputs)
+    if sum(name not in own for name in names) != count:
+        raise LanguageError(
+            f"{where}: must take an array for each of {count} outputs besides {', '.join(own)}, "
+            f"not ({', '.join(names)})"
+        )
+    roles = [own.get(name, "result") for name in names]
+    return Native(
+        function,
+        tuple(
+            (role, name.removesuffix(START) if role == "start" else name)
+            for role, name in zip(roles, names, strict=True)
+        ),
+    )
+
+
+def _formats(instruction: Instruction, function: Callable[..., Any]) -> tuple[tuple[str, str], ...]:
+    """The types that an encoding gives immediates; LanguageError if they do not fit."""
+    where = f"instruction {instruction.name!r}: encoding"
+    known = {leaf.name: leaf.default for leaf in instruction.immediates}
+    found: dict[str, str] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        name = parameter.name
+        if name not in known:
+            raise LanguageError(
+                f"{where}: {name!r} must be an immediate ({', '.join(known) or 'there are none'})"
+            )
+        kind = _annotation(parameter, f"{where}: immediate {name!r}", "its element type", "bf16")
+        if held(known[name], dtype(kind).name) is None:
+            raise LanguageError(
+                f"{where}: immediate {name!r} must be of a type that holds its default "
+                f"{known[name]!r}, not {kind}"
+            )
+        found[name] = kind
+    return tuple((name, found[name]) for name in known if name in found)
+
+
 ACCUMULATOR = "accumulator"
 
 
@@ -453,6 +559,7 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
             outputs=(Map("add", (total, output)),),
             laws=(),
             adjoint=None,
+            native=_on_a_piece(instruction, output, "add"),
         ), None
     how = None if fold is None else combining(fold)
     if fold is None or how is None or how.combine is None:
@@ -466,6 +573,7 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         states=(State(state, how.neutral),),
         outputs=(Map(how.combine, (state, fold)),),
         adjoint=None,
+        native=_on_a_piece(instruction, fold, how.combine),
     )
     if fold is instruction.outputs[0]:
         return step, None
@@ -480,8 +588,21 @@ def step_of(instruction: Instruction) -> tuple[Instruction, Instruction | None]:
         occupancy=None,
         latency=None,
         adjoint=None,
+        native=None,
     )
     return step, finish
+
+
+def _on_a_piece(instruction: Instruction, fold: Node, combine: str) -> Native | None:
+    """Its kernel on a piece of what accumulates, if that is all that it computes."""
+    native, leaves = instruction.native, set(walk([fold]))
+    if (
+        native is None
+        or instruction.outputs != (fold,)
+        or not leaves.issuperset(instruction.operands)
+    ):
+        return None
+    return replace(native, combine=combine)
 
 
 # ---------------------------------------------------------------- tracing
@@ -496,10 +617,12 @@ def parse_axes(text: str, where: str) -> tuple[tuple[Axis, ...], str]:
     return axes, kind.strip() or "f32"
 
 
-def _annotation(parameter: inspect.Parameter, where: str) -> str:
+def _annotation(
+    parameter: inspect.Parameter, where: str, what: str = "its axes", example: str = "m n"
+) -> str:
     text = parameter.annotation
     if not isinstance(text, str):
-        raise LanguageError(f"{where}: must be annotated with its axes, such as 'm n'")
+        raise LanguageError(f"{where}: must be annotated with {what}, such as {example!r}")
     if text[:1] in "'\"":  # the file postponed its annotations
         text = ast.literal_eval(text)
     return str(text)
@@ -577,7 +700,7 @@ def instruction(
             latency=Timing(latency) if latency else None,
             laws=laws,
             documentation=inspect.getdoc(function) or "",
-            source=_source(function),
+            source=source_of(function),
         )
         return made
 
@@ -638,13 +761,14 @@ def opaque(
             sets=tuple(sets),
             occupancy=Timing(cycles) if cycles else None,
             documentation=inspect.getdoc(function) or "",
-            source=_source(function),
+            source=source_of(function),
         )
 
     return make
 
 
-def _source(function: Callable[..., Any]) -> str:
+def source_of(function: Callable[..., Any]) -> str:
+    """The text of a function; "" where there is none."""
     try:
         return textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):  # typed at a prompt

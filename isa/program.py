@@ -105,6 +105,7 @@ class Opcode:
     results      the same for each write
     outputs      which output of the instruction each write takes
     limits       how much of an axis one issue takes at most
+    formats      the element types that immediates are written in, if not as 64 bits
     """
 
     name: str
@@ -117,6 +118,7 @@ class Opcode:
     results: tuple[tuple[Axis, ...], ...] = ()
     outputs: tuple[int, ...] = ()
     limits: tuple[tuple[Axis, int], ...] = ()
+    formats: tuple[tuple[str, str], ...] = ()
 
 
 COPIES = ("load", "store")

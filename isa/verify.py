@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from .dtypes import DTYPES, is_float
+from .dtypes import DTYPES, held, is_float
 from .errors import InfinisaError, ProgramError
 from .instance import issue_cycles
 from .instruction import Instruction
@@ -612,6 +612,29 @@ def immediates_are_named(facts: Facts) -> Iterator[str]:
                 )
 
 
+def immediates_are_held(facts: Facts) -> Iterator[str]:
+    """Immediates have the types of the instruction's encoding, and values that these hold."""
+    for site in facts.calls:
+        opcode = facts.opcodes[site.issue.opcode]
+        formats = dict(facts.meaning(site).formats)
+        wanted = tuple((n, formats[n]) for n, _ in opcode.immediates if n in formats)
+        if opcode.formats != wanted:
+            yield (
+                f"opcode {opcode.name!r}: immediates must be written as ({_formats(wanted)}), "
+                f"not ({_formats(opcode.formats)})"
+            )
+        for name, number in opcode.immediates:
+            if name in formats and held(number, formats[name]) != number:
+                yield (
+                    f"opcode {opcode.name!r}: immediate {name!r} must be of type {formats[name]}, "
+                    f"not {number!r}"
+                )
+
+
+def _formats(formats: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} as {kind}" for name, kind in formats)
+
+
 def copies_copy(facts: Facts) -> Iterator[str]:
     """A copy reads one region and writes one of equal shape and type."""
     for site in facts.sites:
@@ -865,6 +888,7 @@ RULES: tuple[Rule, ...] = (
     opcodes_are_defined,
     opcodes_have_one_set_of_types,
     immediates_are_named,
+    immediates_are_held,
     copies_copy,
     operands_fit_opcodes,
     axes_have_ranges,

@@ -13,6 +13,7 @@ from ..manager import Registry
 from .encoding import documentation, encoding
 from .finding import Check, Fault, Finding, Subject
 from .gradients import gradients
+from .kernels import kernels
 from .laws import laws, tiles
 from .likeness import duplicates
 from .timing import timing
@@ -20,6 +21,7 @@ from .values import backends, tracing
 
 CHECKS: Mapping[str, Check] = {
     "tracing": tracing,
+    "kernel": kernels,
     "backends": backends,
     "gradient": gradients,
     "timing": timing,

@@ -120,15 +120,20 @@ def _whole(kind: str, made: Array) -> Array:
 @dataclass(frozen=True)
 class Sample:
     """An instruction over whole tensors: its axes have these lengths, its operands these types,
-    its immediates these values instead of their defaults."""
+    its immediates these values instead of their defaults. Where an axis begins counts for its
+    values only: programs of it begin at 0."""
 
     instruction: Instruction
     lengths: Mapping[Axis, int]
     types: Mapping[str, str] = field(default_factory=dict)
     immediates: Mapping[str, float | int] = field(default_factory=dict)
+    starts: Mapping[Axis, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lengths = " ".join(f"{axis}={length}" for axis, length in self.lengths.items())
+        lengths = " ".join(
+            f"{axis}={length}" + (f" from {self.starts[axis]}" if axis in self.starts else "")
+            for axis, length in self.lengths.items()
+        )
         types = ", ".join(dict.fromkeys(map(self.type, self.instruction.operands)))
         numbers = "".join(f", {name} = {value}" for name, value in self.immediates.items())
         return " of ".join(text for text in (lengths, types) if text) + numbers
@@ -138,7 +143,9 @@ class Sample:
 
     @cached_property
     def ranges(self) -> dict[Axis, Range]:
-        return {axis: Range(0, length) for axis, length in self.lengths.items()}
+        return {
+            axis: Range(self.starts.get(axis, 0), length) for axis, length in self.lengths.items()
+        }
 
     def range(self, operand: Input, axis: Axis) -> Range:
         """The positions of an operand's axis: its own, or those that its window reads."""
@@ -214,7 +221,7 @@ class Sample:
 
     @cached_property
     def opcode(self) -> Opcode:
-        made = self.instruction
+        made, formats = self.instruction, dict(self.instruction.formats)
         return Opcode(
             made.name,
             made.name,
@@ -225,6 +232,7 @@ class Sample:
             operands=tuple(operand.axes for operand in made.operands),
             results=self.results,
             outputs=tuple(range(len(self.results))),
+            formats=tuple((name, formats[name]) for name in self.immediates if name in formats),
         )
 
     @cached_property

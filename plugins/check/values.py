@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
-from infinisa.isa.dtypes import is_float
+from infinisa.isa.dtypes import held, is_float
 from infinisa.isa.errors import InfinisaError, LanguageError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Immediate, everything
@@ -49,7 +49,7 @@ def backends(subject: Subject) -> Iterator[Fault | Note]:
     if made.opaque:
         yield Note("opaque: values that its body takes cannot be made up")
         return
-    for sample in _samples(made):
+    for sample in samples(made):
         try:
             sample.evaluate(sample.arrays("random"))
         except LanguageError as error:
@@ -58,19 +58,26 @@ def backends(subject: Subject) -> Iterator[Fault | Note]:
         yield from _backends(subject, sample)
 
 
-def _samples(made: Instruction) -> Iterator[Sample]:
+def samples(made: Instruction) -> Iterator[Sample]:
     """Prime lengths in every type; one position of everything, with other immediates."""
     floats = [operand.name for operand in made.operands if is_float(operand.dtype)]
     lengths = lengths_of(made, PRIMES)
     for kind in TYPES if floats else TYPES[:1]:
         yield Sample(made, lengths, dict.fromkeys(floats, kind))
-    yield Sample(made, lengths_of(made, (1,)), {}, {i.name: other(i) for i in made.immediates})
+    numbers = {i.name: other(i, dict(made.formats)) for i in made.immediates}
+    yield Sample(made, lengths_of(made, (1,)), {}, numbers)
 
 
-def other(immediate: Immediate) -> float | int:
-    """A number near its default, but not that: of the same sign, so as sensible."""
+def other(immediate: Immediate, formats: Mapping[str, str]) -> float | int:
+    """A number near its default, but not that: of the same sign, so as sensible. It is one that
+    its encoding holds, if one of a few is."""
     default = immediate.default
-    return default + 1 if isinstance(default, int) else default * 1.5 or 0.5
+    whole = (default + 1, default - 1, default)
+    near = whole if isinstance(default, int) else (default * 1.5 or 0.5, default * 2, *whole)
+    if immediate.name not in formats:
+        return near[0]
+    held_ = (held(number, formats[immediate.name]) for number in near)
+    return next(number for number in held_ if number is not None)
 
 
 def _backends(subject: Subject, sample: Sample) -> Iterator[Fault | Note]:

@@ -458,6 +458,12 @@ class Function:
         given = ", ".join(f"{kind} {text(value)}" for kind, value in arguments)
         self.line(f"call void @{name}({given})")
 
+    def call_outside(self, name: str, arguments: Sequence[tuple[str, Number]]) -> None:
+        """Call a function of another module."""
+        types = ", ".join(kind for kind, _ in arguments)
+        self.module.declarations.add(f"declare void @{name}({types})")
+        self.run(name, arguments)
+
 
 def text(value: Number) -> str:
     return str(value) if isinstance(value, int) else value.text

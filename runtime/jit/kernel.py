@@ -28,6 +28,8 @@ from .contraction import Contractions, as_reduce
 from .expression import Border, Env, Frame, Index, Place
 from .functions import STORED, register
 from .ir import Function, Number, Value, constant, number
+from .restricted import Library
+from .written import Written, run_written
 
 RECOMPUTE = 3
 """A value wanted by several loops is stored if it costs more operations than this."""
@@ -444,6 +446,7 @@ class Shape:
     axes     start and length of each axis: a number, or None if it is known only when it runs
     bounds   how long each axis can be
     fresh    None: states always start anew
+    written  what the author wrote to run instead
     """
 
     meaning: tuple[object, ...]
@@ -454,6 +457,7 @@ class Shape:
     bounds: tuple[tuple[Axis, int], ...]
     outputs: tuple[int, ...]
     fresh: bool | None
+    written: Written | None = None
 
 
 def parameters(shape: Shape) -> list[tuple[str, str]]:
@@ -473,11 +477,13 @@ def parameters(shape: Shape) -> list[tuple[str, str]]:
     found += [(f"size{i}", "i64") for i, (_, size) in enumerate(shape.sizes) if size is None]
     if shape.fresh is None:
         found.append(("again", "i64"))
+    if shape.written:
+        found.append(("fault", "ptr noalias"))
     return found
 
 
-def build(kernel: Kernel, meaning: Instruction, shape: Shape) -> None:
-    """The body of an instruction's function."""
+def build(kernel: Kernel, meaning: Instruction, shape: Shape, bodies: Library) -> None:
+    """The body of an instruction's function; what authors wrote is compiled into `bodies`."""
     f, frame = kernel.f, kernel.frame
     given = f.parameters
     kernel.work = given["work"]
@@ -500,8 +506,21 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape) -> None:
         axes = tuple(axis for axis in shape.writes[number_].axes if axis)
         safe = not _overtaken(meaning, shape, number_)
         stores.append(Store(meaning.outputs[output], place, axes, states.get(output), safe))
-    kernel.block(stores, {})
+    if shape.written:
+        keep_overwritten(kernel, meaning, shape)
+        run_written(kernel, meaning, shape.written, shape.outputs, stores, bodies)
+    else:
+        kernel.block(stores, {})
     f.done()
+
+
+def keep_overwritten(kernel: Kernel, meaning: Instruction, shape: Shape) -> None:
+    """Copy operands that share memory with a result: loops around what an author wrote store
+    results while operands are still read."""
+    written = {access.buffer for access in shape.writes}
+    for leaf, access in zip(meaning.operands, shape.reads, strict=True):
+        if access.buffer in written:
+            kernel.places[leaf] = kernel.pack(leaf, leaf.axes, leaf.dtype, {})
 
 
 def _place(kernel: Kernel, side: str, i: int, access: Access) -> Place:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from infinisa.isa.dtypes import DTYPES
-from infinisa.isa.instance import resolve
+from infinisa.isa.instance import find, resolve
 from infinisa.isa.instruction import Instruction, State
 from infinisa.isa.language import Affine, Axis, Input, Scan, Size, refine, walk
 from infinisa.isa.program import (
@@ -34,6 +34,7 @@ from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, paramet
 from .restricted import Library, RestrictedError
 from .shares import WORTH, Share, Shares, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
+from .written import Written, written_for
 
 OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
 """What an entry reports: a parameter makes an axis too long; an opaque instruction raised, or, as
@@ -81,8 +82,8 @@ class Emission:
     worth     operations that this must save
     entries   one function a section
     shared    those of them that divide something
-    opaque    the issues that run outside, by their numbers
-    bodies    the opaque instructions that became native code
+    opaque    the issues that run bodies, outside or as native code, by their numbers
+    bodies    the bodies of instructions that became native code
     scratch   bytes of work memory of each thread
     area      numbers in the call area
     frame     numbers that a piece of an issue is given
@@ -149,9 +150,11 @@ class Meaning:
     given: Instruction
     plain: Instruction
     names: Mapping[Axis, Axis]
+    written: Written | None = None
 
     @classmethod
-    def of(cls, given: Instruction) -> Meaning:
+    def of(cls, given: Instruction, definition: Instruction, opcode: Opcode) -> Meaning:
+        """`given` is what the opcode makes of the definition."""
         if given.opaque:
             return cls(given, given, {})
         names = {axis: f"a{i}" for i, axis in enumerate(axes_of(given))}
@@ -169,7 +172,7 @@ class Meaning:
             states=tuple(states),
             outputs=refine(given.outputs, many),
         )
-        return cls(given, plain, names)
+        return cls(given, plain, names, written_for(definition, opcode, names))
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -199,7 +202,9 @@ class Kernels:
         types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
         key = opcode.name, types
         if key not in self.meanings:
-            self.meanings[key] = Meaning.of(resolve(opcode, types, self.library))
+            given = resolve(opcode, types, self.library)
+            definition = find(opcode.instruction, self.library)
+            self.meanings[key] = Meaning.of(given, definition, opcode)
         return self.meanings[key]
 
     def kernel(self, shape: Shape, meaning: Instruction) -> str:
@@ -209,7 +214,7 @@ class Kernels:
             self.names[shape] = name
             f = Function(self.module, name, parameters(shape))
             kernel = Kernel(f, self.target, Kernel.new_frame())
-            build(kernel, meaning, shape)
+            build(kernel, meaning, shape, self.emission.bodies)
             self.emission.scratch = max(self.emission.scratch, kernel.largest)
         return self.names[shape]
 
@@ -460,6 +465,8 @@ class Walker:
         """How threads divide an issue, if they do."""
         if self.kernels.emission.threads == 1:
             return None
+        if meaning is not None and meaning.written:
+            return None  # what ends an entry with a fault is the first thread's alone
         bounds = {name: run.bound for name, run in self.ranges.items()}
         given = None if meaning is None else meaning.given
         share = self.kernels.shares.share(issue, opcode, given, bounds)
@@ -631,8 +638,10 @@ class Walker:
     ) -> None:
         used = [axis for axis in axes_of(meaning.plain) if axis in axes]
         used += [a for w in writes for a in w.axes if a and a in axes]
+        written = meaning.written
+        used += [axis for axis in (written.axes if written else ()) if axis in axes]
         used = list(dict.fromkeys(used))
-        starts = needs_starts(meaning.plain)
+        starts = needs_starts(meaning.plain) or (written is not None and written.wants_starts)
         fresh, again = self.fresh(issue)
         shape = Shape(
             meaning.key,
@@ -645,6 +654,7 @@ class Walker:
             tuple((a, max(axes[a].bound, 1)) for a in used),
             outputs,
             fresh,
+            written,
         )
         kernel = self.kernels.kernel(shape, meaning.plain)
         arguments: list[tuple[str, Number]] = [("ptr", self.given["work"])]
@@ -657,7 +667,22 @@ class Walker:
         arguments += [("i64", size) for size in sizes.values() if not isinstance(size, int)]
         if fresh is None:
             arguments.append(("i64", again))
-        self.f.run(kernel, arguments)
+        if not written:
+            self.f.run(kernel, arguments)
+            return
+        with self.may_fail(issue) as fault:
+            self.f.run(kernel, [*arguments, ("ptr", fault)])
+
+    @contextmanager
+    def may_fail(self, issue: Issue) -> Iterator[Value]:
+        """What is called inside may leave a fault there, which then ends the entry."""
+        f, area, emission = self.f, self.given["call"], self.kernels.emission
+        f.store(constant("i64", len(emission.opaque)), self.slot(area, ISSUE))
+        emission.opaque.append(issue)
+        fault = self.slot(area, FAULT)
+        f.store(constant("i64", 0), fault)
+        yield fault
+        self.leave(f.compare("ne", f.load(fault, "i64"), constant("i64", 0)), FAULTY)
 
     def operand(self, operand: Operand) -> list[tuple[str, Number]]:
         """The arguments that say where an operand is."""
@@ -741,18 +766,12 @@ class Walker:
         """Call a body; what it returns becomes parameters, a fault ends the entry."""
         f, area, emission = self.f, self.given["call"], self.kernels.emission
         emission.area = max(emission.area, CALL_HEAD + len(issue.sets))
-        f.store(constant("i64", len(emission.opaque)), self.slot(area, ISSUE))
-        emission.opaque.append(issue)
-        fault = self.slot(area, FAULT)
-        f.store(constant("i64", 0), fault)
         arguments: list[tuple[str, Number]] = []
         for pointer, length in runs:
             arguments += [("ptr", pointer), ("i64", length)]
-        arguments += [("ptr", self.slot(area, CALL_HEAD)), ("ptr", fault)]
-        types = ", ".join(kind for kind, _ in arguments)
-        f.module.declarations.add(f"declare void @{name}({types})")
-        f.run(name, arguments)
-        self.leave(f.compare("ne", f.load(fault, "i64"), constant("i64", 0)), FAULTY)
+        with self.may_fail(issue) as fault:
+            arguments += [("ptr", self.slot(area, CALL_HEAD)), ("ptr", fault)]
+            f.call_outside(name, arguments)
         for place, parameter in enumerate(issue.sets):
             index = self.places[parameter]
             value = f.load(self.slot(area, CALL_HEAD + place), "i64")

@@ -6,7 +6,8 @@ first assignment. What CPython would not do either ends the call with a fault: a
 number too large for its array, an overflow, a division by zero. Negative indices are faults too.
 
 Has: assignments, if, while, for over range, break, continue, return, assert; arithmetic, bits,
-comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, max, abs.
+comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, max, abs, and of
+`math` exp, log, sqrt, tanh, erf, sin, cos.
 Has not: everything else, which `RestrictedError` names.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import textwrap
 import types
 import typing
@@ -23,7 +25,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from infinisa.isa.dtypes import is_float
 
-from .functions import STORED, narrow, widen
+from .functions import FUNCTIONS, STORED, narrow, widen
 from .ir import Function, Module, Value, constant, literal
 
 
@@ -45,6 +47,9 @@ Kind: TypeAlias = str
 """What a parameter or a result is: "i64", "double", "i1", "" for nothing, or "[u8]", an array."""
 
 NUMBERS: Mapping[Any, Kind] = {int: "i64", float: "double", bool: "i1", None: "", type(None): ""}
+MATH: Mapping[object, str] = {
+    getattr(math, name): name for name in ("exp", "log", "sqrt", "tanh", "erf", "sin", "cos")
+}
 COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
 
 
@@ -596,6 +601,8 @@ class Compiler:
         if isinstance(node.func, ast.Name) and node.func.id not in self.names:
             return self.builtin(node, node.func.id)
         target = self.outside(node.func)
+        if isinstance(target, types.BuiltinFunctionType) and target in MATH and len(node.args) == 1:
+            return self.of_math(node, MATH[target], self.real(self.value(node.args[0])))
         if not isinstance(target, types.FunctionType):
             self.refuse(node, f"`{ast.unparse(node.func)}`")
         name, result = self.library.function(target)
@@ -605,6 +612,18 @@ class Compiler:
         given = [self.argument(a, k) for a, k in zip(node.args, kinds, strict=True)]
         words = [*(word for words in given for word in words), "ptr %fault"]
         return self.called(name, result, words)
+
+    def of_math(self, node: ast.Call, name: str, x: Value) -> Value:
+        """A function of `math`: where it has no finite value, though x has one, is a fault."""
+        f = self.f
+        y = FUNCTIONS[name](f, x)
+        zero_ = constant("double", 0)
+        finite = f.compare("oeq", f.binary("fsub", y, y), zero_)
+        odd = f.compare("une", f.binary("fsub", x, x), zero_)  # infinite or no number
+        kept = f.binary("or", f.compare("ord", y, y), f.compare("uno", x, x))
+        fine = f.binary("or", finite, f.binary("and", odd, kept))
+        self.check(fine, node, f"`{ast.unparse(node)}` has no finite value")
+        return y
 
     def called(self, name: str, result: Kind, words: Sequence[str]) -> Value | None:
         f = self.f

@@ -1,10 +1,12 @@
 """Any program, whether it means something or not: odd names, negative sizes, unknown operands."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as some
 
 from infinisa.isa.assembly import KEYWORDS
+from infinisa.isa.dtypes import DTYPES, held
 from infinisa.isa.program import (
     Buffer,
     Count,
@@ -70,6 +72,25 @@ opcodes = some.builds(
     pairs(names, floats | numbers), tuples(tuples(names)), tuples(tuples(names)),
     tuples(naturals), pairs(names, numbers),
 )  # fmt: skip
+
+
+def typed(opcode: Opcode, kinds: list[str]) -> Opcode:
+    """Some of its immediates in element types, where these hold them."""
+    found = dict(zip(dict(opcode.immediates), kinds, strict=False))
+    numbers = {
+        name: kept
+        for name, number in dict(opcode.immediates).items()
+        if name in found and (kept := held(number, found[name])) is not None
+    }
+    immediates = tuple((dict(opcode.immediates) | numbers).items())
+    return replace(
+        opcode,
+        immediates=immediates,
+        formats=tuple((name, found[name]) for name, _ in immediates if name in numbers),
+    )
+
+
+opcodes = some.builds(typed, opcodes, some.lists(some.sampled_from(list(DTYPES)), max_size=3))
 
 
 def anything() -> some.SearchStrategy[Program]:

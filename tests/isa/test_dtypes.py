@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from infinisa.isa.dtypes import DTYPES, dtype, is_float, name_of, promote
+from infinisa.isa.dtypes import DTYPES, dtype, held, is_float, name_of, promote
 from infinisa.isa.errors import LanguageError
 
 
@@ -51,3 +51,31 @@ def test_an_unknown_type_is_named() -> None:
     with pytest.raises(LanguageError) as caught:
         name_of(np.dtype(np.complex64))
     assert str(caught.value) == f"{known}, not complex64"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "kept"),
+    [
+        (30.0, "bf16", 30.0),
+        (30.1, "bf16", None),
+        (1e-5, "f32", float(np.float32(1e-5))),
+        (1e-5, "f64", 1e-5),
+        (1e39, "f32", float("inf")),
+        (1e5, "f16", None),
+        (-1.0, "u8", None),
+        (255.0, "u8", 255.0),
+        (2.5, "i32", None),
+        (7, "i8", 7),
+        (128, "i8", None),
+        (7, "f32", None),
+        (float("inf"), "f16", float("inf")),
+        (float("inf"), "i64", None),
+        (float("nan"), "f32", None),
+    ],
+)
+def test_a_type_holds_what_arithmetic_cannot_tell_from_a_number(
+    number: float | int, kind: str, kept: float | int | None
+) -> None:
+    found = held(number, kind)
+
+    assert (found, type(found)) == (kept, type(kept))

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from infinisa.isa.assembly import parse_text, to_text
+from infinisa.isa.dtypes import DTYPES, held
 from infinisa.isa.encoding import (
     HEADER,
     LARGEST_FILE,
@@ -214,9 +216,45 @@ def test_loops_may_not_be_endlessly_deep() -> None:
     assert refusal(encode(program)).endswith("expected at most 64 loops inside each other")
 
 
+def typed(number: float | int, kind: str) -> Program:
+    """A program with one immediate, written in this type."""
+    opcode = Opcode("o", "i", "", "u", immediates=(("cap", number),), formats=(("cap", kind),))
+    return replace(EMPTY, opcodes=(opcode,))
+
+
+@given(
+    number=some.floats(allow_nan=False) | some.integers(-(2**63), 2**63 - 1),
+    kind=some.sampled_from(list(DTYPES)),
+)
+def test_an_immediate_takes_the_bytes_of_its_type(number: float | int, kind: str) -> None:
+    """And is itself again, or is refused."""
+    kept = held(number, kind)
+    if kept is None:
+        with pytest.raises(ProgramError):
+            encode(typed(number, kind))
+        return
+    program = typed(kept, kind)
+
+    assert decode(encode(program), "file") == program
+    assert parse_text(to_text(program), "text") == program
+    blank = replace(program.opcodes[0], immediates=(), formats=())
+    plain = replace(program, opcodes=(blank,))
+    table = len(b"\x00\x06cap")  # what is new in the table of strings: no beginning, length, name
+    field = len(b"\x02\x02")  # the word, which is new, and its string; then how it is written
+    sizes = len(encode(program)) - len(encode(plain)) - table - field - 1
+    assert sizes == DTYPES[kind].size
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
+        (typed(0.1, "bf16"), "immediate 'cap' must be of type bf16, not 0.1"),
+        (typed(300.0, "u8"), "immediate 'cap' must be of type u8, not 300.0"),
+        (typed(2.5, "i16"), "immediate 'cap' must be of type i16, not 2.5"),
+        (typed(3, "f32"), "immediate 'cap' must be of type f32, not 3"),
+        (typed(3, "u4"), "immediate 'cap' must be of type u4, not 3"),
+        (replace(EMPTY, opcodes=(Opcode("o", "i", "", "u", formats=(("cap", "u8"),)),)),
+         "opcode 'o' must have formats of its immediates, in their order, not cap"),
         (replace(EMPTY, parameters=(Parameter("n", 2**63, 0),)),
          "a number must be 0 to 2**64 - 1, not 18446744073709551616"),
         (replace(EMPTY, name="\ud800"), "a name must be Unicode text, not '\\ud800'"),

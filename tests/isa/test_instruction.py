@@ -26,6 +26,7 @@ from infinisa.isa.language import (
     Node,
     argmax,
     dot,
+    equal,
     exp,
     gather,
     maximum,
@@ -38,6 +39,7 @@ from infinisa.isa.language import (
     sum,
     update,
     view,
+    where,
 )
 from infinisa.isa.laws import Associative, LinearIn, StepOf
 from infinisa.isa.machine import Unit
@@ -507,3 +509,66 @@ def test_what_is_opaque_has_no_gradient() -> None:
     assert refusal(lambda: blind.gradient(lambda x, g: g)) == (
         f"instruction {blind.name!r}: gradient: must be of a tensor function, not opaque"
     )
+
+
+def test_a_kernel_says_by_name_what_it_takes() -> None:
+    counted = made(where(equal(X, position("e")), 1.0, 0.0), operands=(X,))
+    own = counted.kernel(lambda m, e_start, x, out, e: None).native
+
+    assert own is not None
+    assert own.parameters == (
+        ("length", "m"), ("start", "e"), ("operand", "x"), ("result", "out"), ("length", "e"),
+    )  # fmt: skip
+    assert counted.native is None
+    assert counted.kernel(lambda x, out: None).meaning == counted.meaning
+
+
+def test_a_kernel_takes_an_array_for_each_output() -> None:
+    assert refusal(lambda: LEAKY.kernel(lambda x, slope: None)) == (
+        "instruction 'it': kernel: must take an array for each of 1 outputs besides m, n, slope, "
+        "x, not (x, slope)"
+    )
+    blind = opaque(unit="text", results={"out": "m"})(defined(lambda x, out: None, x="m"))
+    assert refusal(lambda: blind.kernel(lambda x, out: None)) == (
+        f"instruction {blind.name!r}: kernel: must be of a tensor function, not opaque"
+    )
+
+
+def test_a_kernel_computes_steps_of_what_is_a_fold_and_nothing_else() -> None:
+    """A step of relu(dot(a, b)) is no relu."""
+    product = made(dot(A, B, "k")).kernel(lambda a, b, c: None)
+    step, finish = step_of(product)
+    assert (step.native and step.native.combine, finish) == ("add", None)
+
+    step, finish = step_of(made(relu(dot(A, B, "k"))).kernel(lambda a, b, c: None))
+    assert finish is not None
+    assert (step.native, finish.native) == (None, None)
+
+
+def test_an_encoding_gives_immediates_types() -> None:
+    fine = made(maximum(X, X * Immediate("slope", 0.5)), operands=(X,),
+                immediates=(Immediate("slope", 0.5),))  # fmt: skip
+    typed = fine.encoding(defined(lambda slope: None, slope="bf16"))
+
+    assert (fine.formats, typed.formats) == ((), (("slope", "bf16"),))
+    assert typed.meaning == fine.meaning
+    assert typed.held({"slope": 0.25, "other": 0.1}) == {"slope": 0.25, "other": 0.1}
+    assert typed.held({"slope": 0.1}) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (defined(lambda x: None, x="bf16"), "'x' must be an immediate (slope)"),
+        (
+            lambda slope: None,
+            "immediate 'slope': must be annotated with its element type, such as 'bf16'",
+        ),
+        (
+            defined(lambda slope: None, slope="bf16"),
+            "immediate 'slope' must be of a type that holds its default 0.1, not bf16",
+        ),
+    ],
+)
+def test_an_encoding_fits_the_definition(function: Any, message: str) -> None:
+    assert refusal(lambda: LEAKY.encoding(function)) == f"instruction 'it': encoding: {message}"

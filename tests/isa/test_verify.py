@@ -11,7 +11,7 @@ from infinisa.isa.assembly import parse_text
 from infinisa.isa.errors import ProgramError
 from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Input, dot, stack, sum, update, view
+from infinisa.isa.language import Immediate, Input, dot, stack, sum, update, view
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Loop, Program, Statement
 from infinisa.isa.timing import Timing
@@ -203,6 +203,7 @@ def test_a_broken_rule_is_named(rule: str, edits: tuple[str, ...], message: str)
 
 def test_every_rule_has_a_case() -> None:
     elsewhere = {
+        "immediates are held",
         "indices inside instructions stay in bounds",
         "values fit memory",
         "issues take time",
@@ -407,3 +408,30 @@ def test_an_instruction_of_another_meaning_is_refused() -> None:
         verify(program(BASE), TINY, {**ALL, "relu": other})
 
     assert f"must have meaning {ALL['relu'].meaning}" in str(caught.value)
+
+
+def test_immediates_are_held_as_the_instruction_says() -> None:
+    slope = Immediate("slope", 0.5)
+    leaky = Instruction(
+        name="leaky", unit="vector", operands=(X,), outputs=(X * slope,),
+        immediates=(slope,), formats=(("slope", "bf16"),),
+    )  # fmt: skip
+    library = {**ALL, "leaky": leaky}
+
+    def said(number: str) -> str:
+        lines = f"bind m = a\n    with slope = {number}\n    read (a)\n    write (a)\n    outputs 0"
+        text = SMALL.replace("NAME @", f'leaky "{leaky.meaning}"').replace("LINES", lines)
+        text = text.replace("ISSUE", "out[a, 0] = op(x[a]) on vector over a")
+        text = text.replace("write (a)", "write (a .)")
+        try:
+            verify(parse_text(text, "test"), TINY, library)
+        except ProgramError as error:
+            return str(error).removesuffix(" (rule: immediates are held)")
+        return ""
+
+    assert said("0.25 as bf16") == ""
+    assert said("0.25") == ("opcode 'op': immediates must be written as (slope as bf16), not ()")
+    assert said("0.25 as f16") == (
+        "opcode 'op': immediates must be written as (slope as bf16), not (slope as f16)"
+    )
+    assert said("0.1 as bf16") == "opcode 'op': immediate 'slope' must be of type bf16, not 0.1"

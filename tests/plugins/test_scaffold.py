@@ -59,7 +59,7 @@ def test_its_own_tests_pass(written: Path, site: Path) -> None:
 def test_an_installed_plugin_is_checked_by_its_name(site: Path) -> None:
     printed = run(site, "-m", "infinisa", "check", "soft_cap")
 
-    assert "1 instructions, 9 checks: all passed" in printed
+    assert "1 instructions, 10 checks: all passed" in printed
 
 
 def test_its_model_uses_its_instruction(site: Path) -> None:

@@ -14,7 +14,7 @@ from itertools import groupby
 from infinisa.isa import encoding
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instance import issue_cycles
-from infinisa.isa.instruction import Instruction, step_of, volume
+from infinisa.isa.instruction import Instruction, source_of, step_of, volume
 from infinisa.isa.language import Input, Node
 from infinisa.isa.laws import Associative, LinearIn, StepOf
 from infinisa.isa.machine import Machine, Unit
@@ -233,6 +233,21 @@ def meaning(instruction: Instruction) -> Iterator[Block]:
     yield from formulas(instruction)
     if instruction.source:
         yield Fold("Source", (Code(instruction.source.rstrip(), "python"),))
+    yield from overrides(instruction)
+
+
+def overrides(instruction: Instruction) -> Iterator[Block]:
+    """What the author wrote in place of what is derived."""
+    written = {
+        "timing": instruction.occupancy,
+        "kernel": instruction.native,
+        "encoding": instruction.formats,
+        "gradient": instruction.adjoint,
+    }
+    if names := [name for name, value in written.items() if value]:
+        yield sentence(f"By its author, not derived: {_words(names)}.")
+    if instruction.native and (source := source_of(instruction.native.body)):
+        yield Fold("Kernel", (Code(source.rstrip(), "python"),))
 
 
 def formulas(instruction: Instruction) -> Iterator[Block]:
@@ -311,13 +326,14 @@ def _operand(role: str, name: Inline, node: Node, start: str = "") -> tuple[Text
 
 
 def immediates(instruction: Instruction) -> Table:
-    return Table(
-        ("immediate", "default", "type"),
-        tuple(
-            (text(Mono(i.name)), text(repr(i.default)), text(i.dtype))
-            for i in instruction.immediates
-        ),
+    formats = dict(instruction.formats)
+    rows = tuple(
+        (text(Mono(i.name)), text(repr(i.default)), text(i.dtype), text(formats.get(i.name, "")))
+        for i in instruction.immediates
     )
+    headings = ("immediate", "default", "type", "written as")
+    shown = len(headings) if formats else len(headings) - 1
+    return Table(headings[:shown], tuple(row[:shown] for row in rows))
 
 
 def axes(instruction: Instruction) -> Table:

@@ -100,14 +100,17 @@ def only_opcodes(name: str, machine: str, opcodes: Iterable[Opcode]) -> Program:
 def own_opcode(instruction: Instruction) -> Opcode:
     """An opcode of the instruction over its own axes, for one that no program uses."""
     results = instruction.results or instruction.outputs
+    numbers = instruction.held({i.name: i.default for i in instruction.immediates})
+    assert numbers is not None  # an encoding holds the defaults
     return Opcode(
         instruction.name,
         instruction.name,
         instruction.meaning,
         instruction.unit,
         tuple((axis, (axis,)) for axis in instruction.axes),
-        tuple((i.name, i.default) for i in instruction.immediates),
+        tuple(numbers.items()),
         tuple(leaf.axes for leaf in instruction.operands),
         tuple(value.axes for value in results),
         tuple(range(len(results))),
+        formats=instruction.formats,
     )

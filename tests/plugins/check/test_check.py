@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from infinisa.isa import language as L
+from infinisa.isa.encoding import encode
 from infinisa.isa.errors import PluginError
 from infinisa.isa.instruction import Instruction, instruction, opaque
 from infinisa.isa.language import Axis, Node
@@ -189,6 +191,127 @@ def test_a_backend_that_fails_is_found() -> None:
     faults = only("backends", made(tempered), infinisa_backends={"absent": backend}).faults
 
     assert faults[0] == "backend 'absent' at m=7 n=5 of f32: must run, but no such thing"
+
+
+# ---------------------------------------------------------------- kernel and encoding
+
+
+@over(x="m n")
+def summed(x: Node, gain: Any = 2.0) -> Node:
+    """Each row's sum, and where it is."""
+    total: Node = (L.sum(x, "n") + L.cast(L.position("m"), "f32")) * gain
+    return total
+
+
+def rows(x: Any, gain: Any, m: Any, m_start: Any, n: Any, y: Any) -> None:
+    for i in range(m):
+        total = 0.0
+        for j in range(n):
+            total += x[i * n + j]
+        y[i] = (total + float(i + m_start)) * gain
+
+
+def test_a_kernel_that_gives_the_values_of_the_definition_passes() -> None:
+    right = made(summed).kernel(rows)
+
+    assert only("kernel", right).faults == ()
+    assert only("backends", right).faults == ()
+
+
+def without_start(x: Any, gain: Any, m: Any, n: Any, y: Any) -> None:
+    for i in range(m):
+        total = 0.0
+        for j in range(n):
+            total += x[i * n + j]
+        y[i] = (total + float(i)) * gain
+
+
+def never_written(x: Any, gain: Any, y: Any) -> None:
+    return
+
+
+def beyond(x: Any, m: Any, y: Any) -> None:
+    y[0] = x[len(x)]
+
+
+def fixed(x: Any, m: Any, m_start: Any, n: Any, y: Any) -> None:
+    for i in range(m):
+        total = 0.0
+        for j in range(n):
+            total += x[i * n + j]
+        y[i] = (total + float(i + m_start)) * 2.0
+
+
+@pytest.mark.parametrize(
+    ("kernel", "fault"),
+    [
+        (without_start, "at m=7 from 3 n=5 of f32, random values: result 0[0] is "),
+        (never_written, "at m=7 n=5 of f32, random values: result 0[0] is nan, not "),
+        (
+            beyond,
+            "at m=7 n=5 of f32, random values: failed with IndexError: index out of bounds on "
+            "dimension 1",
+        ),
+        (fixed, "at m=1 n=1 of f32, gain = 3.0, random values: result 0[0] is "),
+    ],
+)
+def test_a_kernel_that_differs_is_found(kernel: Any, fault: str) -> None:
+    """Somewhere only: where an axis begins elsewhere, or at another number."""
+    assert only("kernel", made(summed).kernel(kernel)).faults[0].startswith(fault)
+
+
+def test_a_kernel_that_is_not_restricted_python_is_found() -> None:
+    def fancy(x: Any, gain: Any, y: Any) -> None:
+        y[:] = x
+
+    fault = only("backends", made(summed).kernel(fancy)).faults[0]
+
+    assert fault.startswith(
+        "backend 'scalar' at m=7 n=5 of f32: must run, but instruction 'mine': "
+    )
+    assert fault.endswith(" is not in restricted Python")
+
+
+def test_pieces_that_a_kernel_does_not_compute_are_noted() -> None:
+    @over(a="m k", b="k n")
+    def relu_matmul(a: Node, b: Node) -> Node:
+        return L.relu(L.dot(a, b, "k"))
+
+    def kernel(a: Any, b: Any, m: Any, k: Any, n: Any, y: Any) -> None:
+        for i in range(m):
+            for j in range(n):
+                total = 0.0
+                for l in range(k):  # noqa: E741  # as it is in formulas
+                    total += a[i * k + l] * b[l * n + j]
+                y[i * n + j] = max(total, 0.0)
+
+    found = only("kernel", made(relu_matmul).kernel(kernel))
+    assert found.notes == ("in pieces of k it accumulates something else: that kernel is derived",)
+
+
+def half(heat: Any) -> None: ...
+
+
+half.__annotations__ = {"heat": "f16"}
+
+
+def test_an_encoding_is_tried_at_its_extremes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an encoder loses of them is found."""
+    narrow = made(tempered).encoding(half)
+    assert only("encoding", narrow) == Finding("mine", "encoding")
+    tried: list[float | int] = []
+
+    def lossy(program: Any) -> bytes:
+        (opcode,) = program.opcodes
+        tried.extend(number for _, number in opcode.immediates)
+        kept = tuple((name, min(number, 1000.0)) for name, number in opcode.immediates)
+        return encode(replace(program, opcodes=(replace(opcode, immediates=kept),)))
+
+    monkeypatch.setattr(sys.modules["infinisa.plugins.check.encoding"], "encode", lossy)
+    assert only("encoding", narrow).faults == (
+        "a program of one issue, heat = 65504.0 must be itself again after bytes",
+    )
+    assert tried == [2.0, -65504.0, 65504.0, 2.0**-24]
 
 
 # ---------------------------------------------------------------- gradient

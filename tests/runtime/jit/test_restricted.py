@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ Array = NDArray[Any]
 I32: TypeAlias = Annotated[memoryview, "i32"]
 U8: TypeAlias = Annotated[memoryview, "u8"]
 F32: TypeAlias = Annotated[Any, "f32"]
+F64: TypeAlias = Annotated[Any, "f64"]
 
 
 class Compiled:
@@ -233,3 +235,65 @@ def test_what_there_is_not_is_named(body: Callable[..., Any], message: str) -> N
         Compiled(body, ["i32"])
 
     assert str(caught.value).endswith(message)
+
+
+# ---------------------------------------------------------------- functions of math
+
+
+def exponential(x: F64, y: F64) -> None:
+    y[0] = math.exp(x[0])
+
+
+def logarithm(x: F64, y: F64) -> None:
+    y[0] = math.log(x[0])
+
+
+def root(x: F64, y: F64) -> None:
+    y[0] = math.sqrt(x[0])
+
+
+def tangent(x: F64, y: F64) -> None:
+    y[0] = math.tanh(x[0])
+
+
+def error(x: F64, y: F64) -> None:
+    y[0] = math.erf(x[0])
+
+
+def sine(x: F64, y: F64) -> None:
+    y[0] = math.sin(x[0])
+
+
+def cosine(x: F64, y: F64) -> None:
+    y[0] = math.cos(x[0])
+
+
+MATHEMATICAL = [exponential, logarithm, root, tangent, error, sine, cosine]
+
+
+@pytest.fixture(scope="module")
+def mathematical() -> list[Compiled]:
+    return [Compiled(body, ["f64", "f64"], 0) for body in MATHEMATICAL]
+
+
+@settings(max_examples=200, deadline=None)
+@given(x=some.floats())
+@example(x=710.0)
+@example(x=0.0)
+@example(x=-0.0)
+@example(x=math.inf)
+@example(x=-math.inf)
+@example(x=math.nan)
+def test_math_gives_what_cpython_gives_or_a_fault(mathematical: list[Compiled], x: float) -> None:
+    """What raises in CPython is a fault, and nothing else is."""
+    for body, code in zip(MATHEMATICAL, mathematical, strict=True):
+        wanted, found = np.full(1, 7.0), np.full(1, 7.0)
+        try:
+            body(np.array([x]).data, wanted.data)
+            raised = False
+        except (ValueError, OverflowError):
+            raised = True
+        _, fault = code(np.array([x]), found)
+
+        assert raised == ("has no finite value" in fault), (body, fault)
+        assert raised or found == pytest.approx(wanted, rel=1e-14, nan_ok=True)
