@@ -678,7 +678,9 @@ def same(
     points = 0
     try:
         if question.many(candidates):
-            candidates = passing(question.brief, other, candidates)
+            candidates, apart = nearest(question.brief, other, candidates)
+            if apart:
+                return None, apart
         for probe in question.probes(corners):
             _, value = question.value(probe)
             if probe.seed <= ORDINARY and np.isnan(value).mean() > 0.75:
@@ -697,16 +699,16 @@ def same(
     return Answer(candidates[0], points), 0.0
 
 
-def passing(
+def nearest(
     question: Question, other: Node, candidates: Sequence[dict[str, float]]
-) -> list[dict[str, float]]:
-    """The numbers for its immediates with which a computation is the one asked for at one point;
-    the nearest if there are none."""
+) -> tuple[list[dict[str, float]], float]:
+    """The numbers for its immediates with which a computation is the nearest to the one asked for
+    at one point, and how near."""
     probe = Probe(0.8, 1, question.positive)
     expected = question.value(probe)[1]
     gaps = distances(expected, question.tried(other, probe, candidates))
     least = min(gaps)
-    return [numbers for numbers, gap in zip(candidates, gaps, strict=True) if gap == least]
+    return [numbers for numbers, gap in zip(candidates, gaps, strict=True) if gap == least], least
 
 
 def with_literals(question: Question, other: Node) -> Question:
