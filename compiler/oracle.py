@@ -274,13 +274,13 @@ class Question:
             node.function == "power"
             and kind(node) == "root"
             and isinstance(node.children[0], Input)
-            for node in walk([self.local.root])
+            for node in nodes_of(self.local.root)
             if isinstance(node, Map)
         )
         if not (rooted or self.functions & {"max", "where", "is_nan", "maximum", "exp"}):
             return []
         users: dict[Node, list[Node]] = {}
-        for node in walk([self.local.root]):
+        for node in nodes_of(self.local.root):
             for child in node.children:
                 users.setdefault(child, []).append(node)
         found = []
@@ -296,9 +296,9 @@ class Question:
 
     @cached_property
     def drawing(self) -> Drawing:
-        tables = [node for node in walk([self.local.root]) if isinstance(node, Gather)]
+        tables = [node for node in nodes_of(self.local.root) if isinstance(node, Gather)]
         reach = [
-            [self.lengths[t.axis] for t in tables if leaf in set(walk([t.index]))]
+            [self.lengths[t.axis] for t in tables if leaf in nodes_of(t.index)]
             for leaf in self.local.leaves
         ]
         limits = tuple(min(rows, default=0) for rows in reach)
@@ -405,16 +405,24 @@ TRY = "try"
 """The axis of the numbers that are tried for immediates."""
 
 
+@lru_cache(maxsize=1 << 13)
+def nodes_of(root: Node) -> tuple[Node, ...]:
+    """The nodes of a computation, operands first."""
+    return tuple(walk([root]))
+
+
 @lru_cache(maxsize=4096)
 def widened(root: Node, several: bool) -> tuple[Node, tuple[tuple[Node, Input], ...]]:
     """A computation with its numbers and lengths as inputs, so that they are f64 too; and those.
     If several numbers are tried for its immediates, these have an axis of their own."""
     numbers = [
         node
-        for node in walk([root])
+        for node in nodes_of(root)
         if isinstance(node, Size | Immediate)
         or (isinstance(node, Constant) and is_float(node.dtype))
     ]
+    if not numbers:
+        return root, ()
     known: dict[Node, Node] = {
         node: Input(
             f"number {n}",
@@ -430,26 +438,27 @@ def widened(root: Node, several: bool) -> tuple[Node, tuple[tuple[Node, Input], 
 @lru_cache(maxsize=4096)
 def functions_in(root: Node) -> frozenset[str]:
     """The scalar functions and folds of a computation."""
-    return frozenset(n.function for n in walk([root]) if isinstance(n, Map | Reduce))
+    return frozenset(n.function for n in nodes_of(root) if isinstance(n, Map | Reduce))
 
 
 @lru_cache(maxsize=4096)
 def cornered(root: Node) -> bool:
     """Whether a computation has corners or steps."""
     return any(
-        isinstance(n, Cast) or (isinstance(n, Map) and n.function in CORNERS) for n in walk([root])
+        isinstance(n, Cast) or (isinstance(n, Map) and n.function in CORNERS)
+        for n in nodes_of(root)
     )
 
 
 @lru_cache(maxsize=4096)
 def sizes_in(root: Node) -> tuple[Axis, ...]:
     """The axes whose lengths are numbers of a computation."""
-    return tuple(node.axis for node in walk([root]) if isinstance(node, Size))
+    return tuple(node.axis for node in nodes_of(root) if isinstance(node, Size))
 
 
 @lru_cache(maxsize=4096)
 def immediates_in(root: Node) -> frozenset[Immediate]:
-    return frozenset(node for node in walk([root]) if isinstance(node, Immediate))
+    return frozenset(node for node in nodes_of(root) if isinstance(node, Immediate))
 
 
 @lru_cache(maxsize=4096)
@@ -457,7 +466,7 @@ def numbers_in(root: Node) -> tuple[float, ...]:
     """The numbers of a computation that are not just truth values, each once."""
     found = dict.fromkeys(
         float(n.value)
-        for n in walk([root])
+        for n in nodes_of(root)
         if isinstance(n, Constant) and not isinstance(n.value, bool)
     )
     return tuple(found)
@@ -472,7 +481,7 @@ def lengths(
     """Short lengths for the axes of a computation, each different; but as long as in the model
     where a number may be the length of an axis that is computed over, and as long as indices reach.
     No number is one of the others by chance."""
-    nodes = list(walk([local.root]))
+    nodes = nodes_of(local.root)
     found = dict.fromkeys(local.axes, 1)
     apart = _apart(local, nodes)
     widths = WIDTHS.get(len(apart), (3, 2))
@@ -601,7 +610,7 @@ def snapped(root: Node, literals: Iterable[float], narrow: Iterable[str] = ()) -
         for t in (q, 1 / q, q * q, 1 / (q * q), -q, math.sqrt(abs(q)), 1 / math.sqrt(abs(q)))
     ]
     known: dict[Node, Node] = {}
-    for node in walk([root]):
+    for node in nodes_of(root):
         if isinstance(node, Constant) and isinstance(node.value, float) and node.value:
             for target in targets:
                 if node.value != target and is_rounded(node.value, target, narrow):
@@ -649,16 +658,16 @@ def ordered(root: Node) -> Node:
     """A computation with the operands of commutative operations in one order: where it is another's
     both do the same operations, to the last bit."""
     made: dict[Node, Node] = {}
-    for node in walk([root]):
-        children = [made[child] for child in node.children]
+    for node in nodes_of(root):
+        children = tuple(made[child] for child in node.children)
         match node:
             case Map(function, _) if FUNCTIONS[function].commutative:
-                children.sort(key=id)
+                children = tuple(sorted(children, key=id))
             case Dot(_, _, over):
                 left, right = sorted(children, key=id)
                 made[node] = Dot(left, right, tuple(sorted(over)))
                 continue
-        made[node] = node.rebuild(children) if children else node
+        made[node] = node if children == node.children else node.rebuild(children)
     return made[root]
 
 
