@@ -84,6 +84,7 @@ class Cones:
     ) -> None:
         self.around, self.widest, self.again, self.truths = around, widest, again, truths
         self.feature, self.room = feature, room
+        self.below: dict[Node, tuple[Node, ...]] = {}
         self.arguments_of: dict[Node, list[tuple[tuple[Node, ...], Node]]] = {}
         self.sums: dict[Node, Node] = {}
         self.capped: set[Node] = set()
@@ -126,8 +127,10 @@ class Cones:
         return self.arguments_of[node]
 
     def _below(self, node: Node) -> tuple[Node, ...]:
-        children = (self.through(child) for child in node.children if not is_number(child))
-        return tuple(dict.fromkeys(children))
+        if node not in self.below:
+            children = (self.through(child) for child in node.children if not is_number(child))
+            self.below[node] = tuple(dict.fromkeys(children))
+        return self.below[node]
 
     def through(self, node: Node) -> Node:
         """What is under a cast between floats that only one value reads."""

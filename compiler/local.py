@@ -7,8 +7,9 @@ axes get a name for each role.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple, TypeAlias
@@ -223,11 +224,11 @@ class Outline:
         masks = dict.fromkeys(self.axes, 0)
         for n, marks in enumerate(self.marks[: len(self.leaves)]):
             for at in marks.own:
-                masks[self._named(at)] |= 1 << n
+                masks[self.names[at]] |= 1 << n
         out = {*self._axes(self.root)}
         inner = self.marks[len(self.leaves) :]
-        ended = {self._named(at) for marks in inner for at in marks.ended.values()}
-        indexed = {self._named(at) for marks in inner for at in marks.indexed}
+        ended = {self.names[at] for marks in inner for at in marks.ended.values()}
+        indexed = {self.names[at] for marks in inner for at in marks.indexed}
         return {a: Role(masks[a], a in out, a in ended, a in indexed) for a in self.axes}
 
     # -- which occurrences are one axis
@@ -263,21 +264,21 @@ class Outline:
 
     def _name(self) -> bool:
         """Name the axes in the order in which they occur; False if a node has one twice."""
-        names, axes, count = self.names, self.axes, len(self.leaves)
-        for n, (node, marks) in enumerate(
-            zip((*self.leaves, *self.inner), self.marks, strict=True)
-        ):
+        names: dict[int, Axis] = {}
+        nodes = zip((*self.leaves, *self.inner), self.marks, strict=True)
+        for n, (node, marks) in enumerate(nodes):
             found = [*map(self._find, marks.own)]
             if len(set(found)) < len(found):
                 return False
-            called = [*node.axes]
-            if n >= count and marks.ended:
-                found += map(self._find, marks.ended.values())
-                called += marks.ended
-            for at, axis in zip(found, called, strict=True):
-                if at not in names:
-                    names[at] = name = f"a{len(names)}"
-                    axes[name] = axis
+            called: Iterable[tuple[int, int, Axis]] = zip(marks.own, found, node.axes, strict=True)
+            if n >= len(self.leaves) and marks.ended:
+                ended = [(at, self._find(at), axis) for axis, at in marks.ended.items()]
+                called = itertools.chain(called, ended)
+            for at, first, axis in called:
+                if first not in names:
+                    names[first] = f"a{len(names)}"
+                    self.axes[names[first]] = axis
+                self.names[at] = names[first]
         return True
 
     def _tell_apart(self) -> None:
@@ -287,21 +288,18 @@ class Outline:
         kept = {*self._axes(self.root)}
         for node, marks in zip(self.inner, self.marks[len(self.leaves) :], strict=True):
             for name, at in (*zip(node.axes, marks.own, strict=True), *marks.ended.items()):
-                axis = self._named(at)
+                axis = self.names[at]
                 if not counts[name] and counts[self.axes[axis]] > 1 and axis not in kept:
                     counts[self.axes[axis]] -= 1
                     counts[name] += 1
                     self.axes[axis] = name
 
-    def _named(self, at: int) -> Axis:
-        return self.names[self._find(at)]
-
     def _axis(self, node: Node, axis: Axis, ended: bool = False) -> Axis:
         marks = self.occurrences.of(node)
-        return self._named(marks.ended[axis] if ended else marks.own[node.axes.index(axis)])
+        return self.names[marks.ended[axis] if ended else marks.own[node.axes.index(axis)]]
 
     def _axes(self, node: Node) -> tuple[Axis, ...]:
-        return tuple(map(self._named, self.occurrences.of(node).own))
+        return tuple(self.names[at] for at in self.occurrences.of(node).own)
 
     # -- the same computation under these names
 

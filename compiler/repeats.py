@@ -178,7 +178,8 @@ class Repeats:
             return True
         fresh: list[tuple[Node, Node]] = []
         axes = dict(twins.axes)
-        waiting = [a for a in known if a in left or (a in ends and left & {*a.children})]
+        waiting = [*(known.keys() & left)]
+        waiting += (a for a in ends if a in known and passed(a) and left & {*a.children})
         alike, compared = True, []
         for a in waiting:
             if a not in inner and not (passed(a) and (a not in ends or left & {*a.children})):
