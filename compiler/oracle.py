@@ -379,7 +379,7 @@ def _number(
 def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: int) -> Array:
     values = random.normal(size=shape) * probe.scale
     if probe.positive:
-        values = np.exp(values / (1 + probe.scale))
+        values = np.exp(values / (1 + probe.scale)) * max(probe.scale, 1.0)
     if probe.whole:
         least = 0.0 if probe.positive else -math.inf
         values = _equal_to_some(random, np.rint(2.0 * values) / 2.0 + 0.0, probe, least)
@@ -451,6 +451,14 @@ def cornered(root: Node) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def bounds_in(root: Node) -> tuple[float, ...]:
+    """The numbers that values are compared with, if a sum of ones may reach them."""
+    functions = (n for n in nodes_of(root) if isinstance(n, Map) and n.function in CORNERS)
+    numbers = (c.value for n in functions for c in n.arguments if isinstance(c, Constant))
+    return tuple(float(c) for c in numbers if 1 < abs(c) < MOST_POSITIONS)
+
+
+@lru_cache(maxsize=4096)
 def sizes_in(root: Node) -> tuple[Axis, ...]:
     """The axes whose lengths are numbers of a computation."""
     return tuple(node.axis for node in nodes_of(root) if isinstance(node, Size))
@@ -479,8 +487,8 @@ def lengths(
     run_time: frozenset[Axis] = frozenset(),
 ) -> dict[Axis, int]:
     """Short lengths for the axes of a computation, each different; but as long as in the model
-    where a number may be the length of an axis that is computed over, and as long as indices reach.
-    No number is one of the others by chance."""
+    where a number may be the length of an axis that is computed over, as long as indices reach, and
+    as a sum of ones must be to pass a bound. No number is one of the others by chance."""
     nodes = nodes_of(local.root)
     found = dict.fromkeys(local.axes, 1)
     apart = _apart(local, nodes)
@@ -501,6 +509,9 @@ def lengths(
     whole = [int(c) for c in constants if abs(c) < MOST_POSITIONS and c == int(c)]
     for axis in counted:
         reach = max((abs(c) for c in whole), default=0) + 3
+        found[axis] = max(found[axis], min(reach, sizes[axis]))
+    reach = max((math.ceil(abs(c)) + 2 for c in bounds_in(local.root)), default=0)
+    for axis in ended:
         found[axis] = max(found[axis], min(reach, sizes[axis]))
     for node in nodes:
         if isinstance(node, Stack):

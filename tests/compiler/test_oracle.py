@@ -338,6 +338,27 @@ def test_a_question_keeps_its_values() -> None:
     assert np.allclose(twice * 1.5, thrice)
 
 
+# ---------------------------------------------------------------- bounds
+
+
+def test_a_bound_on_a_sum_is_reached() -> None:
+    """A sum of seven weights that are nearly one passes six, though lengths of so many axes are
+    short."""
+    product = X * Input("u", ("s", "n")) * Input("v", ("d", "n")) * Input("w", ("c", "n"))
+    root = sum(exp(product), "n")
+    asked = question(minimum(root, 6.0), sizes={**SIZES, "n": 7})
+
+    assert same(asked, here(root, asked), [])[0] is None
+    assert asked.lengths["a1"] == 7
+
+
+def test_a_bound_on_a_root_is_reached() -> None:
+    """Of positive values too some are large."""
+    asked = question(minimum(sqrt(X), 6.0))
+
+    assert same(asked, here(sqrt(X), asked), [])[0] is None
+
+
 # ---------------------------------------------------------------- orders of operands
 
 
