@@ -207,15 +207,14 @@ class Question:
     def brief(self) -> Question:
         """The same at one position of each axis along which nothing is summed or counted."""
         made = replace(self, points={}, variants={})
-        roles = self.local.roles
-        made.lengths.update((axis, 1) for axis in roles if roles[axis].kind == Role.LOOP)
+        made.lengths.update(self.short(1))
         return made
 
-    @cached_property
-    def few(self) -> dict[Axis, int]:
-        """The lengths, but few positions of axes along which nothing is summed or counted."""
+    def short(self, most: int) -> dict[Axis, int]:
+        """The lengths, but at most so many positions of axes along which nothing is summed or
+        counted."""
         loops = (axis for axis, role in self.local.roles.items() if role.kind == Role.LOOP)
-        return self.lengths | {axis: min(self.lengths[axis], 3) for axis in loops}
+        return self.lengths | {axis: min(self.lengths[axis], most) for axis in loops}
 
     @cached_property
     def positive(self) -> bool:
@@ -652,14 +651,12 @@ def apart_if_alike(question: Question, other: Node, immediates: Sequence[Immedia
     """How far another computation is from the one asked for where inputs over the same axes are
     equal, so that these may be in any order; 0 if that tells nothing."""
     question = with_literals(question, other)
-    probe = Probe(0.8, 1, question.positive, alike=True)
     used = [node for node in immediates if node in immediates_in(other)]
     candidates = list(candidates_for(used, question.constants))
     if question.many(candidates):
         question = question.brief
     try:
-        expected = question.value(probe)[1]
-        return min(distances(expected, question.tried(other, probe, candidates)))
+        return nearest(question, other, candidates, alike=True)[1]
     except (LanguageError, TypeError):
         return 0.0
 
@@ -720,11 +717,11 @@ def same(
 
 
 def nearest(
-    question: Question, other: Node, candidates: Sequence[dict[str, float]]
+    question: Question, other: Node, candidates: Sequence[dict[str, float]], alike: bool = False
 ) -> tuple[list[dict[str, float]], float]:
     """The numbers for its immediates with which a computation is the nearest to the one asked for
-    at one point, and how near."""
-    probe = Probe(0.8, 1, question.positive)
+    at one point, and how near; inputs over the same axes may be `alike` there."""
+    probe = Probe(0.8, 1, question.positive, alike=alike)
     expected = question.value(probe)[1]
     gaps = distances(expected, question.tried(other, probe, candidates))
     least = min(gaps)
