@@ -15,7 +15,7 @@ import numpy as np
 from .cache import remembered
 
 FLOATS = ("half", "float", "double")
-BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "float": 4, "double": 8}
+BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "i128": 16, "half": 2, "float": 4, "double": 8}
 
 
 class Value(NamedTuple):

@@ -6,9 +6,12 @@ first assignment. What CPython would not do either ends the call with a fault: a
 number too large for its array, an overflow, a division by zero. Negative indices are faults too.
 
 Has: assignments, if, while, for over range, break, continue, return, assert; arithmetic, bits,
-comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, max, abs, and of
-`math` exp, log, sqrt, tanh, erf, sin, cos.
+comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, max, abs, of
+`math` exp, log, sqrt, tanh, erf, sin, cos, and the words of `bits`.
 Has not: everything else, which `RestrictedError` names.
+
+A library that is not `checked` is for functions of ours that tests hold against CPython: nothing
+in them is checked, and integers wrap.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from infinisa.isa.dtypes import is_float
 
+from . import bits
 from .functions import FUNCTIONS, STORED, narrow, widen
 from .ir import Function, Module, Value, constant, literal
 
@@ -50,6 +54,14 @@ NUMBERS: Mapping[Any, Kind] = {int: "i64", float: "double", bool: "i1", None: ""
 MATH: Mapping[object, str] = {
     getattr(math, name): name for name in ("exp", "log", "sqrt", "tanh", "erf", "sin", "cos")
 }
+ELEMENTS: Mapping[str, str] = STORED | {"u64": "i64", "u128": "i128"}
+"""What an element of an array is in memory; the last two are masks."""
+
+MASKS = {"u64": "i64", "u128": "i128"}
+KNOWN = (ast.Constant, ast.Name, ast.Subscript, ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp,
+         ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)  # fmt: skip
+"""What an expression that is known while code is written may be made of."""
+
 COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
 
 
@@ -57,9 +69,13 @@ COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "
 class Library:
     """Functions compiled into one module.
 
-    faults  what went wrong and where, by the number that a faulty call leaves behind
+    checked  whether what CPython would not do is a fault
+    mask     what a set of numbers is: "i64" or "i128"
+    faults   what went wrong and where, by the number that a faulty call leaves behind
     """
 
+    checked: bool = True
+    mask: Kind = "i64"
     module: Module = field(default_factory=Module)
     faults: list[str] = field(default_factory=lambda: [""])
     made: dict[object, tuple[str, Kind]] = field(default_factory=dict)
@@ -84,7 +100,7 @@ class Library:
             if body in self.open:
                 raise RestrictedError(f"{body.__name__} calls itself")
             self.open.add(body)
-            kinds, result = annotated(body)
+            kinds, result = annotated(body, self.mask)
             name = f"r{len(self.made)}_{body.__name__}"
             Compiler(self, body, kinds, name, public=False, result=result).run()
             self.open.discard(body)
@@ -92,20 +108,22 @@ class Library:
         return self.made[body]
 
 
-def annotated(body: Callable[..., Any]) -> tuple[list[Kind], Kind]:
-    """The kinds of a function's parameters and of its result."""
+def annotated(body: Callable[..., Any], mask: Kind) -> tuple[list[Kind], Kind]:
+    """The kinds of a function's parameters and of its result, given what a mask is."""
     hints = typing.get_type_hints(body, include_extras=True)
     names = list(inspect.signature(body).parameters)
     if missing := [name for name in [*names, "return"] if name not in hints]:
         raise RestrictedError(f"{body.__name__}: {missing[0]!r} must be annotated")
-    return [kind_of(hints[name]) for name in names], kind_of(hints["return"])
+    return [kind_of(hints[name], mask) for name in names], kind_of(hints["return"], mask)
 
 
-def kind_of(hint: Any) -> Kind:
+def kind_of(hint: Any, mask: Kind) -> Kind:
     if hint in NUMBERS:
         return NUMBERS[hint]
+    if hint == bits.Mask:
+        return mask
     for dtype in getattr(hint, "__metadata__", ()):
-        if dtype in STORED:
+        if dtype in ELEMENTS:
             return f"[{dtype}]"
     raise RestrictedError(f"a parameter must be a number or an array, not {hint}")
 
@@ -149,10 +167,13 @@ class Compiler:
         self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
         self.items: dict[str, Item] = {}
         self.variables: dict[str, tuple[Value, Kind]] = {}
+        self.known: dict[str, object] = {}
         self.head: list[str] = []
-        self.loops: list[tuple[str, str]] = []
+        self.loops: list[tuple[str, str] | None] = []
         for argument, kind in zip(names, kinds, strict=True):
             value = self.f.parameters[f"{argument}.in"]
+            if kind[1:-1] in MASKS and library.checked:
+                raise RestrictedError(f"{name}: an array of masks cannot be checked")
             if kind[:1] == "[":
                 length = self.f.parameters[f"{argument}.length"]
                 self.items[argument] = Array(value, length, kind[1:-1])
@@ -181,6 +202,8 @@ class Compiler:
 
     def check(self, fine: Value, node: ast.AST, what: str) -> None:
         """End the call with a fault unless a condition holds."""
+        if not self.library.checked:
+            return
         f = self.f
         bad, good = f.label(), f.label()
         f.branch(fine, good, bad)
@@ -205,18 +228,26 @@ class Compiler:
                 self.call(call)
             case ast.Assign([target], value):
                 self.assignment(target, value)
+            case ast.AnnAssign(ast.Name() as target, ast.Name("Mask"), ast.expr() as value):
+                self.assign(target, self.mask(self.value(value)))
             case ast.AnnAssign(ast.Name() as target, _, ast.expr() as value):
                 self.assignment(target, value)
             case ast.AugAssign(target, operation, value):
                 read = ast.copy_location(ast.BinOp(reading(target), operation, value), node)
                 self.assignment(target, ast.fix_missing_locations(read))
             case ast.If(test, yes, no):
-                self.branch(self.condition(test), yes, no)
+                known = self.evaluated(test)
+                if known is None:
+                    self.branch(self.condition(test), yes, no)
+                else:
+                    self.statements(yes if known else no)
             case ast.While(test, body, []):
                 self.while_loop(test, body)
             case ast.For(ast.Name(name), ast.Call(ast.Name("range"), limits, []), body, []):
                 self.for_loop(name, limits, body)
-            case ast.Break() | ast.Continue() if self.loops:
+            case ast.For(ast.Name(name), ast.Call(ast.Name("static"), [numbers], []), body, []):
+                self.static_loop(name, numbers, body)
+            case ast.Break() | ast.Continue() if self.loops and self.loops[-1]:
                 self.f.jump(self.loops[-1][isinstance(node, ast.Continue)])
                 self.f.place(self.f.label())
             case ast.Return(value):
@@ -257,7 +288,7 @@ class Compiler:
 
     def put(self, node: ast.AST, array: Array, index: Value, value: Value) -> None:
         """Store an element; it must fit."""
-        f, kind = self.f, STORED[array.dtype]
+        f, kind = self.f, ELEMENTS[array.dtype]
         self.inside(node, array, index)
         if is_float(array.dtype):
             value = self.real(value)
@@ -266,10 +297,10 @@ class Compiler:
         else:
             if value.kind == "double":
                 self.refuse(node, "a float in an array of integers")
-            value = self.integer(value)
-            raw = value if kind == "i64" else f.convert("trunc", value, kind)
-            again = self.widened(raw, array.dtype)
-            if kind != "i64":
+            value = self.mask(value) if array.dtype in MASKS else self.integer(value)
+            raw = value if value.kind == kind else f.convert("trunc", value, kind)
+            if self.library.checked and kind != "i64":
+                again = self.widened(raw, array.dtype)
                 fits = f.compare("eq", again, value)
                 self.check(fits, node, f"a number does not fit into {array.dtype}")
         f.store(raw, f.at(array.pointer, index, kind))
@@ -322,6 +353,41 @@ class Compiler:
         f.jump(head)
         f.place(out)
 
+    def static_loop(self, name: str, numbers: ast.expr, body: Sequence[ast.stmt]) -> None:
+        """The body once for each number, which is known in it."""
+        match numbers:
+            case ast.Call(ast.Name("range"), limits, []):
+                found = [self.evaluated(limit) for limit in limits]
+            case _:
+                found = [None]
+        self.loops.append(None)
+        for number in range(*(self.certain(numbers, limit) for limit in found)):
+            self.known[name] = number
+            self.statements(body)
+        self.loops.pop()
+        self.known.pop(name, None)
+
+    def certain(self, node: ast.AST, number: object) -> int:
+        if not isinstance(number, int):
+            self.refuse(node, f"`{ast.unparse(node)}`, which is not known,")
+        return number
+
+    def evaluated(self, node: ast.expr) -> object:
+        """The value of an expression if it is known while code is written, else None."""
+        names: dict[str, object] = {}
+        for part in ast.walk(node):
+            if not isinstance(part, KNOWN):
+                return None
+            if isinstance(part, ast.Name):
+                if part.id in self.variables or part.id in self.items:
+                    return None
+                names[part.id] = self.known.get(part.id, self.names.get(part.id))
+                if not isinstance(names[part.id], int | tuple):
+                    return None
+        code = compile(ast.Expression(node), self.body.__name__, "eval")
+        found: object = eval(code, {"__builtins__": {}}, names)  # of constants and operators only
+        return found
+
     def step(self, limits: Sequence[ast.expr]) -> int:
         if len(limits) < 3:
             return 1
@@ -363,11 +429,15 @@ class Compiler:
         match node:
             case ast.Constant(bool() | int() | float() as number):
                 return self.number(node, number)
+            case ast.Name(name) if name in self.known:
+                return self.number(node, self.known[name])
             case ast.Name(name) if name in self.variables:
                 cell, kind = self.variables[name]
                 return self.f.load(cell, kind)
             case ast.Name() | ast.Attribute():
                 return self.number(node, self.outside(node))
+            case ast.Subscript(ast.Name(name)) if name not in self.items:
+                return self.number(node, self.evaluated(node))
             case ast.Subscript(array, index):
                 return self.element(node, self.array(array), self.whole(index))
             case ast.BinOp(left, operation, right):
@@ -436,18 +506,29 @@ class Compiler:
         value = self.integer(value)
         return value if value.kind == "double" else self.f.convert("sitofp", value, "double")
 
+    def mask(self, value: Value) -> Value:
+        """A number as a set of numbers: its bits."""
+        value = self.integer(value)
+        if value.kind == self.library.mask:
+            return value
+        return self.f.convert("zext", value, self.library.mask)
+
     def alike(self, a: Value, b: Value) -> tuple[Value, Value]:
         """Both floats, or both integers."""
+        if "i128" in (a.kind, b.kind):
+            return self.mask(a), self.mask(b)
         if "double" in (a.kind, b.kind):
             return self.real(a), self.real(b)
         return self.integer(a), self.integer(b)
 
     def inside(self, node: ast.AST, array: Array, index: Value) -> None:
+        if not self.library.checked:
+            return
         fine = self.f.compare("ult", index, array.length)
         self.check(fine, node, f"the index of `{ast.unparse(node)}` is outside")
 
     def element(self, node: ast.AST, array: Array, index: Value) -> Value:
-        f, kind = self.f, STORED[array.dtype]
+        f, kind = self.f, ELEMENTS[array.dtype]
         self.inside(node, array, index)
         return self.widened(f.load(f.at(array.pointer, index, kind), kind), array.dtype)
 
@@ -457,7 +538,7 @@ class Compiler:
         if is_float(dtype):
             value = widen(f, raw, dtype)
             return value if value.kind == "double" else f.convert("fpext", value, "double")
-        if raw.kind == "i64":
+        if raw.kind in ("i64", "i128"):
             return raw
         return f.convert("zext" if dtype in ("bool", "u8", "u16") else "sext", raw, "i64")
 
@@ -525,7 +606,8 @@ class Compiler:
             case ast.UAdd():
                 return value if value.kind == "double" else self.integer(value)
             case ast.Invert() if value.kind != "double":
-                return f.binary("xor", self.integer(value), constant("i64", -1))
+                value = self.integer(value)
+                return f.binary("xor", value, constant(value.kind, -1))
         self.refuse(node, "this sign")
 
     def arithmetic(self, node: ast.AST, operation: ast.operator, a: Value, b: Value) -> Value:
@@ -535,7 +617,7 @@ class Compiler:
             if a.kind == b.kind == "i1":
                 return f.binary(word, a, b)
             if "double" not in (a.kind, b.kind):
-                return f.binary(word, self.integer(a), self.integer(b))
+                return f.binary(word, *self.alike(a, b))
         if isinstance(operation, ast.Div):
             a, b = self.real(a), self.real(b)
             self.check(f.compare("une", b, constant("double", 0)), node, "a division by zero")
@@ -558,6 +640,8 @@ class Compiler:
     def exact(self, node: ast.AST, word: str, a: Value, b: Value) -> Value:
         """A sum, difference or product of 64 bits, or a fault."""
         f = self.f
+        if not self.library.checked:
+            return f.binary(word, a, b)
         name = f"llvm.s{word}.with.overflow.i64"
         f.module.declarations.add(f"declare {{ i64, i1 }} @{name}(i64, i64)")
         pair = f.emit("", 1, f"call {{ i64, i1 }} @{name}(i64 {a.text}, i64 {b.text})").text
@@ -588,6 +672,8 @@ class Compiler:
         if not left:
             return f.binary("ashr", a, b)
         value = f.binary("shl", a, b)
+        if not self.library.checked:
+            return value
         same = f.compare("eq", f.binary("ashr", value, b), a)
         self.check(same, node, f"`{ast.unparse(node)}` has more than 64 bits")
         return value
@@ -605,13 +691,39 @@ class Compiler:
             return self.of_math(node, MATH[target], self.real(self.value(node.args[0])))
         if not isinstance(target, types.FunctionType):
             self.refuse(node, f"`{ast.unparse(node.func)}`")
+        if target.__module__ == bits.__name__:
+            return self.of_masks(node, target)
         name, result = self.library.function(target)
-        kinds, _ = annotated(target)
+        kinds, _ = annotated(target, self.library.mask)
         if len(kinds) != len(node.args):
             self.refuse(node, f"{len(node.args)} arguments instead of {len(kinds)}")
         given = [self.argument(a, k) for a, k in zip(node.args, kinds, strict=True)]
         words = [*(word for words in given for word in words), "ptr %fault"]
         return self.called(name, result, words)
+
+    def of_masks(self, node: ast.Call, target: types.FunctionType) -> Value:
+        """A function of `bits`."""
+        f, kind = self.f, self.library.mask
+        size = 128 if kind == "i128" else 64
+        if self.library.checked:
+            self.refuse(node, f"`{ast.unparse(node)}` with checks")
+        if target is bits.bit:
+            return f.binary("shl", constant(kind, 1), self.mask(self.value(node.args[0])))
+        mask = self.mask(self.value(node.args[0]))
+        if target is bits.count:
+            return self.number_of(f.intrinsic("ctpop", [mask]))
+        if target is bits.first:
+            name = f"llvm.cttz.{kind}"
+            f.module.declarations.add(f"declare {kind} @{name}({kind}, i1)")
+            found = f.emit(kind, 1, f"call {kind} @{name}({kind} {mask.text}, i1 true)")
+            return self.number_of(found)
+        if self.evaluated(node.args[2]) != size:
+            self.refuse(node, f"`{ast.unparse(node)}` around another ring than of {size}")
+        start = self.mask(self.value(node.args[1]))
+        return f.intrinsic("fshr", [mask, mask, start])
+
+    def number_of(self, mask: Value) -> Value:
+        return mask if mask.kind == "i64" else self.f.convert("trunc", mask, "i64")
 
     def of_math(self, node: ast.Call, name: str, x: Value) -> Value:
         """A function of `math`: where it has no finite value, though x has one, is a fault."""
@@ -631,6 +743,8 @@ class Compiler:
         found = f.emit(result, 1, text) if result else None
         if not result:
             f.line(text)
+        if not self.library.checked:
+            return found
         fault = f.load(f.parameters["fault"], "i64")
         good = f.label()
         f.branch(f.compare("eq", fault, constant("i64", 0)), good, "quit")
@@ -648,6 +762,8 @@ class Compiler:
             value = self.real(value)
         if kind == "i64" and value.kind == "i1":
             value = self.integer(value)
+        if kind == self.library.mask:
+            value = self.mask(value)
         if value.kind != kind:
             self.refuse(node, f"`{ast.unparse(node)}` as an argument of this type")
         return [f"{kind} {value.text}"]

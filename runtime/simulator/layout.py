@@ -1,0 +1,96 @@
+"""Where the scoreboard kernel keeps what it knows: arrays of numbers, and the places in them.
+
+The names of the first part stand for one machine and run; `specialised` replaces them. Here are
+those of a machine with one unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from typing import Annotated, TypeAlias
+
+Longs: TypeAlias = Annotated[MutableSequence[int], "i64"]
+Words: TypeAlias = Annotated[MutableSequence[int], "i32"]
+Masks: TypeAlias = Annotated[MutableSequence[int], "u64"]
+
+# ---- one machine and run
+
+RING = 64
+"""Slots of a core's window, of which WINDOW are used at most: 64 or 128."""
+
+CORES = 1
+WINDOW = 16
+FETCH = 1
+ISSUE = 1
+ARRIVAL = 0
+"""Cycles from the end of a transfer until what came is there."""
+
+COUNTS: tuple[int, ...] = (1,)
+"""Instances of each unit class, and the number of its FIRST."""
+FIRST: tuple[int, ...] = (0,)
+COPIES: tuple[bool, ...] = (False,)
+CLASSES = 1
+UNITS = 1
+
+READS = 3
+WRITES = 1
+STORES = 1
+"""The most hazards that an issue of the stage has."""
+
+OLDEST = True
+"""Whether the policy takes the first in program order."""
+CACHED = False
+TRACE = False
+JUMP = True
+
+# ---- places; those of a whole run
+
+NEVER = 1 << 62
+
+NOW = 16
+(TIME, SOONEST, CHANNEL, END, SKEW, RESUMED, CROSSED, LEADER, ROOM, STEPS, WIDTH, WATCHED, ROW,
+ TOUCHED, MISSED, SHIFT) = range(NOW)  # fmt: skip
+"""TIME is of this cycle, without the SKEW that jumps have added; SOONEST is the next to look at.
+END: when the last result so far is there. ROOM: positions that the trace has, STEPS: cycles that
+the call may still look at. WIDTH: registers of a core, the first WATCHED of them are compared; ROW:
+numbers of a snapshot. MISSED: bytes of the issue at hand that a cache does not hold, if TOUCHED."""
+
+CORE = 8
+HEAD, NEXT, LIMIT, ENDED, UNTIL = range(5)
+"""HEAD and NEXT: positions of the oldest issue and of the next. LIMIT: positions before it enter in
+this cycle. UNTIL: when units other than copy units are free."""
+
+SLOT = 8
+SHAPE, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES = range(SLOT)
+"""HOLDER: position * 256 + unit class of the issue that was waited for last."""
+
+CLASS_BITS = 8
+
+FREE, LANDED = range(2)
+"""Of a unit: when it is free, and when its last result is there."""
+
+ALIVE, RUNNING, WAITING = range(3)
+SETS = WAITING + 2 * CLASSES
+"""Issues that are not done, those that were started; behind them for each class those that are
+ready, then for each class of one instance all of its issues."""
+
+HAZARD = 4
+WRITER, READERS, STORERS = range(3)
+
+BUSY, ISSUING, DRAM, DATA = range(4)
+ACCOUNT = DATA + CLASSES
+"""Cycles of a unit or, behind those of its units, of a core; DATA by class."""
+USES = CORES * (UNITS + 1) * ACCOUNT
+
+OCCUPANCY, DRAIN, TRANSFER, ALONE, HAZARDS = range(1, 6)
+"""Behind UNIT, of a record; its hazards are reads, then writes, then stores."""
+RECORD = HAZARDS + READS + WRITES + STORES
+
+EVENT = 4
+"""Of a trace: start, free, done, instance."""
+
+# ---- why the kernel returns
+
+FINISHED, SHAPELESS, TOUCHES, FULL, PAUSED, JUMPED = range(6)
+"""All is done. The core in the result's place needs a shape; a cache must be asked; the trace is
+full; STEPS are over; loops have jumped."""
