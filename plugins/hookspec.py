@@ -17,6 +17,7 @@ from infinisa.compiler.graph import Model
 from infinisa.compiler.operator import Operator
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
+from infinisa.runtime.simulator import Policy
 
 PROJECT = "infinisa"
 
@@ -70,8 +71,12 @@ def infinisa_units() -> Mapping[str, Callable[..., Any]]:
 
 
 @hookspec
-def infinisa_policies() -> Mapping[str, Callable[..., Any]]:
-    """Issue policies by name: which of the ready issues a unit takes next."""
+def infinisa_policies() -> Mapping[str, Policy | Callable[..., Any]]:
+    """Issue policies by name: which of the ready issues a unit takes next.
+
+    Each is the key of a ready issue, a function of named integers such as `work` (the smallest
+    starts); a `Policy`, which can say more; or any function of `ready`, the list of ready issues.
+    """
     return {}
 
 

@@ -24,10 +24,12 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from infinisa.compiler.operator import Operator
-from infinisa.isa.errors import PluginError
+from infinisa.isa.errors import PluginError, SimulationError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine
 from infinisa.isa.program import COPIES
+from infinisa.runtime.simulator import Policy
+from infinisa.runtime.simulator.policy import as_policy
 
 from . import families, hookspec
 
@@ -82,7 +84,7 @@ class Registry:
     models: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
     tokenizers: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
     units: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
-    policies: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
+    policies: Mapping[str, Registered[Policy]] = field(default_factory=dict)
     memories: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
     backends: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
     commands: Mapping[str, Registered[Callable[..., Any]]] = field(default_factory=dict)
@@ -351,9 +353,24 @@ def named_functions(value: object) -> Named:
     return list(value.items())
 
 
+def named_policies(value: object) -> Named:
+    if not isinstance(value, Mapping):
+        raise Refused(f"must return policies by name, not {type(value).__name__}")
+    found = []
+    for name, item in value.items():
+        if not isinstance(name, str) or not (isinstance(item, Policy) or inspect.isfunction(item)):
+            raise Refused(f"must return policies or functions by name, not {name!r}: {item!r}")
+        try:
+            found.append((name, as_policy(name, item)))
+        except SimulationError as error:
+            raise Refused(f"has a faulty {error}") from None
+    return found
+
+
 READERS: Mapping[str, Callable[[object], Named]] = {
     "infinisa_instructions": named_instructions,
     "infinisa_machines": named_machines,
     "infinisa_operators": named_operators,
+    "infinisa_policies": named_policies,
 }
 """How the result of a hook becomes (name, item) pairs; the other hooks return mappings."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from infinisa.runtime.simulator import POLICIES
+from infinisa.runtime.simulator import POLICIES, Policy
 
 from .hookspec import hookimpl
 
 
 @hookimpl
-def infinisa_policies() -> Mapping[str, Callable[..., Any]]:
+def infinisa_policies() -> Mapping[str, Policy]:
     return POLICIES

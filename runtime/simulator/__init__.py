@@ -1,7 +1,7 @@
 """Cycles of a program on a machine: `simulate` gives a `Report`. See docs/contract.md."""
 
-from .contract import Entry, Event, OpcodeReport, Policy, Report, SectionReport, Shape, Stalls
-from .policy import POLICIES
+from .contract import Entry, Event, OpcodeReport, Report, SectionReport, Shape, Stalls
+from .policy import POLICIES, Policy
 from .simpy_engine import Unit
 from .simulate import ENGINES, simulate
 

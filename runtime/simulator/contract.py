@@ -5,7 +5,7 @@ docs/contract.md says what they mean, exact to the cycle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TypeAlias
@@ -61,6 +61,9 @@ class Entry:
     then        later issues that wait until this one is done
     after       later issues of its unit that wait until this one has started
     holder      the issue that it waited for last
+    latency     cycles from its start until it is done, when nothing holds up its transfer
+    height      its latency and that of the longest chain of issues in the window that wait for it
+    before      the issues that it waited for when it was fetched; kept where heights are
     record      for a trace: the issue, its ranges, and what it (read, wrote) past a cache
     """
 
@@ -76,13 +79,12 @@ class Entry:
     done: int = -1
     finished: bool = False
     holder: Entry | None = None
+    latency: int = 0
+    height: int = 0
+    before: list[Entry] = field(default_factory=list)
     then: list[Entry] = field(default_factory=list)
     after: list[Entry] = field(default_factory=list)
     record: tuple[Issue, Ranges, tuple[int, int]] | None = None
-
-
-Policy: TypeAlias = Callable[[Sequence[Entry]], int]
-"""Which of the ready issues of one unit class, in program order, starts next: its number there."""
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from infinisa.isa.errors import SimulationError
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Issue, Ranges, stream
 
-from .contract import Entry, Event, Policy, Shape, StageReport
+from .contract import Entry, Event, Shape, StageReport
 from .memory import Cache, FifoChannel, Sharing, Steps
-from .policy import oldest
+from .policy import POLICIES, Candidate, Policy, choose
 from .shapes import View
 from .stalls import Account
 from .stuck import stuck
@@ -91,7 +91,7 @@ class Unit:
         self.number, self.name, self.instance = number, name, instance
         self.account = Account(core.number, name, instance, core.run.clock.time)
         self.copies = core.run.view.machine.units[number].kind == "copy"
-        self.landed = 0
+        self.landed = self.given = self.taken = 0
         self.entry: Entry | None = None
         self.inbox = Inbox(core.run.clock)
         core.run.clock.process(self.work())
@@ -167,7 +167,7 @@ class Core:
             [run.kinds.get(unit.name, Unit)(self, k, unit.name, i) for i in range(unit.count)]
             for k, unit in enumerate(machine.units)
         ]
-        self.classes = list(zip(self.ready, self.units, strict=True))
+        self.unstarted: list[deque[Entry]] = [deque() for _ in machine.units]
         self.alone = [unit.count == 1 for unit in machine.units]
         self.fetched = self.working = 0
         self.over = False
@@ -205,12 +205,17 @@ class Core:
         issue, ranges = got
         shape, transfer, moved = run.look(issue, ranges, self.number)
         entry = Entry(self.fetched, shape, transfer, run.clock.time)
+        entry.latency = run.latency(shape, transfer)
         self.fetched += 1
         if run.trace:
             entry.record = issue, dict(ranges), moved
             run.log.append((self.number, entry))
         self.window.append(entry)
         self.order(entry, shape)
+        if run.policy.uses_height:
+            raise_heights(entry)
+        if run.policy.in_order:
+            self.unstarted[shape.unit].append(entry)
         if not entry.waits:
             entry.ready = entry.fetched
             self.ready[shape.unit].append(entry)
@@ -249,7 +254,7 @@ class Core:
         """Wait until `other` is done."""
         if not other.finished and other is not entry:
             other.then.append(entry)
-            entry.waits += 1
+            self.wait(entry, other)
 
     def replace(self, entry: Entry, other: Entry) -> None:
         """Overwrite what `other` reads or writes: wait until it is done, or has started if it runs
@@ -258,24 +263,43 @@ class Core:
             self.follow(entry, other)
         elif other.start < 0 and other is not entry:
             other.after.append(entry)
-            entry.waits += 1
+            self.wait(entry, other)
+
+    def wait(self, entry: Entry, other: Entry) -> None:
+        entry.waits += 1
+        if self.run.policy.uses_height:
+            entry.before.append(other)
 
     # -- start
 
     def start(self, width: int) -> bool:
         """Give ready issues to free units; whether `width` left some waiting."""
-        run = self.run
-        for ready, units in self.classes:
-            if not ready:
-                continue
-            for unit in units:
-                if unit.entry is not None or not ready:
-                    continue
+        for k, units in enumerate(self.units):
+            while startable := self.startable(k):
+                free = [unit for unit in units if unit.entry is None]
+                if not free:
+                    break
                 if not width:
                     return True
                 width -= 1
-                self.begin(unit, ready.pop(run.choose(ready)))
+                self.begin(*self.choose(startable, free))
         return False
+
+    def startable(self, k: int) -> Sequence[Entry]:
+        """The ready issues of a class that may start now."""
+        ready = self.ready[k]
+        if ready and self.run.policy.in_order:
+            return ready[:1] if ready[0] is self.unstarted[k][0] else ()
+        return ready
+
+    def choose(self, startable: Sequence[Entry], free: Sequence[Unit]) -> tuple[Unit, Entry]:
+        """What the policy says: a free unit and the issue that it takes."""
+        run = self.run
+        if run.policy.is_oldest:
+            return free[0], startable[0]
+        loads = [Candidate(unit.instance, unit.given, unit.taken) for unit in free]
+        position, unit = choose(run.policy, startable, loads, run.clock.time, free[0].name)
+        return free[unit], startable[position]
 
     def begin(self, unit: Unit, entry: Entry) -> None:
         now = self.run.clock.time
@@ -283,7 +307,12 @@ class Core:
         holder = names[entry.holder.shape.unit] if entry.holder is not None else ""
         entry.holder = None
         entry.start, entry.instance = now, unit.instance
+        self.ready[unit.number].remove(entry)
+        if self.run.policy.in_order:
+            self.unstarted[unit.number].popleft()
         unit.entry = entry
+        unit.taken += 1
+        unit.given += max(entry.shape.occupancy, entry.transfer)
         unit.account.start(entry, now, holder)
         if not unit.copies:
             self.working += 1
@@ -334,6 +363,19 @@ class Core:
         return found
 
 
+def raise_heights(entry: Entry) -> None:
+    """What a new issue adds to the heights of those it waits for, and of those they wait for."""
+    entry.height = entry.latency
+    higher = [entry]
+    while higher:
+        entry = higher.pop()
+        for other in entry.before:
+            height = other.latency + entry.height
+            if height > other.height and not other.finished:
+                other.height = height
+                higher.append(other)
+
+
 class Run:
     """One run of one stage on all cores."""
 
@@ -343,13 +385,13 @@ class Run:
         outermost: Ranges,
         begin: int,
         *,
-        choose: Policy = oldest,
+        policy: Policy = POLICIES["oldest"],
         channel: Sharing = FifoChannel,
         caches: Sequence[Cache] = (),
         kinds: Mapping[str, type[Unit]] | None = None,
         trace: bool = False,
     ) -> None:
-        self.view, self.choose, self.caches, self.trace = view, choose, caches, trace
+        self.view, self.policy, self.caches, self.trace = view, policy, caches, trace
         self.kinds = kinds or {}
         self.begin = self.end = begin
         self.clock = Clock(begin)
@@ -403,6 +445,13 @@ class Run:
             self.misses[shape.opcode] = Misses(*map(add, before, more))
         return shape, transfer, moved
 
+    def latency(self, shape: Shape, transfer: int) -> int:
+        """Cycles from the start of an issue until it is done, its transfer alone on the channel."""
+        if not transfer:
+            return shape.occupancy + shape.drain
+        arrival = self.view.machine.dram.latency
+        return max(shape.occupancy, transfer) + max(shape.drain, 0) + arrival
+
     def run(self) -> StageReport:
         """Simulate to the end. SimulationError if some issue never ends."""
         self.clock.finish()
@@ -427,7 +476,7 @@ class SimpyEngine:
 
     name: ClassVar[str] = "simpy"
     machine: Machine
-    choose: Policy = oldest
+    policy: Policy = POLICIES["oldest"]
     channel: Sharing = FifoChannel
     units: Mapping[str, type[Unit]] = field(default_factory=dict)
     trace: bool = False
@@ -448,7 +497,7 @@ class SimpyEngine:
             view,
             outermost,
             begin,
-            choose=self.choose,
+            policy=self.policy,
             channel=self.channel,
             caches=self.caches,
             kinds=self.units,

@@ -11,7 +11,8 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Program, Section, defaults, extents, turns
 
-from .contract import Event, Policy, Progress, Report, SectionReport, StageReport
+from .contract import Event, Progress, Report, SectionReport, StageReport
+from .policy import Key, Policy, as_policy
 from .policy import policy as named_policy
 from .shapes import Costs, View
 from .simpy_engine import SimpyEngine, Unit
@@ -27,7 +28,7 @@ def simulate(
     parameters: Mapping[str, int] | None = None,
     *,
     engine: str = "simpy",
-    policy: str | Policy = "oldest",
+    policy: str | Policy | Key = "oldest",
     trace: bool = False,
     progress: Progress | None = None,
     units: Mapping[str, type[Unit]] | None = None,
@@ -37,25 +38,35 @@ def simulate(
     parameters  those the caller sets; the others, those that instructions set too, keep their
                 defaults
     engine      "simpy", or "auto" for the fastest
-    policy      "oldest", "longest", "shortest" or a function
+    policy      one of `POLICIES` by name, a policy, or a function: see `policy.as_policy`
     trace       keep every issue with its times; every turn is then simulated
     units       processes that stand in for units of these names
     """
     if engine not in ENGINES:
         raise SimulationError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    choose = named_policy(policy) if isinstance(policy, str) else policy
+    chosen = _policy(policy)
     values = defaults(program, parameters)
-    made = ENGINES[engine](machine, choose=choose, units=units or {}, trace=trace)
+    made = ENGINES[engine](machine, policy=chosen, units=units or {}, trace=trace)
     runner = Runner(program, machine, Costs(program, library, machine), made, trace)
     sections = tuple(runner.section(section, values, progress) for section in program.sections)
     return Report(
         **totals(machine, ((section, 1) for section in sections)),
         program=program.name,
         engine=made.name,
-        policy=policy if isinstance(policy, str) else policy.__name__,
+        policy=chosen.name,
         sections=sections,
         events=tuple(runner.events),
     )
+
+
+def _policy(policy: str | Policy | Key) -> Policy:
+    match policy:
+        case str():
+            return named_policy(policy)
+        case Policy():
+            return policy
+        case _:
+            return as_policy(policy.__name__, policy)
 
 
 @dataclass

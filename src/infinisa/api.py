@@ -41,7 +41,7 @@ from infinisa.runtime.compare import Comparison, Selected, Share, Simulated, tot
 from infinisa.runtime.compare import compare as compare_runs
 from infinisa.runtime.host import probe, several_cores
 from infinisa.runtime.report.text import Entry, Proposed
-from infinisa.runtime.simulator import Report
+from infinisa.runtime.simulator import Policy, Report
 from infinisa.runtime.simulator import simulate as simulate_program
 from infinisa.runtime.values import Result
 
@@ -213,7 +213,7 @@ class Compiled:
             self.machine,
             parameters,
             engine=engine,
-            policy=chosen("policy", policy, self.registry.policies),
+            policy=self.policy(policy),
             trace=trace is not None,
             progress=progress,
         )
@@ -222,6 +222,11 @@ class Compiled:
 
             write_whole(trace, to_json(report).encode())
         return report
+
+    def policy(self, name: str) -> Policy:
+        """A policy by name, which knows the plugin that brought it."""
+        policy: Policy = chosen("policy", name, self.registry.policies)
+        return replace(policy, plugin=self.registry.policies[name].origin.plugin)
 
     def run(
         self,
@@ -570,6 +575,8 @@ def _about(item: object) -> str:
     if isinstance(item, Operator):
         until = f" to {item.until}" if item.until else ""
         return f"{item.domain or 'ai.onnx'}, since version {item.since}{until}"
+    if isinstance(item, Policy):
+        return item.about
     text = item.documentation if isinstance(item, Instruction) else (item.__doc__ or "")
     if isinstance(item, Machine):
         return f"{item.cores} x {item.peak() / item.cores / 1e9:.0f} Gop/s, {item.dram.name}"

@@ -550,7 +550,10 @@ def test_an_unknown_policy_or_engine_is_refused() -> None:
 
     with pytest.raises(SimulationError) as error:
         simulate(program, LIBRARY, machine(), policy="best")
-    assert str(error.value) == "policy must be one of oldest, longest, shortest, not 'best'"
+    assert str(error.value) == (
+        "policy must be one of oldest, in_order, critical_path, load_balancing, shortest, longest, "
+        "not 'best'"
+    )
     with pytest.raises(SimulationError) as error:
         simulate(program, LIBRARY, machine(), engine="fast")
     assert str(error.value) == "engine must be one of auto, simpy, not 'fast'"
