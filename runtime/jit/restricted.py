@@ -290,7 +290,7 @@ class Compiler:
         """Store an element; it must fit."""
         f, kind = self.f, ELEMENTS[array.dtype]
         self.inside(node, array, index)
-        if is_float(array.dtype):
+        if array.dtype not in MASKS and is_float(array.dtype):
             value = self.real(value)
             raw = value if kind == "double" else f.convert("fptrunc", value, "float")
             raw = raw if kind in ("double", "float") else narrow(f, raw, array.dtype)
@@ -391,10 +391,7 @@ class Compiler:
     def step(self, limits: Sequence[ast.expr]) -> int:
         if len(limits) < 3:
             return 1
-        try:
-            step = ast.literal_eval(limits[2])
-        except ValueError:
-            step = 0
+        step = self.evaluated(limits[2])
         if not isinstance(step, int) or step == 0:
             self.refuse(limits[2], "a step of range that is no constant")
         return step
@@ -535,10 +532,12 @@ class Compiler:
     def widened(self, raw: Value, dtype: str) -> Value:
         """An element as an int or a float of 64 bits."""
         f = self.f
+        if dtype in MASKS:
+            return raw
         if is_float(dtype):
             value = widen(f, raw, dtype)
             return value if value.kind == "double" else f.convert("fpext", value, "double")
-        if raw.kind in ("i64", "i128"):
+        if raw.kind == "i64":
             return raw
         return f.convert("zext" if dtype in ("bool", "u8", "u16") else "sext", raw, "i64")
 

@@ -29,6 +29,7 @@ from .layout import (
     BUSY,
     CACHED,
     CHANNEL,
+    CLASS,
     CLASS_BITS,
     CLASSES,
     COPIES,
@@ -102,3 +103,416 @@ from .layout import (
     Words,
 )
 from .walk import AT, CACHES, OVER, STEP, UNKNOWN, advance
+
+HOLDER_CLASS = (1 << CLASS_BITS) - 1
+
+
+# long: the phases of a cycle, and each reason to return
+def run(
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    then: Masks,
+    after: Masks,
+    hazards: Masks,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+    plan: Words,
+    sizes: Longs,
+    table: Words,
+    regs: Longs,
+    snaps: Longs,
+) -> int:
+    """Simulate until all is done or something is needed: why it returns."""
+    while True:
+        t = now[TIME]
+        if now[RESUMED] == 0:
+            now[SOONEST] = NEVER
+            for c in range(CORES):
+                complete(t, c, now, cores, slots, masks, then, hazards, records)
+                retire(c, cores, masks)
+        now[RESUMED] = 1
+        for c in range(CORES):
+            reason = fetch(
+                t, c, now, cores, slots, masks, then, after, hazards, counts, records,
+                plan, sizes, table, regs,
+            )  # fmt: skip
+            if reason != FINISHED:
+                return reason
+        now[RESUMED] = 0
+        for c in range(CORES):
+            issue(t, c, now, cores, slots, units, masks, after, counts, records, trace)
+        jumped = False
+        if JUMP:
+            if now[CROSSED] != NEVER and now[LEADER] < CORES:
+                jumped = consider(
+                    t, now, cores, slots, units, masks, counts, plan, sizes, regs, snaps
+                )
+                now[CROSSED] = NEVER
+        if now[SOONEST] == NEVER:
+            return FINISHED
+        now[TIME] = now[SOONEST]
+        now[STEPS] -= 1
+        if TRACE:
+            if jumped:
+                return JUMPED
+        if now[STEPS] < 0:
+            return PAUSED
+
+
+# ---- end
+
+
+def complete(
+    t: int,
+    c: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    masks: Masks,
+    then: Masks,
+    hazards: Masks,
+    records: Words,
+) -> None:
+    """End what is done now, the oldest first."""
+    head = cores[c * CORE + HEAD]
+    soonest = now[SOONEST]
+    left = rotated(masks[c * SETS + RUNNING], head, RING)
+    while left != 0:
+        ahead = first(left)
+        left = left & (left - 1)
+        s = (head + ahead) & (RING - 1)
+        done = slots[(c * RING + s) * SLOT + DONE]
+        if done == t:
+            end(t, c, s, head + ahead, slots, masks, then, hazards, records)
+        else:
+            soonest = min(soonest, done)
+    now[SOONEST] = soonest
+
+
+def end(
+    t: int,
+    c: int,
+    s: int,
+    position: int,
+    slots: Longs,
+    masks: Masks,
+    then: Masks,
+    hazards: Masks,
+    records: Words,
+) -> None:
+    """The results of the issue in slot s are there."""
+    gone = ~bit(s)
+    slot = (c * RING + s) * SLOT
+    unit = slots[slot + UNIT]
+    record = slots[slot + SHAPE] * RECORD + HAZARDS
+    masks[c * SETS + ALIVE] = masks[c * SETS + ALIVE] & gone
+    masks[c * SETS + RUNNING] = masks[c * SETS + RUNNING] & gone
+    own = c * SETS + WAITING + CLASSES + unit
+    masks[own] = masks[own] & gone
+    for k in static(range(READS)):
+        h = records[record + k] + c * HAZARD + READERS
+        hazards[h] = hazards[h] & gone
+    for k in static(range(READS, READS + WRITES)):
+        h = records[record + k] + c * HAZARD + WRITER
+        hazards[h] = hazards[h] & gone
+    for k in static(range(READS + WRITES, READS + WRITES + STORES)):
+        h = records[record + k] + c * HAZARD + STORERS
+        hazards[h] = hazards[h] & gone
+    waiting = then[c * RING + s]
+    if waiting != 0:
+        then[c * RING + s] = 0
+        holder = (position << CLASS_BITS) + unit
+        while waiting != 0:
+            free(t, c, first(waiting), holder, slots, masks)
+            waiting = waiting & (waiting - 1)
+
+
+def free(t: int, c: int, s: int, holder: int, slots: Longs, masks: Masks) -> None:
+    """The issue in slot s has one less to wait for; of several that end in a cycle, the youngest
+    was the last."""
+    slot = (c * RING + s) * SLOT
+    if slots[slot + READY] != t or slots[slot + HOLDER] < holder:
+        slots[slot + HOLDER] = holder
+    slots[slot + READY] = t
+    waits = slots[slot + WAITS] - 1
+    slots[slot + WAITS] = waits
+    if waits == 0:
+        ready = c * SETS + WAITING + slots[slot + UNIT]
+        masks[ready] = masks[ready] | bit(s)
+
+
+# ---- fetch
+
+
+def retire(c: int, cores: Longs, masks: Masks) -> None:
+    """Done issues leave the window from its old end; how far issues may enter in this cycle."""
+    core = c * CORE
+    head = cores[core + HEAD]
+    alive = masks[c * SETS + ALIVE]
+    if alive == 0:
+        head = cores[core + NEXT]
+    else:
+        head += first(rotated(alive, head, RING))
+    cores[core + HEAD] = head
+    cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, head + WINDOW)
+
+
+def fetch(
+    t: int,
+    c: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    masks: Masks,
+    then: Masks,
+    after: Masks,
+    hazards: Masks,
+    counts: Longs,
+    records: Words,
+    plan: Words,
+    sizes: Longs,
+    table: Words,
+    regs: Longs,
+) -> int:
+    """Issues enter the window of core c: why not, if something is needed first."""
+    core = c * CORE
+    position = cores[core + NEXT]
+    limit = cores[core + LIMIT]
+    reason = FINISHED
+    while position < limit and cores[core + ENDED] == 0 and reason == FINISHED:
+        if TRACE:
+            if position >= now[ROOM]:
+                reason = FULL + (c << CLASS_BITS)
+                break
+        at = regs[c * now[WIDTH] + AT]
+        shape = advance(c, now, plan, sizes, table, regs)
+        if shape == OVER:
+            cores[core + ENDED] = 1
+            pass_lead(now, cores)
+            break
+        if shape == UNKNOWN:
+            reason = SHAPELESS + (c << CLASS_BITS)
+            break
+        if CACHED:
+            at = regs[c * now[WIDTH] + AT] - STEP
+            if plan[at + CACHES] != 0 and now[TOUCHED] == 0:
+                regs[c * now[WIDTH] + AT] = at
+                reason = TOUCHES + (c << CLASS_BITS)
+                break
+        enter(t, c, position, shape, now, slots, masks, then, after, hazards, counts, records)
+        position += 1
+    cores[core + NEXT] = position
+    if cores[core + ENDED] == 0 and position < cores[core + HEAD] + WINDOW:
+        now[SOONEST] = min(now[SOONEST], t + 1)
+    return reason
+
+
+def pass_lead(now: Longs, cores: Longs) -> None:
+    """The first core that has not fetched all leads: jumps are looked for at its loops."""
+    leader = 0
+    while leader < CORES and cores[leader * CORE + ENDED] != 0:
+        leader += 1
+    now[LEADER] = leader
+
+
+def enter(
+    t: int,
+    c: int,
+    position: int,
+    shape: int,
+    now: Longs,
+    slots: Longs,
+    masks: Masks,
+    then: Masks,
+    after: Masks,
+    hazards: Masks,
+    counts: Longs,
+    records: Words,
+) -> None:
+    """An issue of this shape enters the window and finds out what it must wait for."""
+    s = position & (RING - 1)
+    own = bit(s)
+    slot = (c * RING + s) * SLOT
+    record = shape * RECORD
+    unit = records[record + CLASS]
+    sets = c * SETS
+    touched = record + HAZARDS
+    follow: Mask = 0
+    replace: Mask = 0
+    for k in static(range(READS)):
+        h = records[touched + k] + c * HAZARD
+        follow = follow | hazards[h + WRITER] | hazards[h + STORERS]
+    for k in static(range(READS, READS + WRITES)):
+        h = records[touched + k] + c * HAZARD
+        replace = replace | hazards[h + WRITER] | hazards[h + READERS] | hazards[h + STORERS]
+    for k in static(range(READS + WRITES, READS + WRITES + STORES)):
+        h = records[touched + k] + c * HAZARD
+        replace = replace | hazards[h + WRITER] | hazards[h + READERS]
+    touch(c, touched, own, hazards, records)
+    alike = sets + WAITING + CLASSES + unit
+    same = replace & masks[alike]
+    follow = follow | (replace & ~same)
+    behind = same & ~masks[sets + RUNNING] & ~follow
+    if records[record + ALONE] != 0:
+        masks[alike] = masks[alike] | own
+    masks[sets + ALIVE] = masks[sets + ALIVE] | own
+    waits = count(follow) + count(behind)
+    slots[slot + SHAPE] = shape
+    slots[slot + UNIT] = unit
+    slots[slot + WAITS] = waits
+    slots[slot + FETCHED] = t
+    slots[slot + READY] = t if waits == 0 else -1
+    slots[slot + HOLDER] = 0
+    slots[slot + MOVES] = records[record + TRANSFER]
+    if CACHED:
+        slots[slot + MOVES] += now[MISSED]
+        now[MISSED] = 0
+        now[TOUCHED] = 0
+    if waits == 0:
+        masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
+    while follow != 0:
+        other = c * RING + first(follow)
+        then[other] = then[other] | own
+        follow = follow & (follow - 1)
+    while behind != 0:
+        other = c * RING + first(behind)
+        after[other] = after[other] | own
+        behind = behind & (behind - 1)
+    counts[USES + shape] += 1
+
+
+def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> None:
+    """What comes later sees this issue at its hazards; the first hazard stands for none."""
+    for k in static(range(READS)):
+        h = records[touched + k] + c * HAZARD + READERS
+        hazards[h] = hazards[h] | own
+    for k in static(range(READS, READS + WRITES)):
+        h = records[touched + k] + c * HAZARD
+        hazards[h + WRITER] = own
+        hazards[h + READERS] = 0
+        hazards[h + STORERS] = 0
+    for k in static(range(READS + WRITES, READS + WRITES + STORES)):
+        h = records[touched + k] + c * HAZARD + STORERS
+        hazards[h] = hazards[h] | own
+    hazards[c * HAZARD + WRITER] = 0
+    hazards[c * HAZARD + READERS] = 0
+    hazards[c * HAZARD + STORERS] = 0
+
+
+# ---- issue
+
+
+def issue(
+    t: int,
+    c: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    after: Masks,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+) -> None:
+    """Start ready issues on free units."""
+    width = ISSUE
+    for k in static(range(CLASSES)):
+        ready = c * SETS + WAITING + k
+        if masks[ready] != 0:
+            for u in static(range(FIRST[k], FIRST[k] + COUNTS[k])):
+                free_at = units[(c * UNITS + u) * 2 + FREE]
+                if masks[ready] != 0 and free_at <= t and width > 0:
+                    width -= 1
+                    start(
+                        t, c, k, u, u - FIRST[k], COPIES[k], now, cores, slots, units, masks, after,
+                        counts, records, trace,
+                    )  # fmt: skip
+            if masks[ready] != 0:
+                for u in static(range(FIRST[k], FIRST[k] + COUNTS[k])):
+                    later = max(units[(c * UNITS + u) * 2 + FREE], t + 1)
+                    now[SOONEST] = min(now[SOONEST], later)
+
+
+def start(
+    t: int,
+    c: int,
+    k: int,
+    u: int,
+    instance: int,
+    copies: bool,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    after: Masks,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+) -> None:
+    """Unit u of class k takes an issue."""
+    head = cores[c * CORE + HEAD]
+    ready = masks[c * SETS + WAITING + k]
+    ahead = first(rotated(ready, head, RING))
+    s = (head + ahead) & (RING - 1)
+    slot = (c * RING + s) * SLOT
+    masks[c * SETS + WAITING + k] = ready ^ bit(s)
+    masks[c * SETS + RUNNING] = masks[c * SETS + RUNNING] | bit(s)
+    unit = (c * UNITS + u) * 2
+    record = slots[slot + SHAPE] * RECORD
+    work = records[record + OCCUPANCY]
+    drain = records[record + DRAIN]
+    until = t + work
+    done = until + drain
+    moves = slots[slot + MOVES]
+    if moves > 0:
+        now[CHANNEL] = max(now[CHANNEL], t) + moves
+        until = max(until, now[CHANNEL])
+        done = until + max(drain, 0) + ARRIVAL
+        work = max(work, moves)
+    done = max(done, units[unit + LANDED])
+    account = (c * (UNITS + 1) + u) * ACCOUNT
+    charge(t, units[unit + FREE], account, slot, slots, counts)
+    counts[account + BUSY] += work
+    counts[account + DRAM] += until - t - work
+    if not copies:
+        whole = (c * (UNITS + 1) + UNITS) * ACCOUNT
+        worked = cores[c * CORE + UNTIL]
+        charge(t, worked, whole, slot, slots, counts)
+        counts[whole + BUSY] += max(0, until - max(worked, t))
+        cores[c * CORE + UNTIL] = max(worked, until)
+    units[unit + FREE] = until
+    units[unit + LANDED] = done
+    slots[slot + DONE] = done
+    now[SOONEST] = min(now[SOONEST], done)
+    now[END] = max(now[END], max(until, done))
+    if TRACE:
+        event = ((head + ahead) * CORES + c) * EVENT
+        trace[event] = t
+        trace[event + 1] = until
+        trace[event + 2] = done
+        trace[event + 3] = instance
+    waiting = after[c * RING + s]
+    if waiting != 0:
+        after[c * RING + s] = 0
+        holder = ((head + ahead) << CLASS_BITS) + k
+        while waiting != 0:
+            free(t, c, first(waiting), holder, slots, masks)
+            waiting = waiting & (waiting - 1)
+
+
+def charge(t: int, since: int, account: int, slot: int, slots: Longs, counts: Longs) -> None:
+    """What the cycles were in which a unit waited for the issue that it takes now."""
+    if since < t:
+        fetched = min(max(slots[slot + FETCHED], since), t)
+        ready = max(slots[slot + READY], fetched)
+        counts[account + ISSUING] += fetched - since + t - ready
+        counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched
+
+
+__all__ = ["NEVER", "run"]

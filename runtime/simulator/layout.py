@@ -47,18 +47,20 @@ JUMP = True
 
 NEVER = 1 << 62
 
-NOW = 16
+NOW = 19
 (TIME, SOONEST, CHANNEL, END, SKEW, RESUMED, CROSSED, LEADER, ROOM, STEPS, WIDTH, WATCHED, ROW,
- TOUCHED, MISSED, SHIFT) = range(NOW)  # fmt: skip
+ TOUCHED, MISSED, COUNTED, LEAPS, LAPSE, MARK) = range(NOW)  # fmt: skip
 """TIME is of this cycle, without the SKEW that jumps have added; SOONEST is the next to look at.
 END: when the last result so far is there. ROOM: positions that the trace has, STEPS: cycles that
 the call may still look at. WIDTH: registers of a core, the first WATCHED of them are compared; ROW:
-numbers of a snapshot. MISSED: bytes of the issue at hand that a cache does not hold, if TOUCHED."""
+numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles for what a cache does not
+hold of the issue at hand, if TOUCHED. LEAPS: how often the period of LAPSE
+cycles was left out that began at the snapshot at MARK."""
 
 CORE = 8
-HEAD, NEXT, LIMIT, ENDED, UNTIL = range(5)
+HEAD, NEXT, LIMIT, ENDED, UNTIL, SKIPPED = range(6)
 """HEAD and NEXT: positions of the oldest issue and of the next. LIMIT: positions before it enter in
-this cycle. UNTIL: when units other than copy units are free."""
+this cycle. UNTIL: when units other than copy units are free. SKIPPED: issues that were left out."""
 
 SLOT = 8
 SHAPE, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES = range(SLOT)
@@ -82,8 +84,8 @@ ACCOUNT = DATA + CLASSES
 """Cycles of a unit or, behind those of its units, of a core; DATA by class."""
 USES = CORES * (UNITS + 1) * ACCOUNT
 
-OCCUPANCY, DRAIN, TRANSFER, ALONE, HAZARDS = range(1, 6)
-"""Behind UNIT, of a record; its hazards are reads, then writes, then stores."""
+CLASS, OCCUPANCY, DRAIN, TRANSFER, ALONE, HAZARDS = range(6)
+"""Of a record; its hazards are reads, then writes, then stores."""
 RECORD = HAZARDS + READS + WRITES + STORES
 
 EVENT = 4

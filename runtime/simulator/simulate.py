@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from infinisa.isa.errors import SimulationError
@@ -11,14 +11,21 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Program, Section, defaults, extents, turns
 
+from .compiled_engine import CompiledEngine, KernelEngine
 from .contract import Event, Progress, Report, SectionReport, StageReport
 from .policy import Key, Policy, as_policy
 from .policy import policy as named_policy
 from .shapes import Costs, View
 from .simpy_engine import SimpyEngine, Unit
 from .totals import totals
+from .trace import Joined
 
-ENGINES: Mapping[str, Callable[..., SimpyEngine]] = {"auto": SimpyEngine, "simpy": SimpyEngine}
+ENGINES: Mapping[str, Callable[..., SimpyEngine | CompiledEngine]] = {
+    "auto": SimpyEngine,
+    "simpy": SimpyEngine,
+    "compiled": CompiledEngine,
+    "kernel": KernelEngine,
+}
 
 
 def simulate(
@@ -55,7 +62,7 @@ def simulate(
         engine=made.name,
         policy=chosen.name,
         sections=sections,
-        events=tuple(runner.events),
+        events=Joined(runner.events) if trace else (),
     )
 
 
@@ -81,11 +88,11 @@ class Runner:
     program: Program
     machine: Machine
     costs: Costs
-    engine: SimpyEngine
+    engine: SimpyEngine | CompiledEngine
     trace: bool = False
     now: int = 0
     known: dict[object, dict[tuple[str, ...], StageReport]] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: list[Sequence[Event]] = field(default_factory=list)
 
     def section(
         self, section: Section, values: dict[str, int], progress: Progress | None
@@ -120,7 +127,7 @@ class Runner:
             key = view.key(outermost) if remember else None
             if key not in self.known:
                 report, events = self.engine.run(view, outermost, self.now, turn)
-                self.events += events
+                self.events.append(events)
                 if remember:
                     self.known[key] = {view.form.opcodes: report}
             else:

@@ -1,11 +1,145 @@
-"""Traces: what ran when."""
+"""Traces: what ran when. What the kernel left out is a repeat, written out when it is looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinisa.isa.program import Ranges, stream
 
 from .contract import Entry, Event
 from .shapes import View
+
+Numbers: TypeAlias = NDArray[Any]
+
+
+class Leap(NamedTuple):
+    """Once core has fetched so many issues one by one (`position`), its last `issues` issues come
+    again so many `times`, each time `lapse` cycles later."""
+
+    core: int
+    position: int
+    issues: int
+    times: int
+    lapse: int
+
+
+class Expanded(Sequence[Event]):
+    """Events that are made when they are asked for."""
+
+    @cached_property
+    def all(self) -> tuple[Event, ...]:
+        return tuple(self.made())
+
+    def made(self) -> Iterable[Event]:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Event]: ...
+    def __getitem__(self, index: int | slice) -> Event | Sequence[Event]:
+        return self.all[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self.all == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as lists have none
+
+
+@dataclass(eq=False)
+class Joined(Expanded):
+    """The events of one stage after the other."""
+
+    parts: Sequence[Sequence[Event]]
+
+    def made(self) -> Iterator[Event]:
+        return (event for part in self.parts for event in part)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+
+@dataclass(eq=False)
+class Recorded(Expanded):
+    """The issues of one run of a stage in the kernel, in the order in which they started.
+
+    times   of each core, for each issue that it fetched one by one: start, free, done, instance
+    moved   of each core, for each of these: what it (read, wrote) past a cache
+    leaps   what came again
+    """
+
+    view: View
+    outermost: Ranges
+    turn: int
+    begin: int
+    times: Sequence[Numbers]
+    moved: Sequence[Sequence[tuple[int, int]]]
+    leaps: Sequence[Leap]
+
+    def __len__(self) -> int:
+        more = sum(leap.issues * leap.times for leap in self.leaps)
+        return more + sum(map(len, self.times))
+
+    def order(self, core: int) -> tuple[Numbers, Numbers]:
+        """For each issue of a core in program order, where it is recorded, and how much later it
+        was."""
+        places, shifts = np.arange(0), np.arange(0)
+        position = later = 0
+        for leap in (leap for leap in self.leaps if leap.core == core):
+            places = np.append(places, np.arange(position, leap.position))
+            shifts = np.append(shifts, np.full(leap.position - position, later))
+            period, waits = (a[len(a) - leap.issues :] for a in (places, shifts))
+            again = np.repeat(np.arange(1, leap.times + 1), leap.issues) * leap.lapse
+            places = np.append(places, np.tile(period, leap.times))
+            shifts = np.append(shifts, np.tile(waits, leap.times) + again)
+            position, later = leap.position, later + leap.times * leap.lapse
+        rest = len(self.times[core]) - position
+        places = np.append(places, np.arange(position, position + rest))
+        return places, np.append(shifts, np.full(rest, later))
+
+    def made(self) -> Iterable[Event]:
+        view, dram = self.view, self.view.machine.dram.name
+        cores = view.machine.cores
+        found = []
+        for core in range(cores):
+            issues = stream(view.stage, self.outermost, core, cores)
+            places, shifts = self.order(core)
+            rows = self.times[core][places]
+            rows[:, :3] += (shifts + self.begin)[:, None]
+            for number, ((issue, ranges), row, place) in enumerate(
+                zip(issues, rows.tolist(), places.tolist(), strict=True)
+            ):
+                shape = view.shape(view.texts[id(issue)], ranges)
+                logged = self.moved[core]
+                read, written = logged[place] if place < len(logged) else (0, 0)
+                found.append(
+                    Event(
+                        start=row[0],
+                        free=row[1],
+                        done=row[2],
+                        core=core,
+                        unit=view.machine.units[shape.unit].name,
+                        instance=row[3],
+                        number=number,
+                        section=view.section.name,
+                        turn=self.turn,
+                        stage=view.stage.name,
+                        read=shape.read.get(dram, 0) + read,
+                        written=shape.written.get(dram, 0) + written,
+                        issue=issue,
+                        ranges=dict(ranges),
+                    )
+                )
+        return sorted(found, key=lambda event: (event.start, event.core, event.number))
 
 
 def events(view: View, turn: int, log: Iterable[tuple[int, Entry]]) -> tuple[Event, ...]:

@@ -1,0 +1,387 @@
+"""The scoreboard kernel as an engine: a stage as flat arrays, filled where the kernel asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import add
+from typing import ClassVar
+
+import numpy as np
+
+from infinisa.isa.errors import SimulationError
+from infinisa.isa.machine import Machine
+from infinisa.isa.program import Ranges
+
+from . import layout
+from .contract import Event, Shape, StageReport
+from .flat import Flat
+from .jump import SNAPSHOT
+from .layout import (
+    BUSY,
+    CLASS_BITS,
+    CORE,
+    COUNTED,
+    CROSSED,
+    DATA,
+    DRAM,
+    END,
+    ENDED,
+    EVENT,
+    FREE,
+    FULL,
+    HAZARD,
+    ISSUING,
+    JUMPED,
+    LAPSE,
+    LEAPS,
+    MARK,
+    MISSED,
+    NEVER,
+    NEXT,
+    NOW,
+    PAUSED,
+    ROOM,
+    ROW,
+    SHAPELESS,
+    SKEW,
+    SKIPPED,
+    SLOT,
+    STEPS,
+    TOUCHED,
+    TOUCHES,
+    UNTIL,
+    WATCHED,
+    WIDTH,
+)
+from .memory import Cache
+from .policy import POLICIES, Policy
+from .shapes import Text, View
+from .simpy_engine import Unit
+from .specialised import Array, Constants, Kernel, compiled, interpreted
+from .stalls import Account
+from .totals import Misses, stage_report
+from .trace import Leap, Recorded
+from .walk import AT, LOOKING, NOT_LOOKING, STATE, UNKNOWN, index_of
+
+PATIENCE = 1 << 22
+"""Cycles that the kernel looks at before Python may interrupt it."""
+
+LARGEST_WORD = (1 << 31) - 1
+
+
+@dataclass
+class CompiledEngine:
+    """Runs stages one by one in the compiled kernel, with the same results as the simpy engine.
+
+    jump  leave out what repeats
+    """
+
+    name: ClassVar[str] = "compiled"
+    make: ClassVar[Callable[[Constants], Kernel]] = staticmethod(compiled)
+    native: ClassVar[bool] = True
+    machine: Machine
+    policy: Policy = POLICIES["oldest"]
+    units: Mapping[str, type[Unit]] = field(default_factory=dict)
+    trace: bool = False
+    jump: bool = True
+
+    @cached_property
+    def caches(self) -> list[Cache]:
+        """One for all cores or one a core: the memory before DRAM, if hardware manages it."""
+        memory = self.machine.memories[-2]
+        if memory.managed != "hardware":
+            return []
+        return [Cache(memory.size) for _ in range(1 if memory.shared else self.machine.cores)]
+
+    def run(
+        self, view: View, outermost: Ranges, begin: int, turn: int
+    ) -> tuple[StageReport, Sequence[Event]]:
+        """One stage from cycle `begin`; with its events if they are traced."""
+        constants = Constants.of(
+            self.machine, hazards_of(view), trace=self.trace, jump=self.jump
+        )
+        stage = Stage(self, view, Flat(view, outermost), constants, begin)
+        stage.run(type(self).make(constants))
+        return stage.report(), stage.events(turn)
+
+
+class KernelEngine(CompiledEngine):
+    """The same kernel in CPython: slow, but it can be looked at."""
+
+    name = "kernel"
+    make = staticmethod(interpreted)
+    native = False
+
+
+def hazards_of(view: View) -> tuple[int, int, int]:
+    """The most reads, writes and stores that order issues of a stage; those of one are rounded up,
+    so that many stages have the same kernel."""
+    most = [3, 1, 0]
+    for issue in view.issues:
+        copy = view.copies(issue)
+        names = [{operand.buffer for operand in side} for side in (issue.reads, issue.writes)]
+        reads, writes = [[view.program.buffer[name] for name in side] for side in names]
+        stored = [buffer for buffer in writes if copy and buffer.outer]
+        counts = (
+            sum(not buffer.outer or buffer.name in view.stored for buffer in reads),
+            len(writes) - len(stored),
+            len(stored),
+        )
+        most = [max(a, b) for a, b in zip(most, counts, strict=True)]
+    return tuple(n if n < 4 else 1 << (n - 1).bit_length() for n in most)  # type: ignore[return-value]  # three
+
+
+@dataclass
+class Stage:
+    """One run of a stage: its arrays, and what the kernel asked for so far."""
+
+    engine: CompiledEngine
+    view: View
+    flat: Flat
+    constants: Constants
+    begin: int
+    shapes: list[Shape] = field(default_factory=list)
+    misses: dict[str, Misses] = field(default_factory=dict)
+    leaps: list[Leap] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        constants, flat = self.constants, self.flat
+        cores, ring = constants.CORES, constants.RING
+        names = constants.names
+        self.record = int(str(names["RECORD"]))
+        self.uses = int(str(names["USES"]))
+        self.account = int(str(names["ACCOUNT"]))
+        self.sets = int(str(names["SETS"]))
+        self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
+        self.now = self.array(NOW)
+        self.now[CROSSED] = NEVER
+        self.now[WIDTH], self.now[WATCHED] = flat.width, flat.watched
+        self.cores = self.array(cores * CORE)
+        self.slots = self.array(cores * ring * SLOT)
+        self.units = self.array(cores * constants.UNITS * 2)
+        self.masks = self.mask_array(cores * self.sets)
+        self.then = self.mask_array(cores * ring)
+        self.after = self.mask_array(cores * ring)
+        self.hazards = self.mask_array(64 * cores * HAZARD)
+        self.counts = self.array(self.uses + 64)
+        self.records = self.array(64 * self.record, "i4")
+        self.trace = self.array(1024 * cores * EVENT if constants.TRACE else 1)
+        self.now[ROOM] = 1024
+        self.plan = self.filled(flat.plan, "i4")
+        self.sizes = self.filled(flat.sizes, "i8")
+        self.table = self.filled([UNKNOWN] * max(1, flat.table), "i4")
+        self.regs = self.filled([r for c in range(cores) for r in flat.registers(c)], "i8")
+        self.snaps = self.array(1)
+        self.measure()
+
+    # -- arrays
+
+    def array(self, size: int, dtype: str = "i8") -> Array:
+        return np.zeros(size, dtype) if self.engine.native else [0] * size
+
+    def mask_array(self, size: int) -> Array:
+        return self.array(size * self.constants.RING // 64 if self.engine.native else size, "u8")
+
+    def filled(self, numbers: list[int], dtype: str) -> Array:
+        return np.array(numbers, dtype) if self.engine.native else list(numbers)
+
+    def longer(self, array: Array, dtype: str = "i8") -> Array:
+        """Twice as long, with zeros behind."""
+        if not self.engine.native:
+            return array + [0] * len(array)
+        return np.concatenate([array, np.zeros(len(array), dtype)])
+
+    def measure(self) -> None:
+        """Room for snapshots of all counts; what was compared before is forgotten."""
+        self.now[COUNTED] = self.uses + len(self.shapes)
+        if not self.constants.JUMP:
+            return
+        names, cores = self.constants.names, self.constants.CORES
+        state = int(str(names["PLACES"])) + int(str(names["TIMES"])) + self.flat.watched
+        self.now[ROW] = SNAPSHOT + cores + cores * state + len(self.counts)
+        size = max(1, len(self.flat.loops)) * int(self.now[ROW])
+        if len(self.snaps) < size:
+            self.snaps = self.array(size)
+        for core in range(cores):
+            for block in self.flat.block.values():
+                place = core * self.flat.width + block + STATE
+                if self.regs[place] == LOOKING:
+                    self.regs[place] = NOT_LOOKING
+
+    # -- the kernel and what it asks for
+
+    def run(self, kernel: Kernel) -> None:
+        """Simulate to the end."""
+        answers: Mapping[int, Callable[[int], None]] = {
+            SHAPELESS: self.give_shape,
+            TOUCHES: self.touch,
+            FULL: self.grow_trace,
+            PAUSED: lambda core: None,
+            JUMPED: self.leapt,
+        }
+        while True:
+            self.now[STEPS] = PATIENCE
+            reason = kernel(self.arrays)
+            code, core = reason & ((1 << CLASS_BITS) - 1), reason >> CLASS_BITS
+            if code not in answers:
+                break
+            answers[code](core)
+        if any(self.masks[c * self.sets] for c in range(self.constants.CORES)):
+            raise SimulationError(
+                f"stage {self.view.stage.name!r} of section {self.view.section.name!r} is stuck"
+            )
+
+    @property
+    def arrays(self) -> list[Array]:
+        """In the order of the kernel's parameters."""
+        return [
+            self.now, self.cores, self.slots, self.units, self.masks, self.then, self.after,
+            self.hazards, self.counts, self.records, self.trace, self.plan, self.sizes,
+            self.table, self.regs, self.snaps,
+        ]  # fmt: skip
+
+    def issue(self, core: int) -> tuple[Text, Ranges, int]:
+        """The issue that core is at, its ranges, and its place in the table."""
+        base = core * self.flat.width
+        at = int(self.regs[base + AT])
+        ranges = self.flat.standing(self.regs[base : base + self.flat.width])
+        place = index_of(at, base, self.plan, self.sizes, self.regs)
+        return self.flat.texts[at], ranges, int(place)
+
+    def give_shape(self, core: int) -> None:
+        text, ranges, place = self.issue(core)
+        shape = self.view.shape(text, ranges)
+        self.table[place] = number = len(self.shapes)
+        self.shapes.append(shape)
+        first = number * self.record
+        if first + self.record > len(self.records):
+            self.records = self.longer(self.records, "i4")
+        if self.uses + number >= len(self.counts):
+            self.counts = self.longer(self.counts)
+        self.records[first : first + self.record] = self.words(shape)
+        self.measure()
+
+    def words(self, shape: Shape) -> list[int]:
+        """The record of a shape."""
+        constants = self.constants
+        cores = constants.CORES
+        words = [shape.unit, shape.occupancy, shape.drain, shape.transfer]
+        words.append(int(constants.COUNTS[shape.unit] == 1))
+        sides = (
+            (shape.reads, constants.READS),
+            (shape.writes, constants.WRITES),
+            (shape.stores, constants.STORES),
+        )
+        for numbers, room in sides:
+            places = [(number + 1) * cores * HAZARD for number in numbers]
+            words += [*places, *[0] * (room - len(places))]
+        room = len(self.hazards) * (64 if self.engine.native else 1)
+        while (len(self.view.numbers) + 1) * cores * HAZARD * (
+            self.constants.RING if self.engine.native else 1
+        ) > room:
+            self.hazards = self.longer(self.hazards, "u8")
+            room *= 2
+        if max(words) > LARGEST_WORD:
+            raise SimulationError(
+                f"opcode {shape.opcode!r}: takes {max(words)} cycles, which only the simpy engine "
+                "counts"
+            )
+        return words
+
+    def touch(self, core: int) -> None:
+        """Ask a cache for the regions of an issue."""
+        text, ranges, place = self.issue(core)
+        shape = self.shapes[self.table[place]]
+        caches = self.engine.caches
+        moved = self.view.missed(text, ranges, caches[core % len(caches)])
+        more = 0
+        if moved != (0, 0):
+            more = self.engine.machine.transfer_cycles(sum(moved))
+            longer = max(0, shape.transfer + more - shape.work)
+            before = self.misses.get(shape.opcode, Misses())
+            self.misses[shape.opcode] = Misses(*map(add, before, (*moved, longer)))
+        self.now[MISSED], self.now[TOUCHED] = more, 1
+        if self.constants.TRACE:
+            position = int(self.cores[core * CORE + NEXT])
+            log = self.moved[core]
+            log += [(0, 0)] * (position - len(log))
+            log.append(moved)
+
+    def grow_trace(self, core: int) -> None:
+        self.trace = self.longer(self.trace)
+        self.now[ROOM] *= 2
+
+    def leapt(self, core: int) -> None:
+        """Remember what was left out."""
+        times, lapse, row = (int(self.now[k]) for k in (LEAPS, LAPSE, MARK))
+        for c in range(self.constants.CORES):
+            position = int(self.cores[c * CORE + NEXT])
+            skipped = int(self.cores[c * CORE + SKIPPED])
+            first = int(self.snaps[row + SNAPSHOT + c])
+            # it was position + before - first issues that were skipped so many times
+            before = (skipped - times * (position - first)) // (1 + times)
+            self.leaps.append(Leap(c, position, position + before - first, times, lapse))
+
+    # -- results
+
+    def report(self) -> StageReport:
+        end = self.begin + int(self.now[END]) + int(self.now[SKEW])
+        used: dict[int, Shape] = {}
+        for number, shape in enumerate(self.shapes):
+            shape.uses += int(self.counts[self.uses + number])
+            used[id(shape)] = shape
+        transfers = sum(shape.uses * shape.transfer for shape in used.values())
+        machine = self.engine.machine
+        transfers += self.missed_cycles
+        return stage_report(
+            self.view, self.begin, end, self.accounts(), used.values(), self.misses, transfers
+        )
+
+    missed_cycles = 0
+
+    def accounts(self) -> Iterator[Account]:
+        """Of the cores, then of their units."""
+        constants, machine = self.constants, self.engine.machine
+        units = constants.UNITS
+        for core in range(constants.CORES):
+            until = int(self.cores[core * CORE + UNTIL])
+            yield self.closed(core, units, "", 0, until)
+        for core in range(constants.CORES):
+            for k, unit in enumerate(machine.units):
+                for instance in range(unit.count):
+                    number = constants.FIRST[k] + instance
+                    free = int(self.units[(core * units + number) * 2 + FREE])
+                    yield self.closed(core, number, unit.name, instance, free)
+
+    def closed(self, core: int, number: int, unit: str, instance: int, free: int) -> Account:
+        first = (core * (self.constants.UNITS + 1) + number) * self.account
+        names = [unit.name for unit in self.engine.machine.units]
+        data = {
+            name: int(self.counts[first + DATA + k])
+            for k, name in enumerate(names)
+            if self.counts[first + DATA + k]
+        }
+        if self.counts[first + DRAM]:
+            data[self.engine.machine.dram.name] = int(self.counts[first + DRAM])
+        return Account(
+            core,
+            unit,
+            instance,
+            since=self.begin + free + int(self.now[SKEW]),
+            busy=int(self.counts[first + BUSY]),
+            issue=int(self.counts[first + ISSUING]),
+            data=data,
+        )
+
+    def events(self, turn: int) -> Sequence[Event]:
+        if not self.constants.TRACE:
+            return ()
+        cores = self.constants.CORES
+        times = np.array(self.trace, np.int64).reshape(-1, cores, EVENT)
+        sizes = [int(self.cores[c * CORE + NEXT]) for c in range(cores)]
+        parts = [times[:size, c] for c, size in enumerate(sizes)]
+        return Recorded(
+            self.view, self.flat.outermost, turn, self.begin, parts, self.moved, self.leaps
+        )
