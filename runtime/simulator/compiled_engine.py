@@ -36,6 +36,7 @@ from .layout import (
     JUMPED,
     LAPSE,
     LEAPS,
+    LEPT,
     MARK,
     MISSED,
     NEVER,
@@ -315,14 +316,14 @@ class Stage:
 
     def leapt(self, core: int) -> None:
         """Remember what was left out."""
-        times, lapse, row = (int(self.now[k]) for k in (LEAPS, LAPSE, MARK))
+        times, lapse, row, when = (int(self.now[k]) for k in (LEAPS, LAPSE, MARK, LEPT))
         for c in range(self.constants.CORES):
             position = int(self.cores[c * CORE + NEXT])
             skipped = int(self.cores[c * CORE + SKIPPED])
             first = int(self.snaps[row + SNAPSHOT + c])
             # it was position + before - first issues that were skipped so many times
             before = (skipped - times * (position - first)) // (1 + times)
-            self.leaps.append(Leap(c, position, position + before - first, times, lapse))
+            self.leaps.append(Leap(c, position, position + before - first, times, lapse, when))
 
     # -- results
 

@@ -39,6 +39,7 @@ from .layout import (
     COUNTED,
     LAPSE,
     LEAPS,
+    LEPT,
     MARK,
     SKEW,
     SKIPPED,
@@ -321,3 +322,4 @@ def leap(
     now[LEAPS] = turns
     now[LAPSE] = lapse
     now[MARK] = row
+    now[LEPT] = t

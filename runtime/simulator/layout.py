@@ -47,15 +47,15 @@ JUMP = True
 
 NEVER = 1 << 62
 
-NOW = 19
+NOW = 20
 (TIME, SOONEST, CHANNEL, END, SKEW, RESUMED, CROSSED, LEADER, ROOM, STEPS, WIDTH, WATCHED, ROW,
- TOUCHED, MISSED, COUNTED, LEAPS, LAPSE, MARK) = range(NOW)  # fmt: skip
+ TOUCHED, MISSED, COUNTED, LEAPS, LAPSE, MARK, LEPT) = range(NOW)  # fmt: skip
 """TIME is of this cycle, without the SKEW that jumps have added; SOONEST is the next to look at.
 END: when the last result so far is there. ROOM: positions that the trace has, STEPS: cycles that
 the call may still look at. WIDTH: registers of a core, the first WATCHED of them are compared; ROW:
 numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles for what a cache does not
 hold of the issue at hand, if TOUCHED. LEAPS: how often the period of LAPSE
-cycles was left out that began at the snapshot at MARK."""
+cycles was left out that began at the snapshot at MARK, in cycle LEPT."""
 
 CORE = 8
 HEAD, NEXT, LIMIT, ENDED, UNTIL, SKIPPED = range(6)

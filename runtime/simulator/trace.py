@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from infinisa.isa.machine import LARGEST_WINDOW
 from infinisa.isa.program import Ranges, stream
 
 from .contract import Entry, Event
@@ -19,14 +20,16 @@ Numbers: TypeAlias = NDArray[Any]
 
 
 class Leap(NamedTuple):
-    """Once core has fetched so many issues one by one (`position`), its last `issues` issues come
-    again so many `times`, each time `lapse` cycles later."""
+    """When `core` has fetched so many issues one by one (`position`), in cycle `when` of those that
+    were not left out, its last `issues` issues come again so many `times`, each time `lapse` cycles
+    later."""
 
     core: int
     position: int
     issues: int
     times: int
     lapse: int
+    when: int
 
 
 class Expanded(Sequence[Event]):
@@ -89,22 +92,59 @@ class Recorded(Expanded):
         more = sum(leap.issues * leap.times for leap in self.leaps)
         return more + sum(map(len, self.times))
 
-    def order(self, core: int) -> tuple[Numbers, Numbers]:
-        """For each issue of a core in program order, where it is recorded, and how much later it
-        was."""
-        places, shifts = np.arange(0), np.arange(0)
-        position = later = 0
-        for leap in (leap for leap in self.leaps if leap.core == core):
-            places = np.append(places, np.arange(position, leap.position))
-            shifts = np.append(shifts, np.full(leap.position - position, later))
-            period, waits = (a[len(a) - leap.issues :] for a in (places, shifts))
-            again = np.repeat(np.arange(1, leap.times + 1), leap.issues) * leap.lapse
-            places = np.append(places, np.tile(period, leap.times))
-            shifts = np.append(shifts, np.tile(waits, leap.times) + again)
-            position, later = leap.position, later + leap.times * leap.lapse
-        rest = len(self.times[core]) - position
-        places = np.append(places, np.arange(position, position + rest))
-        return places, np.append(shifts, np.full(rest, later))
+    def order(self, core: int, column: int) -> tuple[Numbers, Numbers]:
+        """For each issue of a core in program order, where a time of it is recorded, and how much
+        later it was."""
+        leaps = [leap for leap in self.leaps if leap.core == core]
+        size = len(self.times[core]) + sum(leap.issues * leap.times for leap in leaps)
+        places, shifts = np.empty(size, np.int64), np.empty(size, np.int64)
+        number = position = later = 0
+        for leap in leaps:
+            more = leap.position - position
+            places[number : number + more] = np.arange(position, leap.position)
+            shifts[number : number + more] = later
+            number, position = number + more, leap.position
+            if leap.issues:
+                self._repeat(places, shifts, number, column, leap)
+            number += leap.issues * leap.times
+            later += leap.times * leap.lapse
+        places[number:] = np.arange(position, len(self.times[core]))
+        shifts[number:] = later
+        return places, shifts
+
+    def _repeat(
+        self, places: Numbers, shifts: Numbers, number: int, column: int, leap: Leap
+    ) -> None:
+        """The issues behind the first `number` are those a period before them, later.
+
+        What had not happened yet when turns were left out has been recorded as it was behind them;
+        how it was before them is known from a period in which it happened.
+        """
+        times = self.times[leap.core][:, column]
+        first = max(0, number - LARGEST_WINDOW)
+        undone = first + np.flatnonzero(times[places[first:number]] > leap.when)
+        behind = places[undone], shifts[undone] + leap.times * leap.lapse
+        for n in undone.tolist():  # in program order: what is a period before is right already
+            places[n], shifts[n] = places[n - leap.issues], shifts[n - leap.issues] + leap.lapse
+        for places_or_shifts, waits in ((places, 0), (shifts, leap.lapse)):
+            period = places_or_shifts[number - leap.issues : number]
+            again = np.repeat(np.arange(1, leap.times + 1) * waits, leap.issues)
+            end = number + leap.issues * leap.times
+            places_or_shifts[number:end] = np.tile(period, leap.times) + again
+        moved = undone + leap.issues * leap.times
+        places[moved], shifts[moved] = behind
+
+    def rows(self, core: int) -> tuple[Numbers, Numbers]:
+        """Start, free, done and instance of each issue of a core in program order, and where its
+        start is recorded."""
+        times = self.times[core]
+        places, shifts = self.order(core, 0)
+        rows = times[places]
+        rows[:, 0] += shifts + self.begin
+        for column in (1, 2):
+            found, shifts = self.order(core, column)
+            rows[:, column] = times[found, column] + shifts + self.begin
+        return rows, places
 
     def made(self) -> Iterable[Event]:
         view, dram = self.view, self.view.machine.dram.name
@@ -112,9 +152,7 @@ class Recorded(Expanded):
         found = []
         for core in range(cores):
             issues = stream(view.stage, self.outermost, core, cores)
-            places, shifts = self.order(core)
-            rows = self.times[core][places]
-            rows[:, :3] += (shifts + self.begin)[:, None]
+            rows, places = self.rows(core)
             for number, ((issue, ranges), row, place) in enumerate(
                 zip(issues, rows.tolist(), places.tolist(), strict=True)
             ):
