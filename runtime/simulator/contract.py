@@ -27,7 +27,8 @@ class Shape:
     unit        the unit class, as a number in the order of the machine
     occupancy   cycles of work until the unit takes the next; at least 1
     drain       cycles from the end of the work until its results are visible; >= 1 - occupancy
-    transfer    cycles of the DRAM channel; 0: it moves nothing there (or a cache decides)
+    bus         bytes that its transfer keeps the DRAM channel busy with: whole bursts, and gaps
+    transfer    cycles that these take alone; 0: it moves nothing there (or a cache decides)
     reads       hazards: slots and tensors, as small numbers
     writes      hazards of slots that it writes
     stores      hazards of tensors outside the chip that it writes
@@ -39,6 +40,7 @@ class Shape:
     unit: int
     occupancy: int
     drain: int
+    bus: int
     transfer: int
     reads: tuple[int, ...]
     writes: tuple[int, ...]
@@ -63,6 +65,8 @@ class Entry:
     holder      the issue that it waited for last
     latency     cycles from its start until it is done, when nothing holds up its transfer
     height      its latency and that of the longest chain of issues in the window that wait for it
+    bus         bytes of its transfer on the channel; `rows`: the DRAM rows that it touches, where
+                the channel is banked; -1 is one that is not known
     before      the issues that it waited for when it was fetched; kept where heights are
     record      for a trace: the issue, its ranges, and what it (read, wrote) past a cache
     """
@@ -81,6 +85,8 @@ class Entry:
     holder: Entry | None = None
     latency: int = 0
     height: int = 0
+    bus: int = 0
+    rows: tuple[int, ...] = ()
     before: list[Entry] = field(default_factory=list)
     then: list[Entry] = field(default_factory=list)
     after: list[Entry] = field(default_factory=list)

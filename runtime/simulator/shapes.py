@@ -6,10 +6,11 @@ ranges and the slots its buffers have turned to; it is looked up by these and ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import NamedTuple
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instance import find, issue_cycles, resolve
@@ -33,7 +34,7 @@ from infinisa.isa.program import (
 )
 
 from .contract import Shape
-from .memory import Cache, clipped
+from .memory import Cache, Where, rows_of, run_of, size_of, touched
 
 Lengths = tuple[tuple[str, int], ...]
 
@@ -113,6 +114,7 @@ class Text:
     lengths    the ranges whose lengths matter
     starts     the ranges whose starts matter too: those of operands with a fill are clipped
     rotors     the loops that turn its buffers, and their slots
+    tables     the reads of which an issue touches only the rows that it gathers, by number
     cached     operands that pass a cache: whether they are read, and their buffers
     """
 
@@ -120,8 +122,25 @@ class Text:
     lengths: tuple[str, ...]
     starts: tuple[str, ...]
     rotors: tuple[tuple[str, int], ...]
+    tables: Mapping[int, Gather]
     cached: tuple[tuple[bool, Operand, Buffer], ...]
     shapes: dict[tuple[int, ...], Shape] = field(default_factory=dict)
+
+
+class Missed(NamedTuple):
+    """A region that a cache did not hold."""
+
+    reading: bool
+    where: Where
+    buffer: Buffer
+
+    @property
+    def size(self) -> int:
+        return size_of(self.where, self.buffer)
+
+    @property
+    def run(self) -> int:
+        return run_of(self.where, self.buffer)
 
 
 @dataclass
@@ -162,6 +181,12 @@ class View:
     def has_cache(self) -> bool:
         return self.machine.memories[-2].managed == "hardware"
 
+    @property
+    def repeats(self) -> bool:
+        """Whether stages of one text and lengths take the same cycles: nothing that outlives an
+        issue, such as a cache or an open row, depends on what tensors it touched."""
+        return not self.has_cache and self.machine.dram.channel.sharing in ("fifo", "fair")
+
     def _text(self, issue: Issue) -> Text:
         self.machine.unit(issue.unit)
         operands = (*issue.reads, *issue.writes)
@@ -174,7 +199,7 @@ class View:
                 if operand.fill is not None:
                     starts += [term.range, term.base] if term.base else [term.range]
         rotors = [(buffer.rotor, buffer.slots) for buffer in buffers if buffer.slots > 1]
-        tables = self._tables(issue) if self.has_cache else {}
+        tables = self._tables(issue)
         cached = [
             (number < len(issue.reads), operand, buffer)
             for number, (operand, buffer) in enumerate(zip(operands, buffers, strict=True))
@@ -185,6 +210,7 @@ class View:
             lengths=tuple(dict.fromkeys(names)),
             starts=tuple(dict.fromkeys(starts)),
             rotors=tuple(dict.fromkeys(rotors)),
+            tables=tables,
             cached=tuple(cached),
         )
 
@@ -209,9 +235,7 @@ class View:
             latency, operations = occupancy + unit.attributes.get("latency", 0), 0
         else:
             occupancy, latency, operations = self.costs.cost(issue, ranges)
-        read, written = self._bytes(text, ranges)
-        dram = self.machine.dram.name
-        moved = read.get(dram, 0) + written.get(dram, 0)
+        read, written, bus = self._bytes(text, ranges)
         stores = self._hazards(issue.writes, ranges, outer=True) if copy else ()
         writes = self._hazards(issue.writes, ranges, outer=False if copy else None)
         return Shape(
@@ -219,7 +243,8 @@ class View:
             unit=self.units[issue.unit],
             occupancy=max(occupancy, 1),
             drain=max(latency, 1) - max(occupancy, 1),
-            transfer=self.machine.transfer_cycles(moved),
+            bus=bus,
+            transfer=self.machine.transfer_cycles(bus, unit),
             reads=self._hazards(issue.reads, ranges),
             writes=writes,
             stores=stores,
@@ -241,28 +266,49 @@ class View:
                 found.append(self.numbers.setdefault(key, len(self.numbers)))
         return tuple(dict.fromkeys(found))
 
-    def _bytes(self, text: Text, ranges: Ranges) -> tuple[dict[str, int], dict[str, int]]:
-        """Bytes read and written by memory, without those that pass a cache."""
-        issue = text.issue
-        tables = self._tables(issue)
+    def _bytes(self, text: Text, ranges: Ranges) -> tuple[dict[str, int], dict[str, int], int]:
+        """Bytes read and written by memory, and what the channel is busy with, without what passes
+        a cache."""
         passing = {id(operand) for _, operand, _ in text.cached}
         sides: tuple[dict[str, int], dict[str, int]] = {}, {}
-        for number, operand in enumerate((*issue.reads, *issue.writes)):
+        bus = 0
+        for number, (reading, operand, buffer) in enumerate(self._operands(text.issue)):
             if id(operand) in passing:
                 continue
-            buffer = self.program.buffer[operand.buffer]
-            size = clipped(operand, buffer, ranges)
-            if number in tables:
-                lengths = {axis: ranges[name].length for axis, name in issue.axes}
-                rows = int(volume(tables[number].axes, lengths)) * DTYPES[buffer.dtype].size
-                size = min(size, rows)
-            side = sides[number >= len(issue.reads)]
+            size, run = self._moved(text, number, touched(operand, buffer, ranges), ranges)
+            side = sides[not reading]
             memory = self.machine.dram.name if buffer.outer else buffer.memory
             side[memory] = side.get(memory, 0) + size
-        return sides
+            if buffer.outer:
+                bus += self.machine.dram.channel.bus_bytes(size, run)
+        return *sides, bus
+
+    def _operands(self, issue: Issue) -> Iterator[tuple[bool, Operand, Buffer]]:
+        """Each operand: whether it is read, and its buffer."""
+        for operand in issue.reads:
+            yield True, operand, self.program.buffer[operand.buffer]
+        for operand in issue.writes:
+            yield False, operand, self.program.buffer[operand.buffer]
+
+    def _moved(self, text: Text, number: int, where: Where, ranges: Ranges) -> tuple[int, int]:
+        """Bytes of the region of an operand, and of each contiguous run: of a table, of its rows
+        that are gathered."""
+        issue = text.issue
+        buffer = self.program.buffer[(*issue.reads, *issue.writes)[number].buffer]
+        size, run = size_of(where, buffer), run_of(where, buffer)
+        if number not in text.tables:
+            return size, run
+        node = text.tables[number]
+        lengths = {axis: ranges[name].length for axis, name in issue.axes}
+        gathered = int(volume(node.axes, lengths)) * DTYPES[buffer.dtype].size
+        if gathered >= size:
+            return size, run
+        axis = node.table.axes.index(node.axis) if len(where) == len(node.table.axes) else 0
+        one = (*where[:axis], (0, 1), *where[axis + 1 :])
+        return gathered, run_of(one, buffer)
 
     def _tables(self, issue: Issue) -> dict[int, Gather]:
-        """The reads of which an issue touches only the rows that it gathers, by number."""
+        """See `Text.tables`."""
         if self.program.opcode[issue.opcode].instruction in COPIES:
             return {}
         meaning = self.costs.meaning(issue)
@@ -275,12 +321,45 @@ class View:
             and node.table.name in names
         }
 
-    def missed(self, text: Text, ranges: Ranges, cache: Cache) -> tuple[int, int]:
-        """Bytes (read, written) of an issue that its cache does not hold; it then does."""
-        sides = [0, 0]
+    def missed(self, text: Text, ranges: Ranges, cache: Cache) -> list[Missed]:
+        """The regions of an issue that its cache does not hold; it then does."""
+        found = []
         for reading, operand, buffer in text.cached:
-            sides[not reading] += cache.touch(operand, buffer, ranges)
-        return sides[0], sides[1]
+            where = touched(operand, buffer, ranges)
+            if cache.touch(where, buffer):
+                found.append(Missed(reading, where, buffer))
+        return found
+
+    def rows(self, text: Text, ranges: Ranges, missed: Sequence[Missed]) -> tuple[int, ...]:
+        """The DRAM rows that an issue touches, one after the other; -1 for each of those that it
+        gathers, which are not known."""
+        found: list[int] = []
+        row = self.machine.dram.channel.row
+        passing = {id(operand) for _, operand, _ in text.cached}
+        for number, (_, operand, buffer) in enumerate(self._operands(text.issue)):
+            if not buffer.outer or id(operand) in passing:
+                continue
+            where = touched(operand, buffer, ranges)
+            if number in text.tables:
+                size, run = self._moved(text, number, where, ranges)
+                found += [-1] * (-(-size // run) if size else 0)
+            else:
+                found += rows_of(where, buffer, self.addresses[buffer.name], row)
+        for each in missed:
+            found += rows_of(each.where, each.buffer, self.addresses[each.buffer.name], row)
+        return tuple(found)
+
+    @cached_property
+    def addresses(self) -> Mapping[str, int]:
+        """Where tensors lie in DRAM: one after the other, each from a new row on."""
+        row = self.machine.dram.channel.row
+        found, at = {}, 0
+        for buffer in self.program.buffers:
+            if buffer.outer:
+                found[buffer.name] = at
+                size = size_of(tuple((0, extent) for extent in buffer.shape), buffer)
+                at += -(-size // row) * row
+        return found
 
     # -- names for messages
 

@@ -25,7 +25,7 @@ from infinisa.isa.program import Issue, Ranges, stream
 from .contract import Entry, Event, Shape, StageReport
 from .memory import Cache, FifoChannel, Sharing, Steps
 from .policy import POLICIES, Candidate, Policy, choose
-from .shapes import View
+from .shapes import Missed, View
 from .stalls import Account
 from .stuck import stuck
 from .totals import Misses, stage_report
@@ -106,7 +106,7 @@ class Unit:
             self.inbox = Inbox(clock)
             shape = entry.shape
             if entry.transfer:
-                yield channel.transfer(entry.transfer)
+                yield channel.transfer(entry)
                 rest = entry.start + shape.occupancy - clock.time
                 if rest > 0:
                     yield clock.timeout(rest)
@@ -203,9 +203,8 @@ class Core:
             return False
         run = self.run
         issue, ranges = got
-        shape, transfer, moved = run.look(issue, ranges, self.number)
-        entry = Entry(self.fetched, shape, transfer, run.clock.time)
-        entry.latency = run.latency(shape, transfer)
+        entry, moved = run.look(issue, ranges, self)
+        shape = entry.shape
         self.fetched += 1
         if run.trace:
             entry.record = issue, dict(ranges), moved
@@ -395,8 +394,9 @@ class Run:
         self.kinds = kinds or {}
         self.begin = self.end = begin
         self.clock = Clock(begin)
-        self.channel = channel(self.clock)
+        self.channel = channel(self.clock, view.machine)
         self.dram = view.machine.dram.name
+        self.has_rows = view.machine.dram.channel.row > 0
         self.names = [unit.name for unit in view.machine.units]
         self.awake: set[int] = set()
         self.stepped = -1
@@ -427,23 +427,31 @@ class Run:
                 core.due = False
                 core.step()
 
-    def look(self, issue: Issue, ranges: Ranges, core: int) -> tuple[Shape, int, tuple[int, int]]:
-        """The shape of an issue, the cycles of its transfer, and its (read, written) misses."""
-        text = self.view.texts[id(issue)]
-        shape = self.view.shape(text, ranges)
+    def look(self, issue: Issue, ranges: Ranges, core: Core) -> tuple[Entry, tuple[int, int]]:
+        """A new entry for an issue, and the bytes (read, written) that its cache did not hold."""
+        view, machine = self.view, self.view.machine
+        text = view.texts[id(issue)]
+        shape = view.shape(text, ranges)
         if not shape.uses:
             self.used.append(shape)
         shape.uses += 1
-        if not text.cached:
-            return shape, shape.transfer, (0, 0)
-        moved = self.view.missed(text, ranges, self.caches[core % len(self.caches)])
-        transfer = shape.transfer
-        if moved != (0, 0):
-            transfer += self.view.machine.transfer_cycles(sum(moved))
-            more = (*moved, max(0, transfer - shape.work))
+        entry = Entry(core.fetched, shape, shape.transfer, self.clock.time, bus=shape.bus)
+        missed: Sequence[Missed] = ()
+        if text.cached:
+            missed = view.missed(text, ranges, self.caches[core.number % len(self.caches)])
+        read = sum(each.size for each in missed if each.reading)
+        written = sum(each.size for each in missed if not each.reading)
+        if missed:
+            bus_bytes = machine.dram.channel.bus_bytes
+            entry.bus += sum(bus_bytes(each.size, each.run) for each in missed)
+            entry.transfer = machine.transfer_cycles(entry.bus, machine.units[shape.unit])
+            more = read, written, max(0, entry.transfer - shape.work)
             before = self.misses.get(shape.opcode, Misses())
             self.misses[shape.opcode] = Misses(*map(add, before, more))
-        return shape, transfer, moved
+        if self.has_rows:
+            entry.rows = view.rows(text, ranges, missed)
+        entry.latency = self.latency(shape, entry.transfer)
+        return entry, (read, written)
 
     def latency(self, shape: Shape, transfer: int) -> int:
         """Cycles from the start of an issue until it is done, its transfer alone on the channel."""

@@ -12,7 +12,8 @@ from infinisa.isa.machine import Machine
 from infinisa.isa.program import Program, Section, defaults, extents, turns
 
 from .contract import Event, Progress, Report, SectionReport, StageReport
-from .policy import Key, Policy, as_policy
+from .memory import CHANNELS, Sharing
+from .policy import Chosen, Policy, as_policy
 from .policy import policy as named_policy
 from .shapes import Costs, View
 from .simpy_engine import SimpyEngine, Unit
@@ -28,10 +29,11 @@ def simulate(
     parameters: Mapping[str, int] | None = None,
     *,
     engine: str = "simpy",
-    policy: str | Policy | Key = "oldest",
+    policy: str | Policy | Callable[..., Chosen] = "oldest",
     trace: bool = False,
     progress: Progress | None = None,
     units: Mapping[str, type[Unit]] | None = None,
+    channels: Mapping[str, Sharing] = CHANNELS,
 ) -> Report:
     """How long a program takes on a machine, and where the cycles go.
 
@@ -41,12 +43,21 @@ def simulate(
     policy      one of `POLICIES` by name, a policy, or a function: see `policy.as_policy`
     trace       keep every issue with its times; every turn is then simulated
     units       processes that stand in for units of these names
+    channels    how transfers may share the channel, by the name that a machine gives
     """
     if engine not in ENGINES:
         raise SimulationError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     chosen = _policy(policy)
     values = defaults(program, parameters)
-    made = ENGINES[engine](machine, policy=chosen, units=units or {}, trace=trace)
+    sharing = machine.dram.channel.sharing
+    if sharing not in channels:
+        raise SimulationError(
+            f"machine {machine.name!r}: memories.{machine.dram.name}.channel.sharing must be one "
+            f"of {', '.join(channels)}, not {sharing!r}"
+        )
+    made = ENGINES[engine](
+        machine, policy=chosen, channel=channels[sharing], units=units or {}, trace=trace
+    )
     runner = Runner(program, machine, Costs(program, library, machine), made, trace)
     sections = tuple(runner.section(section, values, progress) for section in program.sections)
     return Report(
@@ -59,7 +70,7 @@ def simulate(
     )
 
 
-def _policy(policy: str | Policy | Key) -> Policy:
+def _policy(policy: str | Policy | Callable[..., Chosen]) -> Policy:
     match policy:
         case str():
             return named_policy(policy)
@@ -74,8 +85,8 @@ class Runner:
     """Runs sections one after the other and remembers what stages took.
 
     now     cycles so far
-    known   what a stage took, by `View.key` and by its names of opcodes; not used where
-            the contents of caches matter, nor for a trace
+    known   what a stage took, by `View.key` and by its names of opcodes; not used where it
+            depends on more (`View.repeats`), nor for a trace
     """
 
     program: Program
@@ -116,7 +127,7 @@ class Runner:
         """The stages of one turn, each from where the one before has ended."""
         outermost = extents(section, values)
         for view in views:
-            remember = not (self.trace or view.has_cache)
+            remember = view.repeats and not self.trace
             key = view.key(outermost) if remember else None
             if key not in self.known:
                 report, events = self.engine.run(view, outermost, self.now, turn)

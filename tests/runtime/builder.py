@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Axis, Input, Node, dot, relu
-from infinisa.isa.machine import Dispatch, Machine, Memory, Unit
+from infinisa.isa.machine import Channel, Dispatch, Machine, Memory, Unit
 from infinisa.isa.program import (
     Buffer,
     Count,
@@ -56,6 +57,9 @@ LIBRARY: Mapping[str, Instruction] = {
 }
 
 
+FIFO = Channel(sharing="fifo")
+
+
 def machine(
     *,
     window: int = 16,
@@ -66,10 +70,22 @@ def machine(
     barrier: int = 0,
     vectors: int = 1,
     cache: int = 0,
+    channel: Channel = FIFO,
+    bandwidth: int = 1000,
+    load: Mapping[str, Any] | None = None,
 ) -> Machine:
-    """DRAM moves one byte a cycle. With a cache of that many bytes there is no scratchpad."""
+    """DRAM moves one byte a cycle. With a cache of that many bytes there is no scratchpad.
+
+    load  what else is stated of the unit that loads
+    """
     dram = Memory(
-        name="dram", size=1 << 30, bandwidth=1000, latency=latency, managed="none", shared=True
+        name="dram",
+        size=1 << 30,
+        bandwidth=bandwidth,
+        latency=latency,
+        managed="none",
+        shared=True,
+        channel=channel,
     )
     inner = Memory(name="scratchpad", size=1 << 16, managed="software")
     if cache:
@@ -89,7 +105,7 @@ def machine(
             ),
             Unit(name="vector", kind="vector", count=vectors, attributes={"lanes": 4}),
             Unit(name="text", kind="text", attributes={"latency": 3}),
-            Unit(name="load", kind="copy"),
+            Unit(name="load", kind="copy", **(load or {})),
             Unit(name="store", kind="copy"),
         ),
         memories=(inner, dram),

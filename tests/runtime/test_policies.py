@@ -28,9 +28,9 @@ def starts(report: Report) -> list[int]:
     return [event.start for event in sorted(report.events, key=lambda event: event.number)]
 
 
-def refusal(program: Program, policy: Policy | Callable[..., Any], **units: int) -> str:
+def refusal(program: Program, policy: Policy | Callable[..., Any], vectors: int = 1) -> str:
     with pytest.raises(SimulationError) as error:
-        simulate(program, LIBRARY, machine(**units), policy=policy)
+        simulate(program, LIBRARY, machine(vectors=vectors), policy=policy)
     return str(error.value)
 
 
