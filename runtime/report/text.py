@@ -128,7 +128,7 @@ def simulation(report: Report, selection: Mapping[str, Selected] | None = None) 
 def _stalls(part: SectionReport) -> Table:
     """Where the time of each unit went, as shares of a section's cycles."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{part.name}: where the time went")
-    for heading in ("core", "unit", "busy", "waiting for data", "waiting for issue", "idle"):
+    for heading in ("core", "unit", "busy", "waiting for data", "queue full", "issue", "idle"):
         table.add_column(heading, justify="left" if heading == "unit" else "right")
     for row in part.stalls:
         if not row.unit or not (row.busy or row.data):
@@ -139,6 +139,7 @@ def _stalls(part: SectionReport) -> Table:
             row.unit,
             percent(row.busy / row.cycles),
             data or "0 %",
+            percent(row.queue / row.cycles),
             percent(row.issue / row.cycles),
             percent(row.idle / row.cycles),
         )

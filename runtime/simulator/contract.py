@@ -65,6 +65,7 @@ class Entry:
     holder      the issue that it waited for last
     latency     cycles from its start until it is done, when nothing holds up its transfer
     height      its latency and that of the longest chain of issues in the window that wait for it
+    full        cycles in which the window had been full when it was fetched
     bus         bytes of its transfer on the channel; `rows`: the DRAM rows that it touches, where
                 the channel is banked; -1 is one that is not known
     before      the issues that it waited for when it was fetched; kept where heights are
@@ -85,6 +86,7 @@ class Entry:
     holder: Entry | None = None
     latency: int = 0
     height: int = 0
+    full: int = 0
     bus: int = 0
     rows: tuple[int, ...] = ()
     before: list[Entry] = field(default_factory=list)
@@ -120,12 +122,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Stalls:
-    """What one unit of one core did in `cycles`: busy + data + issue + idle.
+    """What one unit of one core did in `cycles`: busy + data + queue + issue + idle.
 
     unit    "" stands for the core: busy while any unit other than a copy unit is
     data    cycles in which its next issue waited for data, by the unit that was to bring them,
             or by the memory whose channel it waited for
-    issue   cycles in which its next issue was not in the window yet, or not yet its turn
+    queue   cycles in which its next issue could not enter the window because that was full
+    issue   cycles in which its next issue was not in the window for another reason, or not yet its
+            turn
     idle    cycles after its last issue of a stage, those of the barrier included
     """
 
@@ -135,12 +139,13 @@ class Stalls:
     cycles: int
     busy: int
     data: Mapping[str, int]
+    queue: int
     issue: int
     idle: int
 
     def shares(self) -> dict[str, float]:
         """Each part of the cycles; they sum to 1."""
-        parts = {"busy": self.busy, "issue": self.issue, "idle": self.idle}
+        parts = {"busy": self.busy, "queue": self.queue, "issue": self.issue, "idle": self.idle}
         parts |= {f"data from {name}": cycles for name, cycles in self.data.items()}
         return {name: cycles / self.cycles for name, cycles in parts.items() if self.cycles}
 

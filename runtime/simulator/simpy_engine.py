@@ -133,7 +133,7 @@ class Unit:
         """Be free for the next issue."""
         run, shape = self.core.run, entry.shape
         entry.free = run.end = now = run.clock.time
-        self.account.end(now, max(shape.work, entry.transfer), run.dram)
+        self.account.end(now, max(shape.work, entry.transfer), run.dram, self.core.full(now))
         self.entry = None
         if not self.copies:
             self.core.released(now)
@@ -170,6 +170,7 @@ class Core:
         self.unstarted: list[deque[Entry]] = [deque() for _ in machine.units]
         self.alone = [unit.count == 1 for unit in machine.units]
         self.fetched = self.working = 0
+        self.filled, self.full_since = 0, -1
         self.over = False
         self.due = True
 
@@ -180,18 +181,24 @@ class Core:
 
     def step(self) -> None:
         """Retire, fetch and start what can be; come back next cycle if a width was the limit."""
-        run = self.run
         window = self.window
+        now, dispatch = self.run.clock.time, self.run.view.machine.dispatch
+        self.filled, self.full_since = self.full(now), -1
         while window and window[0].finished:
             window.popleft()
-        dispatch = run.view.machine.dispatch
         room = min(dispatch.window - len(window), dispatch.fetch)
         for _ in range(room):
             if not self.fetch():
                 break
+        if len(window) == dispatch.window:
+            self.full_since = now
         more = room == dispatch.fetch and not self.over and len(window) < dispatch.window
         if self.start(dispatch.issue) or more:
             self.kick(1)
+
+    def full(self, now: int) -> int:
+        """The cycles before this one that the window was full in, after the fetch."""
+        return self.filled + (now - self.full_since if self.full_since >= 0 else 0)
 
     # -- fetch
 
@@ -204,6 +211,7 @@ class Core:
         run = self.run
         issue, ranges = got
         entry, moved = run.look(issue, ranges, self)
+        entry.full = self.filled
         shape = entry.shape
         self.fetched += 1
         if run.trace:
@@ -327,7 +335,7 @@ class Core:
     def released(self, now: int) -> None:
         self.working -= 1
         if not self.working:
-            self.account.end(now, now - self.account.since, "")
+            self.account.end(now, now - self.account.since, "", self.full(now))
 
     def ended(self, event: simpy.Event) -> None:
         entry = event.value

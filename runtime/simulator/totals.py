@@ -106,11 +106,19 @@ def add_stalls(rows: Iterable[tuple[Stalls, int]]) -> tuple[Stalls, ...]:
     data: dict[tuple[int, str, int], list[tuple[Mapping[str, int], int]]] = {}
     for row, times in rows:
         key = row.core, row.unit, row.instance
-        sums = found.setdefault(key, [0] * 4)
-        for i, number in enumerate((row.cycles, row.busy, row.issue, row.idle)):
+        sums = found.setdefault(key, [0] * 5)
+        for i, number in enumerate((row.cycles, row.busy, row.queue, row.issue, row.idle)):
             sums[i] += number * times
         data.setdefault(key, []).append((row.data, times))
     return tuple(
-        Stalls(*key, cycles=cycles, busy=busy, data=add_maps(data[key]), issue=issue, idle=idle)
-        for key, (cycles, busy, issue, idle) in found.items()
+        Stalls(
+            *key,
+            cycles=cycles,
+            busy=busy,
+            data=add_maps(data[key]),
+            queue=queue,
+            issue=issue,
+            idle=idle,
+        )
+        for key, (cycles, busy, queue, issue, idle) in found.items()
     )

@@ -219,4 +219,4 @@ def test_a_policy_changes_the_order_and_never_what_runs(
         assert event.start >= held.get((event.unit, event.instance), 0)
         held[event.unit, event.instance] = event.free
     for row in report.stalls:
-        assert row.busy + sum(row.data.values()) + row.issue + row.idle == report.cycles
+        assert row.busy + sum(row.data.values()) + row.queue + row.issue + row.idle == report.cycles

@@ -38,7 +38,7 @@ def run(program: Program, target: Machine, **more: object) -> Report:
     """Simulate with a trace; every account must add up."""
     report = simulate(program, LIBRARY, target, trace=True, **more)  # type: ignore[arg-type]  # passed on
     for row in report.stalls:
-        assert row.busy + sum(row.data.values()) + row.issue + row.idle == row.cycles
+        assert row.busy + sum(row.data.values()) + row.queue + row.issue + row.idle == row.cycles
         assert sum(row.shares().values()) == pytest.approx(1)
         assert row.cycles == report.cycles
     return report
@@ -216,13 +216,30 @@ def test_stalls_say_what_a_unit_waited_for() -> None:
     assert rows["matrix"].idle == 50
 
 
-def test_stalls_by_the_window_and_the_widths_are_issue() -> None:
+def test_a_full_window_is_queue_and_the_widths_are_issue() -> None:
     program = pair(tiles(*"xyuv"), ("positive", "x", "y"), ("matrix_positive", "u", "v"))
     matrix = {row.unit: row for row in run(program, machine(window=1)).stalls}["matrix"]
     vector = {row.unit: row for row in run(program, machine(issue=1)).stalls}["vector"]
 
-    assert (matrix.busy, matrix.issue, matrix.idle) == (10, 8, 4)
-    assert (vector.busy, vector.issue, vector.idle) == (6, 1, 7)
+    assert (matrix.busy, matrix.queue, matrix.issue, matrix.idle) == (10, 8, 0, 4)
+    assert (vector.busy, vector.queue, vector.issue, vector.idle) == (6, 0, 1, 7)
+
+
+def test_the_queue_is_full_only_until_the_oldest_is_done() -> None:
+    """One is fetched a cycle into a window of two. It is full in cycles 1 to 13, when the third
+    waits for the first; matrix is free again at 10 and takes the third at 14."""
+    build = tiles(*"abcdef")
+    program = build.program(
+        [
+            build.issue("matrix_positive", ["a"], ["b"]),
+            build.issue("positive", ["c"], ["d"]),
+            build.issue("matrix_positive", ["e"], ["f"]),
+        ]
+    )
+    rows = {row.unit: row for row in run(program, machine(window=2, fetch=1)).stalls}
+
+    assert (rows["matrix"].busy, rows["matrix"].queue, rows["matrix"].idle) == (20, 4, 4)
+    assert (rows["vector"].issue, rows["vector"].busy, rows["vector"].idle) == (1, 6, 21)
 
 
 def streaming(slots: int) -> Program:
