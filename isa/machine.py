@@ -23,6 +23,9 @@ Kind = Literal["matrix", "vector", "special", "scalar", "text", "copy"]
 Dataflow = Literal["output", "weight", "input"]
 Managed = Literal["software", "hardware", "none"]
 
+MOST_BANKS = 64
+"""An engine keeps the banks that an issue needs in one 64-bit word."""
+
 LARGEST_WINDOW = 128
 """An engine keeps the dependences among a window's issues in one 128-bit word an issue."""
 
@@ -150,6 +153,8 @@ class Memory:
     "none" (the outermost store, where all tensors live).
     shared: one for all cores, or one a core.
     channel: of the outermost store, how transfers share its bandwidth.
+    banks: equal parts of the innermost store, one after the other, if software manages it; 0: it
+    is never in the way. Each bank serves `ports` operands at a time.
     """
 
     name: str
@@ -159,6 +164,8 @@ class Memory:
     managed: Managed
     shared: bool = False
     channel: Channel = field(default_factory=Channel)
+    banks: int = 0
+    ports: int = 1
 
     def __post_init__(self) -> None:
         path = f"memories.{self.name}"
@@ -166,7 +173,10 @@ class Memory:
             _misnamed(path, self.name),
             _not_whole(path, 1, size=self.size),
             _not_whole(path, 0, bandwidth=self.bandwidth, latency=self.latency),
+            _not_whole(path, 0, MOST_BANKS, banks=self.banks),
+            _not_whole(path, 1, ports=self.ports),
             self._wrong_management(path),
+            (f"{path}.{fault}" for fault in misbanked(self.managed, self.size, self.banks)),
         )
 
     def _wrong_management(self, path: str) -> Iterator[str]:
@@ -177,6 +187,14 @@ class Memory:
             yield f"{path} {OUTERMOST_NEEDS_BANDWIDTH}"
         if self.managed != "none" and self.channel != Channel():
             yield f"{path} {ONLY_THE_OUTERMOST_HAS_A_CHANNEL}"
+
+
+def misbanked(managed: object, size: int, banks: int) -> Iterator[str]:
+    """What is wrong with the banks of a memory."""
+    if banks and managed != "software":
+        yield "banks must be left out, since no software manages the memory"
+    elif type(banks) is int and banks > 0 and size % banks:
+        yield f"banks must divide the size of {size} bytes, not be {banks}"
 
 
 ONLY_THE_OUTERMOST_HAS_A_CHANNEL = "must have no channel, not being the outermost store"
@@ -260,6 +278,11 @@ class Machine:
                 {unit.name: unit.kind for unit in self.units},
                 {memory.name: memory.managed for memory in self.memories},
                 {table: getattr(self.energy, table) for table in ENERGY_TABLES},
+            ),
+            (
+                f"memories.{memory.name}.banks must be left out: only the innermost memory has them"
+                for memory in self.memories[1:]
+                if memory.banks
             ),
         )
 
@@ -460,6 +483,8 @@ def _lines(machine: Machine) -> Iterator[str]:
             latency=memory.latency,
             managed=memory.managed,
             shared=memory.shared,
+            **_unless(0, banks=memory.banks),
+            **_unless(1, ports=memory.ports),
         )
         if memory.managed == "none":
             yield from _channel_lines(f"memories.{memory.name}.channel", memory.channel)

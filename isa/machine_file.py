@@ -22,6 +22,7 @@ from .errors import MachineError
 from .machine import (
     ENERGY_TABLES,
     LARGEST_WINDOW,
+    MOST_BANKS,
     ONLY_THE_OUTERMOST_HAS_A_CHANNEL,
     OUTERMOST_NEEDS_BANDWIDTH,
     Channel,
@@ -33,6 +34,7 @@ from .machine import (
     Memory,
     Unit,
     misarranged,
+    misbanked,
     name_fault,
     whole_number_fault,
 )
@@ -66,6 +68,7 @@ def _positive(quantity: Quantity) -> Callable[[object], int]:
 
 Positive = Annotated[int, _whole(1)]
 Natural = Annotated[int, _whole(0)]
+Banks = Annotated[int, _whole(0, MOST_BANKS)]
 Percent = Annotated[int, _whole(1, 100)]
 Window = Annotated[int, _whole(1, LARGEST_WINDOW)]
 Name = Annotated[str, BeforeValidator(_check_name)]
@@ -144,6 +147,8 @@ class MemoryTable(Table):
     managed: Managed
     shared: StrictBool = False
     channel: ChannelTable = ChannelTable()
+    banks: Banks = 0
+    ports: Positive = 1
 
     @model_validator(mode="after")
     def _check_bandwidth(self) -> "MemoryTable":
@@ -151,6 +156,8 @@ class MemoryTable(Table):
             raise ValueError(OUTERMOST_NEEDS_BANDWIDTH)
         if self.managed != "none" and "channel" in self.model_fields_set:
             raise ValueError(ONLY_THE_OUTERMOST_HAS_A_CHANNEL)
+        for fault in misbanked(self.managed, self.size, self.banks):
+            raise ValueError(fault)
         return self
 
 

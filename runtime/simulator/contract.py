@@ -32,6 +32,7 @@ class Shape:
     reads       hazards: slots and tensors, as small numbers
     writes      hazards of slots that it writes
     stores      hazards of tensors outside the chip that it writes
+    ports       (bank, how many of its ports) for each bank of the scratchpad that it touches
     work        busy cycles without waiting: the larger of occupancy and transfer
     read        bytes read and `written` bytes written, by memory
     """
@@ -48,6 +49,7 @@ class Shape:
     operations: int
     read: Mapping[str, int]
     written: Mapping[str, int]
+    ports: tuple[tuple[int, int], ...] = ()
     work: int = 0
     uses: int = 0
 
@@ -65,6 +67,7 @@ class Entry:
     holder      the issue that it waited for last
     latency     cycles from its start until it is done, when nothing holds up its transfer
     height      its latency and that of the longest chain of issues in the window that wait for it
+    held        since when it has been kept from starting by a bank without free ports; -1: never
     full        cycles in which the window had been full when it was fetched
     bus         bytes of its transfer on the channel; `rows`: the DRAM rows that it touches, where
                 the channel is banked; -1 is one that is not known
@@ -86,6 +89,7 @@ class Entry:
     holder: Entry | None = None
     latency: int = 0
     height: int = 0
+    held: int = -1
     full: int = 0
     bus: int = 0
     rows: tuple[int, ...] = ()

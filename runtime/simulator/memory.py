@@ -1,4 +1,4 @@
-"""DRAM: what a transfer is, how the channel is shared, and the caches before it."""
+"""Memories: what a transfer is, how DRAM is shared, and the scratchpad or cache before it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Buffer, Operand, Ranges, region
 
-from .contract import Entry
+from .contract import Entry, Shape
 
 Steps = Generator[simpy.Event, object, None]
 Where: TypeAlias = tuple[tuple[int, int], ...]
@@ -244,7 +244,26 @@ CHANNELS: Mapping[str, Sharing] = {
 """How transfers share the channel, by the name that a machine gives."""
 
 
-# ---------------------------------------------------------------- caches
+# ---------------------------------------------------------------- before DRAM
+
+
+class Ports:
+    """The free ports of each bank of a scratchpad."""
+
+    def __init__(self, banks: int, ports: int) -> None:
+        self.free = [ports] * banks
+
+    def fit(self, shape: Shape) -> bool:
+        """Whether an issue finds all ports that it needs."""
+        return all(self.free[bank] >= count for bank, count in shape.ports)
+
+    def take(self, shape: Shape) -> None:
+        for bank, count in shape.ports:
+            self.free[bank] -= count
+
+    def give(self, shape: Shape) -> None:
+        for bank, count in shape.ports:
+            self.free[bank] += count
 
 
 @dataclass

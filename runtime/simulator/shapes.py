@@ -6,6 +6,7 @@ ranges and the slots its buffers have turned to; it is looked up by these and ra
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,7 @@ from infinisa.isa.program import (
     Stage,
     hazard,
     region,
+    slot,
     statements,
 )
 
@@ -236,13 +238,16 @@ class View:
         else:
             occupancy, latency, operations = self.costs.cost(issue, ranges)
         read, written, bus = self._bytes(text, ranges)
+        ports, rounds = self._ports(issue, ranges)
+        latency += (rounds - 1) * max(occupancy, 1)
+        occupancy = rounds * max(occupancy, 1)
         stores = self._hazards(issue.writes, ranges, outer=True) if copy else ()
         writes = self._hazards(issue.writes, ranges, outer=False if copy else None)
         return Shape(
             opcode=issue.opcode,
             unit=self.units[issue.unit],
-            occupancy=max(occupancy, 1),
-            drain=max(latency, 1) - max(occupancy, 1),
+            occupancy=occupancy,
+            drain=max(latency, 1) - occupancy,
             bus=bus,
             transfer=self.machine.transfer_cycles(bus, unit),
             reads=self._hazards(issue.reads, ranges),
@@ -251,7 +256,23 @@ class View:
             operations=operations,
             read=read,
             written=written,
+            ports=ports,
         )
+
+    def _ports(self, issue: Issue, ranges: Ranges) -> tuple[tuple[tuple[int, int], ...], int]:
+        """The ports that an issue takes of banks of the scratchpad, and in how many rounds it is
+        served: operands of one bank beyond its ports come one after the other."""
+        memory = self.machine.scratchpad
+        if not memory.banks:
+            return (), 1
+        touching: Counter[int] = Counter()
+        bank = memory.size // memory.banks
+        for _, _, buffer in self._operands(issue):
+            if buffer.memory == memory.name:
+                begin = buffer.address + slot(buffer, ranges) * buffer.pitch
+                touching.update(range(begin // bank, (begin + buffer.bytes - 1) // bank + 1))
+        rounds = max((-(-n // memory.ports) for n in touching.values()), default=1)
+        return tuple((b, min(n, memory.ports)) for b, n in sorted(touching.items())), rounds
 
     def _hazards(
         self, operands: Iterable[Operand], ranges: Ranges, outer: bool | None = None
@@ -389,6 +410,7 @@ class View:
             self.form.text,
             tuple(piece.length for piece in pieces),
             tuple(piece.start for piece in pieces) if starts else (),
+            self.form.addresses if self.machine.scratchpad.banks else (),
         )
 
 
@@ -397,8 +419,9 @@ class Form:
     text, with numbers for names in the order in which they come up. Two stages of one text, such as
     a layer and the next with other weights, take the same cycles.
 
-    roots    the outermost ranges in that order
-    opcodes  the names of the opcodes in that order
+    roots      the outermost ranges in that order
+    opcodes    the names of the opcodes in that order
+    addresses  where the buffers are, in that order: they matter where memories have banks
     """
 
     def __init__(self, program: Program, stage: Stage) -> None:
@@ -411,6 +434,8 @@ class Form:
             for kind, name in self.seen
             if kind == "range" and isinstance(name, str) and name not in self.loops
         )
+        buffers = [program.buffer[str(name)] for kind, name in self.seen if kind == "buffer"]
+        self.addresses = tuple((buffer.address, buffer.pitch) for buffer in buffers)
         self.opcodes = tuple(str(name) for kind, name in self.seen if kind == "opcode")
 
     def _number(self, kind: str, name: object) -> int:

@@ -23,7 +23,7 @@ from infinisa.isa.machine import Machine
 from infinisa.isa.program import Issue, Ranges, stream
 
 from .contract import Entry, Event, Shape, StageReport
-from .memory import Cache, FifoChannel, Sharing, Steps
+from .memory import Cache, FifoChannel, Ports, Sharing, Steps
 from .policy import POLICIES, Candidate, Policy, choose
 from .shapes import Missed, View
 from .stalls import Account
@@ -139,6 +139,9 @@ class Unit:
             self.core.released(now)
         if self.core.ready[self.number]:
             self.core.kick()
+        if shape.ports:
+            self.core.ports.give(shape)
+            run.ports_given(self.core)
 
 
 @dataclass(slots=True)
@@ -159,6 +162,7 @@ class Core:
     def __init__(self, run: Run, number: int, issues: Iterator[tuple[Issue, Ranges]]) -> None:
         machine = run.view.machine
         self.run, self.number, self.issues = run, number, issues
+        self.ports = run.ports[number % len(run.ports)]
         self.window: deque[Entry] = deque()
         self.slots: defaultdict[int, Slot] = defaultdict(Slot)
         self.ready: list[list[Entry]] = [[] for _ in machine.units]
@@ -282,22 +286,35 @@ class Core:
     def start(self, width: int) -> bool:
         """Give ready issues to free units; whether `width` left some waiting."""
         for k, units in enumerate(self.units):
-            while startable := self.startable(k):
+            while ready := self.in_turn(k):
                 free = [unit for unit in units if unit.entry is None]
                 if not free:
                     break
                 if not width:
                     return True
+                startable = self.with_ports(ready)
+                if not startable:
+                    break
                 width -= 1
                 self.begin(*self.choose(startable, free))
         return False
 
-    def startable(self, k: int) -> Sequence[Entry]:
-        """The ready issues of a class that may start now."""
+    def in_turn(self, k: int) -> Sequence[Entry]:
+        """The ready issues of a class that the order lets start."""
         ready = self.ready[k]
         if ready and self.run.policy.in_order:
             return ready[:1] if ready[0] is self.unstarted[k][0] else ()
         return ready
+
+    def with_ports(self, ready: Sequence[Entry]) -> Sequence[Entry]:
+        """Those that find the ports they need; the others are held from now on."""
+        if not self.ports.free:
+            return ready
+        found = [entry for entry in ready if self.ports.fit(entry.shape)]
+        for entry in ready:
+            if entry.held < 0 and not self.ports.fit(entry.shape):
+                entry.held = self.run.clock.time
+        return found
 
     def choose(self, startable: Sequence[Entry], free: Sequence[Unit]) -> tuple[Unit, Entry]:
         """What the policy says: a free unit and the issue that it takes."""
@@ -320,11 +337,12 @@ class Core:
         unit.entry = entry
         unit.taken += 1
         unit.given += max(entry.shape.occupancy, entry.transfer)
-        unit.account.start(entry, now, holder)
+        self.ports.take(entry.shape)
+        unit.account.start(entry, now, holder, self.run.scratchpad)
         if not unit.copies:
             self.working += 1
             if self.working == 1:
-                self.account.start(entry, now, holder)
+                self.account.start(entry, now, holder, self.run.scratchpad)
         unit.inbox.give(entry)
         if entry.after:
             self.freed(entry, entry.after)
@@ -403,7 +421,10 @@ class Run:
         self.begin = self.end = begin
         self.clock = Clock(begin)
         self.channel = channel(self.clock, view.machine)
-        self.dram = view.machine.dram.name
+        self.dram, scratchpad = view.machine.dram.name, view.machine.scratchpad
+        self.scratchpad = scratchpad.name
+        sides = 1 if scratchpad.shared else view.machine.cores
+        self.ports = [Ports(scratchpad.banks, scratchpad.ports) for _ in range(sides)]
         self.has_rows = view.machine.dram.channel.row > 0
         self.names = [unit.name for unit in view.machine.units]
         self.awake: set[int] = set()
@@ -425,6 +446,12 @@ class Run:
         if cycle not in self.awake:
             self.awake.add(cycle)
             Wake(self.clock, delay, self.step)
+
+    def ports_given(self, giver: Core) -> None:
+        """Have the dispatcher look at the cores that share the ports."""
+        for core in self.cores:
+            if core.ports is giver.ports:
+                core.kick()
 
     def step(self, _: simpy.Event) -> None:
         """The dispatcher: all cores that have something to do, in order."""

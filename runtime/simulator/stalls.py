@@ -12,8 +12,8 @@ class Account:
     """The cycles of one unit of one core in one stage, from cycle `since` on.
 
     What a unit waited for is known when it takes its next issue: until that was in the window, for
-    the queue while that was full, else for issue; until it was ready, for data; until it started,
-    for issue again.
+    the queue while that was full, else for issue; until it was ready, for data; until it was held
+    for want of a port, for issue again; until it started, for the memory with the ports.
 
     full    cycles in which the window was full, before cycle `since`
     """
@@ -28,25 +28,30 @@ class Account:
     issue: int = 0
     data: dict[str, int] = field(default_factory=dict)
 
-    def start(self, entry: Entry, now: int, holder: str) -> None:
-        """It takes `entry`, for whose data it waited for unit `holder` last."""
+    def start(self, entry: Entry, now: int, holder: str, scratchpad: str) -> None:
+        """It takes `entry`, for whose data it waited for unit `holder` last, and for whose ports it
+        waited for `scratchpad`."""
         since = self.since
         if since < now:
             fetched = min(max(entry.fetched, since), now)
             ready = min(max(entry.ready, fetched), now)
             queue = entry.full - self.full if fetched > since else 0
             self.queue += queue
-            self.issue += fetched - since - queue + now - ready
-            if ready > fetched:
-                self.data[holder] = self.data.get(holder, 0) + ready - fetched
+            held = max(entry.held, ready) if entry.held >= 0 else now
+            self.issue += fetched - since - queue + held - ready
+            self.wait(holder, ready - fetched)
+            self.wait(scratchpad, now - held)
         self.since = now
+
+    def wait(self, name: str, cycles: int) -> None:
+        if cycles:
+            self.data[name] = self.data.get(name, 0) + cycles
 
     def end(self, now: int, work: int, memory: str, full: int) -> None:
         """It is free again: of the cycles since it started, `work` were work, and in the others it
         waited for the channel of `memory`. The window was full in `full` cycles so far."""
-        waited = now - self.since - work
-        if waited > 0:
-            self.data[memory] = self.data.get(memory, 0) + waited
+        work = min(work, now - self.since)  # a plugin's unit may be done sooner
+        self.wait(memory, now - self.since - work)
         self.busy += work
         self.since, self.full = now, full
 

@@ -73,10 +73,13 @@ def machine(
     channel: Channel = FIFO,
     bandwidth: int = 1000,
     load: Mapping[str, Any] | None = None,
+    banks: int = 0,
+    ports: int = 1,
 ) -> Machine:
     """DRAM moves one byte a cycle. With a cache of that many bytes there is no scratchpad.
 
-    load  what else is stated of the unit that loads
+    load   what else is stated of the unit that loads
+    banks  of the scratchpad: of 16, each of the first tiles of a `Builder` has one for itself
     """
     dram = Memory(
         name="dram",
@@ -87,7 +90,7 @@ def machine(
         shared=True,
         channel=channel,
     )
-    inner = Memory(name="scratchpad", size=1 << 16, managed="software")
+    inner = Memory(name="scratchpad", size=1 << 16, managed="software", banks=banks, ports=ports)
     if cache:
         inner = Memory(name="cache", size=cache, managed="hardware", shared=True)
     return Machine(

@@ -355,6 +355,83 @@ def test_rows_of_what_a_cache_missed() -> None:
     assert frees(program, machine(cache=64, channel=BANKED)) == [(0, 22), (22, 28)]
 
 
+# ---------------------------------------------------------------- banks of the scratchpad
+
+
+def pair(first: str, second: str) -> Program:
+    """An issue on each of matrix and vector, which read and write tiles w to z: of 8 banks the
+    first two have one, and the others."""
+    build = Builder()
+    for name in "wxyz":
+        build.tile(name, 4)
+    issues = [
+        build.issue("matrix_positive", [first[0]], [first[1]]),
+        build.issue("positive", [second[0]], [second[1]]),
+    ]
+    return build.program(issues)
+
+
+def spans(program: Program, target: Machine) -> list[tuple[int, int, int]]:
+    report = simulate(program, LIBRARY, target, trace=True)
+    events = sorted(report.events, key=lambda event: event.number)
+    return [(event.start, event.free, event.done) for event in events]
+
+
+def test_operands_of_one_bank_come_one_after_the_other() -> None:
+    """Work of 10 and of 6 takes twice as long with one port, and its results come as much later."""
+    program = pair("wx", "yz")
+
+    assert spans(program, machine()) == [(0, 10, 14), (0, 6, 8)]
+    assert spans(program, machine(banks=16)) == [(0, 10, 14), (0, 6, 8)]
+    assert spans(program, machine(banks=8)) == [(0, 20, 24), (0, 12, 14)]
+    assert spans(program, machine(banks=8, ports=2)) == [(0, 10, 14), (0, 6, 8)]
+
+
+def test_an_issue_waits_for_the_ports_that_another_has() -> None:
+    """Both touch both banks once. With two ports they do so together."""
+    program = pair("wy", "xz")
+    report = simulate(program, LIBRARY, machine(banks=8))
+    vector = {row.unit: row for row in report.stalls}["vector"]
+
+    assert spans(program, machine(banks=8)) == [(0, 10, 14), (10, 16, 18)]
+    assert spans(program, machine(banks=8, ports=2)) == [(0, 10, 14), (0, 6, 8)]
+    assert (vector.busy, vector.data, vector.idle) == (6, {"scratchpad": 10}, 2)
+
+
+def test_a_ready_issue_with_ports_goes_before_an_older_one_without() -> None:
+    """x and z touch the banks of matrix; v has one for itself."""
+    build = Builder()
+    for name in "wxyzvu":
+        build.tile(name, 4)
+    program = build.program(
+        [
+            build.issue("matrix_positive", ["w"], ["y"]),
+            build.issue("positive", ["x"], ["z"]),
+            build.issue("quick", ["v"], ["v"]),
+        ]
+    )
+    target = machine(banks=8, ports=1)
+
+    assert spans(program, target) == [(0, 10, 14), (10, 16, 18), (0, 4, 6)]
+    in_order = simulate(program, LIBRARY, target, policy="in_order", trace=True)
+    assert [event.start for event in sorted(in_order.events, key=lambda e: e.number)] == [0, 10, 16]
+
+
+def test_cores_wait_for_the_ports_of_a_shared_scratchpad() -> None:
+    build = Builder()
+    build.axis("s", 8)
+    build.tile("x", 8)
+    build.tile("y", 8)
+    use = Loop("s1", "s", 4, (build.issue("positive", ["x s1"], ["y s1"]),), spread=True)
+    program = build.program([use])
+    own = machine(cores=2, banks=16)
+    inner, dram = own.memories
+    shared = replace(own, memories=(replace(inner, shared=True), dram))
+
+    assert spans(program, own) == [(0, 6, 8), (0, 6, 8)]
+    assert spans(program, shared) == [(0, 6, 8), (6, 12, 14)]
+
+
 def test_a_name_that_nobody_brings_is_refused() -> None:
     with pytest.raises(SimulationError) as error:
         simulate(copies(4), LIBRARY, machine(channel=Channel(sharing="magic")))

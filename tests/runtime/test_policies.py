@@ -205,12 +205,18 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS, st.sampled_from(list(POLICIES)), st.integers(1, 3), st.integers(1, 6))
+@given(
+    STEPS,
+    st.sampled_from(list(POLICIES)),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.sampled_from([0, 2, 8, 16]),
+)
 def test_a_policy_changes_the_order_and_never_what_runs(
-    steps: list[Step], policy: str, vectors: int, window: int
+    steps: list[Step], policy: str, vectors: int, window: int, banks: int
 ) -> None:
     """Every issue runs once, no two at once on a unit, and the accounts still add up."""
-    target = machine(vectors=vectors, window=window)
+    target = machine(vectors=vectors, window=window, banks=banks)
     report = simulate(chain(*steps), LIBRARY, target, policy=policy, trace=True)
 
     assert sorted(event.number for event in report.events) == list(range(len(steps)))
