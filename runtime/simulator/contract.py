@@ -64,7 +64,7 @@ class Entry:
     waits       how many earlier issues it still waits for
     then        later issues that wait until this one is done
     after       later issues of its unit that wait until this one has started
-    holder      the issue that it waited for last
+    holder      the issue that it waited for last; then `waited_for` has its number
     latency     cycles from its start until it is done, when nothing holds up its transfer
     height      its latency and that of the longest chain of issues in the window that wait for it
     held        since when it has been kept from starting by a bank without free ports; -1: never
@@ -87,6 +87,7 @@ class Entry:
     done: int = -1
     finished: bool = False
     holder: Entry | None = None
+    waited_for: int = -1
     latency: int = 0
     height: int = 0
     held: int = -1
@@ -104,6 +105,8 @@ class Event:
     """One issue as it ran: when it started, made its unit free, and was done.
 
     number          its place among the issues of its core in its stage
+    fetched         when it entered the window; `ready`: when all that it waited for had happened
+    holder          the number of the issue that it waited for last; -1: none
     read, written   bytes that it moved from and to DRAM
     ranges          as they stood
     """
@@ -111,6 +114,9 @@ class Event:
     start: int
     free: int
     done: int
+    fetched: int
+    ready: int
+    holder: int
     core: int
     unit: str
     instance: int
@@ -169,7 +175,11 @@ class OpcodeReport:
 
 @dataclass(frozen=True)
 class StageReport:
-    """One run of one stage; its cycles last to the end of its barrier."""
+    """One run of one stage; its cycles last to the end of its barrier.
+
+    steps   cycles of each issue of its text, in order, on the critical path, and of its `waits`;
+            empty if nobody asked for the path
+    """
 
     cycles: int
     stalls: tuple[Stalls, ...]
@@ -177,6 +187,29 @@ class StageReport:
     read: Mapping[str, int]
     written: Mapping[str, int]
     channel: int
+    steps: tuple[int, ...] = ()
+    waits: Mapping[str, int] = field(default_factory=dict)
+    path: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules: of the work of each opcode, of the bytes of each memory, and of leakage."""
+
+    opcodes: Mapping[str, float]
+    memories: Mapping[str, float]
+    leakage: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.opcodes.values()) + sum(self.memories.values()) + self.leakage
+
+    def plain(self) -> dict[str, object]:
+        return asdict(self) | {"total": self.total}
+
+
+PICO = 1e-12
 
 
 @dataclass(frozen=True)
@@ -188,6 +221,8 @@ class Measured:
     read       bytes read, and `written` bytes written, by memory
     channel    cycles in which the DRAM channel was busy
     stalls     of each core (unit "") and each of its units
+    path       cycles of the critical path by opcode and by wait, such as "(barrier)"; `layers`: by
+               layer of the model, what belongs to none by stage; empty unless asked for
     """
 
     target: Machine
@@ -197,6 +232,8 @@ class Measured:
     written: Mapping[str, int]
     channel: int
     stalls: tuple[Stalls, ...]
+    path: Mapping[str, int]
+    layers: Mapping[str, int]
 
     @property
     def machine(self) -> str:
@@ -266,6 +303,24 @@ class Measured:
         )
         return name if share > BUSY_SHARE else "latency"
 
+    @property
+    def energy(self) -> Energy:
+        """As the machine states it; what it does not state costs nothing."""
+        stated = self.target.energy
+        moved = {name: self.read.get(name, 0) + self.written.get(name, 0) for name in stated.byte}
+        return Energy(
+            opcodes={
+                row.opcode: PICO
+                * (
+                    row.operations * stated.operation.get(row.unit, 0.0)
+                    + row.cycles * stated.cycle.get(row.unit, 0.0)
+                )
+                for row in self.opcodes
+            },
+            memories={name: PICO * moved[name] * cost for name, cost in stated.byte.items()},
+            leakage=stated.leakage * self.seconds,
+        )
+
     def plain_numbers(self) -> dict[str, object]:
         return {
             "machine": self.machine,
@@ -281,15 +336,37 @@ class Measured:
             "written": dict(self.written),
             "opcodes": [asdict(row) for row in self.opcodes],
             "stalls": [asdict(row) for row in self.stalls],
+            "energy": self.energy.plain(),
+            "critical_path": dict(self.path),
+            "critical_layers": dict(self.layers),
         }
 
 
 @dataclass(frozen=True)
 class SectionReport(Measured):
-    """A section over all its turns; `turn_cycles` has the cycles of each."""
+    """A section over all its turns.
+
+    turn_cycles  the cycles of each turn, and `turn_tokens` the tokens that it worked on
+    """
 
     name: str
     turn_cycles: tuple[int, ...]
+    turn_tokens: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens worked on in all turns; 0 where that means nothing."""
+        return sum(self.turn_tokens)
+
+    @property
+    def token_rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds if self.cycles else 0.0
+
+    def turn_rate(self, turn: int) -> float:
+        """Tokens a second in one turn, such as a step of decoding with the context of then."""
+        cycles = self.turn_cycles[turn]
+        return self.turn_tokens[turn] / self.target.seconds(cycles) if cycles else 0.0
 
     @property
     def turns(self) -> int:
@@ -331,7 +408,13 @@ class Report(Measured):
         """Numbers and text only, for JSON; without the events."""
         sections = [
             section.plain_numbers()
-            | {"name": section.name, "turns": section.turns, "turn_cycles": section.turn_cycles}
+            | {
+                "name": section.name,
+                "turns": section.turns,
+                "turn_cycles": section.turn_cycles,
+                "tokens": section.tokens,
+                "tokens_per_second": section.token_rate,
+            }
             for section in self.sections
         ]
         settings = {"program": self.program, "engine": self.engine, "policy": self.policy}

@@ -328,8 +328,10 @@ class Core:
     def begin(self, unit: Unit, entry: Entry) -> None:
         now = self.run.clock.time
         names = self.run.names
-        holder = names[entry.holder.shape.unit] if entry.holder is not None else ""
-        entry.holder = None
+        holder = ""
+        if entry.holder is not None:
+            holder, entry.waited_for = names[entry.holder.shape.unit], entry.holder.number
+            entry.holder = None
         entry.start, entry.instance = now, unit.instance
         self.ready[unit.number].remove(entry)
         if self.run.policy.in_order:

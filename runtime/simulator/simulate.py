@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from infinisa.isa.errors import SimulationError
 from infinisa.isa.instruction import Instruction
@@ -12,12 +13,15 @@ from infinisa.isa.machine import Machine
 from infinisa.isa.program import Program, Section, defaults, extents, turns
 
 from .contract import Event, Progress, Report, SectionReport, StageReport
+from .critical import layers_of, named, with_path
 from .memory import CHANNELS, Sharing
 from .policy import Chosen, Policy, as_policy
 from .policy import policy as named_policy
 from .shapes import Costs, View
 from .simpy_engine import SimpyEngine, Unit
 from .totals import totals
+
+Names: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 
 ENGINES: Mapping[str, Callable[..., SimpyEngine]] = {"auto": SimpyEngine, "simpy": SimpyEngine}
 
@@ -31,6 +35,7 @@ def simulate(
     engine: str = "simpy",
     policy: str | Policy | Callable[..., Chosen] = "oldest",
     trace: bool = False,
+    path: bool = False,
     progress: Progress | None = None,
     units: Mapping[str, type[Unit]] | None = None,
     channels: Mapping[str, Sharing] = CHANNELS,
@@ -42,6 +47,7 @@ def simulate(
     engine      "simpy", or "auto" for the fastest
     policy      one of `POLICIES` by name, a policy, or a function: see `policy.as_policy`
     trace       keep every issue with its times; every turn is then simulated
+    path        find the critical path
     units       processes that stand in for units of these names
     channels    how transfers may share the channel, by the name that a machine gives
     """
@@ -56,9 +62,13 @@ def simulate(
             f"of {', '.join(channels)}, not {sharing!r}"
         )
     made = ENGINES[engine](
-        machine, policy=chosen, channel=channels[sharing], units=units or {}, trace=trace
+        machine,
+        policy=chosen,
+        channel=channels[sharing],
+        units=units or {},
+        trace=trace or path,
     )
-    runner = Runner(program, machine, Costs(program, library, machine), made, trace)
+    runner = Runner(program, machine, Costs(program, library, machine), made, trace, path)
     sections = tuple(runner.section(section, values, progress) for section in program.sections)
     return Report(
         **totals(machine, ((section, 1) for section in sections)),
@@ -85,7 +95,7 @@ class Runner:
     """Runs sections one after the other and remembers what stages took.
 
     now     cycles so far
-    known   what a stage took, by `View.key` and by its names of opcodes; not used where it
+    known   what a stage took, by `View.key` and by its names; not used where it
             depends on more (`View.repeats`), nor for a trace
     """
 
@@ -94,8 +104,9 @@ class Runner:
     costs: Costs
     engine: SimpyEngine
     trace: bool = False
+    path: bool = False
     now: int = 0
-    known: dict[object, dict[tuple[str, ...], StageReport]] = field(default_factory=dict)
+    known: dict[object, dict[Names, StageReport]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
 
     def section(
@@ -107,18 +118,22 @@ class Runner:
         count = 1 if section.repeat is None else max(0, section.repeat.count.value(values))
         counts: Counter[int] = Counter()
         reports: dict[int, StageReport] = {}
-        turn_cycles = []
+        turn_cycles, turn_tokens = [], []
         for turn in turns(section, values):
             if progress:
                 progress(section.name, turn, count)
             before = self.now
+            turn_tokens.append(section.tokens.value(values))
             for report in self.stages(section, views, values, turn):
                 reports[id(report)] = report
                 counts[id(report)] += 1
             turn_cycles.append(self.now - before)
         parts = [(reports[key], times) for key, times in counts.items()]
         return SectionReport(
-            **totals(self.machine, parts), name=section.name, turn_cycles=tuple(turn_cycles)
+            **totals(self.machine, parts),
+            name=section.name,
+            turn_cycles=tuple(turn_cycles),
+            turn_tokens=tuple(turn_tokens),
         )
 
     def stages(
@@ -131,20 +146,27 @@ class Runner:
             key = view.key(outermost) if remember else None
             if key not in self.known:
                 report, events = self.engine.run(view, outermost, self.now, turn)
-                self.events += events
+                if self.path:
+                    report = with_path(view, report, events, self.now)
+                if self.trace:
+                    self.events += events
                 if remember:
-                    self.known[key] = {view.form.opcodes: report}
+                    self.known[key] = {self.names(view): report}
             else:
                 report = self.recall(view, self.known[key])
             self.now += report.cycles
             yield report
 
-    def recall(self, view: View, found: dict[tuple[str, ...], StageReport]) -> StageReport:
-        """The report of a stage that was simulated, with this stage's names of opcodes."""
-        mine = view.form.opcodes
+    def names(self, view: View) -> Names:
+        """The names in the report of a stage: of opcodes and, with a path, of layers."""
+        return view.form.opcodes, layers_of(view) if self.path else ()
+
+    def recall(self, view: View, found: dict[Names, StageReport]) -> StageReport:
+        """The report of a stage that was simulated, with this stage's names."""
+        mine = self.names(view)
         if mine not in found:
             theirs, report = next(iter(found.items()))
-            names = dict(zip(theirs, mine, strict=True))
+            names = dict(zip(theirs[0], mine[0], strict=True))
             rows = tuple(replace(row, opcode=names[row.opcode]) for row in report.opcodes)
-            found[mine] = replace(report, opcodes=rows)
+            found[mine] = named(view, replace(report, opcodes=rows))
         return found[mine]

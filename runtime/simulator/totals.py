@@ -76,6 +76,8 @@ def totals(machine: Machine, parts: Parts) -> dict[str, Any]:
         "written": add_maps((part.written, times) for part, times in parts),
         "channel": sum(part.channel * times for part, times in parts),
         "stalls": add_stalls((row, times) for part, times in parts for row in part.stalls),
+        "path": add_maps((part.path, times) for part, times in parts),
+        "layers": add_maps((part.layers, times) for part, times in parts),
     }
 
 
