@@ -375,13 +375,15 @@ class SectionReport(Measured):
 
 @dataclass(frozen=True)
 class Report(Measured):
-    """A simulated program; `events` are there if a trace was asked for."""
+    """A simulated program; `events` are there if a trace was asked for. A `partial` one was
+    interrupted: it has what was simulated until then."""
 
     program: str
     engine: str
     policy: str
     sections: tuple[SectionReport, ...]
     events: tuple[Event, ...] = ()
+    partial: bool = False
 
     def __str__(self) -> str:
         from ..report import text
@@ -417,5 +419,26 @@ class Report(Measured):
             }
             for section in self.sections
         ]
-        settings = {"program": self.program, "engine": self.engine, "policy": self.policy}
+        settings: dict[str, object] = {
+            "program": self.program,
+            "engine": self.engine,
+            "policy": self.policy,
+            "partial": self.partial,
+        }
         return settings | self.plain_numbers() | {"sections": sections}
+
+
+class StageInterrupted(KeyboardInterrupt):
+    """The user stopped a stage; `report` has what ran of it."""
+
+    def __init__(self, report: StageReport) -> None:
+        super().__init__()
+        self.report = report
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a simulation; `report` has what ran of it."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report

@@ -22,7 +22,7 @@ from infinisa.isa.errors import SimulationError
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Issue, Ranges, stream
 
-from .contract import Entry, Event, Shape, StageReport
+from .contract import Entry, Event, Shape, StageInterrupted, StageReport
 from .memory import Cache, FifoChannel, Ports, Sharing, Steps
 from .policy import POLICIES, Candidate, Policy, choose
 from .shapes import Missed, View
@@ -352,6 +352,12 @@ class Core:
 
     # -- end
 
+    def stop(self, now: int) -> None:
+        """Units that work have worked until now."""
+        working = [unit for units in self.units for unit in units if unit.entry]
+        for account in (*(unit.account for unit in working), *[self.account] * bool(self.working)):
+            account.end(now, now - account.since, "", self.full(now))
+
     def released(self, now: int) -> None:
         self.working -= 1
         if not self.working:
@@ -499,9 +505,18 @@ class Run:
 
     def run(self) -> StageReport:
         """Simulate to the end. SimulationError if some issue never ends."""
-        self.clock.finish()
+        try:
+            self.clock.finish()
+        except KeyboardInterrupt:
+            self.end = self.clock.time
+            for core in self.cores:
+                core.stop(self.end)
+            raise StageInterrupted(self.report()) from None
         if any(core.window or not core.over for core in self.cores):
             raise SimulationError(stuck(self.view, self.end, [core.window for core in self.cores]))
+        return self.report()
+
+    def report(self) -> StageReport:
         accounts = [core.account for core in self.cores]
         accounts += [u.account for core in self.cores for units in core.units for u in units]
         return stage_report(

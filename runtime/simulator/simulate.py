@@ -12,7 +12,15 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Program, Section, defaults, extents, turns
 
-from .contract import Event, Progress, Report, SectionReport, StageReport
+from .contract import (
+    Event,
+    Interrupted,
+    Progress,
+    Report,
+    SectionReport,
+    StageInterrupted,
+    StageReport,
+)
 from .critical import layers_of, named, with_path
 from .memory import CHANNELS, Sharing
 from .policy import Chosen, Policy, as_policy
@@ -50,34 +58,37 @@ def simulate(
     path        find the critical path
     units       processes that stand in for units of these names
     channels    how transfers may share the channel, by the name that a machine gives
+
+    `Interrupted` has a partial report if the user stops it.
     """
     if engine not in ENGINES:
         raise SimulationError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     chosen = _policy(policy)
     values = defaults(program, parameters)
-    sharing = machine.dram.channel.sharing
-    if sharing not in channels:
-        raise SimulationError(
-            f"machine {machine.name!r}: memories.{machine.dram.name}.channel.sharing must be one "
-            f"of {', '.join(channels)}, not {sharing!r}"
-        )
     made = ENGINES[engine](
         machine,
         policy=chosen,
-        channel=channels[sharing],
+        channel=_sharing(machine, channels),
         units=units or {},
         trace=trace or path,
     )
     runner = Runner(program, machine, Costs(program, library, machine), made, trace, path)
-    sections = tuple(runner.section(section, values, progress) for section in program.sections)
-    return Report(
-        **totals(machine, ((section, 1) for section in sections)),
-        program=program.name,
-        engine=made.name,
-        policy=chosen.name,
-        sections=sections,
-        events=tuple(runner.events),
-    )
+    try:
+        for section in program.sections:
+            runner.section(section, values, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(runner.report(chosen.name, partial=True)) from None
+    return runner.report(chosen.name)
+
+
+def _sharing(machine: Machine, channels: Mapping[str, Sharing]) -> Sharing:
+    name = machine.dram.channel.sharing
+    if name not in channels:
+        raise SimulationError(
+            f"machine {machine.name!r}: memories.{machine.dram.name}.channel.sharing must be one "
+            f"of {', '.join(channels)}, not {name!r}"
+        )
+    return channels[name]
 
 
 def _policy(policy: str | Policy | Callable[..., Chosen]) -> Policy:
@@ -88,6 +99,34 @@ def _policy(policy: str | Policy | Callable[..., Chosen]) -> Policy:
             return policy
         case _:
             return as_policy(policy.__name__, policy)
+
+
+@dataclass
+class Turns:
+    """The reports of the stages of a section: each, and how often it counts."""
+
+    counts: Counter[int] = field(default_factory=Counter)
+    reports: dict[int, StageReport] = field(default_factory=dict)
+    cycles: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """A turn begins, which has done no work on tokens yet."""
+        self.cycles.append(0)
+        self.tokens.append(0)
+
+    def add(self, report: StageReport) -> None:
+        self.reports[id(report)] = report
+        self.counts[id(report)] += 1
+        self.cycles[-1] += report.cycles
+
+    def report(self, machine: Machine, name: str) -> SectionReport:
+        return SectionReport(
+            **totals(machine, [(self.reports[key], n) for key, n in self.counts.items()]),
+            name=name,
+            turn_cycles=tuple(self.cycles),
+            turn_tokens=tuple(self.tokens),
+        )
 
 
 @dataclass
@@ -108,33 +147,40 @@ class Runner:
     now: int = 0
     known: dict[object, dict[Names, StageReport]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    sections: list[SectionReport] = field(default_factory=list)
 
-    def section(
-        self, section: Section, values: dict[str, int], progress: Progress | None
-    ) -> SectionReport:
+    def report(self, policy: str, partial: bool = False) -> Report:
+        """What ran so far."""
+        return Report(
+            **totals(self.machine, ((section, 1) for section in self.sections)),
+            program=self.program.name,
+            engine=self.engine.name,
+            policy=policy,
+            sections=tuple(self.sections),
+            events=tuple(self.events),
+            partial=partial,
+        )
+
+    def section(self, section: Section, values: dict[str, int], progress: Progress | None) -> None:
+        """Simulate all turns of a section; if the user stops it, `sections` has what ran of it."""
         views = [
             View(self.program, self.machine, self.costs, section, stage) for stage in section.stages
         ]
         count = 1 if section.repeat is None else max(0, section.repeat.count.value(values))
-        counts: Counter[int] = Counter()
-        reports: dict[int, StageReport] = {}
-        turn_cycles, turn_tokens = [], []
-        for turn in turns(section, values):
-            if progress:
-                progress(section.name, turn, count)
-            before = self.now
-            turn_tokens.append(section.tokens.value(values))
-            for report in self.stages(section, views, values, turn):
-                reports[id(report)] = report
-                counts[id(report)] += 1
-            turn_cycles.append(self.now - before)
-        parts = [(reports[key], times) for key, times in counts.items()]
-        return SectionReport(
-            **totals(self.machine, parts),
-            name=section.name,
-            turn_cycles=tuple(turn_cycles),
-            turn_tokens=tuple(turn_tokens),
-        )
+        done = Turns()
+        try:
+            for turn in turns(section, values):
+                if progress:
+                    progress(section.name, turn, count)
+                done.begin()
+                for report in self.stages(section, views, values, turn):
+                    done.add(report)
+                done.tokens[-1] = section.tokens.value(values)
+        except StageInterrupted as stop:
+            done.add(stop.report)
+            raise
+        finally:
+            self.sections.append(done.report(self.machine, section.name))
 
     def stages(
         self, section: Section, views: list[View], values: dict[str, int], turn: int

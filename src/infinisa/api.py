@@ -204,9 +204,11 @@ class Compiled:
         engine: str = "auto",
         policy: str = "oldest",
         trace: Path | None = None,
+        path: bool = False,
         progress: Progress = silent,
     ) -> Report:
-        """Cycles on the machine; with `trace`, a file for ui.perfetto.dev as well."""
+        """Cycles on the machine; with `trace`, a file for ui.perfetto.dev as well; with `path`, the
+        critical path."""
         report = simulate_program(
             self.program,
             self.library,
@@ -215,6 +217,7 @@ class Compiled:
             engine=engine,
             policy=self.policy(policy),
             trace=trace is not None,
+            path=path,
             progress=progress,
         )
         if trace is not None:

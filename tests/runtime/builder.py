@@ -58,6 +58,12 @@ LIBRARY: Mapping[str, Instruction] = {
 
 
 FIFO = Channel(sharing="fifo")
+MATRIX = Unit(
+    name="matrix",
+    kind="matrix",
+    dataflow="output",
+    attributes={"rows": 4, "columns": 4, "depth": 8},
+)
 
 
 def machine(
@@ -100,12 +106,7 @@ def machine(
         barrier=barrier,
         dispatch=Dispatch(window=window, fetch=fetch, issue=issue),
         units=(
-            Unit(
-                name="matrix",
-                kind="matrix",
-                dataflow="output",
-                attributes={"rows": 4, "columns": 4, "depth": 8},
-            ),
+            MATRIX,
             Unit(name="vector", kind="vector", count=vectors, attributes={"lanes": 4}),
             Unit(name="text", kind="text", attributes={"latency": 3}),
             Unit(name="load", kind="copy", **(load or {})),

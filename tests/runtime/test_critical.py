@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infinisa.isa.machine import Energy
-from infinisa.isa.program import Count, Loop, Parameter, Program, Repeat, parameter
+from infinisa.isa.program import Count, Loop, Parameter, Program, Repeat, Statement, parameter
 from infinisa.runtime.simulator import POLICIES, Report, simulate
 from tests.runtime.builder import LIBRARY, Builder, machine
 from tests.runtime.test_policies import STEPS, Step, chain
@@ -88,7 +88,7 @@ def layered() -> Program:
     build = Builder()
     build.tile("x", 4)
     build.tile("y", 4)
-    stages = []
+    stages: list[list[Statement]] = []
     for layer in range(2):
         build.axis(f"a{layer}", 4)
         build.tensor(f"layers.{layer}.w", 4, kind="weight")
@@ -101,7 +101,7 @@ def layered() -> Program:
 
 
 def test_layers_are_told_by_the_names_of_what_is_read_and_written() -> None:
-    """Two loads of 2 + 5 cycles, each followed by the vector unit's 8; without a layer, the stage."""
+    """Two loads of 2 + 5 cycles, each followed by the vector's 8; without a layer, the stage."""
     report = simulate(layered(), LIBRARY, machine(), path=True)
 
     assert report.layers == {"layers.0": 30, "layers.1": 30, "stage2": 4}
