@@ -57,6 +57,7 @@ class Unit:
     dataflow: which operand of a matrix unit stays in place; "" for every other kind.
     share: of the DRAM channel, where it is divided fairly, against the units that use it too.
     bandwidth: the most bytes a second that it moves from and to DRAM; 0: as many as there are.
+    process: what simulates it, of those that plugins bring; "" is what docs/contract.md says.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Unit:
     dataflow: str = ""
     share: int = 1
     bandwidth: int = 0
+    process: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KIND_ATTRIBUTES:
@@ -79,6 +81,7 @@ class Unit:
             _misnamed(path, self.name),
             _not_whole(path, 1, count=self.count, share=self.share),
             _not_whole(path, 0, bandwidth=self.bandwidth),
+            _misnamed(f"{path}.process", self.process or "none"),
             (f"{path}.{key} is missing" for key in needed if key not in given),
             _not_whole(path, 1, **{key: given[key] for key in needed if key in given}),
             _not_whole(path, 1, **{key: given[key] for key in extra}),
@@ -474,6 +477,7 @@ def _lines(machine: Machine) -> Iterator[str]:
             **dataflow,
             **_unless(1, share=unit.share),
             **_unless("0 B/s", bandwidth=RATE.write(unit.bandwidth)),
+            **_unless("", process=unit.process),
         )
     for memory in machine.memories:
         yield from _table(

@@ -103,6 +103,7 @@ class UnitTable(Table):
     latency: Natural = 0
     share: Positive = 1
     bandwidth: Rate = 0
+    process: Name | Literal[""] = ""
 
 
 class MatrixTable(UnitTable):
@@ -219,7 +220,7 @@ def _build(table: MachineTable) -> Machine:
 
 
 def _unit(name: str, table: MatrixTable | LanesTable | PlainTable) -> Unit:
-    plain = {"kind", "count", "share", "bandwidth"}
+    plain = {"kind", "count", "share", "bandwidth", "process"}
     attributes = table.model_dump(exclude={*plain, "dataflow"}, exclude_none=True)
     dataflow = table.dataflow if isinstance(table, MatrixTable) else ""
     return Unit(

@@ -10,9 +10,11 @@ from .contract import (
     Shape,
     Stalls,
 )
+from .memory import CHANNELS, ChannelModel, Steps
 from .policy import POLICIES, Policy
 from .simpy_engine import Unit
 from .simulate import ENGINES, simulate
 
-__all__ = ["ENGINES", "POLICIES", "Entry", "Event", "Interrupted", "OpcodeReport", "Policy",
-           "Report", "SectionReport", "Shape", "Stalls", "Unit", "simulate"]  # fmt: skip
+__all__ = ["CHANNELS", "ENGINES", "POLICIES", "ChannelModel", "Entry", "Event", "Interrupted",
+           "OpcodeReport", "Policy", "Report", "SectionReport", "Shape", "Stalls", "Steps", "Unit",
+           "simulate"]  # fmt: skip

@@ -16,6 +16,16 @@ from infinisa.isa.program import Issue, Ranges
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told (section name, turn, of how many) before each turn of a section."""
 
+Origins: TypeAlias = Mapping[tuple[str, str], str]
+"""The plugin that brought something, by kind ("instructions", "units", "memories") and name."""
+
+
+def brought(origins: Origins, kind: str, name: str) -> str:
+    """ " of plugin ..." for messages; nothing for what no plugin brought."""
+    plugin = origins.get((kind, name))
+    return f" of plugin {plugin!r}" if plugin else ""
+
+
 BUSY_SHARE = 0.5
 """No resource is what bounds a run when the busiest is busy for less of it."""
 

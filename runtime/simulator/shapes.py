@@ -14,6 +14,7 @@ from math import prod
 from typing import NamedTuple
 
 from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.errors import SimulationError
 from infinisa.isa.instance import find, issue_cycles, resolve
 from infinisa.isa.instruction import Instruction, volume
 from infinisa.isa.language import Gather, Input, walk
@@ -35,7 +36,7 @@ from infinisa.isa.program import (
     statements,
 )
 
-from .contract import Shape
+from .contract import Origins, Shape, brought
 from .memory import Cache, Where, rows_of, run_of, size_of, touched
 
 Lengths = tuple[tuple[str, int], ...]
@@ -48,6 +49,7 @@ class Costs:
     program: Program
     library: Mapping[str, Instruction]
     machine: Machine
+    origins: Origins = field(default_factory=dict)
     meanings: dict[tuple[str, tuple[str, ...]], Instruction] = field(default_factory=dict)
     known: dict[tuple[str, tuple[str, ...], Lengths], tuple[int, int, int]] = field(
         default_factory=dict
@@ -65,18 +67,41 @@ class Costs:
         return self.meanings[key]
 
     def cost(self, issue: Issue, ranges: Ranges) -> tuple[int, int, int]:
-        """(occupancy, latency, operations) of an issue that is not a copy."""
+        """(occupancy, latency, operations) of an issue that is not a copy.
+
+        SimulationError for an instruction whose timing makes it take no time, or less.
+        """
         meaning = self.meaning(issue)
         if meaning.opaque:
-            return self._opaque(meaning, issue, ranges)
+            found = self._opaque(meaning, issue, ranges)
+            self._check(meaning, issue, found[:2], ranges)
+            return found
         lengths = tuple((axis, ranges[name].length) for axis, name in issue.axes)
         key = issue.opcode, self.types(issue), lengths
         if key not in self.known:
             opcode, unit = self.program.opcode[issue.opcode], self.machine.unit(issue.unit)
             cycles = issue_cycles(meaning, opcode, unit, dict(lengths))
+            self._check(meaning, issue, cycles, ranges)
             occupancy, latency = (int(number) for number in cycles)
             self.known[key] = occupancy, latency, int(meaning.operations(dict(lengths)))
         return self.known[key]
+
+    def _check(
+        self, meaning: Instruction, issue: Issue, cycles: tuple[int, int], ranges: Ranges
+    ) -> None:
+        """Only what somebody wrote can be wrong, and over nothing there may be nothing to do."""
+        lengths = {axis: ranges[name].length for axis, name in issue.axes}
+        if meaning.occupancy is None or not all(lengths.values()):
+            return
+        name = self.program.opcode[issue.opcode].instruction
+        for what, value in zip(("its unit", "its results"), cycles, strict=True):
+            if int(value) != value or value < 1:
+                over = ", ".join(f"{axis}={length}" for axis, length in lengths.items())
+                by = brought(self.origins, "instructions", name)
+                raise SimulationError(
+                    f"instruction {name!r}{by}: {what} must take a whole number of cycles, at "
+                    f"least 1, not {value}" + f", over {over}" * bool(over)
+                )
 
     def _opaque(self, meaning: Instruction, issue: Issue, ranges: Ranges) -> tuple[int, int, int]:
         """By its timing over its own axes, which are those of its operands; else a cycle for each

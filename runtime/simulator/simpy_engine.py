@@ -8,28 +8,31 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heappop
 from operator import add, attrgetter
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import simpy
 from simpy.events import EventPriority
 
-from infinisa.isa.errors import SimulationError
+from infinisa.isa.errors import InfinisaError, SimulationError
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Issue, Ranges, stream
 
-from .contract import Entry, Event, Shape, StageInterrupted, StageReport
-from .memory import Cache, FifoChannel, Ports, Sharing, Steps
-from .policy import POLICIES, Candidate, Policy, choose
+from .contract import Entry, Event, Origins, Shape, StageInterrupted, StageReport, brought
+from .memory import CHANNELS, Cache, FifoChannel, Ports, Sharing, Steps
+from .policy import POLICIES, Candidate, Policy, choose, described
 from .shapes import Missed, View
 from .stalls import Account
 from .stuck import stuck
 from .totals import Misses, stage_report
 from .trace import events
+
+Process: TypeAlias = "Callable[[Unit], Steps]"
+"""How a plugin simulates a unit: a simpy process, see `Unit`."""
 
 LATE = EventPriority(2)
 
@@ -37,6 +40,14 @@ BY_NUMBER = attrgetter("number")
 
 LONG_LIST = 64
 """How many earlier accesses a hazard keeps before it forgets those that have ended."""
+
+
+class NoWholeCycle(Exception):
+    """Something is to happen between two cycles."""
+
+    def __init__(self, event: simpy.Event, cycle: float) -> None:
+        super().__init__(f"waits until cycle {cycle}, which is no whole number")
+        self.event = event
 
 
 class Clock(simpy.Environment):
@@ -53,7 +64,9 @@ class Clock(simpy.Environment):
         queue = self._queue
         while queue:
             now, _, _, event = heappop(queue)
-            self._now = self.time = int(now)
+            if type(now) is not int:
+                raise NoWholeCycle(event, now)
+            self._now = self.time = now
             callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]  # simpy's mark of a processed event
             for callback in callbacks:
                 callback(event)
@@ -84,9 +97,16 @@ class Inbox(simpy.Event):
 
 
 class Unit:
-    """One execution unit of one core: a process that works on one issue at a time."""
+    """One execution unit of one core: a process that works on one issue at a time.
 
-    def __init__(self, core: Core, number: int, name: str, instance: int) -> None:
+    A plugin's process is a function of the unit. For each issue that it takes (`take`) it waits for
+    some of `wait` and `transfer`, and says when results are there (`land`) and the unit is free
+    (`release`).
+    """
+
+    def __init__(
+        self, core: Core, number: int, name: str, instance: int, work: Process | None = None
+    ) -> None:
         self.core = core
         self.number, self.name, self.instance = number, name, instance
         self.account = Account(core.number, name, instance, core.run.clock.time)
@@ -94,19 +114,31 @@ class Unit:
         self.landed = self.given = self.taken = 0
         self.entry: Entry | None = None
         self.inbox = Inbox(core.run.clock)
-        core.run.clock.process(self.work())
+        self.process = core.run.clock.process(work(self) if work else self.work())
+
+    def take(self) -> Generator[simpy.Event, object, Entry]:
+        """The next issue from the dispatcher; `shape` has its cycles."""
+        entry = yield self.inbox
+        assert isinstance(entry, Entry)
+        self.inbox = Inbox(self.core.run.clock)
+        return entry
+
+    def wait(self, cycles: int) -> simpy.Event:
+        """Wait so many cycles."""
+        return self.core.run.clock.timeout(cycles)
+
+    def transfer(self, entry: Entry) -> simpy.Event:
+        """Wait until the bytes of an issue that has a `transfer` have passed the channel."""
+        return self.core.run.channel.transfer(entry)
 
     def work(self) -> Steps:
         """Take issues from the dispatcher, one after the other, for ever."""
-        run = self.core.run
-        clock, channel, arrival = run.clock, run.channel, run.view.machine.dram.latency
+        clock, arrival = self.core.run.clock, self.core.run.view.machine.dram.latency
         while True:
-            entry = yield self.inbox
-            assert isinstance(entry, Entry)
-            self.inbox = Inbox(clock)
+            entry = yield from self.take()
             shape = entry.shape
             if entry.transfer:
-                yield channel.transfer(entry)
+                yield self.transfer(entry)
                 rest = entry.start + shape.occupancy - clock.time
                 if rest > 0:
                     yield clock.timeout(rest)
@@ -168,7 +200,10 @@ class Core:
         self.ready: list[list[Entry]] = [[] for _ in machine.units]
         self.account = Account(number, "", 0, run.clock.time)
         self.units = [
-            [run.kinds.get(unit.name, Unit)(self, k, unit.name, i) for i in range(unit.count)]
+            [
+                Unit(self, k, unit.name, i, run.processes.get(unit.process))
+                for i in range(unit.count)
+            ]
             for k, unit in enumerate(machine.units)
         ]
         self.unstarted: list[deque[Entry]] = [deque() for _ in machine.units]
@@ -409,6 +444,13 @@ def raise_heights(entry: Entry) -> None:
                 higher.append(other)
 
 
+def told(error: Exception) -> str:
+    """What went wrong in a process."""
+    if isinstance(error, NoWholeCycle | InfinisaError):
+        return str(error)
+    return f"raised {type(error).__name__}: {error}"
+
+
 class Run:
     """One run of one stage on all cores."""
 
@@ -421,11 +463,12 @@ class Run:
         policy: Policy = POLICIES["oldest"],
         channel: Sharing = FifoChannel,
         caches: Sequence[Cache] = (),
-        kinds: Mapping[str, type[Unit]] | None = None,
+        processes: Mapping[str, Process] | None = None,
+        origins: Origins | None = None,
         trace: bool = False,
     ) -> None:
         self.view, self.policy, self.caches, self.trace = view, policy, caches, trace
-        self.kinds = kinds or {}
+        self.processes, self.origins = processes or {}, origins or {}
         self.begin = self.end = begin
         self.clock = Clock(begin)
         self.channel = channel(self.clock, view.machine)
@@ -474,7 +517,10 @@ class Run:
         """A new entry for an issue, and the bytes (read, written) that its cache did not hold."""
         view, machine = self.view, self.view.machine
         text = view.texts[id(issue)]
-        shape = view.shape(text, ranges)
+        try:
+            shape = view.shape(text, ranges)
+        except SimulationError as error:
+            raise SimulationError(f"{error}, in cycle {self.clock.time}") from None
         if not shape.uses:
             self.used.append(shape)
         shape.uses += 1
@@ -512,9 +558,38 @@ class Run:
             for core in self.cores:
                 core.stop(self.end)
             raise StageInterrupted(self.report()) from None
+        except Exception as error:
+            if (unit := self.culprit(error)) is None:
+                raise
+            raise SimulationError(f"{self.described(unit)}: {told(error)}") from error
         if any(core.window or not core.over for core in self.cores):
-            raise SimulationError(stuck(self.view, self.end, [core.window for core in self.cores]))
+            windows = [core.window for core in self.cores]
+            raise SimulationError(stuck(self.view, self.end, windows, self.origins))
         return self.report()
+
+    def culprit(self, error: Exception) -> Unit | None:
+        """The unit whose process raised an error, or waits for what cannot happen."""
+        for unit in (unit for core in self.cores for units in core.units for unit in units):
+            process = unit.process
+            if isinstance(error, NoWholeCycle):
+                if process.target is error.event:
+                    return unit
+            elif process.triggered and not process.ok:
+                return unit
+        return None
+
+    def described(self, unit: Unit) -> str:
+        """A unit at what it does, with the plugins that have a part in it."""
+        machine = self.view.machine
+        what = f"unit {unit.name} {unit.instance} of core {unit.core.number}"
+        if process := machine.units[unit.number].process:
+            what += f", process {process!r}{brought(self.origins, 'units', process)}"
+        sharing = machine.dram.channel.sharing
+        if sharing not in CHANNELS:
+            what += f", channel {sharing!r}{brought(self.origins, 'memories', sharing)}"
+        if unit.entry:
+            what += f", at {described(unit.entry)}"
+        return f"{what} in cycle {self.clock.time}"
 
     def report(self) -> StageReport:
         accounts = [core.account for core in self.cores]
@@ -538,7 +613,8 @@ class SimpyEngine:
     machine: Machine
     policy: Policy = POLICIES["oldest"]
     channel: Sharing = FifoChannel
-    units: Mapping[str, type[Unit]] = field(default_factory=dict)
+    processes: Mapping[str, Process] = field(default_factory=dict)
+    origins: Origins = field(default_factory=dict)
     trace: bool = False
 
     @cached_property
@@ -560,7 +636,8 @@ class SimpyEngine:
             policy=self.policy,
             channel=self.channel,
             caches=self.caches,
-            kinds=self.units,
+            processes=self.processes,
+            origins=self.origins,
             trace=self.trace,
         )
         return run.run(), events(view, turn, run.log)

@@ -15,6 +15,7 @@ from infinisa.isa.program import Program, Section, defaults, extents, turns
 from .contract import (
     Event,
     Interrupted,
+    Origins,
     Progress,
     Report,
     SectionReport,
@@ -26,7 +27,7 @@ from .memory import CHANNELS, Sharing
 from .policy import Chosen, Policy, as_policy
 from .policy import policy as named_policy
 from .shapes import Costs, View
-from .simpy_engine import SimpyEngine, Unit
+from .simpy_engine import Process, SimpyEngine
 from .totals import totals
 
 Names: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
@@ -45,8 +46,9 @@ def simulate(
     trace: bool = False,
     path: bool = False,
     progress: Progress | None = None,
-    units: Mapping[str, type[Unit]] | None = None,
+    processes: Mapping[str, Process] | None = None,
     channels: Mapping[str, Sharing] = CHANNELS,
+    origins: Origins | None = None,
 ) -> Report:
     """How long a program takes on a machine, and where the cycles go.
 
@@ -56,8 +58,9 @@ def simulate(
     policy      one of `POLICIES` by name, a policy, or a function: see `policy.as_policy`
     trace       keep every issue with its times; every turn is then simulated
     path        find the critical path
-    units       processes that stand in for units of these names
-    channels    how transfers may share the channel, by the name that a machine gives
+    processes   how units may be simulated, and `channels`: how transfers may share the channel, by
+                the name that a machine gives
+    origins     the plugins that brought these and the instructions, for messages
 
     `Interrupted` has a partial report if the user stops it.
     """
@@ -69,10 +72,12 @@ def simulate(
         machine,
         policy=chosen,
         channel=_sharing(machine, channels),
-        units=units or {},
+        processes=_processes(machine, processes or {}),
+        origins=origins or {},
         trace=trace or path,
     )
-    runner = Runner(program, machine, Costs(program, library, machine), made, trace, path)
+    costs = Costs(program, library, machine, origins or {})
+    runner = Runner(program, machine, costs, made, trace, path)
     try:
         for section in program.sections:
             runner.section(section, values, progress)
@@ -89,6 +94,17 @@ def _sharing(machine: Machine, channels: Mapping[str, Sharing]) -> Sharing:
             f"of {', '.join(channels)}, not {name!r}"
         )
     return channels[name]
+
+
+def _processes(machine: Machine, known: Mapping[str, Process]) -> Mapping[str, Process]:
+    for unit in machine.units:
+        if unit.process and unit.process not in known:
+            names = f"one of {', '.join(known)}" if known else "what a plugin brings, and none does"
+            raise SimulationError(
+                f"machine {machine.name!r}: units.{unit.name}.process must be {names}, "
+                f"not {unit.process!r}"
+            )
+    return known
 
 
 def _policy(policy: str | Policy | Callable[..., Chosen]) -> Policy:

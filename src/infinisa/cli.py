@@ -22,7 +22,10 @@ from .progress import progress
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as of a shell."""
 
-KINDS = ("plugins", "instructions", "operators", "machines", "models", "policies", "backends")
+KINDS = (
+    "plugins", "instructions", "operators", "machines", "models", "units", "policies", "memories",
+    "backends",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

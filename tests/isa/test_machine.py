@@ -166,6 +166,7 @@ def units(draw: st.DrawFn, name: str, kind: Kind) -> Unit:
         dataflow=draw(st.sampled_from(["output", "weight", "input"])) if kind == "matrix" else "",
         share=draw(st.integers(1, 9)),
         bandwidth=draw(st.integers(0, 1 << 50)),
+        process=draw(st.just("") | NAMES),
     )
 
 
@@ -315,7 +316,7 @@ def test_every_mistake_in_a_file_is_listed_at_once() -> None:
         "units.matrix.depth must be a positive integer, not 1.5",
         "units.vector.lanes is missing",
         "units.vector.lames is unknown"
-        " (known here: count, overhead, latency, share, bandwidth, kind, lanes)",
+        " (known here: count, overhead, latency, share, bandwidth, process, kind, lanes)",
         "units.text.kind must be 'matrix', 'vector', 'special', 'scalar', 'text' or 'copy',"
         " not 'tekst'",
         "memories.scratchpad.size must be a size such as '1 MiB', not 1048576",

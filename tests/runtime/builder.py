@@ -1,7 +1,7 @@
 """Small programs by hand, on a machine whose numbers are easy to add up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infinisa.isa.instance import find
@@ -64,6 +64,7 @@ MATRIX = Unit(
     dataflow="output",
     attributes={"rows": 4, "columns": 4, "depth": 8},
 )
+VECTOR = Unit(name="vector", kind="vector", attributes={"lanes": 4})
 
 
 def machine(
@@ -79,13 +80,15 @@ def machine(
     channel: Channel = FIFO,
     bandwidth: int = 1000,
     load: Mapping[str, Any] | None = None,
+    process: str = "",
     banks: int = 0,
     ports: int = 1,
 ) -> Machine:
     """DRAM moves one byte a cycle. With a cache of that many bytes there is no scratchpad.
 
-    load   what else is stated of the unit that loads
-    banks  of the scratchpad: of 16, each of the first tiles of a `Builder` has one for itself
+    load     what else is stated of the unit that loads
+    process  of the vector units
+    banks    of the scratchpad: of 16, each of the first tiles of a `Builder` has one for itself
     """
     dram = Memory(
         name="dram",
@@ -107,7 +110,7 @@ def machine(
         dispatch=Dispatch(window=window, fetch=fetch, issue=issue),
         units=(
             MATRIX,
-            Unit(name="vector", kind="vector", count=vectors, attributes={"lanes": 4}),
+            replace(VECTOR, count=vectors, process=process),
             Unit(name="text", kind="text", attributes={"latency": 3}),
             Unit(name="load", kind="copy", **(load or {})),
             Unit(name="store", kind="copy"),

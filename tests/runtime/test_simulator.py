@@ -21,8 +21,7 @@ from infinisa.isa.program import (
     parameter,
 )
 from infinisa.isa.timing import Timing
-from infinisa.runtime.simulator import Report, Unit, simulate
-from infinisa.runtime.simulator.memory import Steps
+from infinisa.runtime.simulator import Report, simulate
 from infinisa.runtime.simulator.simpy_engine import SimpyEngine
 from tests.runtime.builder import LIBRARY, Builder, machine
 
@@ -529,37 +528,6 @@ def test_nothing_busy_for_half_of_the_time_is_latency() -> None:
     program = pair(tiles(*"xyz"), ("slow", "x", "y"), ("slow", "y", "z"))
 
     assert run(program, machine()).bound_by == "latency"
-
-
-class Lazy(Unit):
-    """Takes an issue and never ends it."""
-
-    def work(self) -> Steps:
-        yield self.inbox
-
-
-def test_a_stuck_simulation_says_who_waits_for_what() -> None:
-    build = tiles(*"xyzw")
-    program = build.program(
-        [
-            build.issue("positive", ["x"], ["y"]),
-            build.issue("matrix_positive", ["y"], ["z"]),
-            build.issue("positive", ["w"], ["y"]),
-            build.issue("quick", ["x"], ["w"]),
-        ]
-    )
-    with pytest.raises(SimulationError) as error:
-        simulate(program, LIBRARY, machine(), units={"vector": Lazy})
-
-    assert str(error.value) == (
-        "stage 'stage0' of section 'main' is stuck at cycle 0: "
-        "core 0: #0 positive on vector, started at 0, waits for its end; "
-        "core 0: #1 matrix_positive on matrix waits for slot 0 of place 1 ('y') held by #0 "
-        "positive; "
-        "core 0: #2 positive on vector waits for slot 0 of place 1 ('y') held by #1 "
-        "matrix_positive; "
-        "core 0: #3 quick on vector waits for slot 0 of place 3 ('w') held by #2 positive"
-    )
 
 
 def test_an_unknown_policy_or_engine_is_refused() -> None:
