@@ -320,10 +320,11 @@ class Core:
 
     def start(self, width: int) -> bool:
         """Give ready issues to free units; whether `width` left some waiting."""
-        for k, units in enumerate(self.units):
-            while ready := self.in_turn(k):
-                free = [unit for unit in units if unit.entry is None]
-                if not free:
+        for k, waiting in enumerate(self.ready):
+            while waiting:
+                free = [unit for unit in self.units[k] if unit.entry is None]
+                ready = self.in_turn(k)
+                if not free or not ready:
                     break
                 if not width:
                     return True
@@ -526,11 +527,12 @@ class Run:
         shape.uses += 1
         entry = Entry(core.fetched, shape, shape.transfer, self.clock.time, bus=shape.bus)
         missed: Sequence[Missed] = ()
+        read = written = 0
         if text.cached:
             missed = view.missed(text, ranges, self.caches[core.number % len(self.caches)])
-        read = sum(each.size for each in missed if each.reading)
-        written = sum(each.size for each in missed if not each.reading)
         if missed:
+            read = sum(each.size for each in missed if each.reading)
+            written = sum(each.size for each in missed if not each.reading)
             bus_bytes = machine.dram.channel.bus_bytes
             entry.bus += sum(bus_bytes(each.size, each.run) for each in missed)
             entry.transfer = machine.transfer_cycles(entry.bus, machine.units[shape.unit])
