@@ -193,7 +193,7 @@ class Choosing:
     def traffic(self, value: Node, lengths: Mapping[Axis, int]) -> float:
         """Cycles in which a value passes between the chip and the outermost store."""
         size = prod(lengths[axis] for axis in value.axes) * DTYPES[value.dtype].size
-        return size * self.machine.clock / self.machine.dram.bandwidth
+        return float(size / self.machine.dram_rate)
 
 
 def combiner(definition: Instruction, choosing: Choosing) -> tuple[Instruction, Axis] | None:

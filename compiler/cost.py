@@ -78,7 +78,7 @@ class Target:
         return Target(
             capacity=int(chip_capacity(machine) * fill),
             strict=machine.scratchpad.managed == "software",
-            bandwidth=machine.dram.bandwidth / machine.clock,
+            bandwidth=float(machine.dram_rate),
             latency=machine.dram.latency,
             barrier=machine.barrier,
             cores=machine.cores,

@@ -252,7 +252,7 @@ class Prices:
     def traffic(self, values: Iterable[Node]) -> float:
         """Cycles in which values pass between the chip and the outermost store."""
         size = sum(self.volume(v.axes) * DTYPES[v.dtype].size for v in values)
-        return size * self.machine.clock / self.machine.dram.bandwidth
+        return float(size / self.machine.dram_rate)
 
 
 # ---------------------------------------------------------------- chosen

@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -20,6 +22,9 @@ from .quantity import ENERGY, FREQUENCY, POWER, RATE, SIZE
 Kind = Literal["matrix", "vector", "special", "scalar", "text", "copy"]
 Dataflow = Literal["output", "weight", "input"]
 Managed = Literal["software", "hardware", "none"]
+
+MOST_BANKS = 64
+"""An engine keeps the banks that an issue needs in one 64-bit word."""
 
 LARGEST_WINDOW = 128
 """An engine keeps the dependences among a window's issues in one 128-bit word an issue."""
@@ -50,6 +55,9 @@ class Unit:
     for a vector or special unit `lanes`; for all `overhead` (cycles added to an issue's occupancy)
     and `latency` (cycles from the end of its occupancy until its result is visible).
     dataflow: which operand of a matrix unit stays in place; "" for every other kind.
+    share: of the DRAM channel, where it is divided fairly, against the units that use it too.
+    bandwidth: the most bytes a second that it moves from and to DRAM; 0: as many as there are.
+    process: what simulates it, of those that plugins bring; "" is what docs/contract.md says.
     """
 
     name: str
@@ -57,6 +65,9 @@ class Unit:
     count: int = 1
     attributes: Mapping[str, int] = field(default_factory=dict, hash=False)
     dataflow: str = ""
+    share: int = 1
+    bandwidth: int = 0
+    process: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KIND_ATTRIBUTES:
@@ -68,7 +79,9 @@ class Unit:
         path = f"units.{self.name}"
         _refuse(
             _misnamed(path, self.name),
-            _not_whole(path, 1, count=self.count),
+            _not_whole(path, 1, count=self.count, share=self.share),
+            _not_whole(path, 0, bandwidth=self.bandwidth),
+            _misnamed(f"{path}.process", self.process or "none"),
             (f"{path}.{key} is missing" for key in needed if key not in given),
             _not_whole(path, 1, **{key: given[key] for key in needed if key in given}),
             _not_whole(path, 1, **{key: given[key] for key in extra}),
@@ -96,6 +109,44 @@ class Unit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Channel:
+    """How transfers share the way to the outermost store, and what it loses of its bandwidth.
+
+    sharing: "fair" (active transfers divide the bandwidth), "fifo" (one after the other), "banked"
+    (fifo, and every row that is opened takes time), or what a plugin brings under this name.
+    efficiency: percent of the bandwidth that is left for transfers, such as after refreshes.
+    burst: bytes of the least that is moved; a contiguous run takes whole bursts.
+    gap: bytes that could have been moved in the time that is lost with each contiguous run.
+    banks, row, row_miss: of "banked", how many rows can be open at a time, the bytes of one (the
+    row after it is in the next bank), and the cycles to open one.
+    """
+
+    sharing: str = "fifo"
+    efficiency: int = 100
+    burst: int = 1
+    gap: int = 0
+    banks: int = 0
+    row: int = 0
+    row_miss: int = 0
+
+    def __post_init__(self) -> None:
+        path = "channel"
+        _refuse(
+            _misnamed(f"{path}.sharing", self.sharing),
+            _not_whole(path, 1, 100, efficiency=self.efficiency),
+            _not_whole(path, 1, burst=self.burst),
+            _not_whole(path, 0, gap=self.gap, row_miss=self.row_miss),
+            _not_whole(path, int(self.sharing == "banked"), banks=self.banks, row=self.row),
+        )
+
+    def bus_bytes(self, size: int, run: int) -> int:
+        """What the channel is busy with for `size` bytes in contiguous runs of `run` bytes."""
+        if not size:
+            return 0
+        return -(-size // run) * (-(-run // self.burst) * self.burst + self.gap)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """A store of `size` bytes that moves at most `bandwidth` bytes a second.
 
@@ -104,6 +155,9 @@ class Memory:
     managed: "software" (the compiler moves tiles into it), "hardware" (a cache: it does not), or
     "none" (the outermost store, where all tensors live).
     shared: one for all cores, or one a core.
+    channel: of the outermost store, how transfers share its bandwidth.
+    banks: equal parts of the innermost store, one after the other, if software manages it; 0: it
+    is never in the way. Each bank serves `ports` operands at a time.
     """
 
     name: str
@@ -112,6 +166,9 @@ class Memory:
     latency: int = 0
     managed: Managed
     shared: bool = False
+    channel: Channel = field(default_factory=Channel)
+    banks: int = 0
+    ports: int = 1
 
     def __post_init__(self) -> None:
         path = f"memories.{self.name}"
@@ -119,7 +176,10 @@ class Memory:
             _misnamed(path, self.name),
             _not_whole(path, 1, size=self.size),
             _not_whole(path, 0, bandwidth=self.bandwidth, latency=self.latency),
+            _not_whole(path, 0, MOST_BANKS, banks=self.banks),
+            _not_whole(path, 1, ports=self.ports),
             self._wrong_management(path),
+            (f"{path}.{fault}" for fault in misbanked(self.managed, self.size, self.banks)),
         )
 
     def _wrong_management(self, path: str) -> Iterator[str]:
@@ -128,8 +188,19 @@ class Memory:
             yield f"{path}.managed must be {must_be}, not {self.managed!r}"
         if self.managed == "none" and self.bandwidth == 0:
             yield f"{path} {OUTERMOST_NEEDS_BANDWIDTH}"
+        if self.managed != "none" and self.channel != Channel():
+            yield f"{path} {ONLY_THE_OUTERMOST_HAS_A_CHANNEL}"
 
 
+def misbanked(managed: object, size: int, banks: int) -> Iterator[str]:
+    """What is wrong with the banks of a memory."""
+    if banks and managed != "software":
+        yield "banks must be left out, since no software manages the memory"
+    elif type(banks) is int and banks > 0 and size % banks:
+        yield f"banks must divide the size of {size} bytes, not be {banks}"
+
+
+ONLY_THE_OUTERMOST_HAS_A_CHANNEL = "must have no channel, not being the outermost store"
 OUTERMOST_NEEDS_BANDWIDTH = "must have a bandwidth, being the outermost store"
 
 
@@ -211,6 +282,11 @@ class Machine:
                 {memory.name: memory.managed for memory in self.memories},
                 {table: getattr(self.energy, table) for table in ENERGY_TABLES},
             ),
+            (
+                f"memories.{memory.name}.banks must be left out: only the innermost memory has them"
+                for memory in self.memories[1:]
+                if memory.banks
+            ),
         )
 
     def unit(self, name: str) -> Unit:
@@ -241,9 +317,22 @@ class Machine:
         """The innermost store, which the units work on."""
         return self.memories[0]
 
-    def transfer_cycles(self, size: int) -> int:
-        """The whole number of cycles in which `size` bytes pass between DRAM and the cores."""
-        return -(-size * self.clock // self.dram.bandwidth)
+    @cached_property
+    def dram_rate(self) -> Fraction:
+        """The bytes a cycle that pass between DRAM and the cores: what its channel leaves."""
+        dram = self.dram
+        return Fraction(dram.bandwidth * dram.channel.efficiency, 100 * self.clock)
+
+    def rate(self, unit: Unit) -> Fraction:
+        """The bytes a cycle that a unit moves from or to DRAM when no other does."""
+        own = Fraction(unit.bandwidth, self.clock)
+        return min(own, self.dram_rate) if unit.bandwidth else self.dram_rate
+
+    def transfer_cycles(self, size: int, unit: Unit | None = None) -> int:
+        """The whole number of cycles in which `size` bytes pass between DRAM and the cores; moved
+        by a unit, if one is given."""
+        rate = self.rate(unit) if unit and unit.bandwidth else self.dram_rate
+        return -(-size * rate.denominator // rate.numerator)
 
     def seconds(self, cycles: int) -> float:
         """How long `cycles` take."""
@@ -381,7 +470,14 @@ def _lines(machine: Machine) -> Iterator[str]:
     for unit in machine.units:
         dataflow = {"dataflow": unit.dataflow} if unit.dataflow else {}
         yield from _table(
-            f"units.{unit.name}", kind=unit.kind, count=unit.count, **unit.attributes, **dataflow
+            f"units.{unit.name}",
+            kind=unit.kind,
+            count=unit.count,
+            **unit.attributes,
+            **dataflow,
+            **_unless(1, share=unit.share),
+            **_unless("0 B/s", bandwidth=RATE.write(unit.bandwidth)),
+            **_unless("", process=unit.process),
         )
     for memory in machine.memories:
         yield from _table(
@@ -391,9 +487,25 @@ def _lines(machine: Machine) -> Iterator[str]:
             latency=memory.latency,
             managed=memory.managed,
             shared=memory.shared,
+            **_unless(0, banks=memory.banks),
+            **_unless(1, ports=memory.ports),
         )
+        if memory.managed == "none":
+            yield from _channel_lines(f"memories.{memory.name}.channel", memory.channel)
     yield from _energy_lines(machine.energy)
     yield ""
+
+
+def _channel_lines(path: str, channel: Channel) -> Iterator[str]:
+    yield from _table(
+        path,
+        sharing=channel.sharing,
+        efficiency=channel.efficiency,
+        burst=SIZE.write(channel.burst),
+        gap=SIZE.write(channel.gap),
+        **_unless(0, banks=channel.banks, row_miss=channel.row_miss),
+        **_unless("0 B", row=SIZE.write(channel.row)),
+    )
 
 
 def _energy_lines(energy: Energy) -> Iterator[str]:
@@ -405,6 +517,11 @@ def _energy_lines(energy: Energy) -> Iterator[str]:
                 f"energy.{table}",
                 **{name: ENERGY.write(costs[name]) for name in sorted(costs)},
             )
+
+
+def _unless(usual: int | str, **values: int | str) -> dict[str, int | str]:
+    """What differs from the usual: few machines state it."""
+    return {key: value for key, value in values.items() if value != usual}
 
 
 def _table(path: str, /, **values: int | str) -> Iterator[str]:

@@ -22,7 +22,10 @@ from .errors import MachineError
 from .machine import (
     ENERGY_TABLES,
     LARGEST_WINDOW,
+    MOST_BANKS,
+    ONLY_THE_OUTERMOST_HAS_A_CHANNEL,
     OUTERMOST_NEEDS_BANDWIDTH,
+    Channel,
     Dataflow,
     Dispatch,
     Energy,
@@ -31,6 +34,7 @@ from .machine import (
     Memory,
     Unit,
     misarranged,
+    misbanked,
     name_fault,
     whole_number_fault,
 )
@@ -64,10 +68,13 @@ def _positive(quantity: Quantity) -> Callable[[object], int]:
 
 Positive = Annotated[int, _whole(1)]
 Natural = Annotated[int, _whole(0)]
+Banks = Annotated[int, _whole(0, MOST_BANKS)]
+Percent = Annotated[int, _whole(1, 100)]
 Window = Annotated[int, _whole(1, LARGEST_WINDOW)]
 Name = Annotated[str, BeforeValidator(_check_name)]
 Clock = Annotated[int, BeforeValidator(_positive(FREQUENCY))]
 Size = Annotated[int, BeforeValidator(_positive(SIZE))]
+Bytes = Annotated[int, BeforeValidator(SIZE.read_whole)]
 Rate = Annotated[int, BeforeValidator(RATE.read_whole)]
 Picojoules = Annotated[float, BeforeValidator(ENERGY.read_float)]
 Watts = Annotated[float, BeforeValidator(POWER.read_float)]
@@ -94,6 +101,9 @@ class UnitTable(Table):
     count: Positive = 1
     overhead: Natural = 0
     latency: Natural = 0
+    share: Positive = 1
+    bandwidth: Rate = 0
+    process: Name | Literal[""] = ""
 
 
 class MatrixTable(UnitTable):
@@ -115,17 +125,40 @@ class PlainTable(UnitTable):
     kind: Literal["scalar", "text", "copy"]
 
 
+class ChannelTable(Table):
+    sharing: Name = "fifo"
+    efficiency: Percent = 100
+    burst: Size = 1
+    gap: Bytes = 0
+    banks: Natural = 0
+    row: Bytes = 0
+    row_miss: Natural = 0
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> "ChannelTable":
+        if self.sharing == "banked" and not (self.banks and self.row):
+            raise ValueError("must have banks and row, being banked")
+        return self
+
+
 class MemoryTable(Table):
     size: Size
     bandwidth: Rate = 0
     latency: Natural = 0
     managed: Managed
     shared: StrictBool = False
+    channel: ChannelTable = ChannelTable()
+    banks: Banks = 0
+    ports: Positive = 1
 
     @model_validator(mode="after")
     def _check_bandwidth(self) -> "MemoryTable":
         if self.managed == "none" and self.bandwidth == 0:
             raise ValueError(OUTERMOST_NEEDS_BANDWIDTH)
+        if self.managed != "none" and "channel" in self.model_fields_set:
+            raise ValueError(ONLY_THE_OUTERMOST_HAS_A_CHANNEL)
+        for fault in misbanked(self.managed, self.size, self.banks):
+            raise ValueError(fault)
         return self
 
 
@@ -181,19 +214,23 @@ def _build(table: MachineTable) -> Machine:
         barrier=table.cores.barrier,
         dispatch=Dispatch(**table.dispatch.model_dump()),
         units=tuple(_unit(name, unit) for name, unit in table.units.items()),
-        memories=tuple(
-            Memory(name=name, **memory.model_dump()) for name, memory in table.memories.items()
-        ),
+        memories=tuple(_memory(name, memory) for name, memory in table.memories.items()),
         energy=Energy(**table.energy.model_dump()),
     )
 
 
 def _unit(name: str, table: MatrixTable | LanesTable | PlainTable) -> Unit:
-    attributes = table.model_dump(exclude={"kind", "count", "dataflow"}, exclude_none=True)
+    plain = {"kind", "count", "share", "bandwidth", "process"}
+    attributes = table.model_dump(exclude={*plain, "dataflow"}, exclude_none=True)
     dataflow = table.dataflow if isinstance(table, MatrixTable) else ""
     return Unit(
-        name=name, kind=table.kind, count=table.count, attributes=attributes, dataflow=dataflow
+        name=name, attributes=attributes, dataflow=dataflow, **table.model_dump(include=plain)
     )
+
+
+def _memory(name: str, table: MemoryTable) -> Memory:
+    channel = Channel(**table.channel.model_dump())
+    return Memory(name=name, channel=channel, **table.model_dump(exclude={"channel"}))
 
 
 def _misarranged(document: Mapping[str, object]) -> Iterator[str]:
@@ -260,6 +297,8 @@ def _known(location: tuple[int | str, ...]) -> Iterable[str]:
     match location:
         case ():
             return MachineTable.model_fields
+        case ("memories", _, "channel"):
+            return ChannelTable.model_fields
         case ("units", _, kind):
             return UNIT_TABLES[kind].model_fields
         case _:

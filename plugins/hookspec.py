@@ -17,7 +17,7 @@ from infinisa.compiler.graph import Model
 from infinisa.compiler.operator import Operator
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
-from infinisa.runtime.simulator import Policy
+from infinisa.runtime.simulator import ChannelModel, Policy, Steps, Unit
 
 PROJECT = "infinisa"
 
@@ -65,8 +65,11 @@ def infinisa_tokenizers() -> Mapping[str, Callable[..., Any]]:
 
 
 @hookspec
-def infinisa_units() -> Mapping[str, Callable[..., Any]]:
-    """Execution units by kind, for the simpy engine: functions that return a simpy process."""
+def infinisa_units() -> Mapping[str, Callable[[Unit], Steps]]:
+    """Simpy processes of units by name, for machines whose units name one as their `process`.
+
+    Each is a generator function of the unit that it simulates, see `runtime.simulator.Unit`.
+    """
     return {}
 
 
@@ -81,8 +84,12 @@ def infinisa_policies() -> Mapping[str, Policy | Callable[..., Any]]:
 
 
 @hookspec
-def infinisa_memories() -> Mapping[str, Callable[..., Any]]:
-    """Models of a memory's timing by name."""
+def infinisa_memories() -> Mapping[str, Callable[..., ChannelModel]]:
+    """Channels by name, for machines whose DRAM names one as its `channel.sharing`.
+
+    Each is a function of a simpy environment and the machine to what times the transfers of one run
+    of a stage.
+    """
     return {}
 
 

@@ -41,7 +41,10 @@ GROUP = "infinisa"
 
 BUILT_IN = (
     *(f"{families.__name__}.{found.name}" for found in pkgutil.iter_modules(families.__path__)),
-    *(f"infinisa.plugins.{name}" for name in ("backends", "machines", "models", "policies")),
+    *(
+        f"infinisa.plugins.{name}"
+        for name in ("backends", "machines", "memories", "models", "policies")
+    ),
 )
 """Modules with hooks that InfinISA ships: each file of families/ is one."""
 

@@ -22,6 +22,11 @@ def first(mask: Mask) -> int:
     return (mask & -mask).bit_length() - 1
 
 
+def last(mask: Mask) -> int:
+    """The greatest number of a set that is not empty."""
+    return mask.bit_length() - 1
+
+
 def count(mask: Mask) -> int:
     """How many numbers a set has."""
     return mask.bit_count()

@@ -10,8 +10,8 @@ comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, 
 `math` exp, log, sqrt, tanh, erf, sin, cos, and the words of `bits`.
 Has not: everything else, which `RestrictedError` names.
 
-A library that is not `checked` is for functions of ours that tests hold against CPython: nothing
-in them is checked, and integers wrap.
+Functions of modules that a library trusts, ours that tests hold against CPython, are not checked:
+integers wrap there, and a fault in what they call does not end them.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "
 class Library:
     """Functions compiled into one module.
 
-    checked  whether what CPython would not do is a fault
+    trusted  modules whose functions are not checked: what CPython would not do there is no fault
     mask     what a set of numbers is: "i64" or "i128"
     faults   what went wrong and where, by the number that a faulty call leaves behind
     """
 
-    checked: bool = True
+    trusted: frozenset[str] = frozenset()
     mask: Kind = "i64"
     module: Module = field(default_factory=Module)
     faults: list[str] = field(default_factory=lambda: [""])
@@ -152,6 +152,7 @@ class Compiler:
         if not isinstance(body, types.FunctionType):
             raise RestrictedError(f"{body!r} is not a function")
         self.library, self.body, self.public, self.result = library, body, public, result
+        self.checked = body.__module__ not in library.trusted
         self.results = results
         lines, self.first = inspect.getsourcelines(body)
         tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
@@ -172,7 +173,7 @@ class Compiler:
         self.loops: list[tuple[str, str] | None] = []
         for argument, kind in zip(names, kinds, strict=True):
             value = self.f.parameters[f"{argument}.in"]
-            if kind[1:-1] in MASKS and library.checked:
+            if kind[1:-1] in MASKS and self.checked:
                 raise RestrictedError(f"{name}: an array of masks cannot be checked")
             if kind[:1] == "[":
                 length = self.f.parameters[f"{argument}.length"]
@@ -202,7 +203,7 @@ class Compiler:
 
     def check(self, fine: Value, node: ast.AST, what: str) -> None:
         """End the call with a fault unless a condition holds."""
-        if not self.library.checked:
+        if not self.checked:
             return
         f = self.f
         bad, good = f.label(), f.label()
@@ -299,7 +300,7 @@ class Compiler:
                 self.refuse(node, "a float in an array of integers")
             value = self.mask(value) if array.dtype in MASKS else self.integer(value)
             raw = value if value.kind == kind else f.convert("trunc", value, kind)
-            if self.library.checked and kind != "i64":
+            if self.checked and kind != "i64":
                 again = self.widened(raw, array.dtype)
                 fits = f.compare("eq", again, value)
                 self.check(fits, node, f"a number does not fit into {array.dtype}")
@@ -519,7 +520,7 @@ class Compiler:
         return self.integer(a), self.integer(b)
 
     def inside(self, node: ast.AST, array: Array, index: Value) -> None:
-        if not self.library.checked:
+        if not self.checked:
             return
         fine = self.f.compare("ult", index, array.length)
         self.check(fine, node, f"the index of `{ast.unparse(node)}` is outside")
@@ -639,7 +640,7 @@ class Compiler:
     def exact(self, node: ast.AST, word: str, a: Value, b: Value) -> Value:
         """A sum, difference or product of 64 bits, or a fault."""
         f = self.f
-        if not self.library.checked:
+        if not self.checked:
             return f.binary(word, a, b)
         name = f"llvm.s{word}.with.overflow.i64"
         f.module.declarations.add(f"declare {{ i64, i1 }} @{name}(i64, i64)")
@@ -671,7 +672,7 @@ class Compiler:
         if not left:
             return f.binary("ashr", a, b)
         value = f.binary("shl", a, b)
-        if not self.library.checked:
+        if not self.checked:
             return value
         same = f.compare("eq", f.binary("ashr", value, b), a)
         self.check(same, node, f"`{ast.unparse(node)}` has more than 64 bits")
@@ -704,7 +705,7 @@ class Compiler:
         """A function of `bits`."""
         f, kind = self.f, self.library.mask
         size = 128 if kind == "i128" else 64
-        if self.library.checked:
+        if self.checked:
             self.refuse(node, f"`{ast.unparse(node)}` with checks")
         if target is bits.bit:
             return f.binary("shl", constant(kind, 1), self.mask(self.value(node.args[0])))
@@ -716,6 +717,11 @@ class Compiler:
             f.module.declarations.add(f"declare {kind} @{name}({kind}, i1)")
             found = f.emit(kind, 1, f"call {kind} @{name}({kind} {mask.text}, i1 true)")
             return self.number_of(found)
+        if target is bits.last:
+            name = f"llvm.ctlz.{kind}"
+            f.module.declarations.add(f"declare {kind} @{name}({kind}, i1)")
+            found = f.emit(kind, 1, f"call {kind} @{name}({kind} {mask.text}, i1 true)")
+            return self.number_of(f.binary("xor", found, constant(kind, size - 1)))
         if self.evaluated(node.args[2]) != size:
             self.refuse(node, f"`{ast.unparse(node)}` around another ring than of {size}")
         start = self.mask(self.value(node.args[1]))
@@ -742,7 +748,7 @@ class Compiler:
         found = f.emit(result, 1, text) if result else None
         if not result:
             f.line(text)
-        if not self.library.checked:
+        if not self.checked:
             return found
         fault = f.load(f.parameters["fault"], "i64")
         good = f.label()

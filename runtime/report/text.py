@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from ..compare import Comparison, Row, Selected, total
 from ..simulator import Report, SectionReport
 
 PREFIXES = (("G", 1e9), ("M", 1e6), ("k", 1e3))
+JOULES = (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9), ("pJ", 1e-12))
 TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
 
 
@@ -36,6 +37,14 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return "0 s" if seconds == 0 else f"{seconds / 1e-9:.3g} ns"
+
+
+def joules(energy: float) -> str:
+    """Three digits and a unit, such as 12.3 µJ."""
+    for unit, size in JOULES:
+        if energy >= size:
+            return f"{energy / size:.3g} {unit}"
+    return f"{energy:.3g} J"
 
 
 def percent(share: float) -> str:
@@ -105,11 +114,14 @@ def _cells(row: Row, first: bool) -> Iterable[str]:
 
 def simulation(report: Report, selection: Mapping[str, Selected] | None = None) -> RenderableType:
     """A row for each section of a simulated program, how sure selection is of its instructions (a
-    program from a file does not say), then where the units' time went."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{report.program} on {report.machine}")
+    program from a file does not say), then where the units' time went, the critical path if it was
+    asked for, and the energy if the machine states any."""
+    title = f"{report.program} on {report.machine}"
+    table = Table(box=box.SIMPLE_HEAD, title=title + ", interrupted" * report.partial)
     for heading in ("part", "turns", "instructions", "cycles", "time", "compute", "bandwidth"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     table.add_column("bound by")
+    table.add_column("tokens/s", justify="right")
     for part in report.sections:
         table.add_row(
             part.name,
@@ -120,15 +132,88 @@ def simulation(report: Report, selection: Mapping[str, Selected] | None = None) 
             percent(part.share_of_peak_compute),
             percent(part.share_of_peak_bandwidth),
             part.bound_by,
+            _rates(part),
         )
     sure = [Text(f"{total(selection.values())}", style="dim")] if selection else []
-    return Group(table, *sure, *(_stalls(part) for part in report.sections if part.cycles))
+    stalls = [_stalls(part) for part in report.sections if part.cycles]
+    return Group(table, *sure, *stalls, *_path(report), *_energy(report))
+
+
+def _rates(part: SectionReport) -> str:
+    """Tokens a second, and those of the first and the last turn: contexts grow."""
+    if not part.tokens:
+        return ""
+    rate = number(part.token_rate)
+    if part.turns < 2:
+        return rate
+    return f"{rate} ({number(part.turn_rate(0))} to {number(part.turn_rate(part.turns - 1))})"
+
+
+SHOWN = 12
+"""Rows of a table of shares; what is left is one more."""
+
+
+def _path(report: Report) -> Iterable[RenderableType]:
+    """The critical path by instruction and by layer."""
+    for title, cycles in (("instruction", report.path), ("layer", report.layers)):
+        if cycles:
+            yield _shares(
+                f"critical path by {title}", title, "cycles", cycles, lambda n: f"{round(n):,}"
+            )
+
+
+def _energy(report: Report) -> Iterable[RenderableType]:
+    """Where the energy went."""
+    energy = report.energy
+    parts = {f"work of {name}": part for name, part in energy.opcodes.items()}
+    parts |= {f"bytes of {name}": part for name, part in energy.memories.items()}
+    parts["leakage"] = energy.leakage
+    if energy.total:
+        title = f"energy: {joules(energy.total)}"
+        yield _shares(title, "of", "energy", parts, joules)
+
+
+def _shares(
+    title: str, of: str, what: str, parts: Mapping[str, float], shown: Callable[[float], str]
+) -> Table:
+    """Parts of a whole, the largest first."""
+    table = Table(box=box.SIMPLE_HEAD, title=title)
+    table.add_column(of)
+    for heading in (what, "share"):
+        table.add_column(heading, justify="right")
+    whole = sum(parts.values())
+    rows = sorted(((n, name) for name, n in parts.items() if n), key=lambda row: (-row[0], row[1]))
+    left = rows[SHOWN:]
+    if len(left) > 1:
+        rows[SHOWN:] = [(sum(n for n, _ in left), f"{len(left)} more")]
+    for n, name in rows:
+        table.add_row(name, shown(n), percent(n / whole))
+    return table
+
+
+def policies(reports: Sequence[Report]) -> RenderableType:
+    """One program under several policies, the fastest first."""
+    best = min(report.cycles for report in reports)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{reports[0].program} on {reports[0].machine}")
+    table.add_column("policy")
+    units = [unit.name for unit in reports[0].target.units if unit.kind != "copy"]
+    for heading in ("cycles", "of the fastest", "time", *units, reports[0].target.dram.name):
+        table.add_column(heading, justify="right")
+    for report in sorted(reports, key=lambda report: report.cycles):
+        table.add_row(
+            report.policy,
+            f"{report.cycles:,}",
+            f"{report.cycles / best:.3f}" if best else "",
+            duration(report.seconds),
+            *(percent(share) for share in report.utilisation.values()),
+        )
+    return table
 
 
 def _stalls(part: SectionReport) -> Table:
     """Where the time of each unit went, as shares of a section's cycles."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{part.name}: where the time went")
-    for heading in ("core", "unit", "busy", "waiting for data", "waiting for issue", "idle"):
+    for heading in ("core", "unit", "busy", "waiting for data", "queue full", "issue", "idle"):
         table.add_column(heading, justify="left" if heading == "unit" else "right")
     for row in part.stalls:
         if not row.unit or not (row.busy or row.data):
@@ -139,6 +224,7 @@ def _stalls(part: SectionReport) -> Table:
             row.unit,
             percent(row.busy / row.cycles),
             data or "0 %",
+            percent(row.queue / row.cycles),
             percent(row.issue / row.cycles),
             percent(row.idle / row.cycles),
         )

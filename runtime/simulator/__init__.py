@@ -1,9 +1,20 @@
 """Cycles of a program on a machine: `simulate` gives a `Report`. See docs/contract.md."""
 
-from .contract import Entry, Event, OpcodeReport, Report, SectionReport, Shape, Stalls
+from .contract import (
+    Entry,
+    Event,
+    Interrupted,
+    OpcodeReport,
+    Report,
+    SectionReport,
+    Shape,
+    Stalls,
+)
+from .memory import CHANNELS, ChannelModel, Steps
 from .policy import POLICIES, Policy
 from .simpy_engine import Unit
 from .simulate import ENGINES, simulate
 
-__all__ = ["ENGINES", "POLICIES", "Entry", "Event", "OpcodeReport", "Policy", "Report",
-           "SectionReport", "Shape", "Stalls", "Unit", "simulate"]  # fmt: skip
+__all__ = ["CHANNELS", "ENGINES", "POLICIES", "ChannelModel", "Entry", "Event", "Interrupted",
+           "OpcodeReport", "Policy", "Report", "SectionReport", "Shape", "Stalls", "Steps", "Unit",
+           "simulate"]  # fmt: skip

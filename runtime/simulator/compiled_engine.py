@@ -15,7 +15,7 @@ from infinisa.isa.machine import Machine
 from infinisa.isa.program import Ranges
 
 from . import layout
-from .contract import Event, Shape, StageReport
+from .contract import Event, Origins, Shape, StageReport, brought
 from .flat import Flat
 from .jump import SNAPSHOT
 from .layout import (
@@ -30,10 +30,13 @@ from .layout import (
     ENDED,
     EVENT,
     FREE,
+    FREEING,
     FULL,
+    FULL_SINCE,
     HAZARD,
     ISSUING,
     JUMPED,
+    LANE,
     LAPSE,
     LEAPS,
     LEPT,
@@ -43,6 +46,7 @@ from .layout import (
     NEXT,
     NOW,
     PAUSED,
+    QUEUE,
     ROOM,
     ROW,
     SHAPELESS,
@@ -56,10 +60,10 @@ from .layout import (
     WATCHED,
     WIDTH,
 )
-from .memory import Cache
+from .memory import Cache, FifoChannel, Sharing
 from .policy import POLICIES, Policy
 from .shapes import Text, View
-from .simpy_engine import Unit
+from .simpy_engine import Process
 from .specialised import Array, Constants, Kernel, compiled, interpreted
 from .stalls import Account
 from .totals import Misses, stage_report
@@ -84,9 +88,15 @@ class CompiledEngine:
     native: ClassVar[bool] = True
     machine: Machine
     policy: Policy = POLICIES["oldest"]
-    units: Mapping[str, type[Unit]] = field(default_factory=dict)
+    channel: Sharing = FifoChannel
+    processes: Mapping[str, Process] = field(default_factory=dict)
+    origins: Origins = field(default_factory=dict)
     trace: bool = False
     jump: bool = True
+
+    def __post_init__(self) -> None:
+        if reason := unsuited(self.machine, self.policy, self.origins):
+            raise SimulationError(f"engine {self.name!r}: {reason}, which only simpy runs")
 
     @cached_property
     def caches(self) -> list[Cache]:
@@ -101,11 +111,28 @@ class CompiledEngine:
     ) -> tuple[StageReport, Sequence[Event]]:
         """One stage from cycle `begin`; with its events if they are traced."""
         constants = Constants.of(
-            self.machine, hazards_of(view), trace=self.trace, jump=self.jump
+            self.machine, hazards_of(view), self.policy, trace=self.trace, jump=self.jump
         )
         stage = Stage(self, view, Flat(view, outermost), constants, begin)
         stage.run(type(self).make(constants))
         return stage.report(), stage.events(turn)
+
+
+def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
+    """What of a machine the kernel does not run; "" if it runs all."""
+    for unit in machine.units:
+        if unit.process:
+            origin = brought(origins, "units", unit.process)
+            return f"units.{unit.name} has the process {unit.process!r}{origin}"
+    sharing = machine.dram.channel.sharing
+    if sharing != "fifo":
+        origin = brought(origins, "memories", sharing)
+        return f"memories.{machine.dram.name} has the channel {sharing!r}{origin}"
+    if machine.scratchpad.banks:
+        return f"memories.{machine.scratchpad.name} has banks"
+    if policy.free is not None:
+        return f"{policy} is a free function"
+    return ""
 
 
 class KernelEngine(CompiledEngine):
@@ -160,11 +187,14 @@ class Stage:
         self.now[CROSSED] = NEVER
         self.now[WIDTH], self.now[WATCHED] = flat.width, flat.watched
         self.cores = self.array(cores * CORE)
+        for core in range(cores):
+            self.cores[core * CORE + FULL_SINCE], self.cores[core * CORE + FREEING] = -1, NEVER
         self.slots = self.array(cores * ring * SLOT)
-        self.units = self.array(cores * constants.UNITS * 2)
+        self.units = self.array(cores * constants.UNITS * LANE)
         self.masks = self.mask_array(cores * self.sets)
         self.then = self.mask_array(cores * ring)
         self.after = self.mask_array(cores * ring)
+        self.before = self.mask_array(cores * ring)
         self.hazards = self.mask_array(64 * cores * HAZARD)
         self.counts = self.array(self.uses + 64)
         self.records = self.array(64 * self.record, "i4")
@@ -183,7 +213,12 @@ class Stage:
         return np.zeros(size, dtype) if self.engine.native else [0] * size
 
     def mask_array(self, size: int) -> Array:
-        return self.array(size * self.constants.RING // 64 if self.engine.native else size, "u8")
+        return self.array(size * self.mask_words, "u8")
+
+    @property
+    def mask_words(self) -> int:
+        """Elements of an array of masks that hold one."""
+        return self.constants.RING // 64 if self.engine.native else 1
 
     def filled(self, numbers: list[int], dtype: str) -> Array:
         return np.array(numbers, dtype) if self.engine.native else list(numbers)
@@ -201,7 +236,7 @@ class Stage:
             return
         names, cores = self.constants.names, self.constants.CORES
         state = int(str(names["PLACES"])) + int(str(names["TIMES"])) + self.flat.watched
-        self.now[ROW] = SNAPSHOT + cores + cores * state + len(self.counts)
+        self.now[ROW] = SNAPSHOT + 2 * cores + cores * state + len(self.counts)
         size = max(1, len(self.flat.loops)) * int(self.now[ROW])
         if len(self.snaps) < size:
             self.snaps = self.array(size)
@@ -229,7 +264,7 @@ class Stage:
             if code not in answers:
                 break
             answers[code](core)
-        if any(self.masks[c * self.sets] for c in range(self.constants.CORES)):
+        if any(self.regs[c * self.flat.width + AT] != self.flat.stop for c in range(self.constants.CORES)) or any(self.masks):
             raise SimulationError(
                 f"stage {self.view.stage.name!r} of section {self.view.section.name!r} is stuck"
             )
@@ -239,7 +274,7 @@ class Stage:
         """In the order of the kernel's parameters."""
         return [
             self.now, self.cores, self.slots, self.units, self.masks, self.then, self.after,
-            self.hazards, self.counts, self.records, self.trace, self.plan, self.sizes,
+            self.before, self.hazards, self.counts, self.records, self.trace, self.plan, self.sizes,
             self.table, self.regs, self.snaps,
         ]  # fmt: skip
 
@@ -278,12 +313,8 @@ class Stage:
         for numbers, room in sides:
             places = [(number + 1) * cores * HAZARD for number in numbers]
             words += [*places, *[0] * (room - len(places))]
-        room = len(self.hazards) * (64 if self.engine.native else 1)
-        while (len(self.view.numbers) + 1) * cores * HAZARD * (
-            self.constants.RING if self.engine.native else 1
-        ) > room:
+        while (len(self.view.numbers) + 1) * cores * HAZARD * self.mask_words > len(self.hazards):
             self.hazards = self.longer(self.hazards, "u8")
-            room *= 2
         if max(words) > LARGEST_WORD:
             raise SimulationError(
                 f"opcode {shape.opcode!r}: takes {max(words)} cycles, which only the simpy engine "
@@ -296,14 +327,21 @@ class Stage:
         text, ranges, place = self.issue(core)
         shape = self.shapes[self.table[place]]
         caches = self.engine.caches
-        moved = self.view.missed(text, ranges, caches[core % len(caches)])
-        more = 0
-        if moved != (0, 0):
-            more = self.engine.machine.transfer_cycles(sum(moved))
-            longer = max(0, shape.transfer + more - shape.work)
+        machine = self.engine.machine
+        missed = self.view.missed(text, ranges, caches[core % len(caches)])
+        moved = tuple(
+            sum(each.size for each in missed if each.reading == side) for side in (True, False)
+        )
+        transfer = shape.transfer
+        if missed:
+            bus_bytes = machine.dram.channel.bus_bytes
+            bus = shape.bus + sum(bus_bytes(each.size, each.run) for each in missed)
+            transfer = machine.transfer_cycles(bus, machine.units[shape.unit])
+            more = (*moved, max(0, transfer - shape.work))
             before = self.misses.get(shape.opcode, Misses())
-            self.misses[shape.opcode] = Misses(*map(add, before, (*moved, longer)))
-        self.now[MISSED], self.now[TOUCHED] = more, 1
+            self.misses[shape.opcode] = Misses(*map(add, before, more))
+        self.now[MISSED], self.now[TOUCHED] = transfer - shape.transfer, 1
+        self.missed_cycles += transfer - shape.transfer
         if self.constants.TRACE:
             position = int(self.cores[core * CORE + NEXT])
             log = self.moved[core]
@@ -320,7 +358,7 @@ class Stage:
         for c in range(self.constants.CORES):
             position = int(self.cores[c * CORE + NEXT])
             skipped = int(self.cores[c * CORE + SKIPPED])
-            first = int(self.snaps[row + SNAPSHOT + c])
+            first = int(self.snaps[row + SNAPSHOT + 2 * c])
             # it was position + before - first issues that were skipped so many times
             before = (skipped - times * (position - first)) // (1 + times)
             self.leaps.append(Leap(c, position, position + before - first, times, lapse, when))
@@ -334,7 +372,6 @@ class Stage:
             shape.uses += int(self.counts[self.uses + number])
             used[id(shape)] = shape
         transfers = sum(shape.uses * shape.transfer for shape in used.values())
-        machine = self.engine.machine
         transfers += self.missed_cycles
         return stage_report(
             self.view, self.begin, end, self.accounts(), used.values(), self.misses, transfers
@@ -353,7 +390,7 @@ class Stage:
             for k, unit in enumerate(machine.units):
                 for instance in range(unit.count):
                     number = constants.FIRST[k] + instance
-                    free = int(self.units[(core * units + number) * 2 + FREE])
+                    free = int(self.units[(core * units + number) * LANE + FREE])
                     yield self.closed(core, number, unit.name, instance, free)
 
     def closed(self, core: int, number: int, unit: str, instance: int, free: int) -> Account:
@@ -372,6 +409,7 @@ class Stage:
             instance,
             since=self.begin + free + int(self.now[SKEW]),
             busy=int(self.counts[first + BUSY]),
+            queue=int(self.counts[first + QUEUE]),
             issue=int(self.counts[first + ISSUING]),
             data=data,
         )

@@ -16,6 +16,16 @@ from infinisa.isa.program import Issue, Ranges
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told (section name, turn, of how many) before each turn of a section."""
 
+Origins: TypeAlias = Mapping[tuple[str, str], str]
+"""The plugin that brought something, by kind ("instructions", "units", "memories") and name."""
+
+
+def brought(origins: Origins, kind: str, name: str) -> str:
+    """ " of plugin ..." for messages; nothing for what no plugin brought."""
+    plugin = origins.get((kind, name))
+    return f" of plugin {plugin!r}" if plugin else ""
+
+
 BUSY_SHARE = 0.5
 """No resource is what bounds a run when the busiest is busy for less of it."""
 
@@ -27,10 +37,12 @@ class Shape:
     unit        the unit class, as a number in the order of the machine
     occupancy   cycles of work until the unit takes the next; at least 1
     drain       cycles from the end of the work until its results are visible; >= 1 - occupancy
-    transfer    cycles of the DRAM channel; 0: it moves nothing there (or a cache decides)
+    bus         bytes that its transfer keeps the DRAM channel busy with: whole bursts, and gaps
+    transfer    cycles that these take alone; 0: it moves nothing there (or a cache decides)
     reads       hazards: slots and tensors, as small numbers
     writes      hazards of slots that it writes
     stores      hazards of tensors outside the chip that it writes
+    ports       (bank, how many of its ports) for each bank of the scratchpad that it touches
     work        busy cycles without waiting: the larger of occupancy and transfer
     read        bytes read and `written` bytes written, by memory
     """
@@ -39,6 +51,7 @@ class Shape:
     unit: int
     occupancy: int
     drain: int
+    bus: int
     transfer: int
     reads: tuple[int, ...]
     writes: tuple[int, ...]
@@ -46,6 +59,7 @@ class Shape:
     operations: int
     read: Mapping[str, int]
     written: Mapping[str, int]
+    ports: tuple[tuple[int, int], ...] = ()
     work: int = 0
     uses: int = 0
 
@@ -60,9 +74,13 @@ class Entry:
     waits       how many earlier issues it still waits for
     then        later issues that wait until this one is done
     after       later issues of its unit that wait until this one has started
-    holder      the issue that it waited for last
+    holder      the issue that it waited for last; then `waited_for` has its number
     latency     cycles from its start until it is done, when nothing holds up its transfer
     height      its latency and that of the longest chain of issues in the window that wait for it
+    held        since when it has been kept from starting by a bank without free ports; -1: never
+    full        cycles in which the window had been full when it was fetched
+    bus         bytes of its transfer on the channel; `rows`: the DRAM rows that it touches, where
+                the channel is banked; -1 is one that is not known
     before      the issues that it waited for when it was fetched; kept where heights are
     record      for a trace: the issue, its ranges, and what it (read, wrote) past a cache
     """
@@ -79,8 +97,13 @@ class Entry:
     done: int = -1
     finished: bool = False
     holder: Entry | None = None
+    waited_for: int = -1
     latency: int = 0
     height: int = 0
+    held: int = -1
+    full: int = 0
+    bus: int = 0
+    rows: tuple[int, ...] = ()
     before: list[Entry] = field(default_factory=list)
     then: list[Entry] = field(default_factory=list)
     after: list[Entry] = field(default_factory=list)
@@ -92,6 +115,8 @@ class Event:
     """One issue as it ran: when it started, made its unit free, and was done.
 
     number          its place among the issues of its core in its stage
+    fetched         when it entered the window; `ready`: when all that it waited for had happened
+    holder          the number of the issue that it waited for last; -1: none
     read, written   bytes that it moved from and to DRAM
     ranges          as they stood
     """
@@ -99,6 +124,9 @@ class Event:
     start: int
     free: int
     done: int
+    fetched: int
+    ready: int
+    holder: int
     core: int
     unit: str
     instance: int
@@ -114,12 +142,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Stalls:
-    """What one unit of one core did in `cycles`: busy + data + issue + idle.
+    """What one unit of one core did in `cycles`: busy + data + queue + issue + idle.
 
     unit    "" stands for the core: busy while any unit other than a copy unit is
     data    cycles in which its next issue waited for data, by the unit that was to bring them,
             or by the memory whose channel it waited for
-    issue   cycles in which its next issue was not in the window yet, or not yet its turn
+    queue   cycles in which its next issue could not enter the window because that was full
+    issue   cycles in which its next issue was not in the window for another reason, or not yet its
+            turn
     idle    cycles after its last issue of a stage, those of the barrier included
     """
 
@@ -129,12 +159,13 @@ class Stalls:
     cycles: int
     busy: int
     data: Mapping[str, int]
+    queue: int
     issue: int
     idle: int
 
     def shares(self) -> dict[str, float]:
         """Each part of the cycles; they sum to 1."""
-        parts = {"busy": self.busy, "issue": self.issue, "idle": self.idle}
+        parts = {"busy": self.busy, "queue": self.queue, "issue": self.issue, "idle": self.idle}
         parts |= {f"data from {name}": cycles for name, cycles in self.data.items()}
         return {name: cycles / self.cycles for name, cycles in parts.items() if self.cycles}
 
@@ -154,7 +185,11 @@ class OpcodeReport:
 
 @dataclass(frozen=True)
 class StageReport:
-    """One run of one stage; its cycles last to the end of its barrier."""
+    """One run of one stage; its cycles last to the end of its barrier.
+
+    steps   cycles of each issue of its text, in order, on the critical path, and of its `waits`;
+            empty if nobody asked for the path
+    """
 
     cycles: int
     stalls: tuple[Stalls, ...]
@@ -162,6 +197,29 @@ class StageReport:
     read: Mapping[str, int]
     written: Mapping[str, int]
     channel: int
+    steps: tuple[int, ...] = ()
+    waits: Mapping[str, int] = field(default_factory=dict)
+    path: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules: of the work of each opcode, of the bytes of each memory, and of leakage."""
+
+    opcodes: Mapping[str, float]
+    memories: Mapping[str, float]
+    leakage: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.opcodes.values()) + sum(self.memories.values()) + self.leakage
+
+    def plain(self) -> dict[str, object]:
+        return asdict(self) | {"total": self.total}
+
+
+PICO = 1e-12
 
 
 @dataclass(frozen=True)
@@ -173,6 +231,8 @@ class Measured:
     read       bytes read, and `written` bytes written, by memory
     channel    cycles in which the DRAM channel was busy
     stalls     of each core (unit "") and each of its units
+    path       cycles of the critical path by opcode and by wait, such as "(barrier)"; `layers`: by
+               layer of the model, what belongs to none by stage; empty unless asked for
     """
 
     target: Machine
@@ -182,6 +242,8 @@ class Measured:
     written: Mapping[str, int]
     channel: int
     stalls: tuple[Stalls, ...]
+    path: Mapping[str, int]
+    layers: Mapping[str, int]
 
     @property
     def machine(self) -> str:
@@ -251,6 +313,24 @@ class Measured:
         )
         return name if share > BUSY_SHARE else "latency"
 
+    @property
+    def energy(self) -> Energy:
+        """As the machine states it; what it does not state costs nothing."""
+        stated = self.target.energy
+        moved = {name: self.read.get(name, 0) + self.written.get(name, 0) for name in stated.byte}
+        return Energy(
+            opcodes={
+                row.opcode: PICO
+                * (
+                    row.operations * stated.operation.get(row.unit, 0.0)
+                    + row.cycles * stated.cycle.get(row.unit, 0.0)
+                )
+                for row in self.opcodes
+            },
+            memories={name: PICO * moved[name] * cost for name, cost in stated.byte.items()},
+            leakage=stated.leakage * self.seconds,
+        )
+
     def plain_numbers(self) -> dict[str, object]:
         return {
             "machine": self.machine,
@@ -266,15 +346,37 @@ class Measured:
             "written": dict(self.written),
             "opcodes": [asdict(row) for row in self.opcodes],
             "stalls": [asdict(row) for row in self.stalls],
+            "energy": self.energy.plain(),
+            "critical_path": dict(self.path),
+            "critical_layers": dict(self.layers),
         }
 
 
 @dataclass(frozen=True)
 class SectionReport(Measured):
-    """A section over all its turns; `turn_cycles` has the cycles of each."""
+    """A section over all its turns.
+
+    turn_cycles  the cycles of each turn, and `turn_tokens` the tokens that it worked on
+    """
 
     name: str
     turn_cycles: tuple[int, ...]
+    turn_tokens: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens worked on in all turns; 0 where that means nothing."""
+        return sum(self.turn_tokens)
+
+    @property
+    def token_rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds if self.cycles else 0.0
+
+    def turn_rate(self, turn: int) -> float:
+        """Tokens a second in one turn, such as a step of decoding with the context of then."""
+        cycles = self.turn_cycles[turn]
+        return self.turn_tokens[turn] / self.target.seconds(cycles) if cycles else 0.0
 
     @property
     def turns(self) -> int:
@@ -283,13 +385,15 @@ class SectionReport(Measured):
 
 @dataclass(frozen=True)
 class Report(Measured):
-    """A simulated program; `events` are there if a trace was asked for."""
+    """A simulated program; `events` are there if a trace was asked for. A `partial` one was
+    interrupted: it has what was simulated until then."""
 
     program: str
     engine: str
     policy: str
     sections: tuple[SectionReport, ...]
     events: Sequence[Event] = ()
+    partial: bool = False
 
     def __str__(self) -> str:
         from ..report import text
@@ -316,8 +420,35 @@ class Report(Measured):
         """Numbers and text only, for JSON; without the events."""
         sections = [
             section.plain_numbers()
-            | {"name": section.name, "turns": section.turns, "turn_cycles": section.turn_cycles}
+            | {
+                "name": section.name,
+                "turns": section.turns,
+                "turn_cycles": section.turn_cycles,
+                "tokens": section.tokens,
+                "tokens_per_second": section.token_rate,
+            }
             for section in self.sections
         ]
-        settings = {"program": self.program, "engine": self.engine, "policy": self.policy}
+        settings: dict[str, object] = {
+            "program": self.program,
+            "engine": self.engine,
+            "policy": self.policy,
+            "partial": self.partial,
+        }
         return settings | self.plain_numbers() | {"sections": sections}
+
+
+class StageInterrupted(KeyboardInterrupt):
+    """The user stopped a stage; `report` has what ran of it."""
+
+    def __init__(self, report: StageReport) -> None:
+        super().__init__()
+        self.report = report
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a simulation; `report` has what ran of it."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report

@@ -23,10 +23,15 @@ from .layout import (
     CROSSED,
     DONE,
     FETCHED,
+    FILL,
+    FILLED,
+    FILLED_SKIPPED,
     FREE,
+    FULL_AT,
     HEAD,
     HOLDER,
     LANDED,
+    LANE,
     LEADER,
     NEVER,
     NEXT,
@@ -46,6 +51,7 @@ from .layout import (
     SLOT,
     UNITS,
     UNTIL,
+    UNTIL_FULL,
     WAITS,
     WATCHED,
     WIDTH,
@@ -77,15 +83,15 @@ from .walk import (
 GONE = 1 << 40
 """In place of times of an issue that is done."""
 
-PLACES = 1 + 3 * WINDOW
+PLACES = 1 + 5 * WINDOW
 """Numbers of a window in a snapshot."""
 
-TIMES = 3 * UNITS + 2
+TIMES = 4 * UNITS + 3
 """Numbers of the units of a core in a snapshot."""
 
 SNAPSHOT = 2
-"""A snapshot begins with its time and that of the channel; then come the numbers of the
-next issues of the cores."""
+"""A snapshot begins with its time and that of the channel; then come, for each core, the number of
+its next issue and in how many cycles its window was full."""
 
 
 def consider(
@@ -142,7 +148,9 @@ def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs
     """What a snapshot has besides the state."""
     snaps[row] = t + now[SKEW]
     for c in range(CORES):
-        snaps[row + SNAPSHOT + c] = cores[c * CORE + NEXT] + cores[c * CORE + SKIPPED]
+        core = c * CORE
+        snaps[row + SNAPSHOT + 2 * c] = cores[core + NEXT] + cores[core + SKIPPED]
+        snaps[row + SNAPSHOT + 2 * c + 1] = cores[core + FILLED] + cores[core + FILLED_SKIPPED]
     first = row + now[ROW] - now[COUNTED]
     for k in range(now[COUNTED]):
         snaps[first + k] = counts[k]
@@ -168,7 +176,7 @@ def alike(
     size = PLACES + TIMES + now[WATCHED]
     c = 0
     while c < CORES and same:
-        place = row + SNAPSHOT + CORES + c * size
+        place = row + SNAPSHOT + 2 * CORES + c * size
         same = (
             alike_windows(saving, t, c, place, cores, slots, masks, snaps)
             and alike_units(saving, t, c, place + PLACES, row, now, cores, units, counts, snaps)
@@ -191,17 +199,23 @@ def alike_windows(
         slot = (c * RING + s) * SLOT
         when = GONE
         readied = 0
+        holder = 0
+        filled = 0
         if (masks[c * SETS + RUNNING] & bit(s)) != 0:
             when = slots[slot + DONE] - t
         elif (masks[c * SETS + ALIVE] & bit(s)) != 0:
             when = slots[slot + FETCHED] - t
+            filled = slots[slot + FILL] - cores[c * CORE + FILLED]
             if slots[slot + WAITS] == 0:
-                holder = slots[slot + HOLDER] & ((1 << CLASS_BITS) - 1)
-                readied = ((slots[slot + READY] - t) << CLASS_BITS) - holder
+                readied = slots[slot + READY] - t
+                if slots[slot + HOLDER] != 0:
+                    holder = slots[slot + HOLDER] - ((head + at) << CLASS_BITS)
         same = (
-            agrees(saving, snaps, place + 1 + 3 * at, slots[slot + SHAPE])
-            and agrees(saving, snaps, place + 2 + 3 * at, when)
-            and agrees(saving, snaps, place + 3 + 3 * at, readied)
+            agrees(saving, snaps, place + 1 + 5 * at, slots[slot + SHAPE])
+            and agrees(saving, snaps, place + 2 + 5 * at, when)
+            and agrees(saving, snaps, place + 3 + 5 * at, readied)
+            and agrees(saving, snaps, place + 4 + 5 * at, holder)
+            and agrees(saving, snaps, place + 5 + 5 * at, filled)
         )
         at += 1
     return same
@@ -223,20 +237,32 @@ def alike_units(
     same = True
     u = 0
     while u < UNITS and same:
-        free = units[(c * UNITS + u) * 2 + FREE] - t
-        landed = units[(c * UNITS + u) * 2 + LANDED] - t
-        same = agrees(saving, snaps, place + 3 * u, max(free, 0)) and agrees(
-            saving, snaps, place + 3 * u + 1, max(landed, 0)
+        free = units[(c * UNITS + u) * LANE + FREE] - t
+        landed = units[(c * UNITS + u) * LANE + LANDED] - t
+        same = agrees(saving, snaps, place + 4 * u, max(free, 0)) and agrees(
+            saving, snaps, place + 4 * u + 1, max(landed, 0)
         )
         if same and (saving or worked(c, u, row, now, counts, snaps)):
-            same = agrees(saving, snaps, place + 3 * u + 2, free)
+            full = filled(units[(c * UNITS + u) * LANE + FULL_AT], c, cores)
+            same = agrees(saving, snaps, place + 4 * u + 2, free) and agrees(
+                saving, snaps, place + 4 * u + 3, full
+            )
         u += 1
     if same:
         free = cores[c * CORE + UNTIL] - t
-        same = agrees(saving, snaps, place + 3 * UNITS, max(free, 0))
+        same = agrees(saving, snaps, place + 4 * UNITS, max(free, 0))
         if same and (saving or worked(c, UNITS, row, now, counts, snaps)):
-            same = agrees(saving, snaps, place + 3 * UNITS + 1, free)
+            full = filled(cores[c * CORE + UNTIL_FULL], c, cores)
+            same = agrees(saving, snaps, place + 4 * UNITS + 1, free) and agrees(
+                saving, snaps, place + 4 * UNITS + 2, full
+            )
     return same
+
+
+def filled(full: int, c: int, cores: Longs) -> int:
+    """When it was that the window had been full for so long, by how long it has been; 1: a unit
+    works, and it is not known yet."""
+    return full - cores[c * CORE + FILLED] if full != NEVER else 1
 
 
 def worked(c: int, u: int, row: int, now: Longs, counts: Longs, snaps: Longs) -> bool:
@@ -262,7 +288,7 @@ def alike_walks(
 def turns_since(c: int, loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs) -> int:
     """Turns of the loop on core c since the snapshot: a period."""
     size = PLACES + TIMES + now[WATCHED]
-    place = row + SNAPSHOT + CORES + c * size + PLACES + TIMES
+    place = row + SNAPSHOT + 2 * CORES + c * size + PLACES + TIMES
     counter = plan[loop + COUNTER]
     return regs[c * now[WIDTH] + counter] - snaps[place + counter]
 
@@ -302,13 +328,19 @@ def leap(
     """Leave out so many periods: what adds up has been added, and loops have turned."""
     lapse = t + now[SKEW] - snaps[row]
     for c in range(CORES):
+        core = c * CORE
+        full = cores[core + FILLED] + cores[core + FILLED_SKIPPED]
+        full = turns * (full - snaps[row + SNAPSHOT + 2 * c + 1])
+        cores[core + FILLED_SKIPPED] += full
         for u in range(UNITS):
             if not worked(c, u, row, now, counts, snaps):
-                units[(c * UNITS + u) * 2 + FREE] -= turns * lapse
+                units[(c * UNITS + u) * LANE + FREE] -= turns * lapse
+                units[(c * UNITS + u) * LANE + FULL_AT] -= full
         if not worked(c, UNITS, row, now, counts, snaps):
-            cores[c * CORE + UNTIL] -= turns * lapse
-        number = cores[c * CORE + NEXT] + cores[c * CORE + SKIPPED]
-        cores[c * CORE + SKIPPED] += turns * (number - snaps[row + SNAPSHOT + c])
+            cores[core + UNTIL] -= turns * lapse
+            cores[core + UNTIL_FULL] -= full
+        number = cores[core + NEXT] + cores[core + SKIPPED]
+        cores[core + SKIPPED] += turns * (number - snaps[row + SNAPSHOT + 2 * c])
         base = c * now[WIDTH]
         pieces = turns * turns_since(c, loop, row, now, plan, regs, snaps)
         regs[base + plan[loop + COUNTER]] += pieces

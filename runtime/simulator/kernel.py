@@ -10,6 +10,7 @@ now       numbers of the whole run        cores    of each core
 slots     of each slot of each core       units    of each unit of each core
 masks     sets of slots of each core      then     for each slot, who waits until it is done
 after     for each slot, who of its unit waits until it has started
+before    for each slot, what it waited for (only with HEIGHTS)
 hazards   for each slot of a place (or tensor) and core, who writes, reads and stores it
 counts    what adds up: accounts, then how often each shape was used
 records   what issues of a shape need     trace    when each issue started, and so on
@@ -19,7 +20,7 @@ snaps     states to compare with, see `jump`
 
 from __future__ import annotations
 
-from ..jit.bits import Mask, bit, count, first, rotated, static
+from ..jit.bits import Mask, bit, count, first, last, rotated, static
 from .jump import consider
 from .layout import (
     ACCOUNT,
@@ -46,19 +47,28 @@ from .layout import (
     EVENT,
     FETCH,
     FETCHED,
+    FILL,
+    FILLED,
     FINISHED,
     FIRST,
     FREE,
+    FREEING,
     FULL,
+    FULL_AT,
+    FULL_SINCE,
     HAZARD,
     HAZARDS,
     HEAD,
+    HEIGHT,
+    HEIGHTS,
     HOLDER,
+    IN_ORDER,
     ISSUE,
     ISSUING,
     JUMP,
     JUMPED,
     LANDED,
+    LANE,
     LEADER,
     LIMIT,
     MISSED,
@@ -68,6 +78,7 @@ from .layout import (
     OCCUPANCY,
     OLDEST,
     PAUSED,
+    QUEUE,
     READERS,
     READS,
     READY,
@@ -79,11 +90,13 @@ from .layout import (
     SETS,
     SHAPE,
     SHAPELESS,
+    SKIPPED,
     SLOT,
     SOONEST,
     STEPS,
     STORERS,
     STORES,
+    TAKEN,
     TIME,
     TOUCHED,
     TOUCHES,
@@ -92,6 +105,7 @@ from .layout import (
     UNIT,
     UNITS,
     UNTIL,
+    UNTIL_FULL,
     USES,
     WAITING,
     WAITS,
@@ -107,6 +121,18 @@ from .walk import AT, CACHES, OVER, STEP, UNKNOWN, advance
 HOLDER_CLASS = (1 << CLASS_BITS) - 1
 
 
+def issue_key(
+    number: int, occupancy: int, transfer: int, work: int, latency: int, height: int, waited: int
+) -> int:
+    """The key of a ready issue; another policy has another."""
+    return number
+
+
+def unit_key(instance: int, busy: int, issues: int) -> int:
+    """The key of a free unit; another policy has another."""
+    return instance
+
+
 # long: the phases of a cycle, and each reason to return
 def run(
     now: Longs,
@@ -116,6 +142,7 @@ def run(
     masks: Masks,
     then: Masks,
     after: Masks,
+    before: Masks,
     hazards: Masks,
     counts: Longs,
     records: Words,
@@ -133,11 +160,11 @@ def run(
             now[SOONEST] = NEVER
             for c in range(CORES):
                 complete(t, c, now, cores, slots, masks, then, hazards, records)
-                retire(c, cores, masks)
+                retire(t, c, cores, units, masks)
         now[RESUMED] = 1
         for c in range(CORES):
             reason = fetch(
-                t, c, now, cores, slots, masks, then, after, hazards, counts, records,
+                t, c, now, cores, slots, masks, then, after, before, hazards, counts, records,
                 plan, sizes, table, regs,
             )  # fmt: skip
             if reason != FINISHED:
@@ -225,7 +252,7 @@ def end(
     waiting = then[c * RING + s]
     if waiting != 0:
         then[c * RING + s] = 0
-        holder = (position << CLASS_BITS) + unit
+        holder = ((position + 1) << CLASS_BITS) + unit
         while waiting != 0:
             free(t, c, first(waiting), holder, slots, masks)
             waiting = waiting & (waiting - 1)
@@ -248,9 +275,13 @@ def free(t: int, c: int, s: int, holder: int, slots: Longs, masks: Masks) -> Non
 # ---- fetch
 
 
-def retire(c: int, cores: Longs, masks: Masks) -> None:
+def retire(t: int, c: int, cores: Longs, units: Longs, masks: Masks) -> None:
     """Done issues leave the window from its old end; how far issues may enter in this cycle."""
     core = c * CORE
+    if cores[core + FREEING] <= t:
+        note_free(t, c, cores, units)
+    if cores[core + FULL_SINCE] >= 0:
+        cores[core + FILLED] += t - cores[core + FULL_SINCE]
     head = cores[core + HEAD]
     alive = masks[c * SETS + ALIVE]
     if alive == 0:
@@ -259,6 +290,26 @@ def retire(c: int, cores: Longs, masks: Masks) -> None:
         head += first(rotated(alive, head, RING))
     cores[core + HEAD] = head
     cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, head + WINDOW)
+
+
+def note_free(t: int, c: int, cores: Longs, units: Longs) -> None:
+    """Of units that are free now: in how many cycles the window was full until they were."""
+    core = c * CORE
+    since = cores[core + FULL_SINCE]
+    freeing = NEVER
+    for u in range(UNITS):
+        unit = (c * UNITS + u) * LANE
+        free_at = units[unit + FREE]
+        if units[unit + FULL_AT] == NEVER:
+            if free_at <= t:
+                full = free_at - since if since >= 0 else 0
+                units[unit + FULL_AT] = cores[core + FILLED] + full
+            else:
+                freeing = min(freeing, free_at)
+    if cores[core + UNTIL_FULL] == NEVER and cores[core + UNTIL] <= t:
+        full = cores[core + UNTIL] - since if since >= 0 else 0
+        cores[core + UNTIL_FULL] = cores[core + FILLED] + full
+    cores[core + FREEING] = freeing
 
 
 def fetch(
@@ -270,6 +321,7 @@ def fetch(
     masks: Masks,
     then: Masks,
     after: Masks,
+    before: Masks,
     hazards: Masks,
     counts: Longs,
     records: Words,
@@ -303,9 +355,15 @@ def fetch(
                 regs[c * now[WIDTH] + AT] = at
                 reason = TOUCHES + (c << CLASS_BITS)
                 break
-        enter(t, c, position, shape, now, slots, masks, then, after, hazards, counts, records)
+        behind = enter(t, c, position, shape, now, slots, masks, then, after, hazards, records)
+        slots[(c * RING + (position & (RING - 1))) * SLOT + FILL] = cores[core + FILLED]
+        counts[USES + shape] += 1
+        if HEIGHTS:
+            before[c * RING + (position & (RING - 1))] = behind
+            climb(c, position, cores, slots, masks, before, records)
         position += 1
     cores[core + NEXT] = position
+    cores[core + FULL_SINCE] = t if position == cores[core + HEAD] + WINDOW else -1
     if cores[core + ENDED] == 0 and position < cores[core + HEAD] + WINDOW:
         now[SOONEST] = min(now[SOONEST], t + 1)
     return reason
@@ -330,10 +388,9 @@ def enter(
     then: Masks,
     after: Masks,
     hazards: Masks,
-    counts: Longs,
     records: Words,
-) -> None:
-    """An issue of this shape enters the window and finds out what it must wait for."""
+) -> Mask:
+    """An issue of this shape enters the window: what it must wait for."""
     s = position & (RING - 1)
     own = bit(s)
     slot = (c * RING + s) * SLOT
@@ -360,7 +417,11 @@ def enter(
     if records[record + ALONE] != 0:
         masks[alike] = masks[alike] | own
     masks[sets + ALIVE] = masks[sets + ALIVE] | own
+    earlier = follow | behind
     waits = count(follow) + count(behind)
+    if IN_ORDER:
+        unstarted = sets + WAITING + 2 * CLASSES + unit
+        masks[unstarted] = masks[unstarted] | own
     slots[slot + SHAPE] = shape
     slots[slot + UNIT] = unit
     slots[slot + WAITS] = waits
@@ -382,7 +443,49 @@ def enter(
         other = c * RING + first(behind)
         after[other] = after[other] | own
         behind = behind & (behind - 1)
-    counts[USES + shape] += 1
+    return earlier
+
+
+def climb(
+    c: int,
+    position: int,
+    cores: Longs,
+    slots: Longs,
+    masks: Masks,
+    before: Masks,
+    records: Words,
+) -> None:
+    """What a new issue adds to the heights of those that it waits for, and those they wait for."""
+    head = cores[c * CORE + HEAD]
+    slots[(c * RING + (position & (RING - 1))) * SLOT + HEIGHT] = latency_of(
+        (c * RING + (position & (RING - 1))) * SLOT, slots, records
+    )
+    alive = rotated(masks[c * SETS + ALIVE], head, RING)
+    higher = bit(position - head)
+    while higher != 0:
+        ahead = last(higher)
+        higher = higher ^ bit(ahead)
+        s = c * RING + ((head + ahead) & (RING - 1))
+        height = slots[s * SLOT + HEIGHT]
+        # a slot may have been taken by a younger issue since
+        older = rotated(before[s], head, RING) & alive & (bit(ahead) - 1)
+        while older != 0:
+            above = first(older)
+            older = older & (older - 1)
+            slot = (c * RING + ((head + above) & (RING - 1))) * SLOT
+            raised = latency_of(slot, slots, records) + height
+            if raised > slots[slot + HEIGHT]:
+                slots[slot + HEIGHT] = raised
+                higher = higher | bit(above)
+
+
+def latency_of(slot: int, slots: Longs, records: Words) -> int:
+    """Cycles from the start of an issue until it is done, when nothing holds up its transfer."""
+    record = slots[slot + SHAPE] * RECORD
+    occupancy = records[record + OCCUPANCY]
+    drain = records[record + DRAIN]
+    moves = slots[slot + MOVES]
+    return max(occupancy, moves) + max(drain, 0) + ARRIVAL if moves > 0 else occupancy + drain
 
 
 def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> None:
@@ -422,20 +525,77 @@ def issue(
     """Start ready issues on free units."""
     width = ISSUE
     for k in static(range(CLASSES)):
-        ready = c * SETS + WAITING + k
-        if masks[ready] != 0:
-            for u in static(range(FIRST[k], FIRST[k] + COUNTS[k])):
-                free_at = units[(c * UNITS + u) * 2 + FREE]
-                if masks[ready] != 0 and free_at <= t and width > 0:
-                    width -= 1
-                    start(
-                        t, c, k, u, u - FIRST[k], COPIES[k], now, cores, slots, units, masks, after,
-                        counts, records, trace,
-                    )  # fmt: skip
-            if masks[ready] != 0:
+        ahead = startable(t, c, k, cores, slots, masks, records)
+        if ahead >= 0:
+            for _ in static(range(COUNTS[k])):
+                if ahead >= 0 and width > 0:
+                    u = free_unit(t, c, FIRST[k], COUNTS[k], units, counts)
+                    if u >= 0:
+                        width -= 1
+                        start(
+                            t, c, k, u, u - FIRST[k], COPIES[k], ahead, now, cores, slots, units,
+                            masks, after, counts, records, trace,
+                        )  # fmt: skip
+                        ahead = startable(t, c, k, cores, slots, masks, records)
+            if ahead >= 0:
                 for u in static(range(FIRST[k], FIRST[k] + COUNTS[k])):
-                    later = max(units[(c * UNITS + u) * 2 + FREE], t + 1)
+                    later = max(units[(c * UNITS + u) * LANE + FREE], t + 1)
                     now[SOONEST] = min(now[SOONEST], later)
+
+
+def startable(
+    t: int, c: int, k: int, cores: Longs, slots: Longs, masks: Masks, records: Words
+) -> int:
+    """How far behind the oldest in the window the issue is that class k starts next; -1: none."""
+    head = cores[c * CORE + HEAD]
+    left = rotated(masks[c * SETS + WAITING + k], head, RING)
+    if left == 0:
+        return -1
+    if IN_ORDER:
+        unstarted = rotated(masks[c * SETS + WAITING + 2 * CLASSES + k], head, RING)
+        left = left & unstarted & ~(unstarted - 1)
+        if left == 0:
+            return -1
+    if OLDEST:
+        return first(left)
+    best = -1
+    least = 0
+    while left != 0:
+        ahead = first(left)
+        left = left & (left - 1)
+        slot = (c * RING + ((head + ahead) & (RING - 1))) * SLOT
+        moves = slots[slot + MOVES]
+        occupancy = records[slots[slot + SHAPE] * RECORD + OCCUPANCY]
+        key = issue_key(
+            head + ahead + cores[c * CORE + SKIPPED],
+            occupancy,
+            moves,
+            max(occupancy, moves),
+            latency_of(slot, slots, records),
+            slots[slot + HEIGHT] if HEIGHTS else 0,
+            t - slots[slot + READY],
+        )
+        if best < 0 or key < least:
+            best = ahead
+            least = key
+    return best
+
+
+def free_unit(t: int, c: int, first_unit: int, size: int, units: Longs, counts: Longs) -> int:
+    """The unit of a class that takes an issue next; -1: none is free."""
+    best = -1
+    least = 0
+    for u in range(first_unit, first_unit + size):
+        unit = (c * UNITS + u) * LANE
+        if units[unit + FREE] <= t:
+            if OLDEST:
+                return u
+            busy = counts[(c * (UNITS + 1) + u) * ACCOUNT + BUSY]
+            key = unit_key(u - first_unit, busy, units[unit + TAKEN])
+            if best < 0 or key < least:
+                best = u
+                least = key
+    return best
 
 
 def start(
@@ -445,6 +605,7 @@ def start(
     u: int,
     instance: int,
     copies: bool,
+    ahead: int,
     now: Longs,
     cores: Longs,
     slots: Longs,
@@ -457,13 +618,14 @@ def start(
 ) -> None:
     """Unit u of class k takes an issue."""
     head = cores[c * CORE + HEAD]
-    ready = masks[c * SETS + WAITING + k]
-    ahead = first(rotated(ready, head, RING))
     s = (head + ahead) & (RING - 1)
     slot = (c * RING + s) * SLOT
-    masks[c * SETS + WAITING + k] = ready ^ bit(s)
+    masks[c * SETS + WAITING + k] = masks[c * SETS + WAITING + k] ^ bit(s)
     masks[c * SETS + RUNNING] = masks[c * SETS + RUNNING] | bit(s)
-    unit = (c * UNITS + u) * 2
+    if IN_ORDER:
+        unstarted = c * SETS + WAITING + 2 * CLASSES + k
+        masks[unstarted] = masks[unstarted] ^ bit(s)
+    unit = (c * UNITS + u) * LANE
     record = slots[slot + SHAPE] * RECORD
     work = records[record + OCCUPANCY]
     drain = records[record + DRAIN]
@@ -477,17 +639,22 @@ def start(
         work = max(work, moves)
     done = max(done, units[unit + LANDED])
     account = (c * (UNITS + 1) + u) * ACCOUNT
-    charge(t, units[unit + FREE], account, slot, slots, counts)
+    charge(t, units[unit + FREE], units[unit + FULL_AT], account, slot, slots, counts)
     counts[account + BUSY] += work
     counts[account + DRAM] += until - t - work
     if not copies:
         whole = (c * (UNITS + 1) + UNITS) * ACCOUNT
         worked = cores[c * CORE + UNTIL]
-        charge(t, worked, whole, slot, slots, counts)
-        counts[whole + BUSY] += max(0, until - max(worked, t))
-        cores[c * CORE + UNTIL] = max(worked, until)
+        charge(t, worked, cores[c * CORE + UNTIL_FULL], whole, slot, slots, counts)
+        if until > worked:
+            counts[whole + BUSY] += until - max(worked, t)
+            cores[c * CORE + UNTIL] = until
+            cores[c * CORE + UNTIL_FULL] = NEVER
     units[unit + FREE] = until
     units[unit + LANDED] = done
+    units[unit + TAKEN] += 1
+    units[unit + FULL_AT] = NEVER
+    cores[c * CORE + FREEING] = min(cores[c * CORE + FREEING], until)
     slots[slot + DONE] = done
     now[SOONEST] = min(now[SOONEST], done)
     now[END] = max(now[END], max(until, done))
@@ -496,22 +663,31 @@ def start(
         trace[event] = t
         trace[event + 1] = until
         trace[event + 2] = done
-        trace[event + 3] = instance
+        trace[event + 3] = slots[slot + FETCHED]
+        trace[event + 4] = slots[slot + READY]
+        held = slots[slot + HOLDER] >> CLASS_BITS
+        trace[event + 5] = head + ahead + 1 - held if held > 0 else 0
+        trace[event + 6] = instance
     waiting = after[c * RING + s]
     if waiting != 0:
         after[c * RING + s] = 0
-        holder = ((head + ahead) << CLASS_BITS) + k
+        holder = ((head + ahead + 1) << CLASS_BITS) + k
         while waiting != 0:
             free(t, c, first(waiting), holder, slots, masks)
             waiting = waiting & (waiting - 1)
 
 
-def charge(t: int, since: int, account: int, slot: int, slots: Longs, counts: Longs) -> None:
-    """What the cycles were in which a unit waited for the issue that it takes now."""
+def charge(
+    t: int, since: int, full: int, account: int, slot: int, slots: Longs, counts: Longs
+) -> None:
+    """What the cycles were in which a unit waited for the issue that it takes now; `full` in which
+    the window was full until it waited."""
     if since < t:
         fetched = min(max(slots[slot + FETCHED], since), t)
         ready = max(slots[slot + READY], fetched)
-        counts[account + ISSUING] += fetched - since + t - ready
+        queue = slots[slot + FILL] - full if fetched > since else 0
+        counts[account + QUEUE] += queue
+        counts[account + ISSUING] += fetched - since - queue + t - ready
         counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched
 
 

@@ -38,7 +38,10 @@ STORES = 1
 """The most hazards that an issue of the stage has."""
 
 OLDEST = True
-"""Whether the policy takes the first in program order."""
+"""Whether the policy takes the first issue in program order and the first unit; else it asks
+`issue_key` and `unit_key`. IN_ORDER, HEIGHTS: whether it is in order, and looks at heights."""
+IN_ORDER = False
+HEIGHTS = False
 CACHED = False
 TRACE = False
 JUMP = True
@@ -57,29 +60,37 @@ numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles for w
 hold of the issue at hand, if TOUCHED. LEAPS: how often the period of LAPSE
 cycles was left out that began at the snapshot at MARK, in cycle LEPT."""
 
-CORE = 8
-HEAD, NEXT, LIMIT, ENDED, UNTIL, SKIPPED = range(6)
+CORE = 16
+(HEAD, NEXT, LIMIT, ENDED, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, FREEING,
+ UNTIL_FULL) = range(11)  # fmt: skip
 """HEAD and NEXT: positions of the oldest issue and of the next. LIMIT: positions before it enter in
-this cycle. UNTIL: when units other than copy units are free. SKIPPED: issues that were left out."""
+this cycle. UNTIL: when units other than copy units are free. SKIPPED: issues that were left out.
+FILLED: in how many cycles the window was full, without those since FULL_SINCE and those left out;
+FREEING: when to note that of the next unit that becomes free, in its FULL_AT or for the core in
+UNTIL_FULL."""
 
-SLOT = 8
-SHAPE, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES = range(SLOT)
-"""HOLDER: position * 256 + unit class of the issue that was waited for last."""
+SLOT = 16
+SHAPE, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES, FILL, HEIGHT = range(10)
+"""HOLDER: (position + 1) * 256 + unit class of the issue that was waited for last; 0: of none.
+FILL: cycles in which the window had been full when the issue entered."""
 
 CLASS_BITS = 8
 
-FREE, LANDED = range(2)
-"""Of a unit: when it is free, and when its last result is there."""
+LANE = 4
+FREE, LANDED, TAKEN, FULL_AT = range(LANE)
+"""Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT: in
+how many cycles the window had been full when it became free; NEVER until then."""
 
 ALIVE, RUNNING, WAITING = range(3)
-SETS = WAITING + 2 * CLASSES
+SETS = WAITING + 3 * CLASSES
 """Issues that are not done, those that were started; behind them for each class those that are
-ready, then for each class of one instance all of its issues."""
+ready, then for each class of one instance all of its issues, then for each class those that were
+not started (only with IN_ORDER)."""
 
 HAZARD = 4
 WRITER, READERS, STORERS = range(3)
 
-BUSY, ISSUING, DRAM, DATA = range(4)
+BUSY, ISSUING, QUEUE, DRAM, DATA = range(5)
 ACCOUNT = DATA + CLASSES
 """Cycles of a unit or, behind those of its units, of a core; DATA by class."""
 USES = CORES * (UNITS + 1) * ACCOUNT
@@ -88,8 +99,8 @@ CLASS, OCCUPANCY, DRAIN, TRANSFER, ALONE, HAZARDS = range(6)
 """Of a record; its hazards are reads, then writes, then stores."""
 RECORD = HAZARDS + READS + WRITES + STORES
 
-EVENT = 4
-"""Of a trace: start, free, done, instance."""
+EVENT = 8
+"""Of a trace: start, free, done, fetched, ready, how many issues before it its holder is, instance."""
 
 # ---- why the kernel returns
 

@@ -1,66 +1,269 @@
-"""DRAM: the channel that all cores share, and the caches before it."""
+"""Memories: what a transfer is, how DRAM is shared, and the scratchpad or cache before it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
+from math import lcm
 from typing import Protocol, TypeAlias
 
 import simpy
 
 from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.machine import Machine
 from infinisa.isa.program import Buffer, Operand, Ranges, region
 
+from .contract import Entry, Shape
+
 Steps = Generator[simpy.Event, object, None]
+Where: TypeAlias = tuple[tuple[int, int], ...]
+"""(start, length) of each dimension of a region."""
+
+EXACT = 2520
+"""The least number that 1 to 10 divide: so many equal shares of a cycle lose nothing."""
 
 
-def touched(operand: Operand, buffer: Buffer, ranges: Ranges) -> tuple[tuple[int, int], ...]:
-    """(start, length) of each dimension of an operand, cut to what the buffer has."""
+# ---------------------------------------------------------------- what is moved
+
+
+def touched(operand: Operand, buffer: Buffer, ranges: Ranges) -> Where:
+    """The region of an operand, cut to what the buffer has."""
     return tuple(
         (max(start, 0), max(0, min(start + length, extent) - max(start, 0)))
         for (start, length), extent in zip(region(operand, ranges), buffer.shape, strict=True)
     )
 
 
-def clipped(operand: Operand, buffer: Buffer, ranges: Ranges) -> int:
-    """Bytes of an operand; positions outside the buffer are not touched."""
+def size_of(where: Where, buffer: Buffer) -> int:
+    """Bytes of a region."""
     size = DTYPES[buffer.dtype].size
-    for _, length in touched(operand, buffer, ranges):
+    for _, length in where:
         size *= length
     return size
 
 
-class Channel(Protocol):
+def run_of(where: Where, buffer: Buffer) -> int:
+    """Bytes of each contiguous run of a region: up to the last dimension that it cuts."""
+    run = DTYPES[buffer.dtype].size
+    for (_, length), extent in zip(reversed(where), reversed(buffer.shape), strict=True):
+        run *= length
+        if length != extent:
+            break
+    return run
+
+
+def rows_of(where: Where, buffer: Buffer, address: int, row: int) -> Iterator[int]:
+    """The numbers of the DRAM rows that a region touches, a contiguous run after the other."""
+    size = DTYPES[buffer.dtype].size
+    strides = [size]
+    for extent in reversed(buffer.shape[1:]):
+        strides.insert(0, strides[0] * extent)
+    run, inner = run_of(where, buffer), len(where)
+    length = size
+    while inner and length < run:
+        inner -= 1
+        length *= where[inner][1]
+    start = address + sum(s * begin for s, (begin, _) in zip(strides, where, strict=True))
+    if size_of(where, buffer):
+        for index in product(*(range(length) for _, length in where[:inner])):
+            at = start + sum(i * stride for i, stride in zip(index, strides, strict=False))
+            yield from range(at // row, (at + run - 1) // row + 1)
+
+
+# ---------------------------------------------------------------- channels
+
+
+class ChannelModel(Protocol):
     """How active transfers share the bandwidth of DRAM; another rule is another class.
 
-    A transfer is given by the cycles it takes alone. `busy` counts cycles in which any is active.
+    `busy` counts cycles in which any transfer is active.
     """
 
     busy: int
 
-    def transfer(self, cycles: int) -> simpy.Event:
-        """An event for the end of a transfer that is asked for now."""
+    def transfer(self, entry: Entry) -> simpy.Event:
+        """An event for the end of the transfer of an issue, which asks for it now: of `entry.bus`
+        bytes, which take `entry.transfer` cycles alone."""
         ...
 
 
-Sharing: TypeAlias = Callable[[simpy.Environment], Channel]
-"""Makes the channel of one run."""
+Sharing: TypeAlias = Callable[[simpy.Environment, Machine], ChannelModel]
+"""Makes the channel of one run of a stage."""
 
 
-@dataclass
 class FifoChannel:
-    """One transfer at a time, at full bandwidth, in the order in which they were asked for."""
+    """One transfer at a time, in the order in which they were asked for."""
 
-    environment: simpy.Environment
-    busy: int = 0
-    free: int = 0
+    def __init__(self, environment: simpy.Environment, machine: Machine) -> None:
+        self.environment = environment
+        self.busy = self.free = 0
 
-    def transfer(self, cycles: int) -> simpy.Event:
+    def transfer(self, entry: Entry) -> simpy.Event:
+        return self.take(entry.transfer)
+
+    def take(self, cycles: int) -> simpy.Event:
         now = int(self.environment.now)
         self.free = max(self.free, now) + cycles
         self.busy += cycles
         return self.environment.timeout(self.free - now)
+
+
+class BankedChannel(FifoChannel):
+    """As `FifoChannel`; each row that is not open in its bank when it is touched costs cycles."""
+
+    def __init__(self, environment: simpy.Environment, machine: Machine) -> None:
+        super().__init__(environment, machine)
+        self.channel = machine.dram.channel
+        self.open = [-1] * self.channel.banks
+
+    def transfer(self, entry: Entry) -> simpy.Event:
+        misses = 0
+        for row in entry.rows:
+            bank = row % self.channel.banks
+            if row < 0 or self.open[bank] != row:
+                misses += 1
+            if row >= 0:
+                self.open[bank] = row
+        return self.take(entry.transfer + misses * self.channel.row_miss)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The integers of fair sharing. Work is counted in parts of a byte.
+
+    byte     the work of one byte
+    cycle    what the channel does in one cycle
+    caps     the most that a unit does in one cycle, and its `shares`, by unit class
+    """
+
+    byte: int
+    cycle: int
+    caps: tuple[int, ...]
+    shares: tuple[int, ...]
+
+    @classmethod
+    def of(cls, machine: Machine) -> Rates:
+        rates = [machine.rate(unit) for unit in machine.units]
+        byte = EXACT * lcm(machine.dram_rate.denominator, *(rate.denominator for rate in rates))
+        return cls(
+            byte=byte,
+            cycle=int(machine.dram_rate * byte),
+            caps=tuple(int(rate * byte) for rate in rates),
+            shares=tuple(unit.share for unit in machine.units),
+        )
+
+    def divide(self, units: Sequence[int]) -> list[tuple[int, int]]:
+        """What transfers of these unit classes do in a cycle when all are active: (a, b) is a / b.
+
+        In proportion to their shares, none more than its cap: what a cap leaves the others divide.
+        """
+        caps, shares = self.caps, self.shares
+        free, parts = self.cycle, sum(shares[unit] for unit in units)
+        capped = [False] * len(units)
+        more = True
+        while more:
+            more = False
+            for i, unit in enumerate(units):
+                if not capped[i] and caps[unit] * parts < free * shares[unit]:
+                    capped[i] = more = True
+                    free -= caps[unit]
+                    parts -= shares[unit]
+        return [
+            (caps[unit], 1) if capped[i] else (free * shares[unit], parts)
+            for i, unit in enumerate(units)
+        ]
+
+
+@dataclass(slots=True, eq=False)
+class Active:
+    """A transfer under way: what is `left` of its work, and what it does in a cycle: a / b."""
+
+    unit: int
+    left: int
+    end: simpy.Event
+    rate: tuple[int, int] = (0, 1)
+
+
+class FairChannel:
+    """All active transfers at once; what they do in a cycle changes when one begins or ends."""
+
+    def __init__(self, environment: simpy.Environment, machine: Machine) -> None:
+        self.environment = environment
+        self.rates = Rates.of(machine)
+        self.busy = self.since = self.plans = 0
+        self.active: list[Active] = []
+
+    def transfer(self, entry: Entry) -> simpy.Event:
+        self.settle()
+        end = self.environment.event()
+        self.active.append(Active(entry.shape.unit, entry.bus * self.rates.byte, end))
+        self.plan()
+        return end
+
+    def settle(self) -> None:
+        """Count what was done since the last change."""
+        now = int(self.environment.now)
+        cycles, self.since = now - self.since, now
+        if self.active:
+            self.busy += cycles
+        for each in self.active:
+            a, b = each.rate
+            each.left -= cycles * a // b
+
+    def plan(self) -> None:
+        """Divide the channel anew, and come back when the first transfer ends."""
+        self.plans += 1
+        if not self.active:
+            return
+        rates = self.rates.divide([each.unit for each in self.active])
+        for each, rate in zip(self.active, rates, strict=True):
+            each.rate = rate
+        # nothing is left of what ends in this cycle, if one begins before it was told
+        soon = min(-(-each.left * each.rate[1] // each.rate[0]) for each in self.active)
+        timeout = self.environment.timeout(max(0, soon), self.plans)
+        timeout.callbacks.append(self.ended)
+
+    def ended(self, timeout: simpy.Event) -> None:
+        if timeout.value != self.plans:
+            return  # the division has changed since
+        self.settle()
+        for each in self.active:
+            if each.left <= 0:
+                each.end.succeed()
+        self.active = [each for each in self.active if each.left > 0]
+        self.plan()
+
+
+CHANNELS: Mapping[str, Sharing] = {
+    "fifo": FifoChannel,
+    "fair": FairChannel,
+    "banked": BankedChannel,
+}
+"""How transfers share the channel, by the name that a machine gives."""
+
+
+# ---------------------------------------------------------------- before DRAM
+
+
+class Ports:
+    """The free ports of each bank of a scratchpad."""
+
+    def __init__(self, banks: int, ports: int) -> None:
+        self.free = [ports] * banks
+
+    def fit(self, shape: Shape) -> bool:
+        """Whether an issue finds all ports that it needs."""
+        return all(self.free[bank] >= count for bank, count in shape.ports)
+
+    def take(self, shape: Shape) -> None:
+        for bank, count in shape.ports:
+            self.free[bank] -= count
+
+    def give(self, shape: Shape) -> None:
+        for bank, count in shape.ports:
+            self.free[bank] += count
 
 
 @dataclass
@@ -71,23 +274,17 @@ class Cache:
     """
 
     capacity: int
-    held: OrderedDict[tuple[str, tuple[tuple[int, int], ...]], int] = field(
-        default_factory=OrderedDict
-    )
+    held: OrderedDict[tuple[str, Where], int] = field(default_factory=OrderedDict)
     size: int = 0
 
-    def touch(self, operand: Operand, buffer: Buffer, ranges: Ranges) -> int:
-        """The bytes of an operand that must come from DRAM or go there: none, or all of them."""
-        where = touched(operand, buffer, ranges)
+    def touch(self, where: Where, buffer: Buffer) -> bool:
+        """Whether a region must come from DRAM or go there: it was not held."""
         key = buffer.name, where
         if key in self.held:
             self.held.move_to_end(key)
-            return 0
-        size = DTYPES[buffer.dtype].size
-        for _, length in where:
-            size *= length
-        self.held[key] = size
+            return False
+        self.held[key] = size = size_of(where, buffer)
         self.size += size
         while self.size > self.capacity:
             self.size -= self.held.popitem(last=False)[1]
-        return size
+        return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 from infinisa.isa.errors import SimulationError
@@ -110,17 +111,18 @@ class Policy:
     def __str__(self) -> str:
         return f"policy {self.name!r}" + (f" of plugin {self.plugin!r}" if self.plugin else "")
 
-    @property
+    @cached_property
     def uses_height(self) -> bool:
         """Whether the engine must keep the heights of issues."""
         return "height" in names(self.key) or self.free is not None
 
-    @property
+    @cached_property
     def is_oldest(self) -> bool:
         """Whether the first of the ready issues and of the free units is always taken."""
         return self.free is None and self.key is oldest and self.unit is first
 
 
+@cache
 def names(function: Callable[..., Any]) -> tuple[str, ...]:
     """The parameters of a function."""
     return tuple(inspect.signature(function).parameters)

@@ -6,12 +6,15 @@ ranges and the slots its buffers have turned to; it is looked up by these and ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import NamedTuple
 
 from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.errors import SimulationError
 from infinisa.isa.instance import find, issue_cycles, resolve
 from infinisa.isa.instruction import Instruction, volume
 from infinisa.isa.language import Gather, Input, walk
@@ -29,11 +32,12 @@ from infinisa.isa.program import (
     Stage,
     hazard,
     region,
+    slot,
     statements,
 )
 
-from .contract import Shape
-from .memory import Cache, clipped
+from .contract import Origins, Shape, brought
+from .memory import Cache, Where, rows_of, run_of, size_of, touched
 
 Lengths = tuple[tuple[str, int], ...]
 
@@ -45,6 +49,7 @@ class Costs:
     program: Program
     library: Mapping[str, Instruction]
     machine: Machine
+    origins: Origins = field(default_factory=dict)
     meanings: dict[tuple[str, tuple[str, ...]], Instruction] = field(default_factory=dict)
     known: dict[tuple[str, tuple[str, ...], Lengths], tuple[int, int, int]] = field(
         default_factory=dict
@@ -62,18 +67,41 @@ class Costs:
         return self.meanings[key]
 
     def cost(self, issue: Issue, ranges: Ranges) -> tuple[int, int, int]:
-        """(occupancy, latency, operations) of an issue that is not a copy."""
+        """(occupancy, latency, operations) of an issue that is not a copy.
+
+        SimulationError for an instruction whose timing makes it take no time, or less.
+        """
         meaning = self.meaning(issue)
         if meaning.opaque:
-            return self._opaque(meaning, issue, ranges)
+            found = self._opaque(meaning, issue, ranges)
+            self._check(meaning, issue, found[:2], ranges)
+            return found
         lengths = tuple((axis, ranges[name].length) for axis, name in issue.axes)
         key = issue.opcode, self.types(issue), lengths
         if key not in self.known:
             opcode, unit = self.program.opcode[issue.opcode], self.machine.unit(issue.unit)
             cycles = issue_cycles(meaning, opcode, unit, dict(lengths))
+            self._check(meaning, issue, cycles, ranges)
             occupancy, latency = (int(number) for number in cycles)
             self.known[key] = occupancy, latency, int(meaning.operations(dict(lengths)))
         return self.known[key]
+
+    def _check(
+        self, meaning: Instruction, issue: Issue, cycles: tuple[int, int], ranges: Ranges
+    ) -> None:
+        """Only what somebody wrote can be wrong, and over nothing there may be nothing to do."""
+        lengths = {axis: ranges[name].length for axis, name in issue.axes}
+        if meaning.occupancy is None or not all(lengths.values()):
+            return
+        name = self.program.opcode[issue.opcode].instruction
+        for what, value in zip(("its unit", "its results"), cycles, strict=True):
+            if int(value) != value or value < 1:
+                over = ", ".join(f"{axis}={length}" for axis, length in lengths.items())
+                by = brought(self.origins, "instructions", name)
+                raise SimulationError(
+                    f"instruction {name!r}{by}: {what} must take a whole number of cycles, at "
+                    f"least 1, not {value}" + f", over {over}" * bool(over)
+                )
 
     def _opaque(self, meaning: Instruction, issue: Issue, ranges: Ranges) -> tuple[int, int, int]:
         """By its timing over its own axes, which are those of its operands; else a cycle for each
@@ -113,6 +141,7 @@ class Text:
     lengths    the ranges whose lengths matter
     starts     the ranges whose starts matter too: those of operands with a fill are clipped
     rotors     the loops that turn its buffers, and their slots
+    tables     the reads of which an issue touches only the rows that it gathers, by number
     cached     operands that pass a cache: whether they are read, and their buffers
     """
 
@@ -120,8 +149,25 @@ class Text:
     lengths: tuple[str, ...]
     starts: tuple[str, ...]
     rotors: tuple[tuple[str, int], ...]
+    tables: Mapping[int, Gather]
     cached: tuple[tuple[bool, Operand, Buffer], ...]
     shapes: dict[tuple[int, ...], Shape] = field(default_factory=dict)
+
+
+class Missed(NamedTuple):
+    """A region that a cache did not hold."""
+
+    reading: bool
+    where: Where
+    buffer: Buffer
+
+    @property
+    def size(self) -> int:
+        return size_of(self.where, self.buffer)
+
+    @property
+    def run(self) -> int:
+        return run_of(self.where, self.buffer)
 
 
 @dataclass
@@ -166,6 +212,12 @@ class View:
     def has_cache(self) -> bool:
         return self.machine.memories[-2].managed == "hardware"
 
+    @property
+    def repeats(self) -> bool:
+        """Whether stages of one text and lengths take the same cycles: nothing that outlives an
+        issue, such as a cache or an open row, depends on what tensors it touched."""
+        return not self.has_cache and self.machine.dram.channel.sharing in ("fifo", "fair")
+
     def _text(self, issue: Issue) -> Text:
         self.machine.unit(issue.unit)
         operands = (*issue.reads, *issue.writes)
@@ -178,7 +230,7 @@ class View:
                 if operand.fill is not None:
                     starts += [term.range, term.base] if term.base else [term.range]
         rotors = [(buffer.rotor, buffer.slots) for buffer in buffers if buffer.slots > 1]
-        tables = self._tables(issue) if self.has_cache else {}
+        tables = self._tables(issue)
         cached = [
             (number < len(issue.reads), operand, buffer)
             for number, (operand, buffer) in enumerate(zip(operands, buffers, strict=True))
@@ -189,6 +241,7 @@ class View:
             lengths=tuple(dict.fromkeys(names)),
             starts=tuple(dict.fromkeys(starts)),
             rotors=tuple(dict.fromkeys(rotors)),
+            tables=tables,
             cached=tuple(cached),
         )
 
@@ -213,24 +266,42 @@ class View:
             latency, operations = occupancy + unit.attributes.get("latency", 0), 0
         else:
             occupancy, latency, operations = self.costs.cost(issue, ranges)
-        read, written = self._bytes(text, ranges)
-        dram = self.machine.dram.name
-        moved = read.get(dram, 0) + written.get(dram, 0)
+        read, written, bus = self._bytes(text, ranges)
+        ports, rounds = self._ports(issue, ranges)
+        latency += (rounds - 1) * max(occupancy, 1)
+        occupancy = rounds * max(occupancy, 1)
         stores = self._hazards(issue.writes, ranges, outer=True) if copy else ()
         writes = self._hazards(issue.writes, ranges, outer=False if copy else None)
         return Shape(
             opcode=issue.opcode,
             unit=self.units[issue.unit],
-            occupancy=max(occupancy, 1),
-            drain=max(latency, 1) - max(occupancy, 1),
-            transfer=self.machine.transfer_cycles(moved),
+            occupancy=occupancy,
+            drain=max(latency, 1) - occupancy,
+            bus=bus,
+            transfer=self.machine.transfer_cycles(bus, unit),
             reads=self._hazards(issue.reads, ranges),
             writes=writes,
             stores=stores,
             operations=operations,
             read=read,
             written=written,
+            ports=ports,
         )
+
+    def _ports(self, issue: Issue, ranges: Ranges) -> tuple[tuple[tuple[int, int], ...], int]:
+        """The ports that an issue takes of banks of the scratchpad, and in how many rounds it is
+        served: operands of one bank beyond its ports come one after the other."""
+        memory = self.machine.scratchpad
+        if not memory.banks:
+            return (), 1
+        touching: Counter[int] = Counter()
+        bank = memory.size // memory.banks
+        for _, _, buffer in self._operands(issue):
+            if buffer.memory == memory.name:
+                begin = buffer.address + slot(buffer, ranges) * buffer.pitch
+                touching.update(range(begin // bank, (begin + buffer.bytes - 1) // bank + 1))
+        rounds = max((-(-n // memory.ports) for n in touching.values()), default=1)
+        return tuple((b, min(n, memory.ports)) for b, n in sorted(touching.items())), rounds
 
     def _hazards(
         self, operands: Iterable[Operand], ranges: Ranges, outer: bool | None = None
@@ -245,28 +316,49 @@ class View:
                 found.append(self.numbers.setdefault(key, len(self.numbers)))
         return tuple(dict.fromkeys(found))
 
-    def _bytes(self, text: Text, ranges: Ranges) -> tuple[dict[str, int], dict[str, int]]:
-        """Bytes read and written by memory, without those that pass a cache."""
-        issue = text.issue
-        tables = self._tables(issue)
+    def _bytes(self, text: Text, ranges: Ranges) -> tuple[dict[str, int], dict[str, int], int]:
+        """Bytes read and written by memory, and what the channel is busy with, without what passes
+        a cache."""
         passing = {id(operand) for _, operand, _ in text.cached}
         sides: tuple[dict[str, int], dict[str, int]] = {}, {}
-        for number, operand in enumerate((*issue.reads, *issue.writes)):
+        bus = 0
+        for number, (reading, operand, buffer) in enumerate(self._operands(text.issue)):
             if id(operand) in passing:
                 continue
-            buffer = self.program.buffer[operand.buffer]
-            size = clipped(operand, buffer, ranges)
-            if number in tables:
-                lengths = {axis: ranges[name].length for axis, name in issue.axes}
-                rows = int(volume(tables[number].axes, lengths)) * DTYPES[buffer.dtype].size
-                size = min(size, rows)
-            side = sides[number >= len(issue.reads)]
+            size, run = self._moved(text, number, touched(operand, buffer, ranges), ranges)
+            side = sides[not reading]
             memory = self.machine.dram.name if buffer.outer else buffer.memory
             side[memory] = side.get(memory, 0) + size
-        return sides
+            if buffer.outer:
+                bus += self.machine.dram.channel.bus_bytes(size, run)
+        return *sides, bus
+
+    def _operands(self, issue: Issue) -> Iterator[tuple[bool, Operand, Buffer]]:
+        """Each operand: whether it is read, and its buffer."""
+        for operand in issue.reads:
+            yield True, operand, self.program.buffer[operand.buffer]
+        for operand in issue.writes:
+            yield False, operand, self.program.buffer[operand.buffer]
+
+    def _moved(self, text: Text, number: int, where: Where, ranges: Ranges) -> tuple[int, int]:
+        """Bytes of the region of an operand, and of each contiguous run: of a table, of its rows
+        that are gathered."""
+        issue = text.issue
+        buffer = self.program.buffer[(*issue.reads, *issue.writes)[number].buffer]
+        size, run = size_of(where, buffer), run_of(where, buffer)
+        if number not in text.tables:
+            return size, run
+        node = text.tables[number]
+        lengths = {axis: ranges[name].length for axis, name in issue.axes}
+        gathered = int(volume(node.axes, lengths)) * DTYPES[buffer.dtype].size
+        if gathered >= size:
+            return size, run
+        axis = node.table.axes.index(node.axis) if len(where) == len(node.table.axes) else 0
+        one = (*where[:axis], (0, 1), *where[axis + 1 :])
+        return gathered, run_of(one, buffer)
 
     def _tables(self, issue: Issue) -> dict[int, Gather]:
-        """The reads of which an issue touches only the rows that it gathers, by number."""
+        """See `Text.tables`."""
         if self.copies(issue):
             return {}
         meaning = self.costs.meaning(issue)
@@ -279,12 +371,45 @@ class View:
             and node.table.name in names
         }
 
-    def missed(self, text: Text, ranges: Ranges, cache: Cache) -> tuple[int, int]:
-        """Bytes (read, written) of an issue that its cache does not hold; it then does."""
-        sides = [0, 0]
+    def missed(self, text: Text, ranges: Ranges, cache: Cache) -> list[Missed]:
+        """The regions of an issue that its cache does not hold; it then does."""
+        found = []
         for reading, operand, buffer in text.cached:
-            sides[not reading] += cache.touch(operand, buffer, ranges)
-        return sides[0], sides[1]
+            where = touched(operand, buffer, ranges)
+            if cache.touch(where, buffer):
+                found.append(Missed(reading, where, buffer))
+        return found
+
+    def rows(self, text: Text, ranges: Ranges, missed: Sequence[Missed]) -> tuple[int, ...]:
+        """The DRAM rows that an issue touches, one after the other; -1 for each of those that it
+        gathers, which are not known."""
+        found: list[int] = []
+        row = self.machine.dram.channel.row
+        passing = {id(operand) for _, operand, _ in text.cached}
+        for number, (_, operand, buffer) in enumerate(self._operands(text.issue)):
+            if not buffer.outer or id(operand) in passing:
+                continue
+            where = touched(operand, buffer, ranges)
+            if number in text.tables:
+                size, run = self._moved(text, number, where, ranges)
+                found += [-1] * (-(-size // run) if size else 0)
+            else:
+                found += rows_of(where, buffer, self.addresses[buffer.name], row)
+        for each in missed:
+            found += rows_of(each.where, each.buffer, self.addresses[each.buffer.name], row)
+        return tuple(found)
+
+    @cached_property
+    def addresses(self) -> Mapping[str, int]:
+        """Where tensors lie in DRAM: one after the other, each from a new row on."""
+        row = self.machine.dram.channel.row
+        found, at = {}, 0
+        for buffer in self.program.buffers:
+            if buffer.outer:
+                found[buffer.name] = at
+                size = size_of(tuple((0, extent) for extent in buffer.shape), buffer)
+                at += -(-size // row) * row
+        return found
 
     # -- names for messages
 
@@ -314,6 +439,7 @@ class View:
             self.form.text,
             tuple(piece.length for piece in pieces),
             tuple(piece.start for piece in pieces) if starts else (),
+            self.form.addresses if self.machine.scratchpad.banks else (),
         )
 
 
@@ -322,8 +448,9 @@ class Form:
     text, with numbers for names in the order in which they come up. Two stages of one text, such as
     a layer and the next with other weights, take the same cycles.
 
-    roots    the outermost ranges in that order
-    opcodes  the names of the opcodes in that order
+    roots      the outermost ranges in that order
+    opcodes    the names of the opcodes in that order
+    addresses  where the buffers are, in that order: they matter where memories have banks
     """
 
     def __init__(self, program: Program, stage: Stage) -> None:
@@ -336,6 +463,8 @@ class Form:
             for kind, name in self.seen
             if kind == "range" and isinstance(name, str) and name not in self.loops
         )
+        buffers = [program.buffer[str(name)] for kind, name in self.seen if kind == "buffer"]
+        self.addresses = tuple((buffer.address, buffer.pitch) for buffer in buffers)
         self.opcodes = tuple(str(name) for kind, name in self.seen if kind == "opcode")
 
     def _number(self, kind: str, name: object) -> int:

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heappop
 from operator import add, attrgetter
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import simpy
 from simpy.events import EventPriority
 
-from infinisa.isa.errors import SimulationError
+from infinisa.isa.errors import InfinisaError, SimulationError
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Issue, Ranges, stream
 
-from .contract import Entry, Event, Shape, StageReport
-from .memory import Cache, FifoChannel, Sharing, Steps
-from .policy import POLICIES, Candidate, Policy, choose
-from .shapes import View
+from .contract import Entry, Event, Origins, Shape, StageInterrupted, StageReport, brought
+from .memory import CHANNELS, Cache, FifoChannel, Ports, Sharing, Steps
+from .policy import POLICIES, Candidate, Policy, choose, described
+from .shapes import Missed, View
 from .stalls import Account
 from .stuck import stuck
 from .totals import Misses, stage_report
 from .trace import events
+
+Process: TypeAlias = "Callable[[Unit], Steps]"
+"""How a plugin simulates a unit: a simpy process, see `Unit`."""
 
 LATE = EventPriority(2)
 
@@ -37,6 +40,14 @@ BY_NUMBER = attrgetter("number")
 
 LONG_LIST = 64
 """How many earlier accesses a hazard keeps before it forgets those that have ended."""
+
+
+class NoWholeCycle(Exception):
+    """Something is to happen between two cycles."""
+
+    def __init__(self, event: simpy.Event, cycle: float) -> None:
+        super().__init__(f"waits until cycle {cycle}, which is no whole number")
+        self.event = event
 
 
 class Clock(simpy.Environment):
@@ -53,7 +64,9 @@ class Clock(simpy.Environment):
         queue = self._queue
         while queue:
             now, _, _, event = heappop(queue)
-            self._now = self.time = int(now)
+            if type(now) is not int:
+                raise NoWholeCycle(event, now)
+            self._now = self.time = now
             callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]  # simpy's mark of a processed event
             for callback in callbacks:
                 callback(event)
@@ -84,9 +97,16 @@ class Inbox(simpy.Event):
 
 
 class Unit:
-    """One execution unit of one core: a process that works on one issue at a time."""
+    """One execution unit of one core: a process that works on one issue at a time.
 
-    def __init__(self, core: Core, number: int, name: str, instance: int) -> None:
+    A plugin's process is a function of the unit. For each issue that it takes (`take`) it waits for
+    some of `wait` and `transfer`, and says when results are there (`land`) and the unit is free
+    (`release`).
+    """
+
+    def __init__(
+        self, core: Core, number: int, name: str, instance: int, work: Process | None = None
+    ) -> None:
         self.core = core
         self.number, self.name, self.instance = number, name, instance
         self.account = Account(core.number, name, instance, core.run.clock.time)
@@ -94,19 +114,31 @@ class Unit:
         self.landed = self.given = self.taken = 0
         self.entry: Entry | None = None
         self.inbox = Inbox(core.run.clock)
-        core.run.clock.process(self.work())
+        self.process = core.run.clock.process(work(self) if work else self.work())
+
+    def take(self) -> Generator[simpy.Event, object, Entry]:
+        """The next issue from the dispatcher; `shape` has its cycles."""
+        entry = yield self.inbox
+        assert isinstance(entry, Entry)
+        self.inbox = Inbox(self.core.run.clock)
+        return entry
+
+    def wait(self, cycles: int) -> simpy.Event:
+        """Wait so many cycles."""
+        return self.core.run.clock.timeout(cycles)
+
+    def transfer(self, entry: Entry) -> simpy.Event:
+        """Wait until the bytes of an issue that has a `transfer` have passed the channel."""
+        return self.core.run.channel.transfer(entry)
 
     def work(self) -> Steps:
         """Take issues from the dispatcher, one after the other, for ever."""
-        run = self.core.run
-        clock, channel, arrival = run.clock, run.channel, run.view.machine.dram.latency
+        clock, arrival = self.core.run.clock, self.core.run.view.machine.dram.latency
         while True:
-            entry = yield self.inbox
-            assert isinstance(entry, Entry)
-            self.inbox = Inbox(clock)
+            entry = yield from self.take()
             shape = entry.shape
             if entry.transfer:
-                yield channel.transfer(entry.transfer)
+                yield self.transfer(entry)
                 rest = entry.start + shape.occupancy - clock.time
                 if rest > 0:
                     yield clock.timeout(rest)
@@ -133,12 +165,15 @@ class Unit:
         """Be free for the next issue."""
         run, shape = self.core.run, entry.shape
         entry.free = run.end = now = run.clock.time
-        self.account.end(now, max(shape.work, entry.transfer), run.dram)
+        self.account.end(now, max(shape.work, entry.transfer), run.dram, self.core.full(now))
         self.entry = None
         if not self.copies:
             self.core.released(now)
         if self.core.ready[self.number]:
             self.core.kick()
+        if shape.ports:
+            self.core.ports.give(shape)
+            run.ports_given(self.core)
 
 
 @dataclass(slots=True)
@@ -159,17 +194,22 @@ class Core:
     def __init__(self, run: Run, number: int, issues: Iterator[tuple[Issue, Ranges]]) -> None:
         machine = run.view.machine
         self.run, self.number, self.issues = run, number, issues
+        self.ports = run.ports[number % len(run.ports)]
         self.window: deque[Entry] = deque()
         self.slots: defaultdict[int, Slot] = defaultdict(Slot)
         self.ready: list[list[Entry]] = [[] for _ in machine.units]
         self.account = Account(number, "", 0, run.clock.time)
         self.units = [
-            [run.kinds.get(unit.name, Unit)(self, k, unit.name, i) for i in range(unit.count)]
+            [
+                Unit(self, k, unit.name, i, run.processes.get(unit.process))
+                for i in range(unit.count)
+            ]
             for k, unit in enumerate(machine.units)
         ]
         self.unstarted: list[deque[Entry]] = [deque() for _ in machine.units]
         self.alone = [unit.count == 1 for unit in machine.units]
         self.fetched = self.working = 0
+        self.filled, self.full_since = 0, -1
         self.over = False
         self.due = True
 
@@ -180,18 +220,24 @@ class Core:
 
     def step(self) -> None:
         """Retire, fetch and start what can be; come back next cycle if a width was the limit."""
-        run = self.run
         window = self.window
+        now, dispatch = self.run.clock.time, self.run.view.machine.dispatch
+        self.filled, self.full_since = self.full(now), -1
         while window and window[0].finished:
             window.popleft()
-        dispatch = run.view.machine.dispatch
         room = min(dispatch.window - len(window), dispatch.fetch)
         for _ in range(room):
             if not self.fetch():
                 break
+        if len(window) == dispatch.window:
+            self.full_since = now
         more = room == dispatch.fetch and not self.over and len(window) < dispatch.window
         if self.start(dispatch.issue) or more:
             self.kick(1)
+
+    def full(self, now: int) -> int:
+        """The cycles before this one that the window was full in, after the fetch."""
+        return self.filled + (now - self.full_since if self.full_since >= 0 else 0)
 
     # -- fetch
 
@@ -203,9 +249,9 @@ class Core:
             return False
         run = self.run
         issue, ranges = got
-        shape, transfer, moved = run.look(issue, ranges, self.number)
-        entry = Entry(self.fetched, shape, transfer, run.clock.time)
-        entry.latency = run.latency(shape, transfer)
+        entry, moved = run.look(issue, ranges, self)
+        entry.full = self.filled
+        shape = entry.shape
         self.fetched += 1
         if run.trace:
             entry.record = issue, dict(ranges), moved
@@ -274,23 +320,37 @@ class Core:
 
     def start(self, width: int) -> bool:
         """Give ready issues to free units; whether `width` left some waiting."""
-        for k, units in enumerate(self.units):
-            while startable := self.startable(k):
-                free = [unit for unit in units if unit.entry is None]
-                if not free:
+        for k, waiting in enumerate(self.ready):
+            while waiting:
+                free = [unit for unit in self.units[k] if unit.entry is None]
+                ready = self.in_turn(k)
+                if not free or not ready:
                     break
                 if not width:
                     return True
+                startable = self.with_ports(ready)
+                if not startable:
+                    break
                 width -= 1
                 self.begin(*self.choose(startable, free))
         return False
 
-    def startable(self, k: int) -> Sequence[Entry]:
-        """The ready issues of a class that may start now."""
+    def in_turn(self, k: int) -> Sequence[Entry]:
+        """The ready issues of a class that the order lets start."""
         ready = self.ready[k]
         if ready and self.run.policy.in_order:
             return ready[:1] if ready[0] is self.unstarted[k][0] else ()
         return ready
+
+    def with_ports(self, ready: Sequence[Entry]) -> Sequence[Entry]:
+        """Those that find the ports they need; the others are held from now on."""
+        if not self.ports.free:
+            return ready
+        found = [entry for entry in ready if self.ports.fit(entry.shape)]
+        for entry in ready:
+            if entry.held < 0 and not self.ports.fit(entry.shape):
+                entry.held = self.run.clock.time
+        return found
 
     def choose(self, startable: Sequence[Entry], free: Sequence[Unit]) -> tuple[Unit, Entry]:
         """What the policy says: a free unit and the issue that it takes."""
@@ -304,8 +364,10 @@ class Core:
     def begin(self, unit: Unit, entry: Entry) -> None:
         now = self.run.clock.time
         names = self.run.names
-        holder = names[entry.holder.shape.unit] if entry.holder is not None else ""
-        entry.holder = None
+        holder = ""
+        if entry.holder is not None:
+            holder, entry.waited_for = names[entry.holder.shape.unit], entry.holder.number
+            entry.holder = None
         entry.start, entry.instance = now, unit.instance
         self.ready[unit.number].remove(entry)
         if self.run.policy.in_order:
@@ -313,11 +375,12 @@ class Core:
         unit.entry = entry
         unit.taken += 1
         unit.given += max(entry.shape.occupancy, entry.transfer)
-        unit.account.start(entry, now, holder)
+        self.ports.take(entry.shape)
+        unit.account.start(entry, now, holder, self.run.scratchpad)
         if not unit.copies:
             self.working += 1
             if self.working == 1:
-                self.account.start(entry, now, holder)
+                self.account.start(entry, now, holder, self.run.scratchpad)
         unit.inbox.give(entry)
         if entry.after:
             self.freed(entry, entry.after)
@@ -325,10 +388,16 @@ class Core:
 
     # -- end
 
+    def stop(self, now: int) -> None:
+        """Units that work have worked until now."""
+        working = [unit for units in self.units for unit in units if unit.entry]
+        for account in (*(unit.account for unit in working), *[self.account] * bool(self.working)):
+            account.end(now, now - account.since, "", self.full(now))
+
     def released(self, now: int) -> None:
         self.working -= 1
         if not self.working:
-            self.account.end(now, now - self.account.since, "")
+            self.account.end(now, now - self.account.since, "", self.full(now))
 
     def ended(self, event: simpy.Event) -> None:
         entry = event.value
@@ -376,6 +445,13 @@ def raise_heights(entry: Entry) -> None:
                 higher.append(other)
 
 
+def told(error: Exception) -> str:
+    """What went wrong in a process."""
+    if isinstance(error, NoWholeCycle | InfinisaError):
+        return str(error)
+    return f"raised {type(error).__name__}: {error}"
+
+
 class Run:
     """One run of one stage on all cores."""
 
@@ -388,15 +464,20 @@ class Run:
         policy: Policy = POLICIES["oldest"],
         channel: Sharing = FifoChannel,
         caches: Sequence[Cache] = (),
-        kinds: Mapping[str, type[Unit]] | None = None,
+        processes: Mapping[str, Process] | None = None,
+        origins: Origins | None = None,
         trace: bool = False,
     ) -> None:
         self.view, self.policy, self.caches, self.trace = view, policy, caches, trace
-        self.kinds = kinds or {}
+        self.processes, self.origins = processes or {}, origins or {}
         self.begin = self.end = begin
         self.clock = Clock(begin)
-        self.channel = channel(self.clock)
-        self.dram = view.machine.dram.name
+        self.channel = channel(self.clock, view.machine)
+        self.dram, scratchpad = view.machine.dram.name, view.machine.scratchpad
+        self.scratchpad = scratchpad.name
+        sides = 1 if scratchpad.shared else view.machine.cores
+        self.ports = [Ports(scratchpad.banks, scratchpad.ports) for _ in range(sides)]
+        self.has_rows = view.machine.dram.channel.row > 0
         self.names = [unit.name for unit in view.machine.units]
         self.awake: set[int] = set()
         self.stepped = -1
@@ -418,6 +499,12 @@ class Run:
             self.awake.add(cycle)
             Wake(self.clock, delay, self.step)
 
+    def ports_given(self, giver: Core) -> None:
+        """Have the dispatcher look at the cores that share the ports."""
+        for core in self.cores:
+            if core.ports is giver.ports:
+                core.kick()
+
     def step(self, _: simpy.Event) -> None:
         """The dispatcher: all cores that have something to do, in order."""
         self.stepped = self.clock.time
@@ -427,23 +514,35 @@ class Run:
                 core.due = False
                 core.step()
 
-    def look(self, issue: Issue, ranges: Ranges, core: int) -> tuple[Shape, int, tuple[int, int]]:
-        """The shape of an issue, the cycles of its transfer, and its (read, written) misses."""
-        text = self.view.texts[id(issue)]
-        shape = self.view.shape(text, ranges)
+    def look(self, issue: Issue, ranges: Ranges, core: Core) -> tuple[Entry, tuple[int, int]]:
+        """A new entry for an issue, and the bytes (read, written) that its cache did not hold."""
+        view, machine = self.view, self.view.machine
+        text = view.texts[id(issue)]
+        try:
+            shape = view.shape(text, ranges)
+        except SimulationError as error:
+            raise SimulationError(f"{error}, in cycle {self.clock.time}") from None
         if not shape.uses:
             self.used.append(shape)
         shape.uses += 1
-        if not text.cached:
-            return shape, shape.transfer, (0, 0)
-        moved = self.view.missed(text, ranges, self.caches[core % len(self.caches)])
-        transfer = shape.transfer
-        if moved != (0, 0):
-            transfer += self.view.machine.transfer_cycles(sum(moved))
-            more = (*moved, max(0, transfer - shape.work))
+        entry = Entry(core.fetched, shape, shape.transfer, self.clock.time, bus=shape.bus)
+        missed: Sequence[Missed] = ()
+        read = written = 0
+        if text.cached:
+            missed = view.missed(text, ranges, self.caches[core.number % len(self.caches)])
+        if missed:
+            read = sum(each.size for each in missed if each.reading)
+            written = sum(each.size for each in missed if not each.reading)
+            bus_bytes = machine.dram.channel.bus_bytes
+            entry.bus += sum(bus_bytes(each.size, each.run) for each in missed)
+            entry.transfer = machine.transfer_cycles(entry.bus, machine.units[shape.unit])
+            more = read, written, max(0, entry.transfer - shape.work)
             before = self.misses.get(shape.opcode, Misses())
             self.misses[shape.opcode] = Misses(*map(add, before, more))
-        return shape, transfer, moved
+        if self.has_rows:
+            entry.rows = view.rows(text, ranges, missed)
+        entry.latency = self.latency(shape, entry.transfer)
+        return entry, (read, written)
 
     def latency(self, shape: Shape, transfer: int) -> int:
         """Cycles from the start of an issue until it is done, its transfer alone on the channel."""
@@ -454,9 +553,47 @@ class Run:
 
     def run(self) -> StageReport:
         """Simulate to the end. SimulationError if some issue never ends."""
-        self.clock.finish()
+        try:
+            self.clock.finish()
+        except KeyboardInterrupt:
+            self.end = self.clock.time
+            for core in self.cores:
+                core.stop(self.end)
+            raise StageInterrupted(self.report()) from None
+        except Exception as error:
+            if (unit := self.culprit(error)) is None:
+                raise
+            raise SimulationError(f"{self.described(unit)}: {told(error)}") from error
         if any(core.window or not core.over for core in self.cores):
-            raise SimulationError(stuck(self.view, self.end, [core.window for core in self.cores]))
+            windows = [core.window for core in self.cores]
+            raise SimulationError(stuck(self.view, self.end, windows, self.origins))
+        return self.report()
+
+    def culprit(self, error: Exception) -> Unit | None:
+        """The unit whose process raised an error, or waits for what cannot happen."""
+        for unit in (unit for core in self.cores for units in core.units for unit in units):
+            process = unit.process
+            if isinstance(error, NoWholeCycle):
+                if process.target is error.event:
+                    return unit
+            elif process.triggered and not process.ok:
+                return unit
+        return None
+
+    def described(self, unit: Unit) -> str:
+        """A unit at what it does, with the plugins that have a part in it."""
+        machine = self.view.machine
+        what = f"unit {unit.name} {unit.instance} of core {unit.core.number}"
+        if process := machine.units[unit.number].process:
+            what += f", process {process!r}{brought(self.origins, 'units', process)}"
+        sharing = machine.dram.channel.sharing
+        if sharing not in CHANNELS:
+            what += f", channel {sharing!r}{brought(self.origins, 'memories', sharing)}"
+        if unit.entry:
+            what += f", at {described(unit.entry)}"
+        return f"{what} in cycle {self.clock.time}"
+
+    def report(self) -> StageReport:
         accounts = [core.account for core in self.cores]
         accounts += [u.account for core in self.cores for units in core.units for u in units]
         return stage_report(
@@ -478,7 +615,8 @@ class SimpyEngine:
     machine: Machine
     policy: Policy = POLICIES["oldest"]
     channel: Sharing = FifoChannel
-    units: Mapping[str, type[Unit]] = field(default_factory=dict)
+    processes: Mapping[str, Process] = field(default_factory=dict)
+    origins: Origins = field(default_factory=dict)
     trace: bool = False
 
     @cached_property
@@ -500,7 +638,8 @@ class SimpyEngine:
             policy=self.policy,
             channel=self.channel,
             caches=self.caches,
-            kinds=self.units,
+            processes=self.processes,
+            origins=self.origins,
             trace=self.trace,
         )
         return run.run(), events(view, turn, run.log)

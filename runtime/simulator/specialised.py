@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import inspect
+import linecache
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from types import FunctionType, ModuleType
 from typing import Annotated, Any, TypeAlias
@@ -21,6 +22,8 @@ from ..jit.cache import remembered
 from ..jit.ir import link, to_object
 from ..jit.restricted import Library, annotated
 from . import jump, kernel, layout, walk
+from .policy import ISSUE, UNIT, Key, Policy, first, oldest
+from .policy import names as parameters
 
 PARTS = (layout, walk, jump, kernel)
 
@@ -48,14 +51,20 @@ class Constants:
     READS: int
     WRITES: int
     STORES: int
-    OLDEST: bool
     CACHED: bool
     TRACE: bool
     JUMP: bool
+    policy: Policy
 
     @classmethod
     def of(
-        cls, machine: Machine, hazards: tuple[int, int, int], *, trace: bool, jump: bool
+        cls,
+        machine: Machine,
+        hazards: tuple[int, int, int],
+        policy: Policy,
+        *,
+        trace: bool,
+        jump: bool,
     ) -> Constants:
         """Of a machine and a stage whose issues have at most so many (reads, writes, stores)."""
         counts = tuple(unit.count for unit in machine.units)
@@ -76,25 +85,54 @@ class Constants:
             READS=reads,
             WRITES=writes,
             STORES=stores,
-            OLDEST=True,
             CACHED=cached,
             TRACE=trace,
-            JUMP=jump and not cached,
+            JUMP=jump and not cached and repeats(policy),
+            policy=policy,
         )
 
     @property
     def names(self) -> dict[str, object]:
         """Those of `layout` that stand for a machine, and those that follow from them."""
-        found: dict[str, object] = asdict(self)
+        found: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self)}
+        policy = self.policy
+        heights = "height" in parameters(policy.key)
+        found["OLDEST"] = policy.key is oldest and policy.unit is first
+        found["IN_ORDER"] = policy.in_order
+        found["HEIGHTS"] = heights
+        found["issue_key"] = adapted("issue_key", tuple(ISSUE), policy.key)
+        found["unit_key"] = adapted("unit_key", UNIT, policy.unit)
         account = layout.DATA + self.CLASSES
-        found["SETS"] = layout.WAITING + 2 * self.CLASSES
+        found["SETS"] = layout.WAITING + 3 * self.CLASSES
         found["ACCOUNT"] = account
         found["USES"] = self.CORES * (self.UNITS + 1) * account
         found["RECORD"] = layout.HAZARDS + self.READS + self.WRITES + self.STORES
-        found["PLACES"] = 1 + 3 * self.WINDOW
-        found["TIMES"] = 3 * self.UNITS + 2
+        found["PLACES"] = 1 + 5 * self.WINDOW
+        found["TIMES"] = 4 * self.UNITS + 3
         found["Masks"] = Annotated[list[int], "u64" if self.RING == 64 else "u128"]
         return found
+
+
+def repeats(policy: Policy) -> bool:
+    """Whether what a policy chooses does not depend on how often it has chosen before: only then
+    do states repeat."""
+    forgetful = {"occupancy", "transfer", "work", "latency", "height", "waited"}
+    return (policy.key is oldest or forgetful.issuperset(parameters(policy.key))) and {
+        "instance"
+    }.issuperset(parameters(policy.unit))
+
+
+def adapted(name: str, given: Sequence[str], key: Key) -> FunctionType:
+    """A key of some of these integers as a function of all of them."""
+    all_of_them = ", ".join(f"{one}: int" for one in given)
+    source = f"def {name}({all_of_them}) -> int:\n    return key({', '.join(parameters(key))})\n"
+    place = f"<{name} of {key.__module__}.{key.__qualname__}>"
+    linecache.cache[place] = len(source), None, source.splitlines(True), place
+    names: dict[str, Any] = {"key": key, "__name__": kernel.__name__}
+    exec(compile(source, place, "exec"), names)
+    made = names[name]
+    assert isinstance(made, FunctionType)
+    return made
 
 
 def specialised(constants: Constants) -> Callable[..., int]:
@@ -102,10 +140,10 @@ def specialised(constants: Constants) -> Callable[..., int]:
     names: dict[str, object] = {"__name__": kernel.__name__}
     for part in PARTS:
         names |= {name: value for name, value in vars(part).items() if name[:2] != "__"}
-    own = [part.__name__ for part in PARTS]
+    own = [vars(part) for part in PARTS]
     names |= constants.names
     for name, value in names.items():
-        if isinstance(value, FunctionType) and value.__module__ in own:
+        if isinstance(value, FunctionType) and any(value.__globals__ is part for part in own):
             copy = FunctionType(value.__code__, names, name)
             copy.__annotations__ = value.__annotations__
             names[name] = copy
@@ -124,7 +162,8 @@ def interpreted(constants: Constants) -> Kernel:
 def compiled(constants: Constants) -> Kernel:
     """The kernel as native code, on NumPy arrays; from the user's cache if it was made before."""
     name = "opaque0"
-    image = remembered(_recipe(), repr(constants), lambda: _image(constants))
+    keys = "".join(map(inspect.getsource, (constants.policy.key, constants.policy.unit)))
+    image = remembered(_recipe(), repr(constants) + keys, lambda: _image(constants))
     code = link([image], [name])
     count = len(inspect.signature(kernel.run).parameters)
     types = [ctypes.c_void_p, ctypes.c_int64] * count + [ctypes.c_void_p] * 2
@@ -143,7 +182,8 @@ def compiled(constants: Constants) -> Kernel:
 
 def _image(constants: Constants) -> bytes:
     body = specialised(constants)
-    library = Library(checked=False, mask="i64" if constants.RING == 64 else "i128")
+    ours = frozenset(part.__name__ for part in PARTS)
+    library = Library(ours, mask="i64" if constants.RING == 64 else "i128")
     kinds, _ = annotated(body, library.mask)
     library.entry(body, kinds, 1)
     return to_object(library.module.text, optimise=True)

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .contract import Entry
+from .contract import Entry, Origins, brought
+from .memory import CHANNELS
 from .shapes import View
 
 SHOWN = 8
 """How many of the issues that wait are named."""
 
 
-def stuck(view: View, cycle: int, windows: Sequence[Sequence[Entry]]) -> str:
-    """Each unfinished issue of each core and whom it waits for, the oldest first."""
+def stuck(view: View, cycle: int, windows: Sequence[Sequence[Entry]], origins: Origins) -> str:
+    """Each unfinished issue of each core and whom it waits for, the oldest first; then what plugins
+    have to do with it."""
     lines = [line for core, window in enumerate(windows) for line in _core(view, core, window)]
     left = len(lines) - SHOWN
     if left > 0:
         lines[SHOWN:] = [f"{left} more"]
+    lines = lines or ["no issue is in a window, but some were not fetched"]
+    sharing = view.machine.dram.channel.sharing
+    lines += [
+        f"{unit.name} is process {unit.process!r}{brought(origins, 'units', unit.process)}"
+        for unit in view.machine.units
+        if unit.process
+    ]
+    if sharing not in CHANNELS:
+        lines.append(f"the channel is {sharing!r}{brought(origins, 'memories', sharing)}")
     return (
         f"stage {view.stage.name!r} of section {view.section.name!r} is stuck at cycle {cycle}: "
-        + "; ".join(lines or ["no issue is in a window, but some were not fetched"])
+        + "; ".join(lines)
     )
 
 

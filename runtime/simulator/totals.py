@@ -76,6 +76,8 @@ def totals(machine: Machine, parts: Parts) -> dict[str, Any]:
         "written": add_maps((part.written, times) for part, times in parts),
         "channel": sum(part.channel * times for part, times in parts),
         "stalls": add_stalls((row, times) for part, times in parts for row in part.stalls),
+        "path": add_maps((part.path, times) for part, times in parts),
+        "layers": add_maps((part.layers, times) for part, times in parts),
     }
 
 
@@ -106,11 +108,19 @@ def add_stalls(rows: Iterable[tuple[Stalls, int]]) -> tuple[Stalls, ...]:
     data: dict[tuple[int, str, int], list[tuple[Mapping[str, int], int]]] = {}
     for row, times in rows:
         key = row.core, row.unit, row.instance
-        sums = found.setdefault(key, [0] * 4)
-        for i, number in enumerate((row.cycles, row.busy, row.issue, row.idle)):
+        sums = found.setdefault(key, [0] * 5)
+        for i, number in enumerate((row.cycles, row.busy, row.queue, row.issue, row.idle)):
             sums[i] += number * times
         data.setdefault(key, []).append((row.data, times))
     return tuple(
-        Stalls(*key, cycles=cycles, busy=busy, data=add_maps(data[key]), issue=issue, idle=idle)
-        for key, (cycles, busy, issue, idle) in found.items()
+        Stalls(
+            *key,
+            cycles=cycles,
+            busy=busy,
+            data=add_maps(data[key]),
+            queue=queue,
+            issue=issue,
+            idle=idle,
+        )
+        for key, (cycles, busy, queue, issue, idle) in found.items()
     )

@@ -75,7 +75,7 @@ class Joined(Expanded):
 class Recorded(Expanded):
     """The issues of one run of a stage in the kernel, in the order in which they started.
 
-    times   of each core, for each issue that it fetched one by one: start, free, done, instance
+    times   of each core, for each issue that it fetched one by one: see `layout.EVENT`
     moved   of each core, for each of these: what it (read, wrote) past a cache
     leaps   what came again
     """
@@ -135,12 +135,11 @@ class Recorded(Expanded):
         places[moved], shifts[moved] = behind
 
     def rows(self, core: int) -> tuple[Numbers, Numbers]:
-        """Start, free, done and instance of each issue of a core in program order, and where its
-        start is recorded."""
+        """What is recorded of each issue of a core, in program order, and where its start is."""
         times = self.times[core]
         places, shifts = self.order(core, 0)
         rows = times[places]
-        rows[:, 0] += shifts + self.begin
+        rows[:, [0, 3, 4]] += (shifts + self.begin)[:, None]
         for column in (1, 2):
             found, shifts = self.order(core, column)
             rows[:, column] = times[found, column] + shifts + self.begin
@@ -164,9 +163,12 @@ class Recorded(Expanded):
                         start=row[0],
                         free=row[1],
                         done=row[2],
+                        fetched=row[3],
+                        ready=row[4],
+                        holder=number - row[5] if row[5] else -1,
                         core=core,
                         unit=view.machine.units[shape.unit].name,
-                        instance=row[3],
+                        instance=row[6],
                         number=number,
                         section=view.section.name,
                         turn=self.turn,
@@ -193,6 +195,9 @@ def events(view: View, turn: int, log: Iterable[tuple[int, Entry]]) -> tuple[Eve
                 start=entry.start,
                 free=entry.free,
                 done=entry.done,
+                fetched=entry.fetched,
+                ready=entry.ready,
+                holder=entry.waited_for,
                 core=core,
                 unit=machine.units[shape.unit].name,
                 instance=entry.instance,

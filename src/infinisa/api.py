@@ -171,6 +171,19 @@ def chosen(kind: str, name: str, table: Mapping[str, Registered[Any]]) -> Any:
     return table[name].item
 
 
+def parts_of(registry: Registry) -> dict[str, Any]:
+    """What plugins bring to a simulation besides instructions, and who brought what."""
+    return {
+        "processes": {name: found.item for name, found in registry.units.items()},
+        "channels": {name: found.item for name, found in registry.memories.items()},
+        "origins": {
+            (kind, name): found.origin.plugin
+            for kind in ("instructions", "units", "memories")
+            for name, found in getattr(registry, kind).items()
+        },
+    }
+
+
 # ---------------------------------------------------------------- compiled
 
 
@@ -204,9 +217,11 @@ class Compiled:
         engine: str = "auto",
         policy: str = "oldest",
         trace: Path | None = None,
+        path: bool = False,
         progress: Progress = silent,
     ) -> Report:
-        """Cycles on the machine; with `trace`, a file for ui.perfetto.dev as well."""
+        """Cycles on the machine; with `trace`, a file for ui.perfetto.dev as well; with `path`, the
+        critical path."""
         report = simulate_program(
             self.program,
             self.library,
@@ -215,7 +230,9 @@ class Compiled:
             engine=engine,
             policy=self.policy(policy),
             trace=trace is not None,
+            path=path,
             progress=progress,
+            **parts_of(self.registry),
         )
         if trace is not None:
             from infinisa.runtime.report.perfetto import to_json
@@ -495,7 +512,8 @@ def discover(
     target = find_machine(machine, model.registry)
 
     def simulated(work: Compilation) -> float:
-        return simulate_program(work.program, work.library, target).cycles
+        parts = parts_of(model.registry)
+        return simulate_program(work.program, work.library, target, **parts).cycles
 
     return discover_instructions(
         model.model, target, model.registry.library, simulated, top, trust, progress

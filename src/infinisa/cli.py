@@ -14,11 +14,18 @@ from rich.console import Console
 
 from infinisa.compiler.choice import Trust
 from infinisa.isa.errors import InfinisaError
+from infinisa.runtime.simulator import Report
 
 from . import __version__, api
 from .progress import progress
 
-KINDS = ("plugins", "instructions", "operators", "machines", "models", "policies", "backends")
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as of a shell."""
+
+KINDS = (
+    "plugins", "instructions", "operators", "machines", "models", "units", "policies", "memories",
+    "backends",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("infinisa: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -82,23 +89,53 @@ def compile_(options: argparse.Namespace) -> None:
     print(f"{options.output}: {compiled.summary()}")
 
 
-def simulate(options: argparse.Namespace) -> None:
+def simulate(options: argparse.Namespace) -> int:
     """Cycles of a model or program on a machine, and where the time went."""
     from infinisa.runtime.report import text
+    from infinisa.runtime.simulator import Interrupted
 
     with progress("simulate") as meter:
         compiled = _compiled(options, meter)
-        report = compiled.simulate(
-            _settings(options.set),
-            engine=options.engine,
-            policy=options.policy,
-            trace=options.trace,
-            progress=meter,
-        )
+        if options.policy == "all":
+            return _policies(options, compiled, meter)
+        try:
+            report, status = _simulated(options, compiled, options.policy, meter), 0
+        except Interrupted as stop:
+            report, status = stop.report, INTERRUPTED
     _print(text.simulation(report, compiled.selection))
     if options.json:
         selection = {name: asdict(part) for name, part in compiled.selection.items()}
         _write_json(options.json, report.plain() | {"selection": selection})
+    return status
+
+
+def _simulated(
+    options: argparse.Namespace, compiled: api.Compiled, policy: str, meter: api.Progress
+) -> Report:
+    return compiled.simulate(
+        _settings(options.set),
+        engine=options.engine,
+        policy=policy,
+        trace=options.trace,
+        path=options.critical_path,
+        progress=meter,
+    )
+
+
+def _policies(options: argparse.Namespace, compiled: api.Compiled, meter: api.Progress) -> int:
+    """The same program under every policy that there is."""
+    from infinisa.runtime.report import text
+
+    if options.trace or options.critical_path:
+        raise InfinisaError("a trace and a critical path are of one policy, not of all")
+    reports = []
+    for name in compiled.registry.policies:
+        meter(f"simulating with policy {name}")
+        reports.append(_simulated(options, compiled, name, meter))
+    _print(text.policies(reports))
+    if options.json:
+        _write_json(options.json, {report.policy: report.plain() for report in reports})
+    return 0
 
 
 def run(options: argparse.Namespace) -> None:
@@ -398,7 +435,15 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _trusted(verb)
     verb.add_argument("--machine", required=True, metavar="NAME")
     verb.add_argument("--engine", choices=("auto", "simpy"), default="auto")
-    verb.add_argument("--policy", default="oldest", metavar="NAME", help="see list policies")
+    verb.add_argument(
+        "--policy",
+        default="oldest",
+        metavar="NAME",
+        help="which issue starts next, see list policies; all: compare them (default: oldest)",
+    )
+    verb.add_argument(
+        "--critical-path", action="store_true", help="what each cycle was needed for, by layer too"
+    )
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
     verb.set_defaults(weights=None)
     _simulation(verb)

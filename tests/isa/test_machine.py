@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from infinisa.isa.errors import MachineError
 from infinisa.isa.machine import (
     KIND_ATTRIBUTES,
+    Channel,
     Dispatch,
     Energy,
     Kind,
@@ -163,7 +164,22 @@ def units(draw: st.DrawFn, name: str, kind: Kind) -> Unit:
         count=draw(st.integers(1, 64)),
         attributes=attributes,
         dataflow=draw(st.sampled_from(["output", "weight", "input"])) if kind == "matrix" else "",
+        share=draw(st.integers(1, 9)),
+        bandwidth=draw(st.integers(0, 1 << 50)),
+        process=draw(st.just("") | NAMES),
     )
+
+
+CHANNELS = st.builds(
+    Channel,
+    sharing=st.sampled_from(["fifo", "fair", "banked", "mine"]),
+    efficiency=st.integers(1, 100),
+    burst=st.integers(1, 1 << 12),
+    gap=st.integers(0, 1 << 12),
+    banks=st.integers(1, 64),
+    row=st.integers(1, 1 << 14),
+    row_miss=st.integers(0, 100),
+)
 
 
 @st.composite
@@ -185,7 +201,9 @@ def machines(draw: st.DrawFn) -> Machine:
         if name != "dram"
     ] or [Memory(name="scratchpad", size=1, managed="software")]
     bandwidth = draw(st.integers(1, 1 << 50))
-    dram = Memory(name="dram", size=1 << 30, bandwidth=bandwidth, managed="none")
+    dram = Memory(
+        name="dram", size=1 << 30, bandwidth=bandwidth, managed="none", channel=draw(CHANNELS)
+    )
     by_unit = st.dictionaries(st.sampled_from(list(named)), COSTS)
     return Machine(
         name=draw(NAMES),
@@ -245,6 +263,12 @@ bandwidth = "20 GB/s"
 latency = 0
 managed = "none"
 shared = true
+
+[memories.dram.channel]
+sharing = "fifo"
+efficiency = 100
+burst = "1 B"
+gap = "0 B"
 """
     )
 
@@ -291,7 +315,8 @@ def test_every_mistake_in_a_file_is_listed_at_once() -> None:
         "units.matrix.rows must be a positive integer, not 0",
         "units.matrix.depth must be a positive integer, not 1.5",
         "units.vector.lanes is missing",
-        "units.vector.lames is unknown (known here: count, overhead, latency, kind, lanes)",
+        "units.vector.lames is unknown"
+        " (known here: count, overhead, latency, share, bandwidth, process, kind, lanes)",
         "units.text.kind must be 'matrix', 'vector', 'special', 'scalar', 'text' or 'copy',"
         " not 'tekst'",
         "memories.scratchpad.size must be a size such as '1 MiB', not 1048576",
@@ -314,6 +339,13 @@ def test_every_mistake_in_a_file_is_listed_at_once() -> None:
         ("barrier = 50", "barrier = -1", "cores.barrier must be zero or a positive integer, not"),
         ("count = 1", "count = true", "cores.count must be a positive integer, not True"),
         ('dram = "162.5 pJ"', "dram = 162.5", "energy.byte.dram must be an energy such as '0.2 pJ"),
+        ('managed = "software"', 'managed = "software"\nbanks = 7', "memories.scratchpad banks"),
+        ('managed = "software"', 'managed = "software"\nbanks = 65', "memories.scratchpad.banks"),
+        ('managed = "none"', 'managed = "none"\nbanks = 8', "memories.dram banks must be left"),
+        ('sharing = "fifo"', 'sharing = "banked"', "memories.dram.channel must have banks and row"),
+        ("efficiency = 100", "efficiency = 101", "memories.dram.channel.efficiency must be an"),
+        ('gap = "0 B"', 'cap = "0 B"', "memories.dram.channel.cap is unknown (known here: sharing"),
+        ("[memories.dram.channel]", "[memories.scratchpad.channel]", "memories.scratchpad must h"),
         ("[cores]", "[colours]", "colours is unknown (known here: name, clock, cores, dispatch,"),
     ],
 )

@@ -1,12 +1,13 @@
 """Small programs by hand, on a machine whose numbers are easy to add up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Axis, Input, Node, dot, relu
-from infinisa.isa.machine import Dispatch, Machine, Memory, Unit
+from infinisa.isa.machine import Channel, Dispatch, Machine, Memory, Unit
 from infinisa.isa.program import (
     Buffer,
     Count,
@@ -56,6 +57,16 @@ LIBRARY: Mapping[str, Instruction] = {
 }
 
 
+FIFO = Channel(sharing="fifo")
+MATRIX = Unit(
+    name="matrix",
+    kind="matrix",
+    dataflow="output",
+    attributes={"rows": 4, "columns": 4, "depth": 8},
+)
+VECTOR = Unit(name="vector", kind="vector", attributes={"lanes": 4})
+
+
 def machine(
     *,
     window: int = 16,
@@ -66,12 +77,29 @@ def machine(
     barrier: int = 0,
     vectors: int = 1,
     cache: int = 0,
+    channel: Channel = FIFO,
+    bandwidth: int = 1000,
+    load: Mapping[str, Any] | None = None,
+    process: str = "",
+    banks: int = 0,
+    ports: int = 1,
 ) -> Machine:
-    """DRAM moves one byte a cycle. With a cache of that many bytes there is no scratchpad."""
+    """DRAM moves one byte a cycle. With a cache of that many bytes there is no scratchpad.
+
+    load     what else is stated of the unit that loads
+    process  of the vector units
+    banks    of the scratchpad: of 16, each of the first tiles of a `Builder` has one for itself
+    """
     dram = Memory(
-        name="dram", size=1 << 30, bandwidth=1000, latency=latency, managed="none", shared=True
+        name="dram",
+        size=1 << 30,
+        bandwidth=bandwidth,
+        latency=latency,
+        managed="none",
+        shared=True,
+        channel=channel,
     )
-    inner = Memory(name="scratchpad", size=1 << 16, managed="software")
+    inner = Memory(name="scratchpad", size=1 << 16, managed="software", banks=banks, ports=ports)
     if cache:
         inner = Memory(name="cache", size=cache, managed="hardware", shared=True)
     return Machine(
@@ -81,15 +109,10 @@ def machine(
         barrier=barrier,
         dispatch=Dispatch(window=window, fetch=fetch, issue=issue),
         units=(
-            Unit(
-                name="matrix",
-                kind="matrix",
-                dataflow="output",
-                attributes={"rows": 4, "columns": 4, "depth": 8},
-            ),
-            Unit(name="vector", kind="vector", count=vectors, attributes={"lanes": 4}),
+            MATRIX,
+            replace(VECTOR, count=vectors, process=process),
             Unit(name="text", kind="text", attributes={"latency": 3}),
-            Unit(name="load", kind="copy"),
+            Unit(name="load", kind="copy", **(load or {})),
             Unit(name="store", kind="copy"),
         ),
         memories=(inner, dram),

@@ -28,9 +28,9 @@ def starts(report: Report) -> list[int]:
     return [event.start for event in sorted(report.events, key=lambda event: event.number)]
 
 
-def refusal(program: Program, policy: Policy | Callable[..., Any], **units: int) -> str:
+def refusal(program: Program, policy: Policy | Callable[..., Any], vectors: int = 1) -> str:
     with pytest.raises(SimulationError) as error:
-        simulate(program, LIBRARY, machine(**units), policy=policy)
+        simulate(program, LIBRARY, machine(vectors=vectors), policy=policy)
     return str(error.value)
 
 
@@ -205,12 +205,18 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS, st.sampled_from(list(POLICIES)), st.integers(1, 3), st.integers(1, 6))
+@given(
+    STEPS,
+    st.sampled_from(list(POLICIES)),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.sampled_from([0, 2, 8, 16]),
+)
 def test_a_policy_changes_the_order_and_never_what_runs(
-    steps: list[Step], policy: str, vectors: int, window: int
+    steps: list[Step], policy: str, vectors: int, window: int, banks: int
 ) -> None:
     """Every issue runs once, no two at once on a unit, and the accounts still add up."""
-    target = machine(vectors=vectors, window=window)
+    target = machine(vectors=vectors, window=window, banks=banks)
     report = simulate(chain(*steps), LIBRARY, target, policy=policy, trace=True)
 
     assert sorted(event.number for event in report.events) == list(range(len(steps)))
@@ -219,4 +225,4 @@ def test_a_policy_changes_the_order_and_never_what_runs(
         assert event.start >= held.get((event.unit, event.instance), 0)
         held[event.unit, event.instance] = event.free
     for row in report.stalls:
-        assert row.busy + sum(row.data.values()) + row.issue + row.idle == report.cycles
+        assert row.busy + sum(row.data.values()) + row.queue + row.issue + row.idle == report.cycles
