@@ -7,7 +7,8 @@ functions as they are; compiled, each of a mask is an instruction or two.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 Mask: TypeAlias = Annotated[int, "mask"]
 
@@ -36,6 +37,15 @@ def rotated(mask: Mask, start: int, size: int) -> Mask:
     """A set of numbers below `size` as distances from `start`, around a ring of that size."""
     start %= size
     return (mask >> start | mask << (size - start)) & ((1 << size) - 1)
+
+
+Body = TypeVar("Body", bound=Callable[..., Any])
+
+
+def apart(body: Body) -> Body:
+    """Marks a function that is called where it is used, not written out there: rare things, so that
+    what is often done is short."""
+    return body
 
 
 def static(numbers: range) -> range:

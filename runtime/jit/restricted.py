@@ -163,7 +163,10 @@ class Compiler:
         given = [p for n, k in zip(names, kinds, strict=True) for p in parameters_of(k, n, public)]
         given += [("returned", "ptr noalias")] if public else []
         given.append(("fault", "ptr noalias"))
-        self.f = Function(library.module, name, given, public=public, result=result, inline=True)
+        inline = "" if self.checked else "alwaysinline"
+        if any(isinstance(d, ast.Name) and d.id == bits.apart.__name__ for d in tree.decorator_list):
+            inline = "noinline"
+        self.f = Function(library.module, name, given, public=public, result=result, inline=inline)
         inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
         self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
         self.items: dict[str, Item] = {}

@@ -36,6 +36,7 @@ from .layout import (
     HAZARD,
     ISSUING,
     JUMPED,
+    KINDS,
     LANE,
     LAPSE,
     LEAPS,
@@ -183,7 +184,13 @@ class Stage:
         self.account = int(str(names["ACCOUNT"]))
         self.sets = int(str(names["SETS"]))
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
-        self.now = self.array(NOW)
+        machine = self.engine.machine
+        counts = [unit.count for unit in machine.units]
+        self.first = [sum(counts[:k]) for k in range(len(counts))]
+        self.now = self.array(NOW + 3 * len(counts))
+        for k, unit in enumerate(machine.units):
+            kind = self.first[k], self.first[k] + unit.count, int(unit.kind == "copy")
+            self.now[KINDS + 3 * k : KINDS + 3 * k + 3] = kind
         self.now[CROSSED] = NEVER
         self.now[WIDTH], self.now[WATCHED] = flat.width, flat.watched
         self.cores = self.array(cores * CORE)
@@ -257,9 +264,14 @@ class Stage:
             PAUSED: lambda core: None,
             JUMPED: self.leapt,
         }
+        arrays = self.arrays
+        go = kernel(arrays)
         while True:
+            if any(new is not old for new, old in zip(self.arrays, arrays, strict=True)):
+                arrays = self.arrays
+                go = kernel(arrays)
             self.now[STEPS] = PATIENCE
-            reason = kernel(self.arrays)
+            reason = go()
             code, core = reason & ((1 << CLASS_BITS) - 1), reason >> CLASS_BITS
             if code not in answers:
                 break
@@ -304,7 +316,7 @@ class Stage:
         constants = self.constants
         cores = constants.CORES
         words = [shape.unit, shape.occupancy, shape.drain, shape.transfer]
-        words.append(int(constants.COUNTS[shape.unit] == 1))
+        words.append(int(self.engine.machine.units[shape.unit].count == 1))
         sides = (
             (shape.reads, constants.READS),
             (shape.writes, constants.WRITES),
@@ -389,7 +401,7 @@ class Stage:
         for core in range(constants.CORES):
             for k, unit in enumerate(machine.units):
                 for instance in range(unit.count):
-                    number = constants.FIRST[k] + instance
+                    number = self.first[k] + instance
                     free = int(self.units[(core * units + number) * LANE + FREE])
                     yield self.closed(core, number, unit.name, instance, free)
 

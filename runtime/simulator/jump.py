@@ -11,7 +11,7 @@ What a state need not have: hazards, and what waits for what, follow from the wi
 
 from __future__ import annotations
 
-from ..jit.bits import bit
+from ..jit.bits import apart, bit
 from .layout import (
     ACCOUNT,
     ALIVE,
@@ -94,6 +94,7 @@ SNAPSHOT = 2
 its next issue and in how many cycles its window was full."""
 
 
+@apart
 def consider(
     t: int,
     now: Longs,
@@ -144,6 +145,7 @@ def agrees(saving: bool, snaps: Longs, place: int, value: int) -> bool:
     return snaps[place] == value
 
 
+@apart
 def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs) -> None:
     """What a snapshot has besides the state."""
     snaps[row] = t + now[SKEW]
@@ -156,6 +158,7 @@ def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs
         snaps[first + k] = counts[k]
 
 
+@apart
 def alike(
     saving: bool,
     t: int,
@@ -293,6 +296,7 @@ def turns_since(c: int, loop: int, row: int, now: Longs, plan: Words, regs: Long
     return regs[c * now[WIDTH] + counter] - snaps[place + counter]
 
 
+@apart
 def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs) -> int:
     """How many periods can be left out: until some core comes to a piece of another length."""
     most = NEVER
@@ -312,6 +316,7 @@ def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps:
     return most
 
 
+@apart
 def leap(
     t: int,
     turns: int,

@@ -20,7 +20,7 @@ snaps     states to compare with, see `jump`
 
 from __future__ import annotations
 
-from ..jit.bits import Mask, bit, count, first, last, rotated, static
+from ..jit.bits import Mask, apart, bit, count, first, last, rotated, static
 from .jump import consider
 from .layout import (
     ACCOUNT,
@@ -33,10 +33,8 @@ from .layout import (
     CLASS,
     CLASS_BITS,
     CLASSES,
-    COPIES,
     CORE,
     CORES,
-    COUNTS,
     CROSSED,
     DATA,
     DONE,
@@ -50,7 +48,6 @@ from .layout import (
     FILL,
     FILLED,
     FINISHED,
-    FIRST,
     FREE,
     FREEING,
     FULL,
@@ -67,6 +64,7 @@ from .layout import (
     ISSUING,
     JUMP,
     JUMPED,
+    KINDS,
     LANDED,
     LANE,
     LEADER,
@@ -292,6 +290,7 @@ def retire(t: int, c: int, cores: Longs, units: Longs, masks: Masks) -> None:
     cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, head + WINDOW)
 
 
+@apart
 def note_free(t: int, c: int, cores: Longs, units: Longs) -> None:
     """Of units that are free now: in how many cycles the window was full until they were."""
     core = c * CORE
@@ -446,6 +445,7 @@ def enter(
     return earlier
 
 
+@apart
 def climb(
     c: int,
     position: int,
@@ -524,21 +524,24 @@ def issue(
 ) -> None:
     """Start ready issues on free units."""
     width = ISSUE
-    for k in static(range(CLASSES)):
+    for k in range(CLASSES):
         ahead = startable(t, c, k, cores, slots, masks, records)
         if ahead >= 0:
-            for _ in static(range(COUNTS[k])):
-                if ahead >= 0 and width > 0:
-                    u = free_unit(t, c, FIRST[k], COUNTS[k], units, counts)
-                    if u >= 0:
-                        width -= 1
-                        start(
-                            t, c, k, u, u - FIRST[k], COPIES[k], ahead, now, cores, slots, units,
-                            masks, after, counts, records, trace,
-                        )  # fmt: skip
-                        ahead = startable(t, c, k, cores, slots, masks, records)
+            first_unit = now[KINDS + 3 * k]
+            end_unit = now[KINDS + 3 * k + 1]
+            u = first_unit if width > 0 else -1
+            while ahead >= 0 and u >= 0:
+                u = free_unit(t, c, first_unit, end_unit, units, counts)
+                if u >= 0:
+                    start(
+                        t, c, k, u, u - first_unit, now[KINDS + 3 * k + 2], ahead, now, cores,
+                        slots, units, masks, after, counts, records, trace,
+                    )  # fmt: skip
+                    ahead = startable(t, c, k, cores, slots, masks, records)
+                    width -= 1
+                    u = u if width > 0 else -1
             if ahead >= 0:
-                for u in static(range(FIRST[k], FIRST[k] + COUNTS[k])):
+                for u in range(first_unit, end_unit):
                     later = max(units[(c * UNITS + u) * LANE + FREE], t + 1)
                     now[SOONEST] = min(now[SOONEST], later)
 
@@ -581,11 +584,11 @@ def startable(
     return best
 
 
-def free_unit(t: int, c: int, first_unit: int, size: int, units: Longs, counts: Longs) -> int:
+def free_unit(t: int, c: int, first_unit: int, end_unit: int, units: Longs, counts: Longs) -> int:
     """The unit of a class that takes an issue next; -1: none is free."""
     best = -1
     least = 0
-    for u in range(first_unit, first_unit + size):
+    for u in range(first_unit, end_unit):
         unit = (c * UNITS + u) * LANE
         if units[unit + FREE] <= t:
             if OLDEST:
@@ -604,7 +607,7 @@ def start(
     k: int,
     u: int,
     instance: int,
-    copies: bool,
+    copies: int,
     ahead: int,
     now: Longs,
     cores: Longs,
@@ -642,7 +645,7 @@ def start(
     charge(t, units[unit + FREE], units[unit + FULL_AT], account, slot, slots, counts)
     counts[account + BUSY] += work
     counts[account + DRAM] += until - t - work
-    if not copies:
+    if copies == 0:
         whole = (c * (UNITS + 1) + UNITS) * ACCOUNT
         worked = cores[c * CORE + UNTIL]
         charge(t, worked, cores[c * CORE + UNTIL_FULL], whole, slot, slots, counts)

@@ -25,10 +25,6 @@ ISSUE = 1
 ARRIVAL = 0
 """Cycles from the end of a transfer until what came is there."""
 
-COUNTS: tuple[int, ...] = (1,)
-"""Instances of each unit class, and the number of its FIRST."""
-FIRST: tuple[int, ...] = (0,)
-COPIES: tuple[bool, ...] = (False,)
 CLASSES = 1
 UNITS = 1
 
@@ -59,6 +55,9 @@ the call may still look at. WIDTH: registers of a core, the first WATCHED of the
 numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles for what a cache does not
 hold of the issue at hand, if TOUCHED. LEAPS: how often the period of LAPSE
 cycles was left out that began at the snapshot at MARK, in cycle LEPT."""
+
+KINDS = NOW
+"""Behind them for each unit class: its first unit, the first behind it, whether it copies."""
 
 CORE = 16
 (HEAD, NEXT, LIMIT, ENDED, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, FREEING,
