@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import linecache
 import math
-import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NoReturn, TypeAlias
 
 from infinisa.isa.dtypes import is_float
@@ -135,6 +136,23 @@ def parameters_of(kind: Kind, name: str, public: bool) -> list[tuple[str, str]]:
     return [(f"{name}.in", "ptr noalias" if public else "ptr"), (f"{name}.length", "i64")]
 
 
+def definition(code: types.CodeType) -> ast.FunctionDef:
+    """The text of a function; OSError if it is in no file."""
+    found = definitions(code.co_filename).get(code.co_firstlineno)
+    if found is None or found.name != code.co_name:
+        raise OSError(f"could not get the source of {code.co_name}")
+    return found
+
+
+@cache
+def definitions(file: str) -> Mapping[int, ast.FunctionDef]:
+    """All functions of a file, by their first lines: reading it once is quicker than looking for
+    each."""
+    tree = ast.parse("".join(linecache.getlines(file)))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {min([n.lineno, *(d.lineno for d in n.decorator_list)]): n for n in nodes}
+
+
 class Compiler:
     """Writes one function. Variables are memory in it: LLVM's passes make registers of them."""
 
@@ -154,17 +172,14 @@ class Compiler:
         self.library, self.body, self.public, self.result = library, body, public, result
         self.checked = body.__module__ not in library.trusted
         self.results = results
-        lines, self.first = inspect.getsourcelines(body)
-        tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-        if not isinstance(tree, ast.FunctionDef):
-            raise RestrictedError(f"{name} is not a function")
-        self.tree = tree
+        self.tree = tree = definition(body.__code__)
         names = [argument.arg for argument in tree.args.args]
         given = [p for n, k in zip(names, kinds, strict=True) for p in parameters_of(k, n, public)]
         given += [("returned", "ptr noalias")] if public else []
         given.append(("fault", "ptr noalias"))
         inline = "" if self.checked else "alwaysinline"
-        if any(isinstance(d, ast.Name) and d.id == bits.apart.__name__ for d in tree.decorator_list):
+        marks = [mark.id for mark in tree.decorator_list if isinstance(mark, ast.Name)]
+        if bits.apart.__name__ in marks:
             inline = "noinline"
         self.f = Function(library.module, name, given, public=public, result=result, inline=inline)
         inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
@@ -198,8 +213,7 @@ class Compiler:
     # -- mistakes
 
     def where(self, node: ast.AST) -> str:
-        line = self.first + getattr(node, "lineno", 1) - 1
-        return f"{self.body.__name__}, line {line}"
+        return f"{self.body.__name__}, line {getattr(node, 'lineno', self.tree.lineno)}"
 
     def refuse(self, node: ast.AST, what: str) -> NoReturn:
         raise RestrictedError(f"{self.where(node)}: {what} is not in restricted Python")
@@ -240,7 +254,7 @@ class Compiler:
                 read = ast.copy_location(ast.BinOp(reading(target), operation, value), node)
                 self.assignment(target, ast.fix_missing_locations(read))
             case ast.If(test, yes, no):
-                known = self.evaluated(test)
+                known = self.settled(test)
                 if known is None:
                     self.branch(self.condition(test), yes, no)
                 else:
@@ -370,6 +384,13 @@ class Compiler:
             self.statements(body)
         self.loops.pop()
         self.known.pop(name, None)
+
+    def settled(self, test: ast.expr) -> object:
+        """What a condition is if that is known while code is written, else None."""
+        match test:
+            case ast.BoolOp(ast.And(), parts) if any(self.evaluated(p) is False for p in parts):
+                return False
+        return self.evaluated(test)
 
     def certain(self, node: ast.AST, number: object) -> int:
         if not isinstance(number, int):

@@ -41,18 +41,18 @@ class AutoEngine:
 
     @cached_property
     def simpy(self) -> SimpyEngine:
-        return SimpyEngine(**self._settings())
+        return SimpyEngine(
+            self.machine, self.policy, self.channel, self.processes, self.origins, self.trace
+        )
 
     @cached_property
     def compiled(self) -> CompiledEngine | None:
         cached = self.machine.memories[-2].managed == "hardware"
         if cached or unsuited(self.machine, self.policy, self.origins):
             return None
-        return CompiledEngine(**self._settings())
-
-    def _settings(self) -> dict[str, object]:
-        names = "machine", "policy", "channel", "processes", "origins", "trace"
-        return {name: getattr(self, name) for name in names}
+        return CompiledEngine(
+            self.machine, self.policy, self.channel, self.processes, self.origins, self.trace
+        )
 
     def run(
         self, view: View, outermost: Ranges, begin: int, turn: int

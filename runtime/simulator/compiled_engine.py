@@ -14,7 +14,6 @@ from infinisa.isa.errors import SimulationError
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Ranges
 
-from . import layout
 from .contract import Event, Origins, Shape, StageReport, brought
 from .flat import Flat
 from .jump import SNAPSHOT
@@ -85,7 +84,6 @@ class CompiledEngine:
     """
 
     name: ClassVar[str] = "compiled"
-    make: ClassVar[Callable[[Constants], Kernel]] = staticmethod(compiled)
     native: ClassVar[bool] = True
     machine: Machine
     policy: Policy = POLICIES["oldest"]
@@ -115,7 +113,7 @@ class CompiledEngine:
             self.machine, hazards_of(view), self.policy, trace=self.trace, jump=self.jump
         )
         stage = Stage(self, view, Flat(view, outermost), constants, begin)
-        stage.run(type(self).make(constants))
+        stage.run(compiled(constants) if self.native else interpreted(constants))
         return stage.report(), stage.events(turn)
 
 
@@ -139,9 +137,8 @@ def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
 class KernelEngine(CompiledEngine):
     """The same kernel in CPython: slow, but it can be looked at."""
 
-    name = "kernel"
-    make = staticmethod(interpreted)
-    native = False
+    name: ClassVar[str] = "kernel"
+    native: ClassVar[bool] = False
 
 
 def hazards_of(view: View) -> tuple[int, int, int]:
@@ -276,7 +273,9 @@ class Stage:
             if code not in answers:
                 break
             answers[code](core)
-        if any(self.regs[c * self.flat.width + AT] != self.flat.stop for c in range(self.constants.CORES)) or any(self.masks):
+        cores = range(self.constants.CORES)
+        ended = all(self.cores[c * CORE + ENDED] for c in cores)
+        if not ended or any(self.masks[c * self.sets * self.mask_words] for c in cores):
             raise SimulationError(
                 f"stage {self.view.stage.name!r} of section {self.view.section.name!r} is stuck"
             )
@@ -341,15 +340,14 @@ class Stage:
         caches = self.engine.caches
         machine = self.engine.machine
         missed = self.view.missed(text, ranges, caches[core % len(caches)])
-        moved = tuple(
-            sum(each.size for each in missed if each.reading == side) for side in (True, False)
-        )
+        read = sum(each.size for each in missed if each.reading)
+        written = sum(each.size for each in missed if not each.reading)
         transfer = shape.transfer
         if missed:
             bus_bytes = machine.dram.channel.bus_bytes
             bus = shape.bus + sum(bus_bytes(each.size, each.run) for each in missed)
             transfer = machine.transfer_cycles(bus, machine.units[shape.unit])
-            more = (*moved, max(0, transfer - shape.work))
+            more = read, written, max(0, transfer - shape.work)
             before = self.misses.get(shape.opcode, Misses())
             self.misses[shape.opcode] = Misses(*map(add, before, more))
         self.now[MISSED], self.now[TOUCHED] = transfer - shape.transfer, 1
@@ -358,7 +356,7 @@ class Stage:
             position = int(self.cores[core * CORE + NEXT])
             log = self.moved[core]
             log += [(0, 0)] * (position - len(log))
-            log.append(moved)
+            log.append((read, written))
 
     def grow_trace(self, core: int) -> None:
         self.trace = self.longer(self.trace)

@@ -120,10 +120,7 @@ class Flat:
         self.length = {name: next(free) for name in self.ranges}
         own = {loop.range for loop in turning}
         pairs = dict.fromkeys(
-            pair
-            for text in self.view.texts.values()
-            for pair in text.rotors
-            if pair[0] in own
+            pair for text in self.view.texts.values() for pair in text.rotors if pair[0] in own
         )
         self.rotor = {pair: next(free) for pair in pairs}
         self.watched = next(free)
@@ -165,7 +162,8 @@ class Flat:
         found: Ranges = {}
         for name in self.ranges:
             kind = int(registers[self.length[name]])
-            turned = [(slots, int(registers[r])) for (n, slots), r in self.rotor.items() if n == name]
+            rotors = [(slots, r) for (rotor, slots), r in self.rotor.items() if rotor == name]
+            turned = [(slots, int(registers[r])) for slots, r in rotors]
             turns = next(n for n in count() if all(n % slots == rest for slots, rest in turned))
             start = int(registers[self.start[name]])
             found[name] = Piece(start, self.lengths[name][kind], 0, turns)

@@ -20,6 +20,7 @@ from .layout import (
     CLASS_BITS,
     CORE,
     CORES,
+    COUNTED,
     CROSSED,
     DONE,
     FETCHED,
@@ -32,7 +33,11 @@ from .layout import (
     HOLDER,
     LANDED,
     LANE,
+    LAPSE,
     LEADER,
+    LEAPS,
+    LEPT,
+    MARK,
     NEVER,
     NEXT,
     READY,
@@ -41,11 +46,6 @@ from .layout import (
     RUNNING,
     SETS,
     SHAPE,
-    COUNTED,
-    LAPSE,
-    LEAPS,
-    LEPT,
-    MARK,
     SKEW,
     SKIPPED,
     SLOT,
@@ -288,7 +288,9 @@ def alike_walks(
     return same
 
 
-def turns_since(c: int, loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs) -> int:
+def turns_since(
+    c: int, loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs
+) -> int:
     """Turns of the loop on core c since the snapshot: a period."""
     size = PLACES + TIMES + now[WATCHED]
     place = row + SNAPSHOT + 2 * CORES + c * size + PLACES + TIMES

@@ -107,6 +107,7 @@ from .layout import (
     USES,
     WAITING,
     WAITS,
+    WIDTH,
     WINDOW,
     WRITER,
     WRITES,
@@ -171,19 +172,15 @@ def run(
         for c in range(CORES):
             issue(t, c, now, cores, slots, units, masks, after, counts, records, trace)
         jumped = False
-        if JUMP:
-            if now[CROSSED] != NEVER and now[LEADER] < CORES:
-                jumped = consider(
-                    t, now, cores, slots, units, masks, counts, plan, sizes, regs, snaps
-                )
-                now[CROSSED] = NEVER
+        if JUMP and now[CROSSED] != NEVER and now[LEADER] < CORES:
+            jumped = consider(t, now, cores, slots, units, masks, counts, plan, sizes, regs, snaps)
+            now[CROSSED] = NEVER
         if now[SOONEST] == NEVER:
             return FINISHED
         now[TIME] = now[SOONEST]
         now[STEPS] -= 1
-        if TRACE:
-            if jumped:
-                return JUMPED
+        if TRACE and jumped:
+            return JUMPED
         if now[STEPS] < 0:
             return PAUSED
 
@@ -311,6 +308,7 @@ def note_free(t: int, c: int, cores: Longs, units: Longs) -> None:
     cores[core + FREEING] = freeing
 
 
+# long: a parameter a line
 def fetch(
     t: int,
     c: int,
@@ -335,11 +333,9 @@ def fetch(
     limit = cores[core + LIMIT]
     reason = FINISHED
     while position < limit and cores[core + ENDED] == 0 and reason == FINISHED:
-        if TRACE:
-            if position >= now[ROOM]:
-                reason = FULL + (c << CLASS_BITS)
-                break
-        at = regs[c * now[WIDTH] + AT]
+        if TRACE and position >= now[ROOM]:
+            reason = FULL + (c << CLASS_BITS)
+            break
         shape = advance(c, now, plan, sizes, table, regs)
         if shape == OVER:
             cores[core + ENDED] = 1
@@ -376,6 +372,7 @@ def pass_lead(now: Longs, cores: Longs) -> None:
     now[LEADER] = leader
 
 
+# long: a parameter a line
 def enter(
     t: int,
     c: int,
@@ -601,6 +598,7 @@ def free_unit(t: int, c: int, first_unit: int, end_unit: int, units: Longs, coun
     return best
 
 
+# long: a parameter a line
 def start(
     t: int,
     c: int,

@@ -99,7 +99,8 @@ CLASS, OCCUPANCY, DRAIN, TRANSFER, ALONE, HAZARDS = range(6)
 RECORD = HAZARDS + READS + WRITES + STORES
 
 EVENT = 8
-"""Of a trace: start, free, done, fetched, ready, how many issues before it its holder is, instance."""
+"""Of a trace: start, free, done, fetched, ready, how many issues before it its holder is (0: it has
+none), instance."""
 
 # ---- why the kernel returns
 

@@ -130,9 +130,8 @@ def turn(
         place(loop, base, number + 1, 1, plan, regs)
     if kind == AHEAD:
         return at + STEP if more else plan[at + TARGET]
-    if JUMP:
-        if more and plan[loop + JUMPS] != 0 and c == now[LEADER]:
-            now[CROSSED] = min(now[CROSSED], loop)
+    if JUMP and more and plan[loop + JUMPS] != 0 and c == now[LEADER]:
+        now[CROSSED] = min(now[CROSSED], loop)
     return plan[at + TARGET] if more else at + STEP
 
 
@@ -162,9 +161,7 @@ def place(loop: int, base: int, number: int, turns: int, plan: Words, regs: Long
     piece = last - number if plan[loop + REVERSE] != 0 else number
     regs[base + plan[loop + COUNTER]] = number
     regs[base + plan[loop + LENGTH]] = regs[block + TAIL] if piece == last else regs[block + MOST]
-    regs[base + plan[loop + START]] = (
-        regs[base + plan[loop + ORIGIN]] + piece * plan[loop + STRIDE]
-    )
+    regs[base + plan[loop + START]] = regs[base + plan[loop + ORIGIN]] + piece * plan[loop + STRIDE]
     for r in range(plan[loop + ROTORS], plan[loop + ROTORS_END], 2):
         slots = plan[r + 1]
         turned = regs[base + plan[r]] + turns

@@ -1,0 +1,126 @@
+"""Random programs and machines, for engines that must agree to the cycle."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from random import Random
+
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import relu
+from infinisa.isa.machine import Machine
+from infinisa.isa.program import Issue, Loop, Operand, Program, Statement, extents, stream
+from tests.runtime.builder import LIBRARY, Builder, X, machine, made
+
+UNITS = ("vector", "matrix", "text")
+KINDS = 8
+
+
+def _library() -> dict[str, Instruction]:
+    """Instructions of each unit, with results before and after their unit is free."""
+    found = dict(LIBRARY)
+    for kind in range(KINDS):
+        random = Random(kind)
+        cycles = random.randrange(1, 40), random.randrange(1, 60)
+        for unit in UNITS:
+            name = f"{unit}{kind}"
+            found[name] = made(name, unit, cycles, X, output=relu(X))
+    return found
+
+
+RANDOM_LIBRARY: Mapping[str, Instruction] = _library()
+
+
+def random_machine(random: Random, cores: int = 0) -> Machine:
+    return machine(
+        window=random.choice([1, 2, 3, 5, 8, 16, 32, 64, 65, 128]),
+        fetch=random.choice([1, 2, 4]),
+        issue=random.choice([1, 2, 4, 8]),
+        latency=random.choice([0, 1, 5, 50]),
+        cores=cores or random.choice([1, 1, 1, 2, 3]),
+        barrier=random.choice([0, 7]),
+        vectors=random.choice([1, 2, 3]),
+    )
+
+
+def random_program(random: Random, *, cores: int = 1, depth: int = 3, most: int = 2000) -> Program:
+    """Loops in loops, with tails, rotating tiles that share places, pieces ahead and in reverse,
+    tensors in place and padded; at most so many issues on the first core."""
+    while True:
+        program = _Drawn(random).program(depth, cores > 1)
+        (stage,) = program.sections[0].stages
+        issues = stream(stage, extents(program.sections[0], {}), 0, cores)
+        if sum(1 for _ in islice(issues, most + 1)) <= most:
+            return program
+
+
+class _Drawn:
+    """A program in the making."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.build = Builder(library=RANDOM_LIBRARY)
+        self.roots = [f"r{i}" for i in range(random.randrange(1, 4))]
+        for name in self.roots:
+            self.build.axis(name, random.randrange(1, 40))
+        for i in range(3):
+            self.build.tensor(f"t{i}", 64, kind=random.choice(["input", "state", "output"]))
+        self.places = random.randrange(2, 6)
+        self.loops = 0
+
+    def program(self, depth: int, spread: bool) -> Program:
+        random = self.random
+        items: list[Statement] = [
+            self.loop(depth - 1, [], self.roots, spread and random.random() < 0.8)
+        ]
+        for place in (0, 1):
+            if random.random() < 0.4:
+                items.insert(place * len(items), self.issue([], self.roots))
+        return self.build.program(items)
+
+    def loop(self, depth: int, rotors: list[str], ranges: list[str], spread: bool) -> Loop:
+        random = self.random
+        self.loops += 1
+        name = f"l{self.loops}"
+        parent = random.choice(ranges)
+        step = random.randrange(1, 12) if random.random() < 0.7 else 1
+        inner = rotors if spread else [*rotors, name]
+        named = [*ranges, name]
+        body: list[Statement] = [self.issue(inner, named) for _ in range(random.randrange(1, 4))]
+        for _ in range(random.choice([1, 1, 2]) if depth else 0):
+            place = random.randrange(len(body) + 1)
+            body.insert(place, self.loop(depth - 1, inner, named, False))
+        ahead: list[Issue] = []
+        if not spread and random.random() < 0.4:
+            ahead = [self.issue(inner, named) for _ in range(random.randrange(1, 3))]
+        reverse = not spread and random.random() < 0.25
+        return Loop(name, parent, step, tuple(body), tuple(ahead), spread, reverse)
+
+    def tile(self, rotors: list[str]) -> str:
+        random = self.random
+        place, rotor = random.randrange(self.places), random.choice(["", *rotors])
+        slots = random.choice([1, 2, 3]) if rotor else 1
+        name = f"b{place}_{rotor}_{slots}"
+        if name not in self.build.buffers:
+            self.build.tile(name, 64, slots=slots, rotor=rotor, place=place)
+        return name
+
+    def issue(self, rotors: list[str], ranges: list[str]) -> Issue:
+        random, build = self.random, self.build
+        over, kind = random.choice(ranges), random.random()
+        mine, other = f"{self.tile(rotors)} {over}", f"{self.tile(rotors)} {over}"
+        tensor = f"t{random.randrange(3)} {over}"
+        if kind < 0.25:
+            load = build.load(mine, tensor)
+            return self.padded(load) if random.random() < 0.3 else load
+        if kind < 0.4:
+            return build.store(tensor, mine)
+        name = f"{random.choice(UNITS)}{random.randrange(KINDS)}"
+        read = tensor if random.random() < 0.15 else mine
+        return build.issue(name, [read], [other], f"m={over}")
+
+    def padded(self, load: Issue) -> Issue:
+        """A load whose tensor begins later than its range."""
+        (read,) = load.reads
+        (dimension,) = read.dimensions
+        moved = replace(dimension, offset=-self.random.randrange(1, 20))
+        return replace(load, reads=(Operand(read.buffer, (moved,), 0.0),))
