@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..capacity import Use
 from ..compare import Comparison, Row, Selected, total
 from ..simulator import Report, SectionReport
 
@@ -229,6 +230,30 @@ def _stalls(part: SectionReport) -> Table:
             percent(row.idle / row.cycles),
         )
     return table
+
+
+def memory(uses: Sequence[Use]) -> RenderableType:
+    """How full memories are in each stage, and what is where in the fullest."""
+    table = Table(box=box.SIMPLE_HEAD, title="memory by stage", title_justify="left")
+    for heading in ("part", "stage", "memory", "bytes of buffers", "of its size", "at once"):
+        table.add_column(heading, justify="left" if heading in LEFT else "right")
+    for use in uses:
+        share = percent(use.used / use.size)
+        table.add_row(use.section, use.stage, use.memory, f"{use.used:,}", share, f"{use.peak:,}")
+    if not uses:
+        return table
+    fullest = max(uses, key=lambda use: use.used / use.size)
+    title = f"{fullest.memory} in stage {fullest.stage} of {fullest.section}"
+    inside = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for heading in ("address", "bytes", "slots", "calls", "buffer"):
+        inside.add_column(heading, justify="left" if heading in LEFT else "right")
+    for held in fullest.buffers:
+        calls = f"{held.first} to {held.last - 1}"
+        inside.add_row(f"{held.address:,}", f"{held.bytes:,}", str(held.slots), calls, held.buffer)
+    return Group(table, inside)
+
+
+LEFT = ("part", "stage", "memory", "buffer")
 
 
 @dataclass(frozen=True)

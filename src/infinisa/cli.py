@@ -91,6 +91,7 @@ def compile_(options: argparse.Namespace) -> None:
 
 def simulate(options: argparse.Namespace) -> int:
     """Cycles of a model or program on a machine, and where the time went."""
+    from infinisa.runtime.capacity import capacity
     from infinisa.runtime.report import text
     from infinisa.runtime.simulator import Interrupted
 
@@ -103,9 +104,14 @@ def simulate(options: argparse.Namespace) -> int:
         except Interrupted as stop:
             report, status = stop.report, INTERRUPTED
     _print(text.simulation(report, compiled.selection))
+    content = report.plain()
+    content["selection"] = {name: asdict(part) for name, part in compiled.selection.items()}
+    if options.memory:
+        uses = capacity(compiled.program, compiled.machine)
+        _print(text.memory(uses))
+        content["memory"] = [use.plain() for use in uses]
     if options.json:
-        selection = {name: asdict(part) for name, part in compiled.selection.items()}
-        _write_json(options.json, report.plain() | {"selection": selection})
+        _write_json(options.json, content)
     return status
 
 
@@ -126,8 +132,10 @@ def _policies(options: argparse.Namespace, compiled: api.Compiled, meter: api.Pr
     """The same program under every policy that there is."""
     from infinisa.runtime.report import text
 
-    if options.trace or options.critical_path:
-        raise InfinisaError("a trace and a critical path are of one policy, not of all")
+    if options.trace or options.critical_path or options.memory:
+        raise InfinisaError(
+            "policy 'all': must be one policy with --trace, --critical-path or --memory"
+        )
     reports = []
     for name in compiled.registry.policies:
         meter(f"simulating with policy {name}")
@@ -443,6 +451,9 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     verb.add_argument(
         "--critical-path", action="store_true", help="what each cycle was needed for, by layer too"
+    )
+    verb.add_argument(
+        "--memory", action="store_true", help="how full memories are, and what is where"
     )
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
     verb.set_defaults(weights=None)
