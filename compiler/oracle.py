@@ -104,6 +104,9 @@ ORDINARY = 3
 """The last seed of points at ordinary magnitude."""
 
 MASKS = (-math.inf, -1e30, -3.4028234663852886e38)
+NEAR_MASK = -12345.5
+"""Hides from an exponential too, and leaves f64 the digits of what is added to it."""
+
 WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6), 5: (4, 3, 5, 2, 3)}
 """Sizes of axes by how many there are; more axes have 3 or 2 positions."""
 
@@ -227,6 +230,13 @@ class Question:
         """Its numbers that an input may be near: not those that hide a value from a softmax."""
         least = {NARROW[name] for name in self.narrow} if "exp" in self.functions else set()
         return tuple(c for c in self.constants if abs(c) < HIDDEN and c not in least)
+
+    @cached_property
+    def loses(self) -> bool:
+        """Whether it adds a logarithm to what may be a mask, as the logarithm of a sum of
+        exponentials does to the largest: of -1e30 f64 then keeps no digit of it. What it would
+        yield is what it yields of a mask nearer to zero, as long as it compares with nothing."""
+        return {"exp", "log"} <= self.functions and not self.functions & CORNERS
 
     @cached_property
     def matters(self) -> bool:
@@ -705,6 +715,9 @@ def same(
             finite = math.isfinite(probe.mask)
             results = question.tried(other, probe, candidates)
             gaps = distances(value, results, finite)
+            if probe.mask and finite and question.loses and any(gaps):
+                _, near = question.value(replace(probe, mask=NEAR_MASK))
+                gaps = [*map(min, gaps, distances(near, results, True))]
             left = [n for n, gap in zip(candidates, gaps, strict=True) if not gap]
             if not left:
                 apart = min(gaps)
