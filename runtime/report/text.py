@@ -122,7 +122,8 @@ def simulation(report: Report, selection: Mapping[str, Selected] | None = None) 
     for heading in ("part", "turns", "instructions", "cycles", "time", "compute", "bandwidth"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     table.add_column("bound by")
-    table.add_column("tokens/s", justify="right")
+    counted = report.partial or any(part.tokens for part in report.sections)
+    table.add_column("tokens/s" if counted else "runs/s", justify="right")
     for part in report.sections:
         table.add_row(
             part.name,
@@ -133,7 +134,7 @@ def simulation(report: Report, selection: Mapping[str, Selected] | None = None) 
             percent(part.share_of_peak_compute),
             percent(part.share_of_peak_bandwidth),
             part.bound_by,
-            _rates(part),
+            _rates(part) if counted else _rate(part.turns, part.seconds),
         )
     sure = [Text(f"{total(selection.values())}", style="dim")] if selection else []
     stalls = [_stalls(part) for part in report.sections if part.cycles]
@@ -142,12 +143,14 @@ def simulation(report: Report, selection: Mapping[str, Selected] | None = None) 
 
 def _rates(part: SectionReport) -> str:
     """Tokens a second, and those of the first and the last turn: contexts grow."""
-    if not part.tokens:
-        return ""
-    rate = number(part.token_rate)
-    if part.turns < 2:
+    rate = _rate(part.tokens, part.seconds)
+    if not rate or part.turns < 2:
         return rate
     return f"{rate} ({number(part.turn_rate(0))} to {number(part.turn_rate(part.turns - 1))})"
+
+
+def _rate(count: int, seconds: float) -> str:
+    return number(count / seconds) if count and seconds else ""
 
 
 SHOWN = 12
