@@ -172,9 +172,7 @@ class Repeats:
             self.classes[node] = self.numbers.setdefault(key, len(self.numbers))
         return self.classes[node]
 
-    def twins(
-        self, old: Node, new: Node, inner: set[Node], ends: set[Node]
-    ) -> Twins | None:
+    def twins(self, old: Node, new: Node, inner: set[Node], ends: set[Node]) -> Twins | None:
         """For some nodes under a value and what they are computed from (`ends`) those in the same
         places under another value; None if the two are not alike so far. Values of one layer are
         asked about one after the other: what was compared for one is known for the next."""
