@@ -1,7 +1,9 @@
 """docs/plugins.md: each of its plugins is loaded from a file and does what the page says."""
 
+import json
 import re
 import shlex
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,15 @@ import pytest
 from onnx import TensorProto, helper
 
 import infinisa
-from infinisa.cli import parser
+from infinisa.cli import main, parser
 from infinisa.compiler.builder import Builder
+from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Opaque, everything
 from infinisa.isa.machine import Channel
 from infinisa.plugins.manager import HOOKS, Registry, load
+from infinisa.plugins.models import PYTHON_LM
+from infinisa.plugins.tokenizers import load_tokenizer
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "plugins.md").read_text("utf-8")
@@ -136,6 +142,39 @@ def test_the_unit_and_the_channel_of_the_page_take_the_time_they_say(tmp_path: P
     before, after = (model.compile(m).simulate().cycles for m in (tiny, changed))
 
     assert after - before == 100 - (tiny.unit("vector").attributes["latency"] - 2) + 2 * 10
+
+
+def test_a_folder_names_the_tokenizer_of_the_page(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(PYTHON_LM, folder)
+    tokenizer = {"model": {"type": "Letters", "letters": "abc"}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    path = plugin(tmp_path, "infinisa_tokenizers")
+    operators = {
+        node.operator
+        for graph in infinisa.load(folder, plugins=[path]).model.graphs
+        for node in everything(graph.roots)
+        if isinstance(node, Opaque)
+    }
+    readers = {name: found.item for name, found in loaded(path).tokenizers.items()}
+
+    assert "encode_character" in operators
+    assert load_tokenizer(folder, readers).ids("cabx") == [3, 1, 2, 0]
+    with pytest.raises(ModelError, match="must be one of BPE, WordPiece, WordLevel"):
+        infinisa.load(folder)
+
+
+def test_the_command_line_has_the_verb_of_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = plugin(tmp_path, "infinisa_commands")
+
+    assert main(["letters", "abc", "--plugin", str(path), "de"]) == 0
+    assert capsys.readouterr().out == "5\n"
+    assert main(["list", "commands", "--plugin", str(path)]) == 0
+    assert "letters" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["letters", "abc"])
 
 
 def test_the_backend_of_the_page_runs_a_program(
