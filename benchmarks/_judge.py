@@ -287,10 +287,12 @@ def free_values(root: Node, leaves: Iterable[Node]) -> list[Node]:
     waiting = list(leaves)
     inside = set(walk_between([root], waiting))
     found: dict[Node, None] = {}
+    seen: set[Node] = set()
     while waiting:
         leaf = waiting.pop()
-        if not any(isinstance(node, Input) for node in walk([leaf])):
+        if leaf in seen or not of_tensors(leaf):
             continue  # a number, or positions: it is what it is
+        seen.add(leaf)
         if isinstance(leaf, View) and all(index.plain for _, index in leaf.index):
             waiting.append(leaf.x)  # the same value by another name
             continue
@@ -299,6 +301,11 @@ def free_values(root: Node, leaves: Iterable[Node]) -> list[Node]:
         else:
             waiting += leaf.children
     return list(found)
+
+
+def of_tensors(node: Node) -> bool:
+    """Whether a value depends on a tensor."""
+    return any(isinstance(each, Input) for each in walk([node]))
 
 
 def shortened(roots: Sequence[Node], sizes: Mapping[Axis, int]) -> dict[Axis, int]:

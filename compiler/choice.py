@@ -341,6 +341,7 @@ class Selection:
     decision: Decision = field(init=False)
     _loads: dict[Match, Load | None] = field(default_factory=dict)
     _work: dict[Match, Work] = field(default_factory=dict)
+    _kept: dict[tuple[Match, ...], list[tuple[int, bool]]] = field(default_factory=dict)
 
     def settle(self, roots: Sequence[Node]) -> None:
         """Find what there is to choose from for all that these may need, and decide."""
@@ -391,9 +392,18 @@ class Selection:
             if (load := self.load(match)) is not None:
                 besides = tuple(r for r in match.roots if r is not None and r is not node)
                 made.append(Choice(match, tuple(dict.fromkeys(match.leaves)), besides, load))
-        made = self.worthwhile(made, SPILL / self.choosing.machine.cores)
-        first = self.worthwhile(made, 1.0) if len(made) > 1 else made
-        return [*found, *(o if o in first else replace(o, even=False) for o in made)]
+        return [*found, *self.kept(made)]
+
+    def kept(self, made: Sequence[Choice]) -> list[Choice]:
+        """The options that may be taken at some prices, marked if not at even ones. Those of a
+        value that repeats another are as that one's."""
+        key = tuple([(o.match.like or o.match) for o in made if o.match])
+        if key not in self._kept:
+            numbers = {id(option): n for n, option in enumerate(made)}
+            some = self.worthwhile(made, SPILL / self.choosing.machine.cores)
+            first = {id(o) for o in (self.worthwhile(some, 1.0) if len(some) > 1 else some)}
+            self._kept[key] = [(numbers[id(o)], id(o) in first) for o in some]
+        return [made[n] if even else replace(made[n], even=False) for n, even in self._kept[key]]
 
     def load(self, match: Match) -> Load | None:
         """What a match asks of the machine, None if it does not fit; one that repeats another is

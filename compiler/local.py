@@ -197,10 +197,13 @@ class Outline:
         self.axes: dict[Axis, Axis] = {}
         if not split:
             self._join_names()
-        for node in inner:
+        for node in reversed(inner):  # users first: what is joined is one step from its name
             for child in self._below(node):
                 for mine, theirs in occurrences.between(node, child):
-                    self._join(theirs, mine)
+                    if theirs in self.parent:
+                        self._join(mine, theirs)
+                    elif theirs != (first := self._find(mine)):
+                        self.parent[theirs] = first
         self.sound = self._name()
         if self.sound:
             self.axes.update(zip(self._axes(root), root.axes, strict=True))

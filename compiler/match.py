@@ -7,13 +7,14 @@ oracle (`oracle.py`) decides by values. Equal cones are asked about once.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from infinisa.isa.dtypes import is_float, promote
 from infinisa.isa.errors import LanguageError
@@ -53,6 +54,7 @@ from .oracle import (
 from .pattern import (
     EXPONENTIAL,
     LOGARITHM,
+    Degree,
     Pattern,
     feature,
     operations,
@@ -139,6 +141,14 @@ class Hit:
     immediates: Mapping[str, float]
     others: Mapping[int, Node]
     verdict: Verdict
+
+
+Reading: TypeAlias = tuple[Pattern, Binding, tuple[Node, ...]]
+"""A pattern, what is bound to it, and what it then computes, its main result first."""
+
+
+def _composite(pattern: Pattern) -> bool:
+    return pattern.nodes > 1
 
 
 class Knowledge:
@@ -315,38 +325,59 @@ class Meaning:
         likely: Iterable[Pattern],
         exposed: tuple[Node, ...],
     ) -> Iterator[Hit]:
-        local = question.local
-        counts = Counter((leaf.axes, leaf.type) for leaf in local.leaves).values()
+        single, found = operations([question.local.root]) == 1, False
+        counts = Counter((leaf.axes, leaf.type) for leaf in question.local.leaves).values()
         alike = math.prod(map(math.factorial, counts)) > 2
-        found, single = False, operations([local.root]) == 1
-        for pattern in sorted(likely, key=lambda pattern: pattern.nodes > 1):
-            if found and single and pattern.nodes > 1:
+        ordered = sorted(likely, key=_composite)
+        for composite, group in itertools.groupby(ordered, key=_composite):
+            if found and single and composite:
                 return  # one operation, and an instruction that is just it
-            if differ(local.root, pattern.local.root):
-                continue
-            takes = [[pattern.accepts(n, kind) for kind in types] for n in pattern.operands]
             done: set[object] = set()
             apart: dict[object, bool] = {}
-            for binding in bindings(local.roles, local.root.axes, pattern.local.roles, takes):
-                axes, given = binding.over(local.leaves)
-                order = axes, tuple((leaf.axes, leaf.type) for leaf in given)
-                if alike and order not in apart:
-                    apart[order] = self.apart(question, pattern, binding)
-                if axes in done or apart.get(order):
+            for pattern, binding, written in self.readings(question, types, group):
+                axes, given = binding.over(question.local.leaves)
+                order = pattern, axes, tuple((leaf.axes, leaf.type) for leaf in given)
+                if alike and pattern.instruction.immediates and order not in apart:
+                    apart[order] = self.apart(question, pattern, written[0])
+                if (pattern, axes) in done or apart.get(order):
                     continue
-                hit = self.hit(question, types, pattern, binding, exposed)
+                hit = self.hit(question, types, pattern, binding, written, exposed)
                 if hit is not None:
-                    done.add(axes)
+                    done.add((pattern, axes))
                     found = True
                     yield hit
 
-    def apart(self, question: Question, pattern: Pattern, binding: Binding) -> bool:
+    def readings(
+        self, question: Question, types: tuple[str, ...], patterns: Iterable[Pattern]
+    ) -> list[Reading]:
+        """The ways to read a cone as some patterns that one point does not rule out: by the value,
+        or, where numbers are to be solved, by how it depends on each input."""
+        local = question.local
+        bound: list[tuple[Pattern, Binding]] = []
+        for pattern in patterns:
+            if not differ(local.root, pattern.local.root):
+                takes = [[pattern.accepts(n, kind) for kind in types] for n in pattern.operands]
+                ways = bindings(local.roles, local.root.axes, pattern.local.roles, takes)
+                bound += [(pattern, binding) for binding in ways]
+        if not bound or not question.defined:
+            return []
+        found: list[Reading] = []
+        for pattern, binding in bound:
+            axes, given = binding.over(local.leaves)
+            if pattern.instruction.immediates and any(
+                degree < Degree.OTHER and question.degree(leaf.name) > degree
+                for leaf, degree in zip(given, pattern.degrees, strict=True)
+            ):
+                continue
+            with contextlib.suppress(LanguageError):  # it cannot be said of these axes
+                found.append((pattern, binding, over_axes(pattern, axes, given)))
+        plain = [root for _, _, (root, *_) in found if not immediates_in(root)]
+        far = question.far(plain) if len(plain) > 1 else set[Node]()
+        return [reading for reading in found if reading[2][0] not in far]
+
+    def apart(self, question: Question, pattern: Pattern, root: Node) -> bool:
         """Whether a pattern is not the cone, in whatever order inputs over the same axes are
         read."""
-        try:
-            root = over_axes(pattern, *binding.over(question.local.leaves))[0]
-        except LanguageError:
-            return True  # it cannot be said of these axes
         distance = apart_if_alike(question, root, pattern.instruction.immediates)
         self.nearly(question, pattern, distance)
         return distance > 0
@@ -363,13 +394,10 @@ class Meaning:
         types: Sequence[str],
         pattern: Pattern,
         binding: Binding,
+        written: tuple[Node, ...],
         exposed: tuple[Node, ...],
     ) -> Hit | None:
-        """Whether a pattern computes the cone, read this way."""
-        try:
-            written = over_axes(pattern, *binding.over(question.local.leaves))
-        except LanguageError:
-            return None  # it cannot be said of these axes
+        """Whether a pattern computes the cone, read and written this way."""
         root = written[0]
         answer, apart = same(question, root, pattern.instruction.immediates)
         if answer is None:
@@ -529,9 +557,8 @@ def renamed(node: Node, names: tuple[Axis, ...]) -> Node:
 def over_axes(pattern: Pattern, axes: Bound, given: tuple[Input, ...]) -> tuple[Node, ...]:
     """What a pattern computes, its main result first, of given inputs, over the axes that its own
     stand for."""
-    results = refine((pattern.local.root, *pattern.others.values()), dict(axes))
-    operands = refine(pattern.local.leaves, dict(axes))
-    return substitute(results, dict(zip(operands, given, strict=True)))
+    results = (pattern.local.root, *pattern.others.values())
+    return refine(results, dict(axes), dict(zip(pattern.local.leaves, given, strict=True)))
 
 
 MIRRORED = {"greater": "less", "greater_equal": "less_equal"}

@@ -7,6 +7,7 @@ also tried with -inf, with -1e30 and with the least f32, in single places and in
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ from infinisa.isa.language import (
 )
 
 from .local import Local, Role
-from .pattern import kind
+from .pattern import Degree, kind
 from .precision import limits_of
 
 Array = NDArray[Any]
@@ -104,6 +105,9 @@ ORDINARY = 3
 """The last seed of points at ordinary magnitude."""
 
 MASKS = (-math.inf, -1e30, -3.4028234663852886e38)
+NEAR_MASK = -12345.5
+"""Hides from an exponential too, and leaves f64 the digits of what is added to it."""
+
 WIDTHS = {1: (61,), 2: (13, 11), 3: (7, 5, 6), 4: (5, 4, 3, 6), 5: (4, 3, 5, 2, 3)}
 """Sizes of axes by how many there are; more axes have 3 or 2 positions."""
 
@@ -184,6 +188,7 @@ class Question:
     narrow: frozenset[str] = frozenset()
     points: dict[Probe, tuple[dict[str, Array], Array]] = field(default_factory=dict)
     variants: dict[Node, Question] = field(default_factory=dict)
+    degrees: dict[str, Degree] = field(default_factory=dict)
 
     @cached_property
     def constants(self) -> tuple[float, ...]:
@@ -223,10 +228,55 @@ class Question:
         return value.dtype.kind == "f" and not np.isfinite(value).all()
 
     @cached_property
+    def defined(self) -> bool:
+        """Whether it means anything over its axes and types."""
+        try:
+            self.value(Probe(0.8, 1))
+        except (LanguageError, TypeError):
+            return False
+        return True
+
+    @cached_property
     def ordinary(self) -> tuple[float, ...]:
         """Its numbers that an input may be near: not those that hide a value from a softmax."""
         least = {NARROW[name] for name in self.narrow} if "exp" in self.functions else set()
         return tuple(c for c in self.constants if abs(c) < HIDDEN and c not in least)
+
+    def degree(self, name: str) -> Degree:
+        """How it depends on an input, as far as one point tells."""
+        if name not in self.degrees:
+            arrays, value = self.value(Probe(0.8, 1, self.positive))
+            twice = self.evaluated({**arrays, name: 2 * arrays[name]})
+            if distance(2 * value, twice, finite=True) < NEAR:
+                self.degrees[name] = Degree.LINEAR
+            else:
+                none = self.evaluated({**arrays, name: 0 * arrays[name]})
+                with np.errstate(invalid="ignore"):
+                    affine = distance(2 * value - none, twice, finite=True) < NEAR
+                self.degrees[name] = Degree.AFFINE if affine else Degree.OTHER
+        return self.degrees[name]
+
+    def far(self, others: Sequence[Node]) -> set[Node]:
+        """Of computations without immediates those that one point tells apart from this one, not
+        as near misses."""
+        probe = Probe(0.8, 1, self.positive)
+        axes = set(self.local.root.axes)
+        values: dict[Node, Array] = {}
+        for other in others:
+            if set(other.axes) == axes:
+                with contextlib.suppress(LanguageError, TypeError):  # over these it means nothing
+                    (values[other],) = self.tried(other, probe, [{}])
+        if not values:
+            return {*others}
+        gaps = distances(self.value(probe)[1], [*values.values()], finite=True)
+        return {*others} - {other for other, gap in zip(values, gaps, strict=True) if gap <= NEAR}
+
+    @cached_property
+    def loses(self) -> bool:
+        """Whether it adds a logarithm to what may be a mask, as the logarithm of a sum of
+        exponentials does to the largest: of -1e30 f64 then keeps no digit of it. What it would
+        yield is what it yields of a mask nearer to zero, as long as it compares with nothing."""
+        return {"exp", "log"} <= self.functions and not self.functions & CORNERS
 
     @cached_property
     def matters(self) -> bool:
@@ -687,8 +737,6 @@ def same(
     if set(other.axes) != set(question.local.root.axes):
         return None, math.inf
     question = with_literals(question, other)
-    if ordered(question.local.root) is ordered(other):
-        return Answer({n.name: n.default for n in immediates}, 0), 0.0
     used = [node for node in immediates if node in immediates_in(other)]
     corners = cornered(question.local.root) or cornered(other)
     candidates = list(candidates_for(used, question.constants))
@@ -705,11 +753,16 @@ def same(
             finite = math.isfinite(probe.mask)
             results = question.tried(other, probe, candidates)
             gaps = distances(value, results, finite)
+            if probe.mask and finite and question.loses and any(gaps):
+                _, near = question.value(replace(probe, mask=NEAR_MASK))
+                gaps = [*map(min, gaps, distances(near, results, True))]
             left = [n for n, gap in zip(candidates, gaps, strict=True) if not gap]
             if not left:
                 apart = min(gaps)
                 return None, apart if not points else max(apart, 1e-12)
             candidates = left
+            if not points and ordered(question.local.root) is ordered(other):
+                return Answer(candidates[0], 0), 0.0
             points += value.size
     except (LanguageError, TypeError):
         return None, math.inf  # over these axes or types it means nothing

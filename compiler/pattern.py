@@ -4,8 +4,9 @@ with some of them neutral (a bias of 0, a weight of 1)."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property, lru_cache
 
 from infinisa.isa.dtypes import DTYPES, is_float
@@ -170,6 +171,11 @@ class Pattern:
             to for to in casts if is_float(to) and DTYPES[to].size < DTYPES["f32"].size
         )
 
+    @cached_property
+    def degrees(self) -> tuple[Degree, ...]:
+        """How it surely depends on each of the leaves."""
+        return tuple(degree(self.local.root, leaf) for leaf in self.local.leaves)
+
     def accepts(self, number: int, kind: str) -> bool:
         """Whether an operand takes values of a type: f32 stands for any number, i32 for integers.
         In a single operation, such as a look-up or `logical_and`, f32 stands for truth values too.
@@ -265,6 +271,45 @@ def pattern_with(
     return Pattern(
         instruction, number, operands, neutral, again, local, others, features, len(mine)
     )
+
+
+class Degree(IntEnum):
+    """How a value depends on an input, others being as they are."""
+
+    FREE = 0
+    LINEAR = 1
+    AFFINE = 2
+    OTHER = 3
+
+
+def degree(root: Node, leaf: Node) -> Degree:
+    """How a computation depends on an input, as its form says."""
+    found: dict[Node, Degree] = {}
+    for node in walk([root]):
+        below = [found[child] for child in node.children]
+        found[node] = Degree.LINEAR if node is leaf else _degree(node, below)
+    return found[root]
+
+
+def _degree(node: Node, below: Sequence[Degree]) -> Degree:
+    """The degree of a value, given those of what it is computed from."""
+    most = max(below, default=Degree.FREE)
+    if most in (Degree.FREE, Degree.OTHER):
+        return most
+    match node:
+        case Map("add" | "subtract", _) | Stack():
+            return most if min(below) is most else Degree.AFFINE
+        case Map("multiply", _) | Dot() if min(below) is Degree.FREE:
+            return most
+        case Map("divide", (_, _)) if below[1] is Degree.FREE:
+            return most
+        case Map("negate", _) | Reduce("sum", _, _):
+            return most
+        case View(_, _, fill):
+            return Degree.AFFINE if fill else most
+        case Cast(_, to) if is_float(to):
+            return most
+    return Degree.OTHER
 
 
 def operations(leaf: Iterable[Node]) -> int:

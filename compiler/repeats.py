@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -26,7 +27,7 @@ from infinisa.isa.language import (
 from .canonical import label
 from .surroundings import Surroundings
 
-Region: TypeAlias = tuple[Collection[Node], Collection[Node]]
+Region: TypeAlias = tuple[set[Node], set[Node]]
 """The nodes that a search went through, and those where it ended."""
 
 
@@ -35,13 +36,15 @@ class Twins:
     """The nodes and the axes of one value, and those in the same places of another.
 
     back      the nodes of the first for those of the other
+    named     the axes of the first for those of the other
     compared  nodes whose operands are twins too
     """
 
     nodes: dict[Node, Node]
-    axes: dict[Axis, Axis]
     back: dict[Node, Node]
-    compared: set[Node]
+    axes: dict[Axis, Axis] = field(default_factory=dict)
+    named: dict[Axis, Axis] = field(default_factory=dict)
+    compared: set[Node] = field(default_factory=set)
 
     def node(self, node: Node) -> Node:
         """The other value's node; a part of a sum grouped anew and a renaming are built anew."""
@@ -52,6 +55,20 @@ class Twins:
             index = tuple((self.axes[axis], self._index(i)) for axis, i in node.index)
             return View(children[0], index, node.fill)
         return node.rebuild(children)
+
+    def pair(self, node: Node, other: Node) -> bool:
+        """Take the axes of two nodes for each other; False if one is another's already."""
+        for x, y in zip(node.axes, other.axes, strict=True):
+            if self.axes.setdefault(x, y) != y or self.named.setdefault(y, x) != x:
+                return False
+        return True
+
+    def unpair(self, count: int) -> None:
+        """Keep the first pairs of axes only."""
+        for axis in [*self.axes][count:]:
+            other = self.axes.pop(axis)
+            if self.named.get(other) == axis:
+                del self.named[other]
 
     def _index(self, index: Affine) -> Affine:
         return replace(index, terms=tuple((self.axes[axis], s) for axis, s in index.terms))
@@ -69,9 +86,9 @@ class Repeats:
         self.searched: dict[int, list[tuple[Node, Region]]] = {}
         self.known: dict[Node, list[Twins]] = {}
 
-    def keep(self, root: Node, region: Region) -> None:
+    def keep(self, root: Node, met: tuple[Collection[Node], Collection[Node]]) -> None:
         """A value that was searched, and all that the search saw."""
-        inner, ends = ({p for n in some for p in graph_nodes(n, self.around)} for some in region)
+        inner, ends = ({p for n in some for p in graph_nodes(n, self.around)} for some in met)
         self.searched.setdefault(self._class(root), []).insert(0, (root, (inner, ends - inner)))
 
     def earlier(self, root: Node) -> tuple[Node, Twins] | None:
@@ -99,36 +116,34 @@ class Repeats:
         """What a node is but for its children and for the names of axes."""
         if isinstance(node, Constant):
             return node
-        number: dict[Axis, int] = {}
-
-        def at(axis: Axis) -> int:
-            return number.setdefault(axis, len(number))
-
-        below = tuple(tuple(map(at, child.axes)) for child in node.children)
-        own = tuple(map(at, node.axes))
+        children = node.children
+        met = itertools.chain(*[child.axes for child in children], node.axes)
+        at = {axis: n for n, axis in enumerate(dict.fromkeys(met))}
+        below = tuple([tuple([at[axis] for axis in child.axes]) for child in children])
+        own = tuple([at[axis] for axis in node.axes])
         what: Hashable = ""
         match node:
             case Map(function, _):
                 what = function
             case Reduce(function, _, over):
-                what = function, tuple(map(at, over))
+                what = function, tuple([at[axis] for axis in over])
             case Dot(_, _, over):
-                what = tuple(map(at, over))
+                what = tuple([at[axis] for axis in over])
             case Cast(_, to):
                 what = to
             case Gather(_, _, axis) | Stack(_, axis) | Position(axis):
-                what = at(axis)
+                what = at[axis]
             case View(_, index, fill):
                 what = str(fill), tuple(
                     (
-                        at(axis), tuple((at(a), s) for a, s in i.terms), i.offset, i.divide,
+                        at[axis], tuple((at[a], s) for a, s in i.terms), i.offset, i.divide,
                         i.modulo,
                     )
                     for axis, i in index
                 )  # fmt: skip
             case _ if not isinstance(node, Input):
                 what = label(node), node.axes
-        extents = tuple(self._length(axis) for axis in number)
+        extents = tuple([self._length(axis) for axis in at])
         return type(node), what, below, own, node.dtype, extents
 
     def _length(self, axis: Axis) -> int:
@@ -157,31 +172,31 @@ class Repeats:
             self.classes[node] = self.numbers.setdefault(key, len(self.numbers))
         return self.classes[node]
 
-    def twins(
-        self, old: Node, new: Node, inner: Collection[Node], ends: Collection[Node]
-    ) -> Twins | None:
+    def twins(self, old: Node, new: Node, inner: set[Node], ends: set[Node]) -> Twins | None:
         """For some nodes under a value and what they are computed from (`ends`) those in the same
         places under another value; None if the two are not alike so far. Values of one layer are
         asked about one after the other: what was compared for one is known for the next."""
         for twins in self.known.get(new, ()):
             if twins.nodes.get(old) is new and self._compare(twins, inner, ends):
                 return twins
-        twins = Twins({old: new}, {}, {new: old}, set())
+        twins = Twins({old: new}, {new: old})
         return twins if self._compare(twins, inner, ends) else None
 
-    def _compare(self, twins: Twins, inner: Collection[Node], ends: Collection[Node]) -> bool:
+    def _compare(self, twins: Twins, inner: set[Node], ends: set[Node]) -> bool:
         """Extend twins to some nodes; False, and they are as before, if these are not alike."""
         known, back = twins.nodes, twins.back
-        left = {*inner} - twins.compared
-        left |= {*ends} - known.keys()
+        left = inner - twins.compared
+        left |= ends - known.keys()
         if not left:
             return True
         fresh: list[tuple[Node, Node]] = []
-        axes = dict(twins.axes)
+        paired = len(twins.axes)
         waiting = [*(known.keys() & left)]
         waiting += (a for a in ends if a in known and passed(a) and left & {*a.children})
-        alike, compared = True, []
+        alike, compared = all(twins.pair(a, known[a]) for a in waiting), []
         for a in waiting:
+            if not alike:
+                break
             if a not in inner and not (passed(a) and (a not in ends or left & {*a.children})):
                 continue
             compared.append(a)
@@ -189,7 +204,7 @@ class Repeats:
             for one, other in zip(a.children, known[a].children, strict=True):
                 if one in known or other in back:
                     alike = alike and known.get(one) is other
-                elif self._named(one) != self._named(other):
+                elif self._named(one) != self._named(other) or not twins.pair(one, other):
                     alike = False
                 else:
                     known[one], back[other] = other, one
@@ -197,16 +212,11 @@ class Repeats:
                     if one not in inner:
                         left.discard(one)
                     waiting.append(one)
-            if not alike:
-                break
-        for one, other in ((a, known[a]) for a in waiting):
-            for x, y in zip(one.axes, other.axes, strict=True):
-                alike = alike and axes.setdefault(x, y) == y
-        if not alike or left or len(set(axes.values())) < len(axes):
+        if not alike or left:
             for one, other in fresh:
                 del known[one], back[other]
+            twins.unpair(paired)
             return False
-        twins.axes.update(axes)
         twins.compared.update(compared)
         for _, other in fresh:
             self.known.setdefault(other, []).append(twins)

@@ -132,10 +132,11 @@ class _Interned(type):
     """Equal nodes are one object, so a shared subexpression is computed and compared once."""
 
     nodes: ClassVar[dict[tuple[object, ...], Any]] = {}
+    numbers: bool  # whether a field may be a number that equals another of another type
     __match_args__: tuple[str, ...]  # the names of a dataclass's fields
 
     def __call__(cls, *arguments: object, **keywords: object) -> Any:
-        key = (cls, *map(_key, arguments))
+        key = (cls, *(map(_key, arguments) if cls.numbers else arguments))
         try:
             known = None if keywords else _Interned.nodes.get(key)
         except TypeError:  # an argument that it keeps in another form, such as a list
@@ -144,7 +145,8 @@ class _Interned(type):
 
     def _made(cls, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> Any:
         made = super().__call__(*arguments, **keywords)
-        key = (cls, *(_key(getattr(made, name)) for name in cls.__match_args__))
+        fields = [getattr(made, name) for name in cls.__match_args__]
+        key = (cls, *(map(_key, fields) if cls.numbers else fields))
         return _Interned.nodes.setdefault(key, made)
 
 
@@ -163,6 +165,7 @@ class Node(metaclass=_Interned):
 
     axes: ClassVar[tuple[Axis, ...]]
     dtype: ClassVar[str]
+    numbers: ClassVar[bool] = False
 
     def _set(self, axes: Iterable[Axis], dtype: str) -> None:
         object.__setattr__(self, "axes", tuple(axes))
@@ -251,6 +254,7 @@ class Constant(Node):
     """A number. It has no axes and takes the type of what it meets, if it can hold it."""
 
     value: float | int | bool
+    numbers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         kinds = {bool: "bool", int: "i32", float: "f32"}
@@ -263,6 +267,7 @@ class Immediate(Node):
 
     name: str
     default: float | int
+    numbers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._set((), "i32" if isinstance(self.default, int) else "f32")
@@ -377,6 +382,7 @@ class View(Node):
     x: Node
     index: tuple[tuple[Axis, Affine], ...]
     fill: float | int | bool | None = None
+    numbers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         given = dict(self.index)
@@ -828,15 +834,20 @@ def substitute(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node,
 Names: TypeAlias = Mapping[Axis, tuple[Axis, ...]]
 
 
-def refine(roots: Iterable[Node], names: Names) -> tuple[Node, ...]:
+def refine(
+    roots: Iterable[Node], names: Names, known: Mapping[Node, Node] | None = None
+) -> tuple[Node, ...]:
     """The same values with axes renamed, or parted into several (the last varies fastest).
+
+    known  what some inputs become, over the new axes in any order
 
     An axis that a position, a view or a gather names can only be renamed.
     """
     roots = tuple(roots)
-    made: dict[Node, Node] = {}
+    made: dict[Node, Node] = dict(known or {})
     for node in walk(roots):
-        made[node] = _refined(node, [made[child] for child in node.children], names)
+        if node not in made:
+            made[node] = _refined(node, [made[child] for child in node.children], names)
     return tuple(made[root] for root in roots)
 
 

@@ -113,7 +113,7 @@ class Channel:
     """How transfers share the way to the outermost store, and what it loses of its bandwidth.
 
     sharing: "fair" (active transfers divide the bandwidth), "fifo" (one after the other), "banked"
-    (fifo, and every row that is opened takes time), or what a plugin brings under this name.
+    (fifo, and rows must be opened in their banks), or what a plugin brings under this name.
     efficiency: percent of the bandwidth that is left for transfers, such as after refreshes.
     burst: bytes of the least that is moved; a contiguous run takes whole bursts.
     gap: bytes that could have been moved in the time that is lost with each contiguous run.

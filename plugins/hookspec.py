@@ -57,9 +57,10 @@ def infinisa_models() -> Mapping[str, Callable[..., Model]]:
 
 @hookspec
 def infinisa_tokenizers() -> Mapping[str, Callable[..., Any]]:
-    """Tokenizers by the name of their algorithm, such as `WordPiece`.
+    """Tokenizers by the algorithm that a tokenizer.json names (`model.type`), such as `WordPiece`.
 
-    Each is a function from the contents of a tokenizer.json to a tokenizer.
+    Each is a function from the file's contents (`infinisa.plugins.tokenizers.Section`) to a
+    `Tokenizer`; the instruction `encode_<kind>` of some plugin is its encoder in a program.
     """
     return {}
 

@@ -15,6 +15,33 @@ from infinisa.cli import main
 
 PROMPT = "import os"
 
+PATIENT = """
+from infinisa import hookimpl
+
+def patient(waited: int) -> int:
+    return -waited
+
+@hookimpl
+def infinisa_policies():
+    return {"patient": patient}
+"""
+
+INTERRUPTING = """
+from infinisa import hookimpl
+
+asked = []
+
+def stop(ready):
+    asked.append(len(ready))
+    if len(asked) == 1000:
+        raise KeyboardInterrupt
+    return 0
+
+@hookimpl
+def infinisa_policies():
+    return {"stop": stop}
+"""
+
 GEARS = """
 from infinisa import hookimpl
 from infinisa.compiler.builder import Builder
@@ -149,6 +176,72 @@ def test_a_trace_has_events_of_every_unit(tmp_path: Path) -> None:
 
     assert {"load", "store", "matrix", "vector", "text"} <= names
     assert all(e["dur"] >= 0 for e in events if e["ph"] == "X")
+
+
+def test_policies_are_compared_in_one_table(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A row for each, those of plugins too, the fastest first."""
+    plugin, file = tmp_path / "mine.py", tmp_path / "report.json"
+    plugin.write_text(PATIENT)
+    options = ["--machine", "edge", "--tokens", "2", "--plugin", str(plugin)]
+    assert main(["simulate", *options, "--policy", "all", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(file.read_text())
+
+    names = ["oldest", "in_order", "critical_path", "load_balancing", "shortest", "longest"]
+    assert list(found) == [*names, "patient"]
+    assert all(found[name]["policy"] == name for name in found)
+    fastest = min(found[name]["cycles"] for name in found)
+    assert printed.index(f"{fastest:,}") < printed.index(f"{found['in_order']['cycles']:,}")
+
+
+def test_a_broken_policy_is_named_with_its_plugin(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(PATIENT.replace("-waited", "waited / 2"))
+    options = ["--machine", "edge", "--plugin", str(plugin), "--policy", "patient"]
+
+    assert messages(capsys, "simulate", *options) == (
+        "policy 'patient' of plugin 'mine' in cycle 0: patient of #0 encode_byte_bpe must be an "
+        "integer, not 0.0"
+    )
+
+
+def test_an_interrupted_simulation_shows_what_it_had(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Ctrl-C at the 1,000th choice, in the prefill."""
+    plugin, file = tmp_path / "mine.py", tmp_path / "report.json"
+    plugin.write_text(INTERRUPTING)
+    options = ["--machine", "edge", "--plugin", str(plugin), "--policy", "stop"]
+    assert main(["simulate", *options, "--json", str(file)]) == 130
+    found = json.loads(file.read_text())
+
+    assert "python_lm on edge, interrupted" in capsys.readouterr().out
+    assert found["partial"]
+    assert [section["name"] for section in found["sections"]] == ["encode", "prefill"]
+    assert 900 < found["instructions"] < 1200
+
+
+def test_the_critical_path_and_the_memory_are_shown(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """All cycles are on the path; the four layers are named."""
+    file = tmp_path / "report.json"
+    options = ["--machine", "edge", "--tokens", "2", "--json", str(file)]
+    assert main(["simulate", *options, "--critical-path", "--memory"]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(file.read_text())
+
+    for words in ("critical path by instruction", "critical path by layer", "memory by stage"):
+        assert words in printed
+    assert sum(found["critical_path"].values()) == found["cycles"]
+    assert {f"layers.{i}" for i in range(4)} <= set(found["critical_layers"])
+    assert all(0 < use["used"] <= use["size"] for use in found["memory"])
+    assert found["energy"]["total"] > 0
+    assert found["sections"][1]["tokens_per_second"] > 0
 
 
 def test_explain_says_what_covers_what(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """docs/plugins.md: each of its plugins is loaded from a file and does what the page says."""
 
+import json
 import re
 import shlex
+import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,15 @@ import pytest
 from onnx import TensorProto, helper
 
 import infinisa
-from infinisa.cli import parser
+from infinisa.cli import main, parser
 from infinisa.compiler.builder import Builder
+from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Opaque, everything
+from infinisa.isa.machine import Channel
 from infinisa.plugins.manager import HOOKS, Registry, load
+from infinisa.plugins.models import PYTHON_LM
+from infinisa.plugins.tokenizers import load_tokenizer
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "plugins.md").read_text("utf-8")
@@ -45,11 +53,11 @@ def test_the_page_names_every_hook_in_its_order() -> None:
 
 def test_the_page_shows_commands_that_there_are() -> None:
     (block,) = blocks(PAGE, "")
-    commands = [*block.splitlines(), *re.findall(r"`(infinisa run [^`]*)`", PAGE)]
+    commands = [*block.splitlines(), *re.findall(r"`(infinisa (?:run|simulate) [^`]*)`", PAGE)]
     for command in commands:
         parser().parse_args(shlex.split(command)[1:])
 
-    assert len(commands) == 3
+    assert len(commands) == 4
 
 
 def test_the_entry_point_has_the_group_that_is_looked_for() -> None:
@@ -107,6 +115,66 @@ def test_the_machine_of_the_page_is_the_one_of_the_page_on_machines(tmp_path: Pa
     found = loaded(plugin(tmp_path, "mine.toml")).machines["mine"].item
 
     assert (found.cores, found.unit("matrix").attributes["rows"]) == (2, 64)
+
+
+@pytest.mark.parametrize("name", ["critical_but_patient", "spread"])
+def test_the_policies_of_the_page_run_a_program(tmp_path: Path, name: str) -> None:
+    b = Builder("doubled")
+    x = b.input("x", "s", (500,))
+    b.graph("main").output("y", x + x)
+    path = plugin(tmp_path, "critical_but_patient")
+    report = infinisa.load(b.model(), plugins=[path]).compile("tiny").simulate(policy=name)
+
+    assert (report.policy, report.cycles > 0) == (name, True)
+
+
+def test_the_unit_and_the_channel_of_the_page_take_the_time_they_say(tmp_path: Path) -> None:
+    """A load of one tile, the addition, a store: 100 more at the first addition, two cycles until
+    its results in place of 12, and 10 for each of the two transfers."""
+    b = Builder("doubled")
+    x = b.input("x", "s", (8,))
+    b.graph("main").output("y", x + x)
+    model = infinisa.load(b.model(), plugins=[plugin(tmp_path, "warming_up")])
+    tiny = model.registry.machines["tiny"].item
+    dram = replace(tiny.dram, channel=Channel(sharing="metered"))
+    units = [replace(u, process="warming_up" * (u.name == "vector")) for u in tiny.units]
+    changed = replace(tiny, units=tuple(units), memories=(tiny.scratchpad, dram))
+    before, after = (model.compile(m).simulate().cycles for m in (tiny, changed))
+
+    assert after - before == 100 - (tiny.unit("vector").attributes["latency"] - 2) + 2 * 10
+
+
+def test_a_folder_names_the_tokenizer_of_the_page(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(PYTHON_LM, folder)
+    tokenizer = {"model": {"type": "Letters", "letters": "abc"}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    path = plugin(tmp_path, "infinisa_tokenizers")
+    operators = {
+        node.operator
+        for graph in infinisa.load(folder, plugins=[path]).model.graphs
+        for node in everything(graph.roots)
+        if isinstance(node, Opaque)
+    }
+    readers = {name: found.item for name, found in loaded(path).tokenizers.items()}
+
+    assert "encode_character" in operators
+    assert load_tokenizer(folder, readers).ids("cabx") == [3, 1, 2, 0]
+    with pytest.raises(ModelError, match="must be one of BPE, WordPiece, WordLevel"):
+        infinisa.load(folder)
+
+
+def test_the_command_line_has_the_verb_of_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = plugin(tmp_path, "infinisa_commands")
+
+    assert main(["letters", "abc", "--plugin", str(path), "de"]) == 0
+    assert capsys.readouterr().out == "5\n"
+    assert main(["list", "commands", "--plugin", str(path)]) == 0
+    assert "letters" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["letters", "abc"])
 
 
 def test_the_backend_of_the_page_runs_a_program(

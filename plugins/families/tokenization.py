@@ -5,7 +5,7 @@ puts around a text: how many ids before, how many after, then these ids. Added t
 <|endoftext|> are not looked for in the text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction, opaque
 
 from ..hookspec import hookimpl
-from ..tokenizers import Tokenizer, byte_bpe, character, lookup, word, wordpiece
+from ..tokenizers import READERS, Read, Tokenizer, byte_bpe, character, lookup, word, wordpiece
 from ..tokenizers.arrays import I32
 
 IDS = {"ids": "n: i32"}
@@ -115,21 +115,20 @@ def decode_tokens(ids: "s: i32", starts: "starts: i32", pool: "pool: u8", text):
     return lookup.decode(ids, len(ids), text, starts, pool)
 
 
-ENCODERS = {
-    "byte_bpe": encode_byte_bpe,
-    "wordpiece": encode_wordpiece,
-    "word": encode_word,
-    "character": encode_character,
+ENCODERS: Mapping[str, Instruction] = {
+    made.name: made for made in (encode_byte_bpe, encode_wordpiece, encode_word, encode_character)
 }
-"""The instruction that encodes, by the kind of tokenizer."""
 
 
-def codec(tokenizer: Tokenizer) -> Codec:
-    """A tokenizer as the readers of models take it."""
+def codec(tokenizer: Tokenizer, library: Mapping[str, Instruction] = ENCODERS) -> Codec:
+    """A tokenizer as the readers of models take it; the instruction `encode_<kind>` encodes."""
     around = tokenizer.frame
     if around.leading_space:
         raise ModelError("a tokenizer that puts a space before the text is not an instruction yet")
-    encode = ENCODERS[tokenizer.kind]
+    name = f"encode_{tokenizer.kind}"
+    if name not in library:
+        raise ModelError(f"a {tokenizer.kind} tokenizer needs the instruction {name!r} of a plugin")
+    encode = library[name]
     frame = [len(around.before), len(around.after), *around.before, *around.after]
     arrays = {**tokenizer.tables, "frame": np.array(frame, np.int32)}
     starts = tokenizer.tables["starts"]
@@ -145,3 +144,8 @@ def codec(tokenizer: Tokenizer) -> Codec:
 @hookimpl
 def infinisa_instructions() -> Sequence[Instruction]:
     return [*ENCODERS.values(), decode_tokens]
+
+
+@hookimpl
+def infinisa_tokenizers() -> Mapping[str, Read]:
+    return READERS

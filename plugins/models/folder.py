@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from infinisa.compiler.graph import Model
 from infinisa.compiler.readers import lac
 from infinisa.compiler.readers.huggingface import read_folder
+from infinisa.isa.instruction import Instruction
 
 from ..families.tagging import read_lac
-from ..families.tokenization import codec
-from ..tokenizers import load_tokenizer
+from ..families.tokenization import ENCODERS, codec
+from ..tokenizers import READERS, Read, load_tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 
@@ -22,8 +24,13 @@ def read_model_folder(
     tokens: int = 64,
     context: int | None = None,
     text: bool = True,
+    tokenizers: Mapping[str, Read] = READERS,
+    library: Mapping[str, Instruction] = ENCODERS,
 ) -> Model:
     """The model of a folder; its tokenizer, if it has one and `text` is wanted, is part of it.
+
+    tokenizers  readers by the algorithm that a tokenizer.json names
+    library     the instructions, by name, among which the encoder of the tokenizer is
 
     The other options are those of `infinisa.compiler.readers.huggingface.Options`.
     """
@@ -31,5 +38,5 @@ def read_model_folder(
     if lac.is_folder(folder):
         return read_lac(folder)
     with_text = text and any((folder / name).is_file() for name in TOKENIZER_FILES)
-    tokenizer = codec(load_tokenizer(folder)) if with_text else None
+    tokenizer = codec(load_tokenizer(folder, tokenizers), library) if with_text else None
     return read_folder(folder, prompt=prompt, tokens=tokens, context=context, codec=tokenizer)

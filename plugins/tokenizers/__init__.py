@@ -14,7 +14,18 @@ Kernels are restricted Python: functions of typed flat arrays and integers, with
 slices, exceptions or negative indices.
 """
 
-from .load import load_tokenizer
+from . import character
+from .load import READERS, Read, load_tokenizer
+from .tables import Section
 from .tokenizer import AddedToken, Frame, Tokenizer
 
-__all__ = ["AddedToken", "Frame", "Tokenizer", "load_tokenizer"]
+__all__ = [
+    "READERS",
+    "AddedToken",
+    "Frame",
+    "Read",
+    "Section",
+    "Tokenizer",
+    "character",
+    "load_tokenizer",
+]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from infinisa.isa.errors import ModelError
 
@@ -10,10 +12,18 @@ from . import byte_bpe, character, word, wordpiece
 from .tables import Section, read_json, read_lines
 from .tokenizer import Tokenizer
 
-READERS = {"BPE": byte_bpe.read, "WordPiece": wordpiece.read, "WordLevel": word.read}
+Read: TypeAlias = Callable[[Section], Tokenizer]
+"""From what a tokenizer.json holds to a tokenizer."""
+
+READERS: Mapping[str, Read] = {
+    "BPE": byte_bpe.read,
+    "WordPiece": wordpiece.read,
+    "WordLevel": word.read,
+}
+"""What InfinISA reads itself, by the `model.type` of the file."""
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path, readers: Mapping[str, Read] = READERS) -> Tokenizer:
     """Read a `tokenizer.json`, a `vocab.txt`, or a folder that holds one (the JSON file first).
 
     Truncation and padding of a `tokenizer.json` are not applied: ids are those of the whole text.
@@ -23,7 +33,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         path = file_in(path)
     if path.suffix == ".txt":
         return from_lines(path)
-    return from_json(read_json(path))
+    return from_json(read_json(path), readers)
 
 
 def file_in(folder: Path) -> Path:
@@ -33,14 +43,14 @@ def file_in(folder: Path) -> Path:
     raise ModelError(f"{folder}: the folder must hold a tokenizer.json or a vocab.txt, not neither")
 
 
-def from_json(top: Section) -> Tokenizer:
+def from_json(top: Section, readers: Mapping[str, Read] = READERS) -> Tokenizer:
     model = top.section("model")
     kind = model.string("type", "BPE" if "merges" in model.values else None)
-    if kind not in READERS:
-        raise model.error("type", "BPE, WordPiece or WordLevel")
-    if kind != "WordPiece" and character.is_split(top):
+    if kind not in readers:
+        raise model.error("type", f"one of {', '.join(readers)}")
+    if kind in ("BPE", "WordLevel") and character.is_split(top):
         return character.read(top)
-    return READERS[kind](top)
+    return readers[kind](top)
 
 
 def from_lines(path: Path) -> Tokenizer:

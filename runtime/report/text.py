@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..capacity import Use
 from ..compare import Comparison, Row, Selected, total
 from ..simulator import Report, SectionReport
 
@@ -121,7 +122,8 @@ def simulation(report: Report, selection: Mapping[str, Selected] | None = None) 
     for heading in ("part", "turns", "instructions", "cycles", "time", "compute", "bandwidth"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     table.add_column("bound by")
-    table.add_column("tokens/s", justify="right")
+    counted = report.partial or any(part.tokens for part in report.sections)
+    table.add_column("tokens/s" if counted else "runs/s", justify="right")
     for part in report.sections:
         table.add_row(
             part.name,
@@ -132,7 +134,7 @@ def simulation(report: Report, selection: Mapping[str, Selected] | None = None) 
             percent(part.share_of_peak_compute),
             percent(part.share_of_peak_bandwidth),
             part.bound_by,
-            _rates(part),
+            _rates(part) if counted else _rate(part.turns, part.seconds),
         )
     sure = [Text(f"{total(selection.values())}", style="dim")] if selection else []
     stalls = [_stalls(part) for part in report.sections if part.cycles]
@@ -141,12 +143,14 @@ def simulation(report: Report, selection: Mapping[str, Selected] | None = None) 
 
 def _rates(part: SectionReport) -> str:
     """Tokens a second, and those of the first and the last turn: contexts grow."""
-    if not part.tokens:
-        return ""
-    rate = number(part.token_rate)
-    if part.turns < 2:
+    rate = _rate(part.tokens, part.seconds)
+    if not rate or part.turns < 2:
         return rate
     return f"{rate} ({number(part.turn_rate(0))} to {number(part.turn_rate(part.turns - 1))})"
+
+
+def _rate(count: int, seconds: float) -> str:
+    return number(count / seconds) if count and seconds else ""
 
 
 SHOWN = 12
@@ -229,6 +233,30 @@ def _stalls(part: SectionReport) -> Table:
             percent(row.idle / row.cycles),
         )
     return table
+
+
+def memory(uses: Sequence[Use]) -> RenderableType:
+    """How full memories are in each stage, and what is where in the fullest."""
+    table = Table(box=box.SIMPLE_HEAD, title="memory by stage", title_justify="left")
+    for heading in ("part", "stage", "memory", "bytes of buffers", "of its size", "at once"):
+        table.add_column(heading, justify="left" if heading in LEFT else "right")
+    for use in uses:
+        share = percent(use.used / use.size)
+        table.add_row(use.section, use.stage, use.memory, f"{use.used:,}", share, f"{use.peak:,}")
+    if not uses:
+        return table
+    fullest = max(uses, key=lambda use: use.used / use.size)
+    title = f"{fullest.memory} in stage {fullest.stage} of {fullest.section}"
+    inside = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for heading in ("address", "bytes", "slots", "calls", "buffer"):
+        inside.add_column(heading, justify="left" if heading in LEFT else "right")
+    for held in fullest.buffers:
+        calls = f"{held.first} to {held.last - 1}"
+        inside.add_row(f"{held.address:,}", f"{held.bytes:,}", str(held.slots), calls, held.buffer)
+    return Group(table, inside)
+
+
+LEFT = ("part", "stage", "memory", "buffer")
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,8 @@ class Entry:
     height      its latency and that of the longest chain of issues in the window that wait for it
     held        since when it has been kept from starting by a bank without free ports; -1: never
     full        cycles in which the window had been full when it was fetched
-    bus         bytes of its transfer on the channel; `rows`: the DRAM rows that it touches, where
-                the channel is banked; -1 is one that is not known
+    bus         bytes of its transfer on the channel; `rows`: the DRAM rows that it touches, and
+                the bytes of each, where the channel has rows; -1 is one that is not known
     before      the issues that it waited for when it was fetched; kept where heights are
     record      for a trace: the issue, its ranges, and what it (read, wrote) past a cache
     """
@@ -103,7 +103,7 @@ class Entry:
     held: int = -1
     full: int = 0
     bus: int = 0
-    rows: tuple[int, ...] = ()
+    rows: tuple[tuple[int, int], ...] = ()
     before: list[Entry] = field(default_factory=list)
     then: list[Entry] = field(default_factory=list)
     after: list[Entry] = field(default_factory=list)

@@ -54,12 +54,14 @@ def run_of(where: Where, buffer: Buffer) -> int:
     return run
 
 
-def rows_of(where: Where, buffer: Buffer, address: int, row: int) -> Iterator[int]:
-    """The numbers of the DRAM rows that a region touches, a contiguous run after the other."""
-    size = DTYPES[buffer.dtype].size
-    strides = [size]
-    for extent in reversed(buffer.shape[1:]):
-        strides.insert(0, strides[0] * extent)
+def rows_of(where: Where, buffer: Buffer, address: int, row: int) -> Iterator[tuple[int, int]]:
+    """The DRAM rows that a region touches, a contiguous run after the other: their numbers, and the
+    bytes in them."""
+    size = step = DTYPES[buffer.dtype].size
+    strides: list[int] = []
+    for extent in reversed(buffer.shape):
+        strides.insert(0, step)
+        step *= extent
     run, inner = run_of(where, buffer), len(where)
     length = size
     while inner and length < run:
@@ -69,7 +71,8 @@ def rows_of(where: Where, buffer: Buffer, address: int, row: int) -> Iterator[in
     if size_of(where, buffer):
         for index in product(*(range(length) for _, length in where[:inner])):
             at = start + sum(i * stride for i, stride in zip(index, strides, strict=False))
-            yield from range(at // row, (at + run - 1) // row + 1)
+            for number in range(at // row, (at + run - 1) // row + 1):
+                yield number, min(at + run, (number + 1) * row) - max(at, number * row)
 
 
 # ---------------------------------------------------------------- channels
@@ -101,32 +104,49 @@ class FifoChannel:
         self.busy = self.free = 0
 
     def transfer(self, entry: Entry) -> simpy.Event:
-        return self.take(entry.transfer)
-
-    def take(self, cycles: int) -> simpy.Event:
         now = int(self.environment.now)
-        self.free = max(self.free, now) + cycles
-        self.busy += cycles
+        self.free = max(self.free, now) + entry.transfer
+        self.busy += entry.transfer
         return self.environment.timeout(self.free - now)
 
 
-class BankedChannel(FifoChannel):
-    """As `FifoChannel`; each row that is not open in its bank when it is touched costs cycles."""
+class BankedChannel:
+    """One transfer at a time; rows are opened in their banks while data of others pass.
+
+    Times are in parts of a cycle, `cycle` of them, so that a byte of any unit takes whole ones.
+    """
 
     def __init__(self, environment: simpy.Environment, machine: Machine) -> None:
-        super().__init__(environment, machine)
-        self.channel = machine.dram.channel
+        self.environment, self.channel = environment, machine.dram.channel
+        rates = [machine.rate(unit) for unit in machine.units]
+        self.cycle = lcm(*(rate.numerator for rate in rates))
+        self.byte = [int(self.cycle / rate) for rate in rates]
         self.open = [-1] * self.channel.banks
+        self.free = [0] * self.channel.banks
+        self.busy = self.until = self.passed = 0
 
     def transfer(self, entry: Entry) -> simpy.Event:
-        misses = 0
-        for row in entry.rows:
-            bank = row % self.channel.banks
-            if row < 0 or self.open[bank] != row:
-                misses += 1
+        now = int(self.environment.now)
+        for row, size in entry.rows:
+            self.passed = max(self.passed, self.ready(row, now * self.cycle))
+            self.passed += size * self.byte[entry.shape.unit]
             if row >= 0:
-                self.open[bank] = row
-        return self.take(entry.transfer + misses * self.channel.row_miss)
+                bank = row % len(self.open)
+                self.open[bank], self.free[bank] = row, self.passed
+        end = -(-self.passed // self.cycle)
+        self.busy += end - max(now, self.until)
+        self.until = end
+        return self.environment.timeout(end - now)
+
+    def ready(self, row: int, asked: int) -> int:
+        """When a row that was asked for is open; one that is not known is in a bank of its own."""
+        opening = self.channel.row_miss * self.cycle
+        bank = row % len(self.open)
+        if row < 0:
+            return asked + opening
+        if self.open[bank] == row:
+            return asked
+        return max(asked, self.free[bank]) + opening
 
 
 @dataclass(frozen=True)

@@ -380,11 +380,13 @@ class View:
                 found.append(Missed(reading, where, buffer))
         return found
 
-    def rows(self, text: Text, ranges: Ranges, missed: Sequence[Missed]) -> tuple[int, ...]:
-        """The DRAM rows that an issue touches, one after the other; -1 for each of those that it
-        gathers, which are not known."""
-        found: list[int] = []
-        row = self.machine.dram.channel.row
+    def rows(
+        self, text: Text, ranges: Ranges, missed: Sequence[Missed]
+    ) -> tuple[tuple[int, int], ...]:
+        """The DRAM rows that an issue touches, one after the other, and what each keeps the channel
+        busy with; -1 for each run that it gathers, whose row is not known."""
+        found: list[tuple[int, int]] = []
+        channel = self.machine.dram.channel
         passing = {id(operand) for _, operand, _ in text.cached}
         for number, (_, operand, buffer) in enumerate(self._operands(text.issue)):
             if not buffer.outer or id(operand) in passing:
@@ -392,12 +394,12 @@ class View:
             where = touched(operand, buffer, ranges)
             if number in text.tables:
                 size, run = self._moved(text, number, where, ranges)
-                found += [-1] * (-(-size // run) if size else 0)
+                found += [(-1, run)] * (-(-size // run) if size else 0)
             else:
-                found += rows_of(where, buffer, self.addresses[buffer.name], row)
+                found += rows_of(where, buffer, self.addresses[buffer.name], channel.row)
         for each in missed:
-            found += rows_of(each.where, each.buffer, self.addresses[each.buffer.name], row)
-        return tuple(found)
+            found += rows_of(each.where, each.buffer, self.addresses[each.buffer.name], channel.row)
+        return tuple((row, channel.bus_bytes(size, size)) for row, size in found)
 
     @cached_property
     def addresses(self) -> Mapping[str, int]:

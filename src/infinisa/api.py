@@ -142,7 +142,9 @@ def load(
     if path.is_dir():
         from infinisa.plugins.models import read_model_folder
 
-        return Loaded(read_model_folder(path, **options), registry)
+        readers = {name: found.item for name, found in registry.tokenizers.items()}
+        model = read_model_folder(path, tokenizers=readers, library=registry.library, **options)
+        return Loaded(model, registry)
     known = ", ".join(registry.models)
     raise ModelError(
         f"model {name!r}: must be an .onnx file, a Hugging Face folder or one of {known}"

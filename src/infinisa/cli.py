@@ -14,6 +14,7 @@ from rich.console import Console
 
 from infinisa.compiler.choice import Trust
 from infinisa.isa.errors import InfinisaError
+from infinisa.plugins.manager import load
 from infinisa.runtime.simulator import ENGINES, Report
 
 from . import __version__, api
@@ -23,16 +24,21 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, as of a shell."""
 
 KINDS = (
-    "plugins", "instructions", "operators", "machines", "models", "units", "policies", "memories",
-    "backends",
+    "plugins", "instructions", "operators", "machines", "models", "tokenizers", "units", "policies",
+    "memories", "backends", "commands",
 )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 1 if a check failed, 2 if the user can mend it, 130 if
     interrupted."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if given and not given[0].startswith("-") and given[0] not in VERBS:
+            command, rest = _command(*given)
+            if command is not None:
+                return command(rest)
+        options = parser().parse_args(given)
         run: Callable[[argparse.Namespace], int | None] = options.run
         return run(options) or 0
     except InfinisaError as error:
@@ -47,6 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+
+
+def _command(verb: str, *arguments: str) -> tuple[Callable[[list[str]], int] | None, list[str]]:
+    """A plugin's verb, if there is one, and its arguments; `--plugin FILE` is ours."""
+    ours = argparse.ArgumentParser(add_help=False)
+    ours.add_argument("--plugin", action="append", default=[])
+    known, rest = ours.parse_known_args(arguments)
+    found = load(known.plugin).commands.get(verb)
+    return (found.item if found else None), rest
 
 
 # ---------------------------------------------------------------- the verbs
@@ -91,6 +106,7 @@ def compile_(options: argparse.Namespace) -> None:
 
 def simulate(options: argparse.Namespace) -> int:
     """Cycles of a model or program on a machine, and where the time went."""
+    from infinisa.runtime.capacity import capacity
     from infinisa.runtime.report import text
     from infinisa.runtime.simulator import Interrupted
 
@@ -103,9 +119,14 @@ def simulate(options: argparse.Namespace) -> int:
         except Interrupted as stop:
             report, status = stop.report, INTERRUPTED
     _print(text.simulation(report, compiled.selection))
+    content = report.plain()
+    content["selection"] = {name: asdict(part) for name, part in compiled.selection.items()}
+    if options.memory:
+        uses = capacity(compiled.program, compiled.machine)
+        _print(text.memory(uses))
+        content["memory"] = [use.plain() for use in uses]
     if options.json:
-        selection = {name: asdict(part) for name, part in compiled.selection.items()}
-        _write_json(options.json, report.plain() | {"selection": selection})
+        _write_json(options.json, content)
     return status
 
 
@@ -126,8 +147,10 @@ def _policies(options: argparse.Namespace, compiled: api.Compiled, meter: api.Pr
     """The same program under every policy that there is."""
     from infinisa.runtime.report import text
 
-    if options.trace or options.critical_path:
-        raise InfinisaError("a trace and a critical path are of one policy, not of all")
+    if options.trace or options.critical_path or options.memory:
+        raise InfinisaError(
+            "policy 'all': must be one policy with --trace, --critical-path or --memory"
+        )
     reports = []
     for name in compiled.registry.policies:
         meter(f"simulating with policy {name}")
@@ -309,23 +332,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="infinisa",
         description="Simulate AI accelerators whose instruction set you extend in Python.",
-        epilog="`infinisa VERB --help` says more. Without a model, the small one shipped is used.",
+        epilog="`infinisa VERB --help` says more. Without a model, the small one shipped is used. "
+        "Plugins may bring more verbs: `infinisa list commands`.",
     )
     top.add_argument("--version", action="version", version=f"infinisa {__version__}")
     verbs = top.add_subparsers(metavar="VERB", required=True)
-    for make in (
-        _compare,
-        _compile,
-        _simulate,
-        _run,
-        _explain,
-        _list,
-        _manual,
-        _discover,
-        _check,
-        _new_plugin,
-        _disassemble,
-    ):
+    for make in VERBS.values():
         make(verbs)
     return top
 
@@ -444,6 +456,9 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument(
         "--critical-path", action="store_true", help="what each cycle was needed for, by layer too"
     )
+    verb.add_argument(
+        "--memory", action="store_true", help="how full memories are, and what is where"
+    )
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
     verb.set_defaults(weights=None)
     _simulation(verb)
@@ -541,3 +556,22 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
     return int(text)
+
+
+VERBS = {
+    make.__name__.strip("_").replace("_", "-"): make
+    for make in (
+        _compare,
+        _compile,
+        _simulate,
+        _run,
+        _explain,
+        _list,
+        _manual,
+        _discover,
+        _check,
+        _new_plugin,
+        _disassemble,
+    )
+}
+"""What adds each verb to the command line."""

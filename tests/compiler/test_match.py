@@ -138,6 +138,9 @@ ROWS: Mapping[str, Forms] = {
         "naive": lambda x: naive(x, "n"),
         "a factor": lambda x: exp(x - max(x, "n")) * (1.0 / sum(exp(x - max(x, "n")), "n")),
         "the exponential of its logarithm": lambda x: exp(x - log(sum(exp(x), "n"))),
+        "through its log-sum-exp": lambda x: exp(
+            x - (max(x, "n") + log(sum(exp(x - max(x, "n")), "n")))
+        ),
     },
     "layer_norm": {
         "a root": lambda x, w, b: (x - mean(x, "n")) / sqrt(variance(x) + EPSILON) * w + b,
@@ -671,6 +674,8 @@ NEAR: Mapping[str, Mapping[str, Node]] = {
     "gelu_erf": {"clipped": minimum(formulas.gelu_erf(X), 6.0)},
     "softmax": {
         "one more in the sum": exp(X) / (1.0 + sum(exp(X), "n")),
+        "nothing of a hidden row": exp(X - log(sum(exp(X - max(X, "n")), "n")) - max(X, "n"))
+        * where(max(X, "n") < -1e20, 0.0, 1.0),
         "of magnitudes": exp(absolute(X)) / sum(exp(absolute(X)), "n") + X * 0.0,
     },
     "layer_norm": {

@@ -463,7 +463,7 @@ MISTAKES: list[tuple[str, list[str | int], Any, str, str]] = [
         ["model", "type"],
         "Unigram",
         "model.type",
-        'BPE, WordPiece or WordLevel, not "Unigram"',
+        'one of BPE, WordPiece, WordLevel, not "Unigram"',
     ),
     ("gpt2", ["model", "dropout"], 0.5, "model.dropout", "null or 0, not 0.5"),
     ("gpt2", ["model", "byte_fallback"], True, "model.byte_fallback", "null or false, not true"),

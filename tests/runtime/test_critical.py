@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from infinisa.isa.machine import Energy
 from infinisa.isa.program import Count, Loop, Parameter, Program, Repeat, Statement, parameter
+from infinisa.runtime.report import text
 from infinisa.runtime.simulator import POLICIES, Report, simulate
 from tests.runtime.builder import LIBRARY, Builder, machine
 from tests.runtime.test_policies import STEPS, Step, chain
@@ -164,3 +165,12 @@ def test_throughput_is_tokens_over_time_in_all_and_in_each_turn() -> None:
     assert (section.tokens, section.turn_cycles) == (6, (6, 7, 8))
     assert section.token_rate == pytest.approx(6 / 0.021)
     assert section.turn_rate(2) == pytest.approx(2 / 0.008)
+
+
+def test_a_program_that_counts_no_tokens_is_counted_in_runs() -> None:
+    """4 cycles of a millisecond: 250 runs a second. Tokens as above: 286 a second in all."""
+    runs = text.plain(text.simulation(simulate(chain(("quick", "a", "b")), LIBRARY, machine())))
+
+    assert "runs/s" in runs
+    assert " 250 " in runs
+    assert "286 (333 to 250)" in text.plain(text.simulation(decoding()))
