@@ -14,15 +14,18 @@ from infinisa.isa.errors import SimulationError
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Ranges
 
-from .contract import Event, Origins, Shape, StageReport, brought
+from .contract import Event, Origins, Shape, StageInterrupted, StageReport, brought
 from .flat import Flat
 from .jump import SNAPSHOT
 from .layout import (
     BUSY,
+    BYTE,
+    CHANNEL_BUSY,
     CLASS_BITS,
     CORE,
     COUNTED,
     CROSSED,
+    CYCLE,
     DATA,
     DRAM,
     END,
@@ -35,6 +38,7 @@ from .layout import (
     HAZARD,
     ISSUING,
     JUMPED,
+    KIND_SIZE,
     KINDS,
     LANE,
     LAPSE,
@@ -42,9 +46,9 @@ from .layout import (
     LEPT,
     MARK,
     MISSED,
+    MISSED_BUS,
     NEVER,
     NEXT,
-    NOW,
     PAUSED,
     QUEUE,
     ROOM,
@@ -60,7 +64,7 @@ from .layout import (
     WATCHED,
     WIDTH,
 )
-from .memory import Cache, FifoChannel, Sharing
+from .memory import Cache, FifoChannel, Rates, Sharing
 from .policy import POLICIES, Policy
 from .shapes import Text, View
 from .simpy_engine import Process
@@ -73,7 +77,7 @@ from .walk import AT, LOOKING, NOT_LOOKING, STATE, UNKNOWN, index_of
 PATIENCE = 1 << 22
 """Cycles that the kernel looks at before Python may interrupt it."""
 
-LARGEST_WORD = (1 << 31) - 1
+LARGEST_WORD, LARGEST_LONG = (1 << 31) - 1, (1 << 62) - 1
 
 
 @dataclass
@@ -124,7 +128,7 @@ def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
             origin = brought(origins, "units", unit.process)
             return f"units.{unit.name} has the process {unit.process!r}{origin}"
     sharing = machine.dram.channel.sharing
-    if sharing != "fifo":
+    if sharing not in ("fifo", "fair"):
         origin = brought(origins, "memories", sharing)
         return f"memories.{machine.dram.name} has the channel {sharing!r}{origin}"
     if machine.scratchpad.banks:
@@ -184,10 +188,13 @@ class Stage:
         machine = self.engine.machine
         counts = [unit.count for unit in machine.units]
         self.first = [sum(counts[:k]) for k in range(len(counts))]
-        self.now = self.array(NOW + 3 * len(counts))
+        rates = Rates.of(machine)
+        self.now = self.array(KINDS + KIND_SIZE * len(counts))
+        self.now[BYTE], self.now[CYCLE] = rates.byte, rates.cycle
         for k, unit in enumerate(machine.units):
-            kind = self.first[k], self.first[k] + unit.count, int(unit.kind == "copy")
-            self.now[KINDS + 3 * k : KINDS + 3 * k + 3] = kind
+            units = self.first[k], self.first[k] + unit.count, int(unit.kind == "copy")
+            place = KINDS + KIND_SIZE * k
+            self.now[place : place + KIND_SIZE] = *units, rates.caps[k], rates.shares[k]
         self.now[CROSSED] = NEVER
         self.now[WIDTH], self.now[WATCHED] = flat.width, flat.watched
         self.cores = self.array(cores * CORE)
@@ -209,6 +216,7 @@ class Stage:
         self.table = self.filled([UNKNOWN] * max(1, flat.table), "i4")
         self.regs = self.filled([r for c in range(cores) for r in flat.registers(c)], "i8")
         self.snaps = self.array(1)
+        self.active = self.array(cores * constants.UNITS)
         self.measure()
 
     # -- arrays
@@ -268,7 +276,10 @@ class Stage:
                 arrays = self.arrays
                 go = kernel(arrays)
             self.now[STEPS] = PATIENCE
-            reason = go()
+            try:
+                reason = go()
+            except KeyboardInterrupt:
+                raise StageInterrupted(self.report()) from None
             code, core = reason & ((1 << CLASS_BITS) - 1), reason >> CLASS_BITS
             if code not in answers:
                 break
@@ -286,7 +297,7 @@ class Stage:
         return [
             self.now, self.cores, self.slots, self.units, self.masks, self.then, self.after,
             self.before, self.hazards, self.counts, self.records, self.trace, self.plan, self.sizes,
-            self.table, self.regs, self.snaps,
+            self.table, self.regs, self.snaps, self.active,
         ]  # fmt: skip
 
     def issue(self, core: int) -> tuple[Text, Ranges, int]:
@@ -314,7 +325,7 @@ class Stage:
         """The record of a shape."""
         constants = self.constants
         cores = constants.CORES
-        words = [shape.unit, shape.occupancy, shape.drain, shape.transfer]
+        words = [shape.unit, shape.occupancy, shape.drain, shape.transfer, shape.bus]
         words.append(int(self.engine.machine.units[shape.unit].count == 1))
         sides = (
             (shape.reads, constants.READS),
@@ -326,6 +337,15 @@ class Stage:
             words += [*places, *[0] * (room - len(places))]
         while (len(self.view.numbers) + 1) * cores * HAZARD * self.mask_words > len(self.hazards):
             self.hazards = self.longer(self.hazards, "u8")
+        rates, units = Rates.of(self.engine.machine), self.engine.machine.units
+        parts = cores * sum(
+            share * unit.count for share, unit in zip(rates.shares, units, strict=True)
+        )
+        if constants.FAIR and shape.bus * rates.byte * parts > LARGEST_LONG:
+            raise SimulationError(
+                f"opcode {shape.opcode!r}: moves {shape.bus} bytes, whose shares only the simpy "
+                "engine counts"
+            )
         if max(words) > LARGEST_WORD:
             raise SimulationError(
                 f"opcode {shape.opcode!r}: takes {max(words)} cycles, which only the simpy engine "
@@ -342,16 +362,16 @@ class Stage:
         missed = self.view.missed(text, ranges, caches[core % len(caches)])
         read = sum(each.size for each in missed if each.reading)
         written = sum(each.size for each in missed if not each.reading)
-        transfer = shape.transfer
+        transfer, bus = shape.transfer, shape.bus
         if missed:
             bus_bytes = machine.dram.channel.bus_bytes
-            bus = shape.bus + sum(bus_bytes(each.size, each.run) for each in missed)
+            bus += sum(bus_bytes(each.size, each.run) for each in missed)
             transfer = machine.transfer_cycles(bus, machine.units[shape.unit])
             more = read, written, max(0, transfer - shape.work)
             before = self.misses.get(shape.opcode, Misses())
             self.misses[shape.opcode] = Misses(*map(add, before, more))
-        self.now[MISSED], self.now[TOUCHED] = transfer - shape.transfer, 1
-        self.missed_cycles += transfer - shape.transfer
+        self.now[MISSED], self.now[MISSED_BUS] = transfer - shape.transfer, bus - shape.bus
+        self.now[TOUCHED] = 1
         if self.constants.TRACE:
             position = int(self.cores[core * CORE + NEXT])
             log = self.moved[core]
@@ -381,13 +401,10 @@ class Stage:
         for number, shape in enumerate(self.shapes):
             shape.uses += int(self.counts[self.uses + number])
             used[id(shape)] = shape
-        transfers = sum(shape.uses * shape.transfer for shape in used.values())
-        transfers += self.missed_cycles
+        transfers = int(self.counts[CHANNEL_BUSY])
         return stage_report(
             self.view, self.begin, end, self.accounts(), used.values(), self.misses, transfers
         )
-
-    missed_cycles = 0
 
     def accounts(self) -> Iterator[Account]:
         """Of the cores, then of their units."""
@@ -404,7 +421,7 @@ class Stage:
                     yield self.closed(core, number, unit.name, instance, free)
 
     def closed(self, core: int, number: int, unit: str, instance: int, free: int) -> Account:
-        first = (core * (self.constants.UNITS + 1) + number) * self.account
+        first = 1 + (core * (self.constants.UNITS + 1) + number) * self.account
         names = [unit.name for unit in self.engine.machine.units]
         data = {
             name: int(self.counts[first + DATA + k])

@@ -12,9 +12,10 @@ What a state need not have: hazards, and what waits for what, follow from the wi
 from __future__ import annotations
 
 from ..jit.bits import apart, bit
+from .fair import account_of
 from .layout import (
-    ACCOUNT,
     ALIVE,
+    BEGAN,
     BUSY,
     CHANNEL,
     CLASS_BITS,
@@ -23,6 +24,7 @@ from .layout import (
     COUNTED,
     CROSSED,
     DONE,
+    FAIR,
     FETCHED,
     FILL,
     FILLED,
@@ -36,15 +38,18 @@ from .layout import (
     LAPSE,
     LEADER,
     LEAPS,
+    LEFT,
     LEPT,
     MARK,
     NEVER,
     NEXT,
+    POSITION,
     READY,
     RING,
     ROW,
     RUNNING,
     SETS,
+    SETTLED_AT,
     SHAPE,
     SKEW,
     SKIPPED,
@@ -86,7 +91,7 @@ GONE = 1 << 40
 PLACES = 1 + 5 * WINDOW
 """Numbers of a window in a snapshot."""
 
-TIMES = 4 * UNITS + 3
+TIMES = 7 * UNITS + 4
 """Numbers of the units of a core in a snapshot."""
 
 SNAPSHOT = 2
@@ -175,7 +180,7 @@ def alike(
     snaps: Longs,
 ) -> bool:
     """Whether the state is that of the snapshot, but for the turn of the loop; or save it."""
-    same = agrees(saving, snaps, row + 1, max(now[CHANNEL] - t, 0))
+    same = agrees(saving, snaps, row + 1, 0 if FAIR else max(now[CHANNEL] - t, 0))
     size = PLACES + TIMES + now[WATCHED]
     c = 0
     while c < CORES and same:
@@ -205,7 +210,7 @@ def alike_windows(
         holder = 0
         filled = 0
         if (masks[c * SETS + RUNNING] & bit(s)) != 0:
-            when = slots[slot + DONE] - t
+            when = slots[slot + DONE] - t if slots[slot + DONE] != NEVER else -GONE
         elif (masks[c * SETS + ALIVE] & bit(s)) != 0:
             when = slots[slot + FETCHED] - t
             filled = slots[slot + FILL] - cores[c * CORE + FILLED]
@@ -237,28 +242,34 @@ def alike_units(
     snaps: Longs,
 ) -> bool:
     """When units are free. For how long they were matters only where they worked since."""
-    same = True
+    same = agrees(saving, snaps, place + 7 * UNITS + 3, now[SETTLED_AT] - t if FAIR else 0)
     u = 0
     while u < UNITS and same:
-        free = units[(c * UNITS + u) * LANE + FREE] - t
-        landed = units[(c * UNITS + u) * LANE + LANDED] - t
-        same = agrees(saving, snaps, place + 4 * u, max(free, 0)) and agrees(
-            saving, snaps, place + 4 * u + 1, max(landed, 0)
-        )
-        if same and (saving or worked(c, u, row, now, counts, snaps)):
-            full = filled(units[(c * UNITS + u) * LANE + FULL_AT], c, cores)
-            same = agrees(saving, snaps, place + 4 * u + 2, free) and agrees(
-                saving, snaps, place + 4 * u + 3, full
+        unit = (c * UNITS + u) * LANE
+        at = place + 7 * u
+        landed = max(units[unit + LANDED] - t, 0)
+        if FAIR and units[unit + FREE] == NEVER:
+            same = (
+                agrees(saving, snaps, at, GONE)
+                and agrees(saving, snaps, at + 1, landed)
+                and agrees(saving, snaps, at + 4, units[unit + LEFT])
+                and agrees(saving, snaps, at + 5, units[unit + POSITION] - cores[c * CORE + HEAD])
+                and agrees(saving, snaps, at + 6, units[unit + BEGAN] - t)
             )
+        else:
+            free = units[unit + FREE] - t
+            same = agrees(saving, snaps, at, max(free, 0)) and agrees(saving, snaps, at + 1, landed)
+            if same and (saving or worked(c, u, row, now, counts, snaps)):
+                full = filled(units[unit + FULL_AT], c, cores)
+                same = agrees(saving, snaps, at + 2, free) and agrees(saving, snaps, at + 3, full)
         u += 1
     if same:
+        at = place + 7 * UNITS
         free = cores[c * CORE + UNTIL] - t
-        same = agrees(saving, snaps, place + 4 * UNITS, max(free, 0))
+        same = agrees(saving, snaps, at, max(free, 0))
         if same and (saving or worked(c, UNITS, row, now, counts, snaps)):
             full = filled(cores[c * CORE + UNTIL_FULL], c, cores)
-            same = agrees(saving, snaps, place + 4 * UNITS + 1, free) and agrees(
-                saving, snaps, place + 4 * UNITS + 2, full
-            )
+            same = agrees(saving, snaps, at + 1, free) and agrees(saving, snaps, at + 2, full)
     return same
 
 
@@ -270,7 +281,7 @@ def filled(full: int, c: int, cores: Longs) -> int:
 
 def worked(c: int, u: int, row: int, now: Longs, counts: Longs, snaps: Longs) -> bool:
     """Whether a unit, or behind the last the core, has taken an issue since the snapshot."""
-    busy = (c * (UNITS + 1) + u) * ACCOUNT + BUSY
+    busy = account_of(c, u) + BUSY
     return snaps[row + now[ROW] - now[COUNTED] + busy] != counts[busy]
 
 

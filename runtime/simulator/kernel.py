@@ -21,15 +21,19 @@ snaps     states to compare with, see `jump`
 from __future__ import annotations
 
 from ..jit.bits import Mask, apart, bit, count, first, last, rotated, static
+from .fair import account_of, ask, end_transfers
 from .jump import consider
 from .layout import (
-    ACCOUNT,
+    ACTIVE,
     ALIVE,
     ALONE,
     ARRIVAL,
+    BUS,
     BUSY,
+    BYTES,
     CACHED,
     CHANNEL,
+    CHANNEL_BUSY,
     CLASS,
     CLASS_BITS,
     CLASSES,
@@ -43,6 +47,7 @@ from .layout import (
     END,
     ENDED,
     EVENT,
+    FAIR,
     FETCH,
     FETCHED,
     FILL,
@@ -64,13 +69,16 @@ from .layout import (
     ISSUING,
     JUMP,
     JUMPED,
+    KIND_SIZE,
     KINDS,
     LANDED,
     LANE,
     LEADER,
     LIMIT,
     MISSED,
+    MISSED_BUS,
     MOVES,
+    MOVING,
     NEVER,
     NEXT,
     OCCUPANCY,
@@ -151,12 +159,15 @@ def run(
     table: Words,
     regs: Longs,
     snaps: Longs,
+    active: Longs,
 ) -> int:
     """Simulate until all is done or something is needed: why it returns."""
     while True:
         t = now[TIME]
         if now[RESUMED] == 0:
             now[SOONEST] = NEVER
+            if FAIR and now[ACTIVE] > 0 and now[CHANNEL] <= t:
+                end_transfers(t, now, cores, slots, units, counts, records, trace, active)
             for c in range(CORES):
                 complete(t, c, now, cores, slots, masks, then, hazards, records)
                 retire(t, c, cores, units, masks)
@@ -170,7 +181,9 @@ def run(
                 return reason
         now[RESUMED] = 0
         for c in range(CORES):
-            issue(t, c, now, cores, slots, units, masks, after, counts, records, trace)
+            issue(t, c, now, cores, slots, units, masks, after, counts, records, trace, active)
+        if FAIR and now[ACTIVE] > 0:
+            now[SOONEST] = min(now[SOONEST], now[CHANNEL])
         jumped = False
         if JUMP and now[CROSSED] != NEVER and now[LEADER] < CORES:
             jumped = consider(t, now, cores, slots, units, masks, counts, plan, sizes, regs, snaps)
@@ -302,7 +315,8 @@ def note_free(t: int, c: int, cores: Longs, units: Longs) -> None:
                 units[unit + FULL_AT] = cores[core + FILLED] + full
             else:
                 freeing = min(freeing, free_at)
-    if cores[core + UNTIL_FULL] == NEVER and cores[core + UNTIL] <= t:
+    over = cores[core + UNTIL] <= t and cores[core + MOVING] == 0
+    if cores[core + UNTIL_FULL] == NEVER and over:
         full = cores[core + UNTIL] - since if since >= 0 else 0
         cores[core + UNTIL_FULL] = cores[core + FILLED] + full
     cores[core + FREEING] = freeing
@@ -425,9 +439,13 @@ def enter(
     slots[slot + READY] = t if waits == 0 else -1
     slots[slot + HOLDER] = 0
     slots[slot + MOVES] = records[record + TRANSFER]
+    if FAIR:
+        slots[slot + BUS] = records[record + BYTES]
     if CACHED:
         slots[slot + MOVES] += now[MISSED]
+        slots[slot + BUS] += now[MISSED_BUS]
         now[MISSED] = 0
+        now[MISSED_BUS] = 0
         now[TOUCHED] = 0
     if waits == 0:
         masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
@@ -518,21 +536,23 @@ def issue(
     counts: Longs,
     records: Words,
     trace: Longs,
+    active: Longs,
 ) -> None:
     """Start ready issues on free units."""
     width = ISSUE
     for k in range(CLASSES):
         ahead = startable(t, c, k, cores, slots, masks, records)
         if ahead >= 0:
-            first_unit = now[KINDS + 3 * k]
-            end_unit = now[KINDS + 3 * k + 1]
+            kind = KINDS + KIND_SIZE * k
+            first_unit = now[kind]
+            end_unit = now[kind + 1]
             u = first_unit if width > 0 else -1
             while ahead >= 0 and u >= 0:
                 u = free_unit(t, c, first_unit, end_unit, units, counts)
                 if u >= 0:
                     start(
-                        t, c, k, u, u - first_unit, now[KINDS + 3 * k + 2], ahead, now, cores,
-                        slots, units, masks, after, counts, records, trace,
+                        t, c, k, u, u - first_unit, now[kind + 2], ahead, now, cores,
+                        slots, units, masks, after, counts, records, trace, active,
                     )  # fmt: skip
                     ahead = startable(t, c, k, cores, slots, masks, records)
                     width -= 1
@@ -590,7 +610,7 @@ def free_unit(t: int, c: int, first_unit: int, end_unit: int, units: Longs, coun
         if units[unit + FREE] <= t:
             if OLDEST:
                 return u
-            busy = counts[(c * (UNITS + 1) + u) * ACCOUNT + BUSY]
+            busy = counts[account_of(c, u) + BUSY]
             key = unit_key(u - first_unit, busy, units[unit + TAKEN])
             if best < 0 or key < least:
                 best = u
@@ -616,6 +636,7 @@ def start(
     counts: Longs,
     records: Words,
     trace: Longs,
+    active: Longs,
 ) -> None:
     """Unit u of class k takes an issue."""
     head = cores[c * CORE + HEAD]
@@ -628,37 +649,39 @@ def start(
         masks[unstarted] = masks[unstarted] ^ bit(s)
     unit = (c * UNITS + u) * LANE
     record = slots[slot + SHAPE] * RECORD
-    work = records[record + OCCUPANCY]
+    occupancy = records[record + OCCUPANCY]
     drain = records[record + DRAIN]
-    until = t + work
-    done = until + drain
     moves = slots[slot + MOVES]
-    if moves > 0:
-        now[CHANNEL] = max(now[CHANNEL], t) + moves
-        until = max(until, now[CHANNEL])
-        done = until + max(drain, 0) + ARRIVAL
-        work = max(work, moves)
-    done = max(done, units[unit + LANDED])
-    account = (c * (UNITS + 1) + u) * ACCOUNT
+    work = max(occupancy, moves)
+    until = t + occupancy
+    done = until + drain
+    account = account_of(c, u)
     charge(t, units[unit + FREE], units[unit + FULL_AT], account, slot, slots, counts)
     counts[account + BUSY] += work
-    counts[account + DRAM] += until - t - work
+    if moves > 0:
+        if FAIR:
+            bus = slots[slot + BUS]
+            ask(t, c * UNITS + u, slot, head + ahead, work, bus, now, slots, units, counts, active)
+            until = NEVER
+            done = NEVER
+        else:
+            now[CHANNEL] = max(now[CHANNEL], t) + moves
+            until = max(until, now[CHANNEL])
+            done = until + max(drain, 0) + ARRIVAL
+            counts[CHANNEL_BUSY] += moves
+            counts[account + DRAM] += until - t - work
     if copies == 0:
-        whole = (c * (UNITS + 1) + UNITS) * ACCOUNT
-        worked = cores[c * CORE + UNTIL]
-        charge(t, worked, cores[c * CORE + UNTIL_FULL], whole, slot, slots, counts)
-        if until > worked:
-            counts[whole + BUSY] += until - max(worked, t)
-            cores[c * CORE + UNTIL] = until
-            cores[c * CORE + UNTIL_FULL] = NEVER
+        join(t, c, until, slot, cores, slots, counts)
     units[unit + FREE] = until
-    units[unit + LANDED] = done
     units[unit + TAKEN] += 1
     units[unit + FULL_AT] = NEVER
-    cores[c * CORE + FREEING] = min(cores[c * CORE + FREEING], until)
+    if until != NEVER:
+        done = max(done, units[unit + LANDED])
+        units[unit + LANDED] = done
+        cores[c * CORE + FREEING] = min(cores[c * CORE + FREEING], until)
+        now[SOONEST] = min(now[SOONEST], done)
+        now[END] = max(now[END], max(until, done))
     slots[slot + DONE] = done
-    now[SOONEST] = min(now[SOONEST], done)
-    now[END] = max(now[END], max(until, done))
     if TRACE:
         event = ((head + ahead) * CORES + c) * EVENT
         trace[event] = t
@@ -676,6 +699,27 @@ def start(
         while waiting != 0:
             free(t, c, first(waiting), holder, slots, masks)
             waiting = waiting & (waiting - 1)
+
+
+def join(t: int, c: int, until: int, slot: int, cores: Longs, slots: Longs, counts: Longs) -> None:
+    """The account of a core when a unit other than a copy unit works until then."""
+    core = c * CORE
+    account = account_of(c, UNITS)
+    worked = cores[core + UNTIL]
+    if FAIR and cores[core + MOVING] > 0:
+        counts[account + BUSY] += max(0, t - worked)  # the unit that moves has worked since
+        worked = max(worked, t)
+        cores[core + UNTIL] = worked
+    else:
+        charge(t, worked, cores[core + UNTIL_FULL], account, slot, slots, counts)
+    if FAIR and until == NEVER:
+        cores[core + MOVING] += 1
+        cores[core + UNTIL] = max(worked, t)
+        cores[core + UNTIL_FULL] = NEVER
+    elif until > worked:
+        counts[account + BUSY] += until - max(worked, t)
+        cores[core + UNTIL] = until
+        cores[core + UNTIL_FULL] = NEVER
 
 
 def charge(

@@ -21,11 +21,11 @@ from ..jit import bits, ir, restricted
 from ..jit.cache import remembered
 from ..jit.ir import link, to_object
 from ..jit.restricted import Library, annotated
-from . import jump, kernel, layout, walk
+from . import fair, jump, kernel, layout, walk
 from .policy import ISSUE, UNIT, Key, Policy, first, oldest
 from .policy import names as parameters
 
-PARTS = (layout, walk, jump, kernel)
+MODULES = (layout, walk, fair, jump, kernel)
 
 PASSES = (
     "sroa", "simplify_cfg", "always_inliner", "global_dead_code_eliminate", "sroa",
@@ -58,6 +58,7 @@ class Constants:
     WRITES: int
     STORES: int
     CACHED: bool
+    FAIR: bool
     TRACE: bool
     JUMP: bool
     policy: Policy
@@ -88,6 +89,7 @@ class Constants:
             WRITES=writes,
             STORES=stores,
             CACHED=cached,
+            FAIR=machine.dram.channel.sharing == "fair",
             TRACE=trace,
             JUMP=jump and not cached and repeats(policy),
             policy=policy,
@@ -107,10 +109,10 @@ class Constants:
         account = layout.DATA + self.CLASSES
         found["SETS"] = layout.WAITING + 3 * self.CLASSES
         found["ACCOUNT"] = account
-        found["USES"] = self.CORES * (self.UNITS + 1) * account
+        found["USES"] = 1 + self.CORES * (self.UNITS + 1) * account
         found["RECORD"] = layout.HAZARDS + self.READS + self.WRITES + self.STORES
         found["PLACES"] = 1 + 5 * self.WINDOW
-        found["TIMES"] = 4 * self.UNITS + 3
+        found["TIMES"] = 7 * self.UNITS + 4
         found["Masks"] = Annotated[list[int], "u64" if self.RING == 64 else "u128"]
         return found
 
@@ -140,9 +142,9 @@ def adapted(name: str, given: Sequence[str], key: Key) -> FunctionType:
 def specialised(constants: Constants) -> Callable[..., int]:
     """The kernel with these constants: its functions in a module of their own."""
     names: dict[str, object] = {"__name__": kernel.__name__}
-    for part in PARTS:
+    for part in MODULES:
         names |= {name: value for name, value in vars(part).items() if name[:2] != "__"}
-    own = [vars(part) for part in PARTS]
+    own = [vars(part) for part in MODULES]
     names |= constants.names
     for name, value in names.items():
         if isinstance(value, FunctionType) and any(value.__globals__ is part for part in own):
@@ -189,7 +191,7 @@ def compiled(constants: Constants) -> Kernel:
 
 def _image(constants: Constants) -> bytes:
     body = specialised(constants)
-    ours = frozenset(part.__name__ for part in PARTS)
+    ours = frozenset(part.__name__ for part in MODULES)
     library = Library(ours, mask="i64" if constants.RING == 64 else "i128")
     kinds, _ = annotated(body, library.mask)
     library.entry(body, kinds, 1)
@@ -200,5 +202,5 @@ def _image(constants: Constants) -> bytes:
 def _recipe() -> str:
     """All that the native code is made from, but for the constants: reading it is quicker than
     writing the code to find out that it is there."""
-    parts: tuple[ModuleType, ...] = (*PARTS, bits, restricted, ir, sys.modules[__name__])
+    parts: tuple[ModuleType, ...] = (*MODULES, bits, restricted, ir, sys.modules[__name__])
     return hashlib.sha256("".join(map(inspect.getsource, parts)).encode()).hexdigest()

@@ -7,7 +7,7 @@ from random import Random
 
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import relu
-from infinisa.isa.machine import Machine
+from infinisa.isa.machine import Channel, Machine
 from infinisa.isa.program import Issue, Loop, Operand, Program, Statement, extents, stream
 from tests.runtime.builder import LIBRARY, Builder, X, machine, made
 
@@ -31,7 +31,16 @@ RANDOM_LIBRARY: Mapping[str, Instruction] = _library()
 
 
 def random_machine(random: Random, cores: int = 0) -> Machine:
+    sharing = random.choice(["fifo", "fair"])
+    burst, gap = random.choice([(1, 0), (1, 0), (8, 3)])
     return machine(
+        channel=Channel(sharing=sharing, burst=burst, gap=gap, efficiency=random.choice([100, 73])),
+        bandwidth=random.choice([1000, 700, 3100]),
+        load={
+            "count": random.choice([1, 2]),
+            "share": random.choice([1, 3]),
+            "bandwidth": random.choice([0, 500]),
+        },
         window=random.choice([1, 2, 3, 5, 8, 16, 32, 64, 65, 128]),
         fetch=random.choice([1, 2, 4]),
         issue=random.choice([1, 2, 4, 8]),

@@ -75,6 +75,28 @@ def test_the_compiled_kernel_has_all_policies(policy: str) -> None:
         both(random_program(Random(seed)), MACHINES[0], "compiled", policy)
 
 
+def test_a_cache_is_asked_in_the_order_of_fetches() -> None:
+    """Two cores read and write regions of three tensors, some of which the cache holds."""
+    build = Builder(library=RANDOM_LIBRARY)
+    build.axis("s", 64)
+    for name in "abc":
+        build.tensor(name, 64, kind="state")
+    body = [
+        build.issue(f"vector{kind}", [f"{x} s2"], [f"{y} s2"], "m=s2")
+        for kind, x, y in (
+            (0, "a", "b"),
+            (1, "a", "c"),
+            (2, "b", "a"),
+            (3, "a", "a"),
+            (4, "c", "b"),
+        )
+    ]
+    inner = Loop("s2", "s1", 5, tuple(body))
+    program = build.program([Loop("s1", "s", 16, (inner, *body[:1], inner), spread=True)])
+    for cache in (20, 60, 1000):
+        both(program, machine(cache=cache, cores=2), "kernel")
+
+
 def remainder(random: Random) -> int:
     """A number that is seldom a multiple of much."""
     return random.randrange(30, 120)
