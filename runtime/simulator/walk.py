@@ -80,7 +80,7 @@ TERM_START, TERM_LENGTH, TERM_SIZES, TERM_BASE, TERM_STRIDE = range(TERM)
 """Of a term: registers of its range, its part of `sizes`, the register of its base's start."""
 
 
-@apart
+
 def clipped_length(d: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
     """How much of a dimension is inside."""
     start = plan[d + OFFSET]
@@ -96,7 +96,7 @@ def clipped_length(d: int, base: int, plan: Words, sizes: Longs, regs: Longs) ->
     return 0 if empty else max(inside, 0)
 
 
-@apart
+
 def share(c: int, at: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
     """The piece of core c of a loop over cores: the step after."""
     loop = plan[at + LOOP]
@@ -108,7 +108,7 @@ def share(c: int, at: int, base: int, plan: Words, sizes: Longs, regs: Longs) ->
     return at + STEP
 
 
-@apart
+
 def turn(
     c: int, kind: int, at: int, base: int, now: Longs, plan: Words, sizes: Longs, regs: Longs
 ) -> int:
@@ -153,7 +153,7 @@ def begin(loop: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
     return sizes[row]
 
 
-@apart
+
 def place(loop: int, base: int, number: int, turns: int, plan: Words, regs: Longs) -> None:
     """Make a piece of a loop the one at hand, `turns` (1 or -1) from the last."""
     block = base + plan[loop + BLOCK]
