@@ -164,12 +164,14 @@ def run(
     """Simulate until all is done or something is needed: why it returns."""
     while True:
         t = now[TIME]
+        soonest = now[SOONEST]
         if now[RESUMED] == 0:
-            now[SOONEST] = NEVER
+            soonest = NEVER
             if FAIR and now[ACTIVE] > 0 and now[CHANNEL] <= t:
                 end_transfers(t, now, cores, slots, units, counts, records, trace, active)
             for c in range(CORES):
-                complete(t, c, now, cores, slots, masks, then, hazards, records)
+                done = complete(t, c, cores, slots, masks, then, hazards, records)
+                soonest = min(soonest, done)
                 retire(t, c, cores, units, masks)
         now[RESUMED] = 1
         for c in range(CORES):
@@ -178,19 +180,26 @@ def run(
                 plan, sizes, table, regs,
             )  # fmt: skip
             if reason != FINISHED:
+                now[SOONEST] = soonest
                 return reason
         now[RESUMED] = 0
         for c in range(CORES):
-            issue(t, c, now, cores, slots, units, masks, after, counts, records, trace, active)
+            core = c * CORE
+            if cores[core + ENDED] == 0 and cores[core + NEXT] < cores[core + HEAD] + WINDOW:
+                soonest = min(soonest, t + 1)
+            later = issue(
+                t, c, now, cores, slots, units, masks, after, counts, records, trace, active
+            )
+            soonest = min(soonest, later)
         if FAIR and now[ACTIVE] > 0:
-            now[SOONEST] = min(now[SOONEST], now[CHANNEL])
+            soonest = min(soonest, now[CHANNEL])
         jumped = False
         if JUMP and now[CROSSED] != NEVER and now[LEADER] < CORES:
             jumped = consider(t, now, cores, slots, units, masks, counts, plan, sizes, regs, snaps)
             now[CROSSED] = NEVER
-        if now[SOONEST] == NEVER:
+        if soonest == NEVER:
             return FINISHED
-        now[TIME] = now[SOONEST]
+        now[TIME] = soonest
         now[STEPS] -= 1
         if TRACE and jumped:
             return JUMPED
@@ -204,17 +213,16 @@ def run(
 def complete(
     t: int,
     c: int,
-    now: Longs,
     cores: Longs,
     slots: Longs,
     masks: Masks,
     then: Masks,
     hazards: Masks,
     records: Words,
-) -> None:
-    """End what is done now, the oldest first."""
+) -> int:
+    """End what is done now, the oldest first; when the next will be done."""
     head = cores[c * CORE + HEAD]
-    soonest = now[SOONEST]
+    soonest = NEVER
     left = rotated(masks[c * SETS + RUNNING], head, RING)
     while left != 0:
         ahead = first(left)
@@ -225,7 +233,7 @@ def complete(
             end(t, c, s, head + ahead, slots, masks, then, hazards, records)
         else:
             soonest = min(soonest, done)
-    now[SOONEST] = soonest
+    return soonest
 
 
 def end(
@@ -268,10 +276,9 @@ def end(
 
 def free(t: int, c: int, s: int, holder: int, slots: Longs, masks: Masks) -> None:
     """The issue in slot s has one less to wait for; of several that end in a cycle, the youngest
-    was the last."""
+    was the last, and comes last."""
     slot = (c * RING + s) * SLOT
-    if slots[slot + READY] != t or slots[slot + HOLDER] < holder:
-        slots[slot + HOLDER] = holder
+    slots[slot + HOLDER] = holder
     slots[slot + READY] = t
     waits = slots[slot + WAITS] - 1
     slots[slot + WAITS] = waits
@@ -300,7 +307,6 @@ def retire(t: int, c: int, cores: Longs, units: Longs, masks: Masks) -> None:
     cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, head + WINDOW)
 
 
-@apart
 def note_free(t: int, c: int, cores: Longs, units: Longs) -> None:
     """Of units that are free now: in how many cycles the window was full until they were."""
     core = c * CORE
@@ -373,8 +379,6 @@ def fetch(
         position += 1
     cores[core + NEXT] = position
     cores[core + FULL_SINCE] = t if position == cores[core + HEAD] + WINDOW else -1
-    if cores[core + ENDED] == 0 and position < cores[core + HEAD] + WINDOW:
-        now[SOONEST] = min(now[SOONEST], t + 1)
     return reason
 
 
@@ -537,30 +541,30 @@ def issue(
     records: Words,
     trace: Longs,
     active: Longs,
-) -> None:
-    """Start ready issues on free units."""
+) -> int:
+    """Start ready issues on free units: when one of those that have, or could then, is next."""
     width = ISSUE
+    soonest = NEVER
     for k in range(CLASSES):
         ahead = startable(t, c, k, cores, slots, masks, records)
         if ahead >= 0:
             kind = KINDS + KIND_SIZE * k
-            first_unit = now[kind]
-            end_unit = now[kind + 1]
-            u = first_unit if width > 0 else -1
-            while ahead >= 0 and u >= 0:
-                u = free_unit(t, c, first_unit, end_unit, units, counts)
-                if u >= 0:
-                    start(
-                        t, c, k, u, u - first_unit, now[kind + 2], ahead, now, cores,
-                        slots, units, masks, after, counts, records, trace, active,
-                    )  # fmt: skip
-                    ahead = startable(t, c, k, cores, slots, masks, records)
-                    width -= 1
-                    u = u if width > 0 else -1
+            u = free_unit(t, c, now[kind], now[kind + 1], units, counts) if width > 0 else -1
+            while u >= 0:
+                done = start(
+                    t, c, k, u, u - now[kind], now[kind + 2], ahead, now, cores, slots, units,
+                    masks, after, counts, records, trace, active,
+                )  # fmt: skip
+                soonest = min(soonest, done)
+                width -= 1
+                ahead = startable(t, c, k, cores, slots, masks, records)
+                u = -1
+                if ahead >= 0 and width > 0:
+                    u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
             if ahead >= 0:
-                for u in range(first_unit, end_unit):
-                    later = max(units[(c * UNITS + u) * LANE + FREE], t + 1)
-                    now[SOONEST] = min(now[SOONEST], later)
+                for u in range(now[kind], now[kind + 1]):
+                    soonest = min(soonest, max(units[(c * UNITS + u) * LANE + FREE], t + 1))
+    return soonest
 
 
 def startable(
@@ -637,8 +641,8 @@ def start(
     records: Words,
     trace: Longs,
     active: Longs,
-) -> None:
-    """Unit u of class k takes an issue."""
+) -> int:
+    """Unit u of class k takes an issue: when that is done."""
     head = cores[c * CORE + HEAD]
     s = (head + ahead) & (RING - 1)
     slot = (c * RING + s) * SLOT
@@ -679,7 +683,6 @@ def start(
         done = max(done, units[unit + LANDED])
         units[unit + LANDED] = done
         cores[c * CORE + FREEING] = min(cores[c * CORE + FREEING], until)
-        now[SOONEST] = min(now[SOONEST], done)
         now[END] = max(now[END], max(until, done))
     slots[slot + DONE] = done
     if TRACE:
@@ -697,8 +700,13 @@ def start(
         after[c * RING + s] = 0
         holder = ((head + ahead + 1) << CLASS_BITS) + k
         while waiting != 0:
-            free(t, c, first(waiting), holder, slots, masks)
+            other = (c * RING + first(waiting)) * SLOT
+            if slots[other + READY] == t:  # something that it waited for was done in this cycle
+                free(t, c, first(waiting), max(holder, slots[other + HOLDER]), slots, masks)
+            else:
+                free(t, c, first(waiting), holder, slots, masks)
             waiting = waiting & (waiting - 1)
+    return done
 
 
 def join(t: int, c: int, until: int, slot: int, cores: Longs, slots: Longs, counts: Longs) -> None:

@@ -80,7 +80,6 @@ TERM_START, TERM_LENGTH, TERM_SIZES, TERM_BASE, TERM_STRIDE = range(TERM)
 """Of a term: registers of its range, its part of `sizes`, the register of its base's start."""
 
 
-
 def clipped_length(d: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
     """How much of a dimension is inside."""
     start = plan[d + OFFSET]
@@ -96,7 +95,6 @@ def clipped_length(d: int, base: int, plan: Words, sizes: Longs, regs: Longs) ->
     return 0 if empty else max(inside, 0)
 
 
-
 def share(c: int, at: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
     """The piece of core c of a loop over cores: the step after."""
     loop = plan[at + LOOP]
@@ -106,7 +104,6 @@ def share(c: int, at: int, base: int, plan: Words, sizes: Longs, regs: Longs) ->
     regs[base + plan[loop + LENGTH]] = sizes[row + 1]
     regs[base + plan[loop + START]] = regs[base + plan[loop + ORIGIN]] + sizes[row + 2]
     return at + STEP
-
 
 
 def turn(
@@ -151,7 +148,6 @@ def begin(loop: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
             regs[block + PAUSE] -= 1
             regs[block + STATE] = SETTLED
     return sizes[row]
-
 
 
 def place(loop: int, base: int, number: int, turns: int, plan: Words, regs: Longs) -> None:
