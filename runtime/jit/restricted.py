@@ -31,7 +31,7 @@ from infinisa.isa.dtypes import is_float
 
 from . import bits
 from .functions import FUNCTIONS, STORED, narrow, widen
-from .ir import Function, Module, Value, constant, literal
+from .ir import BYTES, Function, Module, Value, constant, literal
 
 
 class RestrictedError(Exception):
@@ -51,6 +51,7 @@ Item: TypeAlias = "Value | Array"
 Kind: TypeAlias = str
 """What a parameter or a result is: "i64", "double", "i1", "" for nothing, or "[u8]", an array."""
 
+NOTHING: Mapping[str, int] = {}
 NUMBERS: Mapping[Any, Kind] = {int: "i64", float: "double", bool: "i1", None: "", type(None): ""}
 MATH: Mapping[object, str] = {
     getattr(math, name): name for name in ("exp", "log", "sqrt", "tanh", "erf", "sin", "cos")
@@ -82,16 +83,25 @@ class Library:
     made: dict[object, tuple[str, Kind]] = field(default_factory=dict)
     open: set[object] = field(default_factory=set)
 
-    def entry(self, body: Callable[..., Any], kinds: Sequence[Kind], results: int) -> str:
+    def entry(
+        self,
+        body: Callable[..., Any],
+        kinds: Sequence[Kind],
+        results: int,
+        near: Mapping[str, int] = NOTHING,
+    ) -> str:
         """A public function for `body` on parameters of these kinds: its name.
 
         Its parameters are those of `body` (an address and a length for each array), then where
         the first `results` numbers that it returns go, then where a fault goes.
+
+        near  arrays of so many elements that are on the stack while it runs, and copied at its
+              begin and end: they need no registers for their addresses
         """
         key = body, tuple(kinds), results
         if key not in self.made:
             name = f"opaque{sum(isinstance(k, tuple) for k in self.made)}"
-            Compiler(self, body, kinds, name, public=True, results=results).run()
+            Compiler(self, body, kinds, name, public=True, results=results, near=near).run()
             self.made[key] = name, ""
         return self.made[key][0]
 
@@ -166,6 +176,7 @@ class Compiler:
         public: bool,
         result: Kind = "",
         results: int = 0,
+        near: Mapping[str, int] = NOTHING,
     ) -> None:
         if not isinstance(body, types.FunctionType):
             raise RestrictedError(f"{body!r} is not a function")
@@ -188,6 +199,7 @@ class Compiler:
         self.variables: dict[str, tuple[Value, Kind]] = {}
         self.known: dict[str, object] = {}
         self.head: list[str] = []
+        self.copied: list[tuple[Value, Value, int]] = []
         self.loops: list[tuple[str, str] | None] = []
         for argument, kind in zip(names, kinds, strict=True):
             value = self.f.parameters[f"{argument}.in"]
@@ -195,6 +207,8 @@ class Compiler:
                 raise RestrictedError(f"{name}: an array of masks cannot be checked")
             if kind[:1] == "[":
                 length = self.f.parameters[f"{argument}.length"]
+                if argument in near:
+                    value = self.brought_near(argument, value, ELEMENTS[kind[1:-1]], near[argument])
                 self.items[argument] = Array(value, length, kind[1:-1])
             else:
                 self.assign_name(argument, value)
@@ -206,9 +220,24 @@ class Compiler:
             self.check(constant("i1", False), self.tree, "it ends without returning anything")
         self.leave()
         f.place("quit")
+        for there, here, size in self.copied:
+            self.copy(here, there, size)
         f.finish(zero(self.result))
         f.lines = [*self.head, *f.lines]
         f.close()
+
+    def brought_near(self, name: str, there: Value, element: str, size: int) -> Value:
+        """A copy on the stack of the elements of an array."""
+        here = Value(f"%{name}.near", "ptr")
+        self.head.append(f"  {here.text} = alloca [{size} x {element}], align 64")
+        self.copied.append((there, here, size * BYTES[element]))
+        self.copy(there, here, size * BYTES[element])
+        return here
+
+    def copy(self, source: Value, target: Value, size: int) -> None:
+        f, name = self.f, "llvm.memcpy.p0.p0.i64"
+        f.module.declarations.add(f"declare void @{name}(ptr, ptr, i64, i1)")
+        f.line(f"call void @{name}(ptr {target.text}, ptr {source.text}, i64 {size}, i1 false)")
 
     # -- mistakes
 
@@ -388,8 +417,14 @@ class Compiler:
     def settled(self, test: ast.expr) -> object:
         """What a condition is if that is known while code is written, else None."""
         match test:
-            case ast.BoolOp(ast.And(), parts) if any(self.evaluated(p) is False for p in parts):
-                return False
+            case ast.BoolOp(ast.And(), parts):
+                known = [self.settled(part) for part in parts]
+                if False in known:
+                    return False
+                return None if None in known else True
+            case ast.UnaryOp(ast.Not(), part):
+                value = self.settled(part)
+                return None if value is None else not value
         return self.evaluated(test)
 
     def certain(self, node: ast.AST, number: object) -> int:

@@ -72,7 +72,7 @@ from .specialised import Array, Constants, Kernel, compiled, interpreted
 from .stalls import Account
 from .totals import Misses, stage_report
 from .trace import Leap, Recorded
-from .walk import AT, LOOKING, NOT_LOOKING, STATE, UNKNOWN, index_of
+from .walk import AT, CLIPS_END, DIGITS, ONLY, LOOKING, NOT_LOOKING, STATE, UNKNOWN, index_of
 
 PATIENCE = 1 << 22
 """Cycles that the kernel looks at before Python may interrupt it."""
@@ -312,6 +312,9 @@ class Stage:
         text, ranges, place = self.issue(core)
         shape = self.view.shape(text, ranges)
         self.table[place] = number = len(self.shapes)
+        step = int(self.regs[core * self.flat.width + AT])
+        if self.plan[step + DIGITS] == self.plan[step + CLIPS_END]:
+            self.plan[step + ONLY] = number
         self.shapes.append(shape)
         first = number * self.record
         if first + self.record > len(self.records):

@@ -27,6 +27,7 @@ from .walk import (
     SHARES,
     STEP,
     STOPS,
+    UNKNOWN,
 )
 
 LARGEST_TABLE = 1 << 22
@@ -273,7 +274,7 @@ class Flat:
                 f"{LARGEST_TABLE} shapes, which only the simpy engine counts"
             )
         where = (*self._put(digits), *self._put([word for clip in clips for word in clip]))
-        step = self._step(ISSUES, base, *where, int(bool(text.cached)))
+        step = self._step(ISSUES, base, *where, int(bool(text.cached)), UNKNOWN)
         self.texts[step * STEP] = text
 
     def _loop(self, item: Loop) -> int:

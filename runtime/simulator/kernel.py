@@ -546,24 +546,45 @@ def issue(
     width = ISSUE
     soonest = NEVER
     for k in range(CLASSES):
-        ahead = startable(t, c, k, cores, slots, masks, records)
-        if ahead >= 0:
+        ready = c * SETS + WAITING + k
+        if masks[ready] != 0:
             kind = KINDS + KIND_SIZE * k
-            u = free_unit(t, c, now[kind], now[kind + 1], units, counts) if width > 0 else -1
-            while u >= 0:
-                done = start(
-                    t, c, k, u, u - now[kind], now[kind + 2], ahead, now, cores, slots, units,
-                    masks, after, counts, records, trace, active,
-                )  # fmt: skip
-                soonest = min(soonest, done)
-                width -= 1
-                ahead = startable(t, c, k, cores, slots, masks, records)
-                u = -1
-                if ahead >= 0 and width > 0:
-                    u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
-            if ahead >= 0:
+            if OLDEST and not IN_ORDER:
                 for u in range(now[kind], now[kind + 1]):
-                    soonest = min(soonest, max(units[(c * UNITS + u) * LANE + FREE], t + 1))
+                    free_at = units[(c * UNITS + u) * LANE + FREE]
+                    if free_at <= t and masks[ready] != 0 and (ISSUE >= UNITS or width > 0):
+                        width -= 1
+                        ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
+                        done = start(
+                            t, c, k, u, ahead, now, cores, slots, units, masks, after, counts,
+                            records, trace, active,
+                        )  # fmt: skip
+                        soonest = min(soonest, done)
+                if masks[ready] != 0:
+                    soonest = min(soonest, next_free(t, c, kind, now, units))
+            else:
+                ahead = startable(t, c, k, cores, slots, masks, records)
+                u = 0
+                while ahead >= 0 and u >= 0 and width > 0:
+                    u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
+                    if u >= 0:
+                        width -= 1
+                        done = start(
+                            t, c, k, u, ahead, now, cores, slots, units, masks, after, counts,
+                            records, trace, active,
+                        )  # fmt: skip
+                        soonest = min(soonest, done)
+                        ahead = startable(t, c, k, cores, slots, masks, records)
+                if ahead >= 0:
+                    soonest = min(soonest, next_free(t, c, kind, now, units))
+    return soonest
+
+
+def next_free(t: int, c: int, kind: int, now: Longs, units: Longs) -> int:
+    """When a unit of a class can take an issue, after this cycle."""
+    soonest = NEVER
+    for u in range(now[kind], now[kind + 1]):
+        soonest = min(soonest, max(units[(c * UNITS + u) * LANE + FREE], t + 1))
     return soonest
 
 
@@ -628,8 +649,6 @@ def start(
     c: int,
     k: int,
     u: int,
-    instance: int,
-    copies: int,
     ahead: int,
     now: Longs,
     cores: Longs,
@@ -651,6 +670,7 @@ def start(
     if IN_ORDER:
         unstarted = c * SETS + WAITING + 2 * CLASSES + k
         masks[unstarted] = masks[unstarted] ^ bit(s)
+    kind = KINDS + KIND_SIZE * k
     unit = (c * UNITS + u) * LANE
     record = slots[slot + SHAPE] * RECORD
     occupancy = records[record + OCCUPANCY]
@@ -674,7 +694,7 @@ def start(
             done = until + max(drain, 0) + ARRIVAL
             counts[CHANNEL_BUSY] += moves
             counts[account + DRAM] += until - t - work
-    if copies == 0:
+    if now[kind + 2] == 0:
         join(t, c, until, slot, cores, slots, counts)
     units[unit + FREE] = until
     units[unit + TAKEN] += 1
@@ -694,7 +714,7 @@ def start(
         trace[event + 4] = slots[slot + READY]
         held = slots[slot + HOLDER] >> CLASS_BITS
         trace[event + 5] = head + ahead + 1 - held if held > 0 else 0
-        trace[event + 6] = instance
+        trace[event + 6] = u - now[kind]
     waiting = after[c * RING + s]
     if waiting != 0:
         after[c * RING + s] = 0

@@ -35,6 +35,9 @@ PASSES = (
 )  # fmt: skip
 """What makes the kernel as fast as all of LLVM's passes do, in a quarter of their time."""
 
+MOST_NEAR = 1 << 13
+"""Elements on the stack."""
+
 Array: TypeAlias = Any
 """A list for CPython, of NumPy for native code."""
 
@@ -94,6 +97,21 @@ class Constants:
             JUMP=jump and not cached and repeats(policy),
             policy=policy,
         )
+
+    @property
+    def near(self) -> Mapping[str, int]:
+        """The arrays that the kernel keeps on the stack while it runs, if they are not too large."""
+        sets = layout.WAITING + 3 * self.CLASSES
+        found = {
+            "now": layout.KINDS + layout.KIND_SIZE * self.CLASSES,
+            "cores": self.CORES * layout.CORE,
+            "slots": self.CORES * self.RING * layout.SLOT,
+            "units": self.CORES * self.UNITS * layout.LANE,
+            "masks": self.CORES * sets,
+            "then": self.CORES * self.RING,
+            "after": self.CORES * self.RING,
+        }
+        return found if sum(found.values()) <= MOST_NEAR else {}
 
     @property
     def names(self) -> dict[str, object]:
@@ -194,7 +212,7 @@ def _image(constants: Constants) -> bytes:
     ours = frozenset(part.__name__ for part in MODULES)
     library = Library(ours, mask="i64" if constants.RING == 64 else "i128")
     kinds, _ = annotated(body, library.mask)
-    library.entry(body, kinds, 1)
+    library.entry(body, kinds, 1, near=constants.near)
     return to_object(library.module.text, optimise=True, passes=PASSES)
 
 

@@ -19,9 +19,9 @@ ISSUES, BEGINS, AHEAD, BACK, ENDS, SHARES, STOPS = range(7)
 
 STEP = 8
 KIND, LOOP, TARGET = range(3)
-BASE, DIGITS, DIGITS_END, CLIPS, CLIPS_END, CACHES = range(1, 7)
+BASE, DIGITS, DIGITS_END, CLIPS, CLIPS_END, CACHES, ONLY = range(1, 8)
 """Of an issue: its part of `table`, where its digits and clipped dimensions are in `plan`, whether
-it touches a cache."""
+it touches a cache, and its shape if it is known and has no other."""
 
 LOOPS = 16
 (COUNTER, LENGTH, START, PARENT, ORIGIN, STRIDE, REVERSE, PIECES, ROTORS, ROTORS_END, BLOCK, NUMBER,
@@ -49,7 +49,9 @@ def advance(c: int, now: Longs, plan: Words, sizes: Longs, table: Words, regs: L
     while True:
         kind = plan[at + KIND]
         if kind == ISSUES:
-            shape = table[index_of(at, base, plan, sizes, regs)]
+            shape = plan[at + ONLY]
+            if shape < 0:
+                shape = table[index_of(at, base, plan, sizes, regs)]
             regs[base + AT] = at if shape < 0 else at + STEP
             return shape
         if kind == STOPS:
