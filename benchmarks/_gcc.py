@@ -64,9 +64,7 @@ class Written:
                 hazards = [
                     number + 1 for side, room in sides for number in (*side, *[-1] * room)[:room]
                 ]
-                shapes.append(
-                    [shape.unit, shape.occupancy, shape.drain, shape.transfer, *hazards]
-                )
+                shapes.append([shape.unit, shape.occupancy, shape.drain, shape.transfer, *hazards])
             order.append(numbers[id(shape)])
         self.shapes = np.array(shapes, np.int32)
         self.order = np.array(order, np.int32)

@@ -1,4 +1,4 @@
-"""Programs and machines for the simulator's speed: the core of the prototype, regular and random work."""
+"""Programs and machines for the simulator's speed: one core, regular and random work."""
 
 from __future__ import annotations
 
@@ -150,8 +150,8 @@ class Writer:
 
 
 def regular(issues: int) -> Program:
-    """Matrix products of eight pieces: two loads and a product each, then an activation and a store;
-    all tiles in four copies. Each unit but the vector unit could be the limit."""
+    """Matrix products of eight pieces, two loads and a product each, then an activation and a
+    store; all tiles in four copies."""
     w = Writer()
     m, k, n = w.axis("m", 32), w.axis("k", 64), w.axis("n", 32)
     w.axis("o", issues // 26)

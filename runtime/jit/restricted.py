@@ -439,7 +439,8 @@ class Compiler:
             if not isinstance(part, KNOWN):
                 return None
             if isinstance(part, ast.Name):
-                if part.id in self.variables or part.id in self.items:
+                held = part.id in self.variables or part.id in self.items
+                if held and part.id not in self.known:
                     return None
                 names[part.id] = self.known.get(part.id, self.names.get(part.id))
                 if not isinstance(names[part.id], int | tuple):

@@ -72,7 +72,7 @@ from .specialised import Array, Constants, Kernel, compiled, interpreted
 from .stalls import Account
 from .totals import Misses, stage_report
 from .trace import Leap, Recorded
-from .walk import AT, CLIPS_END, DIGITS, ONLY, LOOKING, NOT_LOOKING, STATE, UNKNOWN, index_of
+from .walk import AT, CLIPS_END, DIGITS, LOOKING, NOT_LOOKING, ONLY, STATE, UNKNOWN, index_of
 
 PATIENCE = 1 << 22
 """Cycles that the kernel looks at before Python may interrupt it."""

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import linecache
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from types import FunctionType, ModuleType
@@ -100,7 +100,7 @@ class Constants:
 
     @property
     def near(self) -> Mapping[str, int]:
-        """The arrays that the kernel keeps on the stack while it runs, if they are not too large."""
+        """The arrays that the kernel keeps on the stack while it runs, unless they are large."""
         sets = layout.WAITING + 3 * self.CLASSES
         found = {
             "now": layout.KINDS + layout.KIND_SIZE * self.CLASSES,

@@ -8,7 +8,6 @@ class*: the number of its length among those that it can have. A rotor counts tu
 
 from __future__ import annotations
 
-from ..jit.bits import apart
 from .layout import CROSSED, JUMP, LEADER, NEVER, WIDTH, Longs, Words
 
 OVER, UNKNOWN = -1, -2
