@@ -66,6 +66,7 @@ def core(sharing: str = "fifo") -> Machine:
 
 def timed(name: str, unit: str, occupancy: int, latency: int) -> Instruction:
     """An instruction that always takes so many cycles."""
+    operands: tuple[Input, ...]
     if unit == "matrix":
         a, b = Input("a", ("m", "k"), "i8"), Input("b", ("k", "n"), "i8")
         operands, output = (a, b), dot(a, b, "k")

@@ -77,6 +77,9 @@ from .walk import AT, CLIPS_END, DIGITS, LOOKING, NOT_LOOKING, ONLY, STATE, UNKN
 PATIENCE = 1 << 22
 """Cycles that the kernel looks at before Python may interrupt it."""
 
+HAZARDS_OF_MANY = ((3, 1), (8, 4))
+"""Reads and writes that are room enough for most stages."""
+
 LARGEST_WORD, LARGEST_LONG = (1 << 31) - 1, (1 << 62) - 1
 
 
@@ -146,21 +149,20 @@ class KernelEngine(CompiledEngine):
 
 
 def hazards_of(view: View) -> tuple[int, int, int]:
-    """The most reads, writes and stores that order issues of a stage; those of one are rounded up,
-    so that many stages have the same kernel."""
-    most = [3, 1, 0]
+    """The most reads, writes and stores that order issues of a stage: one of few triples, so that
+    many stages have the same kernel."""
+    reads, writes = 0, 0
     for issue in view.issues:
-        copy = view.copies(issue)
-        names = [{operand.buffer for operand in side} for side in (issue.reads, issue.writes)]
-        reads, writes = [[view.program.buffer[name] for name in side] for side in names]
-        stored = [buffer for buffer in writes if copy and buffer.outer]
-        counts = (
-            sum(not buffer.outer or buffer.name in view.stored for buffer in reads),
-            len(writes) - len(stored),
-            len(stored),
-        )
-        most = [max(a, b) for a, b in zip(most, counts, strict=True)]
-    return tuple(n if n < 4 else 1 << (n - 1).bit_length() for n in most)  # type: ignore[return-value]  # three
+        inner = {operand.buffer for operand in issue.writes}
+        if view.copies(issue):
+            inner = {name for name in inner if not view.program.buffer[name].outer}
+        outer = {operand.buffer for operand in issue.reads}
+        ordered = [n for n in outer if not view.program.buffer[n].outer or n in view.stored]
+        reads, writes = max(reads, len(ordered)), max(writes, len(inner))
+    for most in HAZARDS_OF_MANY:
+        if reads <= most[0] and writes <= most[1]:
+            return *most, 1
+    return reads, writes, 1
 
 
 @dataclass

@@ -133,3 +133,35 @@ class _Drawn:
         (dimension,) = read.dimensions
         moved = replace(dimension, offset=-self.random.randrange(1, 20))
         return replace(load, reads=(Operand(read.buffer, (moved,), 0.0),))
+
+
+def remainder(random: Random) -> int:
+    """A number that is seldom a multiple of much."""
+    return random.randrange(30, 120)
+
+
+def nest(random: Random, depth: int) -> Program:
+    """A nest of loops with tails, long enough for a steady state."""
+    build = Builder(library=RANDOM_LIBRARY)
+    build.tensor("t", 1 << 20)
+    build.tensor("u", 1 << 20, kind="output")
+    names = [f"l{level}" for level in range(depth)]
+    for level, name in enumerate(names):
+        most = remainder(random) if level in (0, depth - 1) else random.randrange(2, 5)
+        build.axis(f"r{level}", most)
+        for place, slots in ((2 * level, 2), (2 * level + 1, random.choice([1, 2, 3]))):
+            build.tile(f"{name}_{place % 2}", 64, slots=slots, rotor=name, place=place)
+    body: tuple[Loop, ...] = ()
+    for level in reversed(range(depth)):
+        name = names[level]
+        kind = random.randrange(8)
+        items: tuple[Statement, ...] = (
+            *([] if level % 2 else [build.load(f"{name}_0 {name}", f"t {name}")]),
+            build.issue(f"vector{kind}", [f"{name}_0 {name}"], [f"{name}_1 {name}"], f"m={name}"),
+            *body,
+            build.store(f"u {name}", f"{name}_1 {name}"),
+        )
+        ahead = (build.load(f"{name}_0 {name}", f"t {name}"),) if level % 2 else ()
+        step = random.choice([1, 2, 3])
+        body = (Loop(name, f"r{level}", step, items, ahead, reverse=random.random() < 0.3),)
+    return build.program(body)

@@ -11,14 +11,14 @@ from hypothesis import strategies as some
 
 from infinisa.isa.errors import SimulationError
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Loop, Program, Statement, extents
+from infinisa.isa.program import Loop, Program, extents
 from infinisa.runtime.simulator import POLICIES, Event, Report, simulate
 from infinisa.runtime.simulator.compiled_engine import CompiledEngine
 from infinisa.runtime.simulator.policy import Policy
 from infinisa.runtime.simulator.shapes import Costs, View
 from infinisa.runtime.simulator.simpy_engine import Unit
 from tests.runtime.builder import LIBRARY, Builder, machine
-from tests.runtime.programs import RANDOM_LIBRARY, random_machine, random_program
+from tests.runtime.programs import RANDOM_LIBRARY, nest, random_machine, random_program
 
 seeds = some.integers(0, 2**32)
 policies = some.sampled_from([*POLICIES, "oldest", "oldest"])
@@ -97,38 +97,6 @@ def test_a_cache_is_asked_in_the_order_of_fetches() -> None:
         both(program, machine(cache=cache, cores=2), "kernel")
 
 
-def remainder(random: Random) -> int:
-    """A number that is seldom a multiple of much."""
-    return random.randrange(30, 120)
-
-
-def deep(random: Random, depth: int) -> Program:
-    """A nest of loops with tails, long enough for a steady state."""
-    build = Builder(library=RANDOM_LIBRARY)
-    build.tensor("t", 1 << 20)
-    build.tensor("u", 1 << 20, kind="output")
-    names = [f"l{level}" for level in range(depth)]
-    for level, name in enumerate(names):
-        most = remainder(random) if level in (0, depth - 1) else random.randrange(2, 5)
-        build.axis(f"r{level}", most)
-        for place, slots in ((2 * level, 2), (2 * level + 1, random.choice([1, 2, 3]))):
-            build.tile(f"{name}_{place % 2}", 64, slots=slots, rotor=name, place=place)
-    body: tuple[Loop, ...] = ()
-    for level in reversed(range(depth)):
-        name = names[level]
-        kind = random.randrange(8)
-        items: tuple[Statement, ...] = (
-            *([] if level % 2 else [build.load(f"{name}_0 {name}", f"t {name}")]),
-            build.issue(f"vector{kind}", [f"{name}_0 {name}"], [f"{name}_1 {name}"], f"m={name}"),
-            *body,
-            build.store(f"u {name}", f"{name}_1 {name}"),
-        )
-        ahead = (build.load(f"{name}_0 {name}", f"t {name}"),) if level % 2 else ()
-        step = random.choice([1, 2, 3])
-        body = (Loop(name, f"r{level}", step, items, ahead, reverse=random.random() < 0.3),)
-    return build.program(body)
-
-
 def leaps(program: Program, target: Machine, jump: bool) -> tuple[int, object]:
     """How often the kernel left something out, and the report and events of the stage."""
     (section,) = program.sections
@@ -141,7 +109,7 @@ def leaps(program: Program, target: Machine, jump: bool) -> tuple[int, object]:
 @given(seeds, some.integers(1, 4), some.sampled_from(MACHINES[:2]))
 @settings(max_examples=25, deadline=None)
 def test_leaving_out_what_repeats_changes_nothing(seed: int, depth: int, target: Machine) -> None:
-    program = deep(Random(seed), depth)
+    program = nest(Random(seed), depth)
 
     assert leaps(program, target, True)[1] == leaps(program, target, False)[1]
 
@@ -149,7 +117,7 @@ def test_leaving_out_what_repeats_changes_nothing(seed: int, depth: int, target:
 def test_what_repeats_is_left_out() -> None:
     """Something is, of nests of each depth."""
     for depth in (1, 2, 3, 4):
-        counts = [leaps(deep(Random(seed), depth), machine(window=8), True)[0] for seed in (2, 3)]
+        counts = [leaps(nest(Random(seed), depth), machine(window=8), True)[0] for seed in (2, 3)]
         assert min(counts) > 0, depth
 
 
