@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Issue, Loop, Ranges, Statement
+from infinisa.isa.program import Ranges
 
 from .compiled_engine import CompiledEngine, unsuited
 from .contract import Event, Origins, StageReport
+from .flat import issues_of
 from .memory import FifoChannel, Sharing
 from .policy import POLICIES, Policy
 from .shapes import View
@@ -64,19 +65,3 @@ class AutoEngine:
             engine = self.compiled
         self.used[engine.name] = None
         return engine.run(view, outermost, begin, turn)
-
-
-def issues_of(body: Iterable[Statement], outermost: Ranges) -> int:
-    """How many issues a stage has on all cores, if pieces are as long as their step."""
-    lengths = {name: piece.length for name, piece in outermost.items()}
-
-    def of(items: Iterable[Statement]) -> int:
-        return sum(1 if isinstance(item, Issue) else of_loop(item) for item in items)
-
-    def of_loop(loop: Loop) -> int:
-        length = lengths.get(loop.parent, 0)
-        lengths[loop.range] = length if loop.spread else min(loop.step, length)
-        inside = of(loop.body) + len(loop.ahead)
-        return inside if loop.spread else -(-length // loop.step) * inside
-
-    return of(body)

@@ -15,7 +15,7 @@ from infinisa.isa.machine import Machine
 from infinisa.isa.program import Ranges
 
 from .contract import Event, Origins, Shape, StageInterrupted, StageReport, brought
-from .flat import Flat
+from .flat import Flat, issues_of
 from .jump import SNAPSHOT
 from .layout import (
     BUSY,
@@ -79,6 +79,9 @@ PATIENCE = 1 << 22
 
 HAZARDS_OF_MANY = ((3, 1), (8, 4))
 """Reads and writes that are room enough for most stages."""
+
+MOST_ROOM = 1 << 20
+"""Issues of a core that a trace has room for at first."""
 
 LARGEST_WORD, LARGEST_LONG = (1 << 31) - 1, (1 << 62) - 1
 
@@ -191,6 +194,8 @@ class Stage:
         counts = [unit.count for unit in machine.units]
         self.first = [sum(counts[:k]) for k in range(len(counts))]
         rates = Rates.of(machine)
+        parts = cores * sum(unit.share * unit.count for unit in machine.units)
+        self.most_bytes = LARGEST_LONG // (rates.byte * parts)
         self.now = self.array(KINDS + KIND_SIZE * len(counts))
         self.now[BYTE], self.now[CYCLE] = rates.byte, rates.cycle
         for k, unit in enumerate(machine.units):
@@ -211,8 +216,9 @@ class Stage:
         self.hazards = self.mask_array(64 * cores * HAZARD)
         self.counts = self.array(self.uses + 64)
         self.records = self.array(64 * self.record, "i4")
-        self.trace = self.array(1024 * cores * EVENT if constants.TRACE else 1)
-        self.now[ROOM] = 1024
+        room = issues_of(self.view.stage.body, flat.outermost) if constants.TRACE else 0
+        self.now[ROOM] = room = min(room // cores + 1024, MOST_ROOM)
+        self.trace = self.array(room * cores * EVENT if constants.TRACE else 1)
         self.plan = self.filled(flat.plan, "i4")
         self.sizes = self.filled(flat.sizes, "i8")
         self.table = self.filled([UNKNOWN] * max(1, flat.table), "i4")
@@ -306,9 +312,9 @@ class Stage:
         """The issue that core is at, its ranges, and its place in the table."""
         base = core * self.flat.width
         at = int(self.regs[base + AT])
-        ranges = self.flat.standing(self.regs[base : base + self.flat.width])
-        place = index_of(at, base, self.plan, self.sizes, self.regs)
-        return self.flat.texts[at], ranges, int(place)
+        text = self.flat.texts[at]
+        ranges = self.flat.standing(text, self.regs[base : base + self.flat.width])
+        return text, ranges, int(index_of(at, base, self.plan, self.sizes, self.regs))
 
     def give_shape(self, core: int) -> None:
         text, ranges, place = self.issue(core)
@@ -342,11 +348,7 @@ class Stage:
             words += [*places, *[0] * (room - len(places))]
         while (len(self.view.numbers) + 1) * cores * HAZARD * self.mask_words > len(self.hazards):
             self.hazards = self.longer(self.hazards, "u8")
-        rates, units = Rates.of(self.engine.machine), self.engine.machine.units
-        parts = cores * sum(
-            share * unit.count for share, unit in zip(rates.shares, units, strict=True)
-        )
-        if constants.FAIR and shape.bus * rates.byte * parts > LARGEST_LONG:
+        if constants.FAIR and shape.bus > self.most_bytes:
             raise SimulationError(
                 f"opcode {shape.opcode!r}: moves {shape.bus} bytes, whose shares only the simpy "
                 "engine counts"

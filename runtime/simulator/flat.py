@@ -34,6 +34,17 @@ LARGEST_TABLE = 1 << 22
 """Shapes that the issues of a stage may have."""
 
 
+def ranges_of(text: Text) -> Iterable[str]:
+    """All that an issue names, once."""
+    names = dict.fromkeys((*text.lengths, *text.starts, *(rotor for rotor, _ in text.rotors)))
+    for operand in (*text.issue.reads, *text.issue.writes):
+        for term in (term for dimension in operand.dimensions for term in dimension.terms):
+            names[term.range] = None
+            if term.base:
+                names[term.base] = None
+    return names
+
+
 @dataclass
 class Flat:
     """A stage for outermost ranges of these lengths.
@@ -72,10 +83,7 @@ class Flat:
         for loop in self.loops:
             names |= dict.fromkeys((loop.parent, loop.range))
         for text in self.view.texts.values():
-            names |= dict.fromkeys(text.lengths)
-            for operand in (*text.issue.reads, *text.issue.writes):
-                for term in (term for d in operand.dimensions for term in d.terms):
-                    names |= dict.fromkeys((term.range, term.base) if term.base else (term.range,))
+            names.update(dict.fromkeys(ranges_of(text)))
         return list(names)
 
     @cached_property
@@ -158,10 +166,10 @@ class Flat:
             found[register] = slots - 1  # the first piece makes it 0
         return found
 
-    def standing(self, registers: Sequence[int]) -> Ranges:
-        """The ranges as registers have them; turns up to a multiple of all slots."""
+    def standing(self, text: Text, registers: Sequence[int]) -> Ranges:
+        """The ranges of an issue as registers have them; turns up to a multiple of all slots."""
         found: Ranges = {}
-        for name in self.ranges:
+        for name in ranges_of(text):
             kind = int(registers[self.length[name]])
             rotors = [(slots, r) for (rotor, slots), r in self.rotor.items() if rotor == name]
             turned = [(slots, int(registers[r])) for slots, r in rotors]
@@ -327,3 +335,19 @@ class Flat:
             for dimension in operand.dimensions
             for term in dimension.terms
         )
+
+
+def issues_of(body: Iterable[Statement], outermost: Ranges) -> int:
+    """How many issues a stage has on all cores, if pieces are as long as their step."""
+    lengths = {name: piece.length for name, piece in outermost.items()}
+
+    def of(items: Iterable[Statement]) -> int:
+        return sum(1 if isinstance(item, Issue) else of_loop(item) for item in items)
+
+    def of_loop(loop: Loop) -> int:
+        length = lengths.get(loop.parent, 0)
+        lengths[loop.range] = length if loop.spread else min(loop.step, length)
+        inside = of(loop.body) + len(loop.ahead)
+        return inside if loop.spread else -(-length // loop.step) * inside
+
+    return of(body)
