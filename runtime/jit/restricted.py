@@ -81,6 +81,7 @@ class Library:
     module: Module = field(default_factory=Module)
     faults: list[str] = field(default_factory=lambda: [""])
     made: dict[object, tuple[str, Kind]] = field(default_factory=dict)
+    kinds: dict[object, tuple[list[Kind], Kind]] = field(default_factory=dict)
     open: set[object] = field(default_factory=set)
 
     def entry(
@@ -105,13 +106,19 @@ class Library:
             self.made[key] = name, ""
         return self.made[key][0]
 
+    def annotated(self, body: Callable[..., Any]) -> tuple[list[Kind], Kind]:
+        """The kinds of a function's parameters and of its result."""
+        if body not in self.kinds:
+            self.kinds[body] = annotated(body, self.mask)
+        return self.kinds[body]
+
     def function(self, body: Callable[..., Any]) -> tuple[str, Kind]:
         """The internal function for one that others call, and what it returns."""
         if body not in self.made:
             if body in self.open:
                 raise RestrictedError(f"{body.__name__} calls itself")
             self.open.add(body)
-            kinds, result = annotated(body, self.mask)
+            kinds, result = self.annotated(body)
             name = f"r{len(self.made)}_{body.__name__}"
             Compiler(self, body, kinds, name, public=False, result=result).run()
             self.open.discard(body)
@@ -754,7 +761,7 @@ class Compiler:
         if target.__module__ == bits.__name__:
             return self.of_masks(node, target)
         name, result = self.library.function(target)
-        kinds, _ = annotated(target, self.library.mask)
+        kinds, _ = self.library.annotated(target)
         if len(kinds) != len(node.args):
             self.refuse(node, f"{len(node.args)} arguments instead of {len(kinds)}")
         given = [self.argument(a, k) for a, k in zip(node.args, kinds, strict=True)]
