@@ -64,6 +64,9 @@ LLAMA = {
 """The shape of Llama 3 70B."""
 
 PROMPT = 2048
+ROOM = 1 << 39
+"""Bytes for its weights: the DRAM of `datacenter` has 16 GiB."""
+
 TILE = 32
 
 
@@ -303,16 +306,24 @@ def llama() -> Row:
                 read_model_folder, folder, prompt=PROMPT, tokens=1, context=2 * PROMPT, text=False
             )
         )
-        compiling, work = timed(partial(api.Loaded(model, load_plugins(())).compile, "datacenter"))
+        loaded = api.Loaded(model, load_plugins(()))
+        machine = roomy(api.find_machine("datacenter", loaded.registry))
+        compiling, work = timed(partial(loaded.compile, machine))
     run = partial(work.simulate, {"prompt": PROMPT, "tokens": 1}, engine="compiled")
     seconds, report = timed(run)
     assert isinstance(report, Report)
     return {
-        "part": "llama", "what": "Llama 70B shape, prefill of 2048, datacenter",
+        "part": "llama", "what": "Llama 70B shape, prefill of 2048, datacenter with 512 GiB",
         "seconds": reading + compiling + seconds, "reading": reading, "compiling": compiling,
         "simulating": seconds, "issues": report.instructions, "cycles": report.cycles,
         "bytes": float(peak_memory()),
     }  # fmt: skip
+
+
+def roomy(machine: Machine) -> Machine:
+    """A machine whose DRAM holds all weights."""
+    *inner, dram = machine.memories
+    return replace(machine, memories=(*inner, replace(dram, size=ROOM)))
 
 
 def write_llama(folder: Path) -> None:
