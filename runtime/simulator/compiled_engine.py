@@ -184,11 +184,10 @@ class Stage:
     def __post_init__(self) -> None:
         constants, flat = self.constants, self.flat
         cores, ring = constants.CORES, constants.RING
-        names = constants.names
-        self.record = int(str(names["RECORD"]))
-        self.uses = int(str(names["USES"]))
-        self.account = int(str(names["ACCOUNT"]))
-        self.sets = int(str(names["SETS"]))
+        places = constants.places
+        self.record, self.uses = places["RECORD"], places["USES"]
+        self.account, self.sets = places["ACCOUNT"], places["SETS"]
+        self.state = places["PLACES"] + places["TIMES"] + flat.watched
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
         machine = self.engine.machine
         counts = [unit.count for unit in machine.units]
@@ -254,9 +253,8 @@ class Stage:
         self.now[COUNTED] = self.uses + len(self.shapes)
         if not self.constants.JUMP:
             return
-        names, cores = self.constants.names, self.constants.CORES
-        state = int(str(names["PLACES"])) + int(str(names["TIMES"])) + self.flat.watched
-        self.now[ROW] = SNAPSHOT + 2 * cores + cores * state + len(self.counts)
+        cores = self.constants.CORES
+        self.now[ROW] = SNAPSHOT + 2 * cores + cores * self.state + len(self.counts)
         size = max(1, len(self.flat.loops)) * int(self.now[ROW])
         if len(self.snaps) < size:
             self.snaps = self.array(size)

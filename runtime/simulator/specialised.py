@@ -114,25 +114,32 @@ class Constants:
         return found if sum(found.values()) <= MOST_NEAR else {}
 
     @property
-    def names(self) -> dict[str, object]:
-        """Those of `layout` that stand for a machine, and those that follow from them."""
-        found: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self)}
-        policy = self.policy
-        heights = "height" in parameters(policy.key)
-        found["OLDEST"] = policy.key is oldest and policy.unit is first
-        found["IN_ORDER"] = policy.in_order
-        found["HEIGHTS"] = heights
-        found["issue_key"] = adapted("issue_key", tuple(ISSUE), policy.key)
-        found["unit_key"] = adapted("unit_key", UNIT, policy.unit)
+    def places(self) -> dict[str, int]:
+        """The names of places that follow from the machine."""
         account = layout.DATA + self.CLASSES
-        found["SETS"] = layout.WAITING + 3 * self.CLASSES
-        found["ACCOUNT"] = account
-        found["USES"] = 1 + self.CORES * (self.UNITS + 1) * account
-        found["RECORD"] = layout.HAZARDS + self.READS + self.WRITES + self.STORES
-        found["PLACES"] = 1 + 5 * self.WINDOW
-        found["TIMES"] = 7 * self.UNITS + 4
-        found["Masks"] = Annotated[list[int], "u64" if self.RING == 64 else "u128"]
-        return found
+        return {
+            "SETS": layout.WAITING + 3 * self.CLASSES,
+            "ACCOUNT": account,
+            "USES": 1 + self.CORES * (self.UNITS + 1) * account,
+            "RECORD": layout.HAZARDS + self.READS + self.WRITES + self.STORES,
+            "PLACES": 1 + 5 * self.WINDOW,
+            "TIMES": 7 * self.UNITS + 4,
+        }
+
+    @property
+    def names(self) -> dict[str, object]:
+        """What stands for a machine and a policy in the kernel."""
+        policy = self.policy
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            **self.places,
+            "OLDEST": policy.key is oldest and policy.unit is first,
+            "IN_ORDER": policy.in_order,
+            "HEIGHTS": "height" in parameters(policy.key),
+            "issue_key": adapted("issue_key", tuple(ISSUE), policy.key),
+            "unit_key": adapted("unit_key", UNIT, policy.unit),
+            "Masks": Annotated[list[int], "u64" if self.RING == 64 else "u128"],
+        }
 
 
 def repeats(policy: Policy) -> bool:
