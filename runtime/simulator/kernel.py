@@ -697,7 +697,8 @@ def start(
     if now[kind + 2] == 0:
         join(t, c, until, slot, cores, slots, counts)
     units[unit + FREE] = until
-    units[unit + TAKEN] += 1
+    if not OLDEST:
+        units[unit + TAKEN] += 1
     units[unit + FULL_AT] = NEVER
     if until != NEVER:
         done = max(done, units[unit + LANDED])
