@@ -37,7 +37,8 @@ from .language import (
 )
 from .laws import Associative, Law, LinearIn, StepOf
 from .machine import Unit
-from .timing import Number, Timing, ceil_divide, timings
+from .systolic import product_cycles
+from .timing import Number, Timing, ceil_divide, larger, timings
 
 Axes: TypeAlias = tuple[Axis, ...]
 
@@ -366,30 +367,26 @@ def operations_of(outputs: Iterable[Node]) -> Operations:
     return Operations(tuple(products), tuple(maps))
 
 
-def default_occupancy(
+def default_cycles(
     instruction: Instruction, unit: Unit, lengths: Mapping[Axis, Number]
-) -> Number:
-    """Cycles from the operations: contractions on the array, the rest on lanes; the slower counts.
+) -> tuple[Number, Number]:
+    """(cycles until the unit takes the next issue, cycles from then until the last result is out)
 
-    A weight-stationary array streams rows past tiles of weights; an output-stationary one streams
-    the reduced axis past tiles of the result. On units without an array everything is lanes.
+    Contractions are done on the array, one after the other, then the rest on its cells. On units
+    without an array everything is lanes.
     """
     products, maps = instruction.work.count(lengths)
     if not products and isinstance(maps, int) and not maps:  # movement only
         maps = volume(union(x.axes for x in (*instruction.outputs, *instruction.results)), lengths)
-    rows, columns = unit.attributes.get("rows"), unit.attributes.get("columns")
-    if rows is None or columns is None:
+    if unit.kind != "matrix":
         work = maps + sum(2 * batch * m * k * n for batch, m, k, n in products)
-        return ceil_divide(work, unit.attributes.get("lanes", 1))
-    total: Number = 0
-    for batch, m, k, n in products:
-        if unit.dataflow == "weight":
-            total = total + batch * ceil_divide(k, rows) * ceil_divide(n, columns) * m
-        elif unit.dataflow == "input":
-            total = total + batch * ceil_divide(k, rows) * ceil_divide(m, columns) * n
-        else:
-            total = total + batch * ceil_divide(m, rows) * ceil_divide(n, columns) * k
-    return total + ceil_divide(maps, rows * columns)
+        return ceil_divide(work, unit.attributes.get("lanes", 1)), 0
+    cells = unit.attributes["rows"] * unit.attributes["columns"]
+    total, drain = ceil_divide(maps, cells), unit.attributes["skew"]
+    for number, (batch, m, k, n) in enumerate(products):
+        cycles, left = product_cycles(unit, m, k, n)
+        total, drain = total + batch * cycles, larger(drain, left) if number else left
+    return total, drain
 
 
 # ---------------------------------------------------------------- what the trace says

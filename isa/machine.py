@@ -45,15 +45,20 @@ COMMON_ATTRIBUTES = ("overhead", "latency")
 ISSUE_ATTRIBUTES = ("issue_rows", "issue_columns")
 """What a matrix unit may state: an issue is larger than the array, which takes it in pieces."""
 
+LARGEST_REGISTERS = 2
+"""Sets of registers in a cell of an array: more than one fold is not prepared ahead."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """A class of `count` like execution units of one core.
 
-    attributes: for a matrix unit `rows`, `columns` and `depth` (the longest k of one issue), and
-    `issue_rows` and `issue_columns` where an issue is larger than the array (as on a processor);
-    for a vector or special unit `lanes`; for all `overhead` (cycles added to an issue's occupancy)
-    and `latency` (cycles from the end of its occupancy until its result is visible).
+    attributes: for a matrix unit `rows`, `columns` and `depth` (the longest k of one issue),
+    `issue_rows` and `issue_columns` where an issue is larger than the array (as on a processor),
+    and `registers`, `shift` and `skew` (`systolic.py` says what they are, `_array` what they are
+    unless stated); for a vector or special unit `lanes`; for all `overhead` (cycles added to an
+    issue's occupancy) and `latency` (cycles from the end of its occupancy, and of what an array
+    still holds then, until its result is visible).
     dataflow: which operand of a matrix unit stays in place; "" for every other kind.
     share: of the DRAM channel, where it is divided fairly, against the units that use it too.
     bandwidth: the most bytes a second that it moves from and to DRAM; 0: as many as there are.
@@ -75,7 +80,10 @@ class Unit:
             raise MachineError(f"units.{self.name}.kind must be one of {known}, not {self.kind!r}")
         needed = KIND_ATTRIBUTES[self.kind]
         extra = [k for k in ISSUE_ATTRIBUTES if self.kind == "matrix" and k in self.attributes]
-        given = dict.fromkeys(COMMON_ATTRIBUTES, 0) | dict(self.attributes)
+        array = self._array()
+        given = dict.fromkeys(COMMON_ATTRIBUTES, 0) | array | dict(self.attributes)
+        registers = {key: given[key] for key in array if key == "registers"}
+        natural = [key for key in (*array, *COMMON_ATTRIBUTES) if key != "registers"]
         path = f"units.{self.name}"
         _refuse(
             _misnamed(path, self.name),
@@ -85,16 +93,28 @@ class Unit:
             (f"{path}.{key} is missing" for key in needed if key not in given),
             _not_whole(path, 1, **{key: given[key] for key in needed if key in given}),
             _not_whole(path, 1, **{key: given[key] for key in extra}),
-            _not_whole(path, 0, **{key: given[key] for key in COMMON_ATTRIBUTES}),
+            _not_whole(path, 1, LARGEST_REGISTERS, **registers),
+            _not_whole(path, 0, **{key: given[key] for key in natural}),
             (
                 f"{path}.{key} is unknown"
                 for key in given
-                if key not in (*needed, *extra, *COMMON_ATTRIBUTES)
+                if key not in (*needed, *extra, *array, *COMMON_ATTRIBUTES)
             ),
             self._wrong_dataflow(),
         )
-        ordered = {key: given[key] for key in (*needed, *extra, *COMMON_ATTRIBUTES)}
+        ordered = {key: given[key] for key in (*needed, *extra, *array, *COMMON_ATTRIBUTES)}
         object.__setattr__(self, "attributes", ordered)
+
+    def _array(self) -> dict[str, int]:
+        """What a matrix unit has unless it states otherwise: cells keep the next fold's operand
+        beside the present one's; it moves in row by row, but sums that stay leave on wires of
+        their own; and what streams passes from cell to cell."""
+        if self.kind != "matrix":
+            return {}
+        sizes = (self.attributes.get(key) for key in ("rows", "columns"))
+        rows, columns = (size if type(size) is int else 1 for size in sizes)
+        shift = 0 if self.dataflow == "output" else rows
+        return {"registers": LARGEST_REGISTERS, "shift": shift, "skew": max(rows + columns - 2, 0)}
 
     def room(self, limit: str) -> int | None:
         """How much one issue takes of an axis that is limited by this attribute."""

@@ -21,6 +21,7 @@ from pydantic import (
 from .errors import MachineError
 from .machine import (
     ENERGY_TABLES,
+    LARGEST_REGISTERS,
     LARGEST_WINDOW,
     MOST_BANKS,
     ONLY_THE_OUTERMOST_HAS_A_CHANNEL,
@@ -71,6 +72,7 @@ Natural = Annotated[int, _whole(0)]
 Banks = Annotated[int, _whole(0, MOST_BANKS)]
 Percent = Annotated[int, _whole(1, 100)]
 Window = Annotated[int, _whole(1, LARGEST_WINDOW)]
+Registers = Annotated[int, _whole(1, LARGEST_REGISTERS)]
 Name = Annotated[str, BeforeValidator(_check_name)]
 Clock = Annotated[int, BeforeValidator(_positive(FREQUENCY))]
 Size = Annotated[int, BeforeValidator(_positive(SIZE))]
@@ -114,6 +116,9 @@ class MatrixTable(UnitTable):
     depth: Positive
     issue_rows: Positive | None = None
     issue_columns: Positive | None = None
+    registers: Registers | None = None
+    shift: Natural | None = None
+    skew: Natural | None = None
 
 
 class LanesTable(UnitTable):

@@ -73,6 +73,7 @@ def measure() -> Machine:
         "depth": DEPTH,
         "issue_rows": rows,
         "issue_columns": 512,
+        "skew": 0,
         "overhead": 50,
     }
     vector = {"lanes": min(macs, lanes), "overhead": 50}
