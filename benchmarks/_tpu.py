@@ -6,7 +6,7 @@ tables 1 (workloads), 3 (counters, throughput) and 7 (error of Google's own mode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,8 +14,15 @@ import numpy as np
 
 from infinisa.compiler.builder import Builder
 from infinisa.compiler.graph import Model
-from infinisa.isa.instruction import instruction
-from infinisa.isa.language import Node, apply, cast, dot, relu, sigmoid, sum, tanh, view
+from infinisa.isa.instance import resolve
+from infinisa.isa.instruction import Instruction, instruction
+from infinisa.isa.language import Node, apply, cast, dot, relu, sigmoid, tanh, view
+from infinisa.isa.language import sum as total
+from infinisa.isa.machine import Unit
+from infinisa.isa.program import Program
+from infinisa.isa.systolic import FLOWS
+from infinisa.runtime.simulator import Report
+from infinisa.runtime.simulator.contract import Event
 
 SCALE = 1 / 4
 """From sums back to 8 bits. Time does not depend on it."""
@@ -31,7 +38,7 @@ ROWS = (
 class Workload:
     """One column of the paper's tables.
 
-    model    the network, of one batch
+    model    the network
     shapes   what its layers are
     assumed  what the paper does not give, and why it is taken so
     table    in the order of `ROWS`
@@ -132,7 +139,7 @@ def cnn(
         window = {a: f"{a} + {t} - {size // 2}" for a, t in zip(axes, taps, strict=True)}
         x = narrow(dot(view(x, window, fill=0), kernel, (*taps, near)))
     if full:
-        x = narrow(sum(cast(x, "i32"), axes))
+        x = narrow(total(cast(x, "i32"), axes))
         widths = (layers[-1].outer, *full)
         x = view(x, {f"c{len(layers)}": "n0"})
         for number, (inner, outer) in enumerate(pairwise(widths), 1):
@@ -169,10 +176,11 @@ WORKLOADS = (
     ),
     Workload(
         "CNN0",
-        lambda: cnn("cnn0", 8, 19, (*(BOARD,) * 14, *(Convolution(1, 256, 256),) * 2)),
-        "14 x (3 x 3 of 256 to 256), 2 x (1 x 1 of 256 to 256) on 19 x 19, batch 8",
+        lambda: cnn("cnn0", 8 * 8, 19, (*(BOARD,) * 14, *(Convolution(1, 256, 256),) * 2)),
+        "14 x (3 x 3 of 256 to 256), 2 x (1 x 1 of 256 to 256) on 19 x 19, 8 batches of 8",
         "2888 operations a weight over a batch of 8 are 19 x 19 positions; 256 channels leave no "
-        "weight unused, 16 such layers of 8 M weights are 14 large and 2 small ones",
+        "weight unused, 16 such layers of 8 M weights are 14 large and 2 small ones; several "
+        "batches, since as in production one is moved while another is worked on",
         (78.2, 78.2, 0.0, 0.0, 0.0, 21.8, 3.5, 3.4), 86.0, 8.2,
     ),
     Workload(
@@ -183,3 +191,78 @@ WORKLOADS = (
         (46.2, 22.5, 23.7, 28.1, 7.0, 18.7, 22.8, 0.6), 14.1, 11.2,
     ),
 )  # fmt: skip
+
+
+# ---------------------------------------------------------------- what the array did
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One issue of the array: when it began, how long what stays moves in, how long it streams in
+    all, and what it waited for last."""
+
+    start: int
+    shift: int
+    stream: int
+    holder: str
+
+
+def measured(report: Report, program: Program, library: Mapping[str, Instruction]) -> list[float]:
+    """The rows of table 3, in the order of `ROWS`, from a traced simulation.
+
+    A cycle in which the array does not stream is one of shifting weights in, or else counts for
+    what the next issue waited for last: a load of weights, a load of anything else ("input"), or
+    a result ("RAW").
+    """
+    unit = report.target.unit("matrix")
+    spent = dict.fromkeys(("active", "shift", "weight", "input", "raw"), 0)
+    busy_until = 0
+    for each in passes(report, program, library, unit):
+        gap = max(0, each.start - busy_until)
+        if each.holder:
+            spent[each.holder] += gap
+        streams = each.start + each.shift
+        spent["shift"] += streams - max(busy_until, each.start) if busy_until < streams else 0
+        spent["active"] += each.stream
+        busy_until = max(busy_until, streams) + each.stream
+    cells = unit.attributes["rows"] * unit.attributes["columns"]
+    useful = sum(row.operations for row in report.opcodes if row.unit == "matrix") / 2 / cells
+    active, shift, weight = spent["active"], spent["shift"], spent["weight"]
+    rest = report.cycles - active - shift - weight
+    cycles = (
+        active, useful, active - useful, weight, shift, rest, spent["raw"], spent["input"],
+    )  # fmt: skip
+    return [100 * number / report.cycles for number in cycles]
+
+
+def passes(
+    report: Report, program: Program, library: Mapping[str, Instruction], unit: Unit
+) -> Iterator[Pass]:
+    """The issues of the array with a product, in program order, which is also that of their start:
+    there is one unit, and the oldest goes first."""
+    made: dict[str, Event] = {}
+    for event in report.events:
+        if event.unit == "matrix":
+            opcode = program.opcode[event.issue.opcode]
+            types = [program.buffer[operand.buffer].dtype for operand in event.issue.reads]
+            lengths = {axis: event.ranges[name].length for axis, name in event.issue.axes}
+            products, _ = resolve(opcode, types, library).work.count(lengths)
+            for _, m, k, n in products:
+                values = {**unit.attributes, "m": m, "k": k, "n": n}
+                flow = FLOWS[unit.dataflow]
+                stream = int(flow.folds(values) * flow.stream(values))
+                holder = waited_for([made.get(r.buffer) for r in event.issue.reads], program)
+                yield Pass(event.start, unit.attributes["shift"], stream, holder)
+        made.update((operand.buffer, event) for operand in event.issue.writes)
+
+
+def waited_for(makers: Sequence[Event | None], program: Program) -> str:
+    """What brought the operand that came last."""
+    known = [event for event in makers if event is not None]
+    if not known:
+        return ""
+    last = max(known, key=lambda event: event.done)
+    if last.unit != "load":
+        return "raw"
+    kind = program.buffer[last.issue.reads[0].buffer].kind
+    return "weight" if kind == "weight" else "input"
