@@ -67,10 +67,14 @@ def narrow(x: Node) -> Node:
     return cast(apply("round", relu(x) * SCALE), "i8")
 
 
-@instruction(unit="vector", cycles="m * n / lanes")
-def activate(x: "m n", scale=1.0):
+def activation() -> Instruction:
     """The paper's Activate: a ReLU on a row of partial sums a cycle, on its way to 8 bits."""
-    return apply("round", relu(x) * scale)
+
+    def body(x: Node, scale: float = 1.0) -> Node:
+        return apply("round", relu(x) * scale)
+
+    body.__annotations__ = {"x": "m n"}
+    return instruction(unit="vector", cycles="m * n / lanes", name="activate")(body)
 
 
 def mlp(name: str, batch: int, widths: tuple[int, ...]) -> Model:
@@ -94,14 +98,16 @@ def lstm(name: str, batch: int, units: int, layers: int, words: int = 0) -> Mode
     for layer in range(layers):
         h = b.input(f"h{layer}", "b d: i8", (batch, units))
         before = b.input(f"c{layer}", "b u: f32", (batch, units))
-
-        def gate(key: str) -> Node:
-            near = dot(x, weight(b, f"{key}x{layer}", "d u", units, units), "d")
-            back = dot(h, weight(b, f"{key}h{layer}", "d u", units, units), "d")
-            return (near + back) * SCALE
-
-        after = sigmoid(gate("f")) * before + sigmoid(gate("i")) * tanh(gate("g"))
-        hidden = cast(apply("round", sigmoid(gate("o")) * tanh(after) * 127.0), "i8")
+        gate = {
+            key: SCALE
+            * (
+                dot(x, weight(b, f"{key}x{layer}", "d u", units, units), "d")
+                + dot(h, weight(b, f"{key}h{layer}", "d u", units, units), "d")
+            )
+            for key in "ifgo"
+        }
+        after = sigmoid(gate["f"]) * before + sigmoid(gate["i"]) * tanh(gate["g"])
+        hidden = cast(apply("round", sigmoid(gate["o"]) * tanh(after) * 127.0), "i8")
         graph.output(f"cell{layer}", after)
         graph.output(f"hidden{layer}", hidden)
         x = view(hidden, {"u": "d"})
@@ -198,12 +204,17 @@ WORKLOADS = (
 
 @dataclass(frozen=True)
 class Pass:
-    """One issue of the array: when it began, how long what stays moves in, how long it streams in
-    all, and what it waited for last."""
+    """One issue of the array.
+
+    shift    how long what stays moves in, from `start` on
+    stream   how long it streams in all, for so many multiply-adds
+    holder   what it waited for last
+    """
 
     start: int
     shift: int
     stream: int
+    macs: int
     holder: str
 
 
@@ -215,7 +226,7 @@ def measured(report: Report, program: Program, library: Mapping[str, Instruction
     a result ("RAW").
     """
     unit = report.target.unit("matrix")
-    spent = dict.fromkeys(("active", "shift", "weight", "input", "raw"), 0)
+    spent = dict.fromkeys(("active", "macs", "shift", "weight", "input", "raw"), 0)
     busy_until = 0
     for each in passes(report, program, library, unit):
         gap = max(0, each.start - busy_until)
@@ -224,9 +235,9 @@ def measured(report: Report, program: Program, library: Mapping[str, Instruction
         streams = each.start + each.shift
         spent["shift"] += streams - max(busy_until, each.start) if busy_until < streams else 0
         spent["active"] += each.stream
+        spent["macs"] += each.macs
         busy_until = max(busy_until, streams) + each.stream
-    cells = unit.attributes["rows"] * unit.attributes["columns"]
-    useful = sum(row.operations for row in report.opcodes if row.unit == "matrix") / 2 / cells
+    useful = spent["macs"] / (unit.attributes["rows"] * unit.attributes["columns"])
     active, shift, weight = spent["active"], spent["shift"], spent["weight"]
     rest = report.cycles - active - shift - weight
     cycles = (
@@ -247,12 +258,13 @@ def passes(
             types = [program.buffer[operand.buffer].dtype for operand in event.issue.reads]
             lengths = {axis: event.ranges[name].length for axis, name in event.issue.axes}
             products, _ = resolve(opcode, types, library).work.count(lengths)
-            for _, m, k, n in products:
+            for batch, m, k, n in products:
                 values = {**unit.attributes, "m": m, "k": k, "n": n}
                 flow = FLOWS[unit.dataflow]
-                stream = int(flow.folds(values) * flow.stream(values))
+                stream = int(batch * flow.folds(values) * flow.stream(values))
                 holder = waited_for([made.get(r.buffer) for r in event.issue.reads], program)
-                yield Pass(event.start, unit.attributes["shift"], stream, holder)
+                macs = int(batch * m * k * n)
+                yield Pass(event.start, unit.attributes["shift"], stream, macs, holder)
         made.update((operand.buffer, event) for operand in event.issue.writes)
 
 

@@ -119,11 +119,16 @@ class MatrixTable(UnitTable):
     registers: Registers | None = None
     shift: Natural | None = None
     skew: Natural | None = None
+    efficiency: Percent | None = None
+    operand_bytes: Positive | None = None
+    functions: dict[str, Positive] = {}
 
 
 class LanesTable(UnitTable):
     kind: Literal["vector", "special"]
     lanes: Positive
+    operand_bytes: Positive | None = None
+    functions: dict[str, Positive] = {}
 
 
 class PlainTable(UnitTable):
@@ -226,10 +231,13 @@ def _build(table: MachineTable) -> Machine:
 
 def _unit(name: str, table: MatrixTable | LanesTable | PlainTable) -> Unit:
     plain = {"kind", "count", "share", "bandwidth", "process"}
-    attributes = table.model_dump(exclude={*plain, "dataflow"}, exclude_none=True)
-    dataflow = table.dataflow if isinstance(table, MatrixTable) else ""
+    attributes = table.model_dump(exclude={*plain, "dataflow", "functions"}, exclude_none=True)
     return Unit(
-        name=name, attributes=attributes, dataflow=dataflow, **table.model_dump(include=plain)
+        name=name,
+        attributes=attributes,
+        dataflow=table.dataflow if isinstance(table, MatrixTable) else "",
+        functions={} if isinstance(table, PlainTable) else table.functions,
+        **table.model_dump(include=plain),
     )
 
 

@@ -48,10 +48,15 @@ APART = Timing("max(stream, shift, (2 - registers) * (shift + stream + skew))")
 """From the begin of a fold to that of the next."""
 
 
+LOST = Timing("cycles * 100 / efficiency")
+"""Of cycles without a stall only so many per cent are left."""
+
+
 def product_cycles(unit: Unit, m: Number, k: Number, n: Number) -> tuple[Number, Number]:
-    """(cycles until the array takes the next product, cycles from then until the last sum is out)"""
+    """(cycles until the array takes the next product, cycles from then to the last sum)"""
     flow = FLOWS[unit.dataflow]
     values: dict[str, Number] = {**unit.attributes, "m": m, "k": k, "n": n}
     values["stream"] = flow.stream(values)
     apart = APART(values)
-    return flow.folds(values) * apart, ALONE(values) - apart
+    values["cycles"] = flow.folds(values) * apart
+    return LOST(values), ALONE(values) - apart

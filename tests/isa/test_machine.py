@@ -315,8 +315,8 @@ def test_every_mistake_in_a_file_is_listed_at_once() -> None:
         "units.matrix.rows must be a positive integer, not 0",
         "units.matrix.depth must be a positive integer, not 1.5",
         "units.vector.lanes is missing",
-        "units.vector.lames is unknown"
-        " (known here: count, overhead, latency, share, bandwidth, process, kind, lanes)",
+        "units.vector.lames is unknown (known here: count, overhead, latency, share, bandwidth, "
+        "process, kind, lanes, operand_bytes, functions)",
         "units.text.kind must be 'matrix', 'vector', 'special', 'scalar', 'text' or 'copy',"
         " not 'tekst'",
         "memories.scratchpad.size must be a size such as '1 MiB', not 1048576",
