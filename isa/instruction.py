@@ -401,12 +401,13 @@ def default_cycles(
     """(cycles until the unit takes the next issue, cycles from then until the last result is out)
 
     Contractions are done on the array, one after the other, then the rest on its cells. On units
-    without an array everything is lanes. Operands and results pass meanwhile.
+    without an array everything is lanes. Where operands and results pass at a limited rate, nothing
+    is done meanwhile.
     """
     work, drain = _work_cycles(instruction, unit, lengths)
     if rate := unit.attributes.get("operand_bytes"):
         moved = sum(size * volume(axes, lengths) for axes, size in instruction.touched)
-        work = larger(work, ceil_divide(moved, rate))
+        work = work + ceil_divide(moved, rate)
     return work, drain
 
 

@@ -1,0 +1,235 @@
+"""How fast native code runs on this processor: one program of a few kernels, a section each.
+
+Only single kernels are measured, never a model; what `host.py` makes of them is a machine that any
+model can be predicted on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from infinisa.isa.assembly import parse_text
+from infinisa.isa.instruction import Instruction, instruction
+from infinisa.isa.language import Node, apply, dot
+from infinisa.isa.program import Count, Parameter, Program, Repeat
+
+from .jit import Session, compile_program
+
+FUNCTIONS = (
+    "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "sin", "cos",
+)  # fmt: skip
+"""Scalar functions of one argument that take more than an operation."""
+
+ELEMENTS = 1 << 16
+"""Of the operands of these functions: 0.25 MiB each, so that a second cache holds them."""
+
+SHORT = 64
+"""The k of a product that is mostly reading and writing sums."""
+
+TALL = 768
+"""Rows of the matrices that products with a vector read."""
+
+STREAMS = (1536, 3072, 6144, 12288, 24576)
+"""Columns of these matrices, 4.5 to 72 MiB. The largest is read from main memory."""
+
+TINY, TINY_ISSUES = 16, 2048
+"""Elements of an issue that is all overhead, and how many follow each other."""
+
+ROUNDS, SPELL = 5, 2e-3
+"""How often each section is timed, and for how many seconds about: the fastest counts. It is CPU
+time, so that others on this processor disturb little."""
+
+MOST = 1000
+"""Turns of a section in one run."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """CPU seconds of a turn of each section of the program that was measured.
+
+    issue  (m, k, n) of the product
+    """
+
+    issue: tuple[int, int, int]
+    seconds: Mapping[str, float]
+
+    def _of(self, section: str) -> float:
+        """Without what entering a section takes."""
+        return max(self.seconds[section] - self.seconds["enter"], 1e-9)
+
+    @cached_property
+    def step(self) -> float:
+        """Seconds of one multiply-add of a long product, once its operands are there."""
+        m, k, n = self.issue
+        operands = 4 * (m + n) * (k - SHORT) / self.cache
+        return (self._of("long") - self._of("short") - operands) / (m * n * (k - SHORT))
+
+    @cached_property
+    def sum(self) -> float:
+        """Seconds that each sum of a product takes besides its multiply-adds."""
+        m, _, n = self.issue
+        operands = 4 * ((m + n) * SHORT + m * n) / self.cache
+        return max(0.0, (self._of("short") - operands) / (m * n) - SHORT * self.step)
+
+    @cached_property
+    def reading(self) -> dict[int, float]:
+        """Bytes a second of a matrix that is read from caches or memory, by its bytes."""
+        sizes = {4 * TALL * columns: f"read{columns}" for columns in STREAMS}
+        return {size: size / self._of(section) for size, section in sizes.items()}
+
+    @cached_property
+    def copying(self) -> float:
+        """Bytes a second of operands and results that the second cache holds."""
+        return 8 * ELEMENTS / self._of("add")
+
+    @cached_property
+    def functions(self) -> dict[str, float]:
+        """Seconds of one application of a scalar function, once its operand is there."""
+        moving = self._of("add")
+        return {name: max(self._of(name) - moving, 0.0) / ELEMENTS for name in FUNCTIONS}
+
+    @cached_property
+    def overhead(self) -> float:
+        """Seconds of an issue that has nearly nothing to do."""
+        return self._of("issues") / TINY_ISSUES
+
+    @property
+    def memory(self) -> float:
+        """Bytes a second that are read from main memory."""
+        return self.reading[max(self.reading)]
+
+    @property
+    def cached(self) -> int:
+        """Bytes of the largest matrix that the last cache holds: it is read at more than the middle
+        of the fastest and the slowest rate."""
+        middle = (self.memory * max(self.reading.values())) ** 0.5
+        return max(size for size, rate in self.reading.items() if rate >= middle)
+
+    @property
+    def cache(self) -> float:
+        """Bytes a second that are read from the last cache."""
+        return self.reading[self.cached]
+
+
+def measure(rows: int, depth: int, columns: int) -> Rates:
+    """Rates with products of this size, in about half a second."""
+    library = {made.name: made for made in _instructions()}
+    program = parse_text("\n".join(_text(library, rows, depth, columns)), "rates")
+    arrays = {
+        "a": np.full((rows, depth), 0.5, np.float32),
+        "b": np.full((depth, columns), 0.5, np.float32),
+        "row": np.full((1, TALL), 0.5, np.float32),
+        "x": np.linspace(0.1, 4.0, ELEMENTS, dtype=np.float32),
+    }
+    arrays |= {f"matrix{n}": np.full((TALL, n), 0.5, np.float32) for n in STREAMS}
+    session = compile_program(repeated(program), library, "vector").session(arrays)
+    nothing = _least(session, {}, 4 * ROUNDS)
+    seconds = {}
+    for name in (section.name for section in program.sections):
+        once = _least(session, {name: 1}, 3) - nothing
+        turns = min(MOST, max(1, int(SPELL / max(once, SPELL / MOST))))
+        seconds[name] = max(_least(session, {name: turns}, ROUNDS) - nothing, 0.0) / turns
+    return Rates((rows, depth, columns), seconds)
+
+
+def repeated(program: Program) -> Program:
+    """The program with a parameter for each section: how often it runs."""
+    names = [section.name for section in program.sections]
+    given = [Parameter(name, MOST, 0) for name in names]
+    turn = Parameter("turn", MOST, 0, given=False)
+    sections = [
+        replace(section, repeat=Repeat("turn", Count(0, ((section.name, 1),))))
+        for section in program.sections
+    ]
+    return replace(program, parameters=(*given, turn), sections=tuple(sections))
+
+
+def _least(session: Session, turns: Mapping[str, int], rounds: int) -> float:
+    """CPU seconds of the fastest run with so many turns of each section."""
+    found = []
+    for _ in range(rounds):
+        began = time.process_time()
+        session.run({}, turns)
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+# ---------------------------------------------------------------- the program
+
+
+def _instructions() -> Iterator[Instruction]:
+    yield _made("matmul", {"a": "m k", "b": "k n"}, _product)
+    yield _made("add", {"x": "n"}, _add)
+    for name in FUNCTIONS:
+        yield _made(name, {"x": "n"}, _applying(name))
+
+
+def _product(a: Node, b: Node) -> Node:
+    return dot(a, b, "k")
+
+
+def _add(x: Node) -> Node:
+    return apply("add", x, 1.0)
+
+
+def _applying(name: str) -> Callable[..., Node]:
+    def body(x: Node) -> Node:
+        return apply(name, x)
+
+    return body
+
+
+def _made(name: str, axes: dict[str, str], body: Callable[..., Node]) -> Instruction:
+    body.__annotations__ = axes
+    return instruction(unit="matrix" if name == "matmul" else "vector", name=name)(body)
+
+
+def _text(library: Mapping[str, Instruction], m: int, k: int, n: int) -> Iterator[str]:
+    """The program: products, a product with a vector, functions, and an issue of nothing."""
+    yield "program rates for host"
+    for name, made in library.items():
+        product = name == "matmul"
+        yield f'opcode {name} = {name} "{made.meaning}" on {"matrix" if product else "vector"}'
+        axes = "m k n".split() if product else ["n"]
+        yield from (f"    bind {axis} = {axis}" for axis in axes)
+        yield from (f"    read ({' '.join(operand.axes)})" for operand in made.operands)
+        yield f"    write ({' '.join(made.outputs[0].axes)})"
+        yield "    outputs 0"
+    shapes: dict[str, tuple[int, ...]] = {
+        "a": (m, k), "b": (k, n), "c": (m, n), "row": (1, TALL), "column": (1, max(STREAMS)),
+        "x": (ELEMENTS,), "y": (ELEMENTS,), **{f"matrix{n}": (TALL, n) for n in STREAMS},
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        kind = "output" if name in ("c", "column", "y") else "input"
+        yield f"buffer {name}: {kind} f32 [{', '.join(map(str, shape))}] in dram"
+    yield from _sections(m, k, n)
+
+
+def _sections(m: int, k: int, n: int) -> Iterator[str]:
+    elements = {"n": ELEMENTS}
+    for name in ("add", *FUNCTIONS):
+        yield from _section(name, elements, f"y[n] = {name}(x[n]) on vector over n=n")
+    yield from _section("enter", {"n": TINY}, "y[n] = add(x[n]) on vector over n=n")
+    loop = f"for n1 in n step {TINY}:"
+    issue = "    y[n1] = add(x[n1]) on vector over n=n1"
+    yield from _section("issues", {"n": TINY * TINY_ISSUES}, loop, issue)
+    product = "c[m, n] = matmul(a[m, k], b[k, n]) on matrix over m=m, k=k, n=n"
+    yield from _section("long", {"m": m, "k": k, "n": n}, product)
+    yield from _section("short", {"m": m, "k": SHORT, "n": n}, product)
+    loop = f"for n1 in n step {n}:"
+    for wide in STREAMS:
+        issue = f"column[m, n1] = matmul(row[m, k], matrix{wide}[k, n1]) on matrix"
+        axes = {"m": 1, "k": TALL, "n": wide}
+        yield from _section(f"read{wide}", axes, loop, f"    {issue} over m=m, k=k, n=n1")
+
+
+def _section(name: str, axes: Mapping[str, int], *lines: str) -> Iterator[str]:
+    yield f"section {name}"
+    yield from (f"    axis {axis} = {length}" for axis, length in axes.items())
+    yield "    stage only"
+    yield from (f"        {line}" for line in lines)
