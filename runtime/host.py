@@ -64,15 +64,14 @@ def several_cores(machine: Machine, threads: int) -> Machine:
     return replace(machine, units=units)
 
 
-def measure() -> Machine:
-    """What the kernels of native code reach as it is now."""
+def measure(rates: Rates | None = None) -> Machine:
+    """What the kernels of native code reach: as it is now, or as it was measured."""
+    rates = rates or measure_rates(*issue_limits())
     lanes = Target.host().lanes
     clock = _clock()
     macs = max(1, round(_multiply_adds(lanes) / clock))
     macs = 1 << max(0, round(float(np.log2(macs))))
     second = _second_cache()
-    rows = max(64, min(256, second // 2 // (4 * DEPTH)))
-    rates = measure_rates(rows, DEPTH // 2, COLUMNS)
     last = Memory(name="last", size=max(rates.cached, 2 * second), managed="hardware", shared=True)
     dram = Memory(
         name="dram",
@@ -86,13 +85,19 @@ def measure() -> Machine:
         name="host",
         clock=round(clock / 1e6) * 10**6,
         dispatch=Dispatch(window=1, fetch=1, issue=1),
-        units=(*_units(rates, clock, macs, min(macs, lanes), rows),),
+        units=(*_units(rates, clock, macs, min(macs, lanes)),),
         memories=(Memory(name="cache", size=second, managed="hardware"), last, dram),
     )
 
 
-def _units(rates: Rates, clock: float, macs: int, lanes: int, rows: int) -> Iterator[Unit]:
-    """A product, measured with half of the longest k, is taken vector by vector of its result, each
+def issue_limits() -> tuple[int, int, int]:
+    """m, k and n of a product of which a large part is alike: the second cache holds some rows of
+    one operand, and half of the longest k is what models have."""
+    return max(64, min(256, _second_cache() // 2 // (4 * DEPTH))), DEPTH // 2, COLUMNS
+
+
+def _units(rates: Rates, clock: float, macs: int, lanes: int) -> Iterator[Unit]:
+    """A product is taken vector by vector of its result, each
     over all of k; operands come from the last cache, those of other instructions from the second,
     where the one before left them."""
 
@@ -105,7 +110,7 @@ def _units(rates: Rates, clock: float, macs: int, lanes: int, rows: int) -> Iter
         "rows": 1,
         "columns": macs,
         "depth": DEPTH,
-        "issue_rows": rows,
+        "issue_rows": rates.issue[0],
         "issue_columns": COLUMNS,
         "registers": 1,
         "skew": round(rates.sum * clock * macs * efficiency / 100),
@@ -222,4 +227,3 @@ def _fastest(code: Code, turns: int) -> float:
         run(out.ctypes.data, turns, 12345, 54321)
         best = min(best, time.perf_counter() - began)
     return best
-
