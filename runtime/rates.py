@@ -215,7 +215,8 @@ def _text(library: Mapping[str, Instruction], m: int, k: int, n: int) -> Iterato
         yield "    outputs 0"
     shapes: dict[str, tuple[int, ...]] = {
         "a": (m, k), "b": (k, PIECES * n), "c": (m, PIECES * n), "row": (1, TALL),
-        "column": (1, max(STREAMS)), "x": (ELEMENTS,), "y": (ELEMENTS,), **{f"matrix{n}": (TALL, n) for n in STREAMS},
+        "column": (1, max(STREAMS)), "x": (ELEMENTS,), "y": (ELEMENTS,),
+        **{f"matrix{n}": (TALL, n) for n in STREAMS},
     }  # fmt: skip
     for name, shape in shapes.items():
         kind = "output" if name in ("c", "column", "y") else "input"
