@@ -115,15 +115,18 @@ def rows(folder: Path) -> Iterator[Line]:
     scored on those between."""
     machine = load_machine(MACHINE)
     for table in TABLES:
-        found = cases(folder, table)
-        real = np.array([case.seconds for case in found])
-        simulated = np.array([seconds(case.model, machine) for case in found])
-        yield from lines(table, found, simulated, 0, "simulated")
-        scored = found[1::2]
-        straight = line_through(simulated[::2], real[::2])
-        yield from lines(table, scored, straight(simulated[1::2]), 2, "simulated")
-        roof = roofline(found[::2], machine)
-        yield from lines(table, scored, roof(scored), 3, "roofline")
+        yield from rows_of(table, cases(folder, table), machine)
+
+
+def rows_of(table: str, found: Sequence[Case], machine: Machine) -> Iterator[Line]:
+    real = np.array([case.seconds for case in found])
+    simulated = np.array([seconds(case.model, machine) for case in found])
+    yield from lines(table, found, simulated, 0, "simulated")
+    scored = found[1::2]
+    straight = line_through(simulated[::2], real[::2])
+    yield from lines(table, scored, straight(simulated[1::2]), 2, "simulated")
+    roof = roofline(found[::2], machine)
+    yield from lines(table, scored, roof(scored), 3, "roofline")
 
 
 def lines(

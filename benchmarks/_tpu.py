@@ -190,8 +190,8 @@ WORKLOADS = (
         (78.2, 78.2, 0.0, 0.0, 0.0, 21.8, 3.5, 3.4), 86.0, 8.2,
     ),
     Workload(
-        "CNN1", lambda: cnn("cnn1", 32, 28, BOTTLENECK * 24, (4830,) * 4),
-        "24 x (512 to 128, 3 x 3 of 128, 128 to 512) on 28 x 28, 4 x (4830), batch 32",
+        "CNN1", lambda: cnn("cnn1", 32, 28, BOTTLENECK * 24, (5490,) * 4),
+        "24 x (512 to 128, 3 x 3 of 128, 128 to 512) on 28 x 28, 4 x (5490), batch 32",
         "72 convolutions, 1750 operations a weight, shallow layers (the text says so); the fully "
         "connected layers have the other weights; 12 of 13 pools are left out",
         (46.2, 22.5, 23.7, 28.1, 7.0, 18.7, 22.8, 0.6), 14.1, 11.2,

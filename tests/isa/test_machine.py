@@ -343,7 +343,11 @@ def test_every_mistake_in_a_file_is_listed_at_once() -> None:
         ('managed = "software"', 'managed = "software"\nbanks = 65', "memories.scratchpad.banks"),
         ('managed = "none"', 'managed = "none"\nbanks = 8', "memories.dram banks must be left"),
         ('sharing = "fifo"', 'sharing = "banked"', "memories.dram.channel must have banks and row"),
-        ("efficiency = 100", "efficiency = 101", "memories.dram.channel.efficiency must be an"),
+        (
+            'fifo"\nefficiency = 100',
+            'fifo"\nefficiency = 101',
+            "memories.dram.channel.efficiency must be an",
+        ),
         ('gap = "0 B"', 'cap = "0 B"', "memories.dram.channel.cap is unknown (known here: sharing"),
         ("[memories.dram.channel]", "[memories.scratchpad.channel]", "memories.scratchpad must h"),
         ("[cores]", "[colours]", "colours is unknown (known here: name, clock, cores, dispatch,"),
