@@ -132,13 +132,8 @@ def measure(rows: int, depth: int, columns: int) -> Rates:
     }
     arrays |= {f"matrix{n}": np.full((TALL, n), 0.5, np.float32) for n in STREAMS}
     session = compile_program(repeated(program), library, "vector").session(arrays)
-    nothing = _least(session, {}, 4 * ROUNDS)
-    seconds = {}
-    for name in (section.name for section in program.sections):
-        once = _least(session, {name: 1}, 3) - nothing
-        turns = min(MOST, max(1, int(SPELL / max(once, SPELL / MOST))))
-        seconds[name] = max(_least(session, {name: turns}, ROUNDS) - nothing, 0.0) / turns
-    return Rates((rows, depth, columns), seconds)
+    names = (section.name for section in program.sections)
+    return Rates((rows, depth, columns), {name: _turn(session, name) for name in names})
 
 
 def repeated(program: Program) -> Program:
@@ -153,14 +148,23 @@ def repeated(program: Program) -> Program:
     return replace(program, parameters=(*given, turn), sections=tuple(sections))
 
 
-def _least(session: Session, turns: Mapping[str, int], rounds: int) -> float:
-    """CPU seconds of the fastest run with so many turns of each section."""
-    found = []
-    for _ in range(rounds):
-        began = time.process_time()
-        session.run({}, turns)
-        found.append(time.process_time() - began)
-    return min(found)
+def _turn(session: Session, name: str) -> float:
+    """CPU seconds of a turn of a section: of so many that a run without any does not matter."""
+    turns = 1
+    while True:
+        rounds = [(_run(session, {}), _run(session, {name: turns})) for _ in range(ROUNDS)]
+        nothing, all_turns = map(min, zip(*rounds, strict=True))
+        taken = max(all_turns - nothing, 0.0)
+        if taken >= SPELL / 2 or turns == MOST:
+            return taken / turns
+        turns = min(MOST, max(2 * turns, int(turns * SPELL / max(taken, SPELL / MOST))))
+
+
+def _run(session: Session, turns: Mapping[str, int]) -> float:
+    """CPU seconds of a run with so many turns of each section."""
+    began = time.process_time()
+    session.run({}, turns)
+    return time.process_time() - began
 
 
 def fastest(several: Sequence[Rates]) -> Rates:
