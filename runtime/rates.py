@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import sqrt
 
 import numpy as np
 
@@ -108,16 +109,22 @@ class Rates:
         return self.reading[max(self.reading)]
 
     @property
-    def cached(self) -> int:
+    def _held(self) -> int:
         """Bytes of the largest matrix that the last cache holds: it is read at more than the middle
         of the fastest and the slowest rate."""
-        middle = (self.memory * max(self.reading.values())) ** 0.5
+        middle = sqrt(self.memory * max(self.reading.values()))
         return max(size for size, rate in self.reading.items() if rate >= middle)
+
+    @property
+    def cached(self) -> int:
+        """Bytes of the last cache: between that matrix and the next."""
+        larger = [size for size in self.reading if size > self._held]
+        return round(sqrt(self._held * min(larger, default=self._held)))
 
     @property
     def cache(self) -> float:
         """Bytes a second that are read from the last cache."""
-        return self.reading[self.cached]
+        return self.reading[self._held]
 
 
 def measure(rows: int, depth: int, columns: int) -> Rates:
@@ -153,8 +160,8 @@ def _turn(session: Session, name: str) -> float:
     turns = 1
     while True:
         rounds = [(_run(session, {}), _run(session, {name: turns})) for _ in range(ROUNDS)]
-        nothing, all_turns = map(min, zip(*rounds, strict=True))
-        taken = max(all_turns - nothing, 0.0)
+        nothing = min(without for without, _ in rounds)
+        taken = max(min(taking for _, taking in rounds) - nothing, 0.0)
         if taken >= SPELL / 2 or turns == MOST:
             return taken / turns
         turns = min(MOST, max(2 * turns, int(turns * SPELL / max(taken, SPELL / MOST))))
