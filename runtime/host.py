@@ -52,13 +52,17 @@ def probe(refresh: bool = False) -> Machine:
 
 
 def several_cores(machine: Machine, threads: int) -> Machine:
-    """The host with the peak of so many cores: its units are so many times as wide. Memory and
-    its bandwidth, which cores share, stay."""
-    widths = {"matrix": "columns", "vector": "lanes"}
+    """The host with the peak of so many cores: its units are so many times as wide, and take as
+    many times the operands. Memory and its bandwidth, which cores share, stay."""
+    widths = ("columns", "lanes", "operand_bytes")
     units = tuple(
-        replace(unit, attributes={**unit.attributes, width: threads * unit.attributes[width]})
-        if (width := widths.get(unit.kind))
-        else unit
+        replace(
+            unit,
+            attributes={
+                name: threads * value if name in widths else value
+                for name, value in unit.attributes.items()
+            },
+        )
         for unit in machine.units
     )
     return replace(machine, units=units)
@@ -97,9 +101,8 @@ def issue_limits() -> tuple[int, int, int]:
 
 
 def _units(rates: Rates, clock: float, macs: int, lanes: int) -> Iterator[Unit]:
-    """A product is taken vector by vector of its result, each
-    over all of k; operands come from the last cache, those of other instructions from the second,
-    where the one before left them."""
+    """A product is taken vector by vector of its result, each over all of k. Its operands come from
+    the last cache, those of other instructions from the second, where the one before left them."""
 
     def cycles(seconds: float) -> int:
         return round(seconds * clock)

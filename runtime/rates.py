@@ -72,7 +72,7 @@ class Rates:
         m, k, n = self.issue
         operands = 4 * (m + n) * (k - SHORT) / self.cache
         difference = (self._of("long") - self._of("short")) / PIECES
-        return (difference - operands) / (m * n * (k - SHORT))
+        return max(difference - operands, 1e-12) / (m * n * (k - SHORT))
 
     @cached_property
     def sum(self) -> float:
