@@ -14,6 +14,7 @@ import numpy as np
 
 from infinisa.compiler.builder import Builder
 from infinisa.compiler.graph import Model
+from infinisa.compiler.pipeline import compile_model
 from infinisa.isa.instance import resolve
 from infinisa.isa.instruction import Instruction, instruction
 from infinisa.isa.language import Node, apply, cast, dot, relu, sigmoid, tanh, view
@@ -21,7 +22,8 @@ from infinisa.isa.language import sum as total
 from infinisa.isa.machine import Unit
 from infinisa.isa.program import Program
 from infinisa.isa.systolic import FLOWS
-from infinisa.runtime.simulator import Report
+from infinisa.plugins.manager import load
+from infinisa.runtime.simulator import Report, simulate
 from infinisa.runtime.simulator.contract import Event
 
 SCALE = 1 / 4
@@ -44,6 +46,7 @@ class Workload:
     table    in the order of `ROWS`
     tops     achieved, of a peak of 92
     google   per cent by which Google's own model missed
+    batch    one batch alone, where the model is a run of several
     """
 
     name: str
@@ -53,6 +56,7 @@ class Workload:
     table: tuple[float, ...]
     tops: float
     google: float
+    batch: Callable[[], Model] | None = None
 
 
 def weight(b: Builder, name: str, axes: str, *shape: int) -> Node:
@@ -157,7 +161,7 @@ def cnn(
 
 EQUAL = "layers are equally large and square; the paper gives their number and all weights"
 STEP = "one step: as operations a weight are the batch, weights come again in every step"
-BOARD = Convolution(3, 256, 256)
+BOARDS = (*(Convolution(3, 256, 256),) * 14, *(Convolution(1, 256, 256),) * 2)
 BOTTLENECK = Convolution(1, 512, 128), Convolution(3, 128, 128), Convolution(1, 128, 512)
 
 WORKLOADS = (
@@ -182,12 +186,13 @@ WORKLOADS = (
     ),
     Workload(
         "CNN0",
-        lambda: cnn("cnn0", 8 * 8, 19, (*(BOARD,) * 14, *(Convolution(1, 256, 256),) * 2)),
+        lambda: cnn("cnn0", 8 * 8, 19, BOARDS),
         "14 x (3 x 3 of 256 to 256), 2 x (1 x 1 of 256 to 256) on 19 x 19, 8 batches of 8",
         "2888 operations a weight over a batch of 8 are 19 x 19 positions; 256 channels leave no "
         "weight unused, 16 such layers of 8 M weights are 14 large and 2 small ones; several "
         "batches, since as in production one is moved while another is worked on",
         (78.2, 78.2, 0.0, 0.0, 0.0, 21.8, 3.5, 3.4), 86.0, 8.2,
+        lambda: cnn("cnn0", 8, 19, BOARDS),
     ),
     Workload(
         "CNN1", lambda: cnn("cnn1", 32, 28, BOTTLENECK * 24, (5490,) * 4),
@@ -218,17 +223,45 @@ class Pass:
     holder: str
 
 
-def measured(report: Report, program: Program, library: Mapping[str, Instruction]) -> list[float]:
-    """The rows of table 3, in the order of `ROWS`, from a traced simulation.
+@dataclass(frozen=True)
+class Simulated:
+    """A program on TPU v1, and its traced simulation."""
+
+    program: Program
+    report: Report
+    library: Mapping[str, Instruction]
+
+    @property
+    def unit(self) -> Unit:
+        return self.report.target.unit("matrix")
+
+
+def simulated(model: Model) -> Simulated:
+    """A model, compiled with the paper's `Activate` besides the instructions that are built in."""
+    registry = load()
+    activate = activation()
+    library = {**registry.library, activate.name: activate}
+    machine = registry.machines["tpu_v1"].item
+    program = compile_model(model, machine, library).program
+    return Simulated(program, simulate(program, library, machine, trace=True), library)
+
+
+def useful_rate(made: Simulated) -> float:
+    """Operations a second, two for each multiply-add of weights that are there."""
+    macs = sum(each.macs for each in passes(made))
+    return 2 * macs / made.report.seconds
+
+
+def measured(made: Simulated) -> list[float]:
+    """The rows of table 3, in the order of `ROWS`.
 
     A cycle in which the array does not stream is one of shifting weights in, or else counts for
     what the next issue waited for last: a load of weights, a load of anything else ("input"), or
     a result ("RAW").
     """
-    unit = report.target.unit("matrix")
     spent = dict.fromkeys(("active", "macs", "shift", "weight", "input", "raw"), 0)
     busy_until = 0
-    for each in passes(report, program, library, unit):
+    for each in passes(made):
         gap = max(0, each.start - busy_until)
         if each.holder:
             spent[each.holder] += gap
@@ -237,35 +270,34 @@ def measured(report: Report, program: Program, library: Mapping[str, Instruction
         spent["active"] += each.stream
         spent["macs"] += each.macs
         busy_until = max(busy_until, streams) + each.stream
-    useful = spent["macs"] / (unit.attributes["rows"] * unit.attributes["columns"])
+    useful = spent["macs"] / (made.unit.attributes["rows"] * made.unit.attributes["columns"])
     active, shift, weight = spent["active"], spent["shift"], spent["weight"]
-    rest = report.cycles - active - shift - weight
+    rest = made.report.cycles - active - shift - weight
     cycles = (
         active, useful, active - useful, weight, shift, rest, spent["raw"], spent["input"],
     )  # fmt: skip
-    return [100 * number / report.cycles for number in cycles]
+    return [100 * number / made.report.cycles for number in cycles]
 
 
-def passes(
-    report: Report, program: Program, library: Mapping[str, Instruction], unit: Unit
-) -> Iterator[Pass]:
+def passes(made: Simulated) -> Iterator[Pass]:
     """The issues of the array with a product, in program order, which is also that of their start:
     there is one unit, and the oldest goes first."""
-    made: dict[str, Event] = {}
-    for event in report.events:
-        if event.unit == "matrix":
+    program, unit = made.program, made.unit
+    flow, shift = FLOWS[unit.dataflow], unit.attributes["shift"]
+    makers: dict[str, Event] = {}
+    for event in made.report.events:
+        reads = event.issue.reads
+        if event.unit == unit.name:
             opcode = program.opcode[event.issue.opcode]
-            types = [program.buffer[operand.buffer].dtype for operand in event.issue.reads]
+            types = [program.buffer[operand.buffer].dtype for operand in reads]
             lengths = {axis: event.ranges[name].length for axis, name in event.issue.axes}
-            products, _ = resolve(opcode, types, library).work.count(lengths)
+            products, _ = resolve(opcode, types, made.library).work.count(lengths)
+            holder = waited_for([makers.get(operand.buffer) for operand in reads], program)
             for batch, m, k, n in products:
                 values = {**unit.attributes, "m": m, "k": k, "n": n}
-                flow = FLOWS[unit.dataflow]
                 stream = int(batch * flow.folds(values) * flow.stream(values))
-                holder = waited_for([made.get(r.buffer) for r in event.issue.reads], program)
-                macs = int(batch * m * k * n)
-                yield Pass(event.start, unit.attributes["shift"], stream, macs, holder)
-        made.update((operand.buffer, event) for operand in event.issue.writes)
+                yield Pass(event.start, shift, stream, int(batch * m * k * n), holder)
+        makers.update((operand.buffer, event) for operand in event.issue.writes)
 
 
 def waited_for(makers: Sequence[Event | None], program: Program) -> str:

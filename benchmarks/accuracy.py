@@ -23,9 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infinisa.compiler.pipeline import compile_model
 from infinisa.plugins.manager import load as load_plugins
-from infinisa.runtime.simulator import simulate
 
 from . import _a100, _dataflows, _host, _measure, _tpu
 from ._measure import Bar, at_most
@@ -93,27 +91,24 @@ def forms_bars(rows: Sequence[Row]) -> Iterator[Bar]:
 
 
 def tpu() -> list[Row]:
-    registry = load_plugins()
-    made = _tpu.activation()
-    library = {**registry.library, made.name: made}
-    machine = registry.machines["tpu_v1"].item
     rows = []
     for workload in _tpu.WORKLOADS:
         print(f"TPU v1: {workload.name}", file=sys.stderr)
-        program = compile_model(workload.model(), machine, library).program
-        report = simulate(program, library, machine, trace=True)
-        shares = _tpu.measured(report, program, library)
-        useful = shares[_tpu.ROWS.index("useful MACs")] / 100
-        rows.append(
-            row(
-                "TPU v1", "throughput", workload.name, "achieved",
-                useful * machine.peak() / 1e12, workload.tops, "TOPS",
-            )
-        )  # fmt: skip
-        for name, share, real in zip(_tpu.ROWS, shares, workload.table, strict=True):
+        made = _tpu.simulated(workload.model())
+        rows.append(achieved("throughput", workload, made))
+        if workload.batch is not None:
+            alone = _tpu.simulated(workload.batch())
+            rows.append(achieved("throughput of one batch alone", workload, alone))
+        shares = zip(_tpu.ROWS, _tpu.measured(made), workload.table, strict=True)
+        for name, share, real in shares:
             cells = "TPU v1", "counters", workload.name, name, share, real, "% of cycles"
             rows.append(Row(*cells, fitted=0, error=None))
     return rows
+
+
+def achieved(part: str, workload: _tpu.Workload, made: _tpu.Simulated) -> Row:
+    rate = _tpu.useful_rate(made) / 1e12
+    return row("TPU v1", part, workload.name, "achieved", rate, workload.tops, "TOPS")
 
 
 def tpu_bars(rows: Sequence[Row]) -> Iterator[Bar]:
@@ -225,11 +220,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "shapes": count,
         "missing": missing,
         "workloads": {
-            each.name: {"shapes": each.shapes, "assumed": each.assumed} for each in _tpu.WORKLOADS
+            each.name: {
+                "shapes": each.shapes,
+                "assumed": each.assumed,
+                "error of Google's own model": each.google / 100,
+            }
+            for each in _tpu.WORKLOADS
         },
     }
     for each in _tpu.WORKLOADS if options.only in (None, "tpu") else ():
-        print(f"{each.name}: {each.shapes}. {each.assumed}.")
+        print(f"{each.name}: {each.shapes}. {each.assumed}. Google's own model: {each.google} %.")
     print("\n".join([*(f"missing: {line}" for line in missing), *summary(rows)]))
     return _measure.report(options.json, settings, [asdict(each) for each in rows], bars)
 

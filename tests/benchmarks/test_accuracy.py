@@ -8,27 +8,19 @@ import pytest
 from benchmarks import _a100, _host, _tpu
 from benchmarks.accuracy import Row, a100, forms, forms_bars, summary, tpu_bars
 from infinisa import api
-from infinisa.compiler.pipeline import compile_model
 from infinisa.isa.machine import load_machine
-from infinisa.plugins.manager import load
-from infinisa.runtime.simulator import simulate
 
 
 def test_counters_of_a_weight_stationary_array_add_up() -> None:
     """Two tiles of weights: 16 rows stream past each, all 256 x 256 weights are useful; what is
     neither streaming, shifting nor waiting for weights is the rest."""
-    registry = load()
-    made = _tpu.activation()
-    library = {**registry.library, made.name: made}
-    machine = registry.machines["tpu_v1"].item
-    program = compile_model(_tpu.mlp("small", 16, (512, 256)), machine, library).program
+    made = _tpu.simulated(_tpu.mlp("small", 16, (512, 256)))
 
-    report = simulate(program, library, machine, trace=True)
-    rows = dict(zip(_tpu.ROWS, _tpu.measured(report, program, library), strict=True))
+    rows = dict(zip(_tpu.ROWS, _tpu.measured(made), strict=True))
 
     four = ("array active", "weight stall", "weight shift", "non-matrix")
     assert sum(rows[name] for name in four) == pytest.approx(100)
-    assert rows["useful MACs"] == pytest.approx(100 * 2 * 16 / report.cycles)
+    assert rows["useful MACs"] == pytest.approx(100 * 2 * 16 / made.report.cycles)
     assert rows["useful MACs"] + rows["unused MACs"] == pytest.approx(rows["array active"])
     assert rows["weight stall"] > 0
 
