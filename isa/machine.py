@@ -133,8 +133,8 @@ class Unit:
         if self.functions and self.kind not in ("matrix", "vector", "special"):
             yield f"{path} is for matrix, vector and special units only"
         for name in self.functions:
-            if name not in FUNCTIONS and name not in FOLDS:
-                yield f"{path}.{name} is no function"
+            if fault := function_fault(name):
+                yield f"{path}.{name} {fault}"
         yield from _not_whole(path, 1, **self.functions)
 
     def _array(self) -> dict[str, int]:
@@ -485,6 +485,13 @@ def name_fault(name: object) -> str | None:
     if isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name):
         return None
     return f"must be a name of lower-case letters, digits and _, not {name!r}"
+
+
+def function_fault(name: object) -> str | None:
+    """What to say of a name that is neither of a scalar function nor of a fold."""
+    if name in FUNCTIONS or name in FOLDS:
+        return None
+    return "must be a scalar function or a fold"
 
 
 def _not_whole(path: str, least: int, most: int | None = None, **values: object) -> Iterator[str]:

@@ -34,6 +34,7 @@ from .machine import (
     Managed,
     Memory,
     Unit,
+    function_fault,
     misarranged,
     misbanked,
     name_fault,
@@ -57,6 +58,12 @@ def _check_name(value: object) -> object:
     return value
 
 
+def _check_function(value: object) -> object:
+    if fault := function_fault(value):
+        raise ValueError(fault)
+    return value
+
+
 def _positive(quantity: Quantity) -> Callable[[object], int]:
     def read(value: object) -> int:
         number = quantity.read_whole(value)
@@ -74,6 +81,7 @@ Percent = Annotated[int, _whole(1, 100)]
 Window = Annotated[int, _whole(1, LARGEST_WINDOW)]
 Registers = Annotated[int, _whole(1, LARGEST_REGISTERS)]
 Name = Annotated[str, BeforeValidator(_check_name)]
+Costs = dict[Annotated[str, BeforeValidator(_check_function)], Positive]
 Clock = Annotated[int, BeforeValidator(_positive(FREQUENCY))]
 Size = Annotated[int, BeforeValidator(_positive(SIZE))]
 Bytes = Annotated[int, BeforeValidator(SIZE.read_whole)]
@@ -121,14 +129,14 @@ class MatrixTable(UnitTable):
     skew: Natural | None = None
     efficiency: Percent | None = None
     operand_bytes: Positive | None = None
-    functions: dict[str, Positive] = {}
+    functions: Costs = {}
 
 
 class LanesTable(UnitTable):
     kind: Literal["vector", "special"]
     lanes: Positive
     operand_bytes: Positive | None = None
-    functions: dict[str, Positive] = {}
+    functions: Costs = {}
 
 
 class PlainTable(UnitTable):
