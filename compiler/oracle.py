@@ -68,6 +68,10 @@ HIDDEN = 1e6
 NARROW = {name: limits_of(name)[0] for name in ("f16", "bf16")}
 """The least number of each narrow type in which a model may compute."""
 
+SMALL, WIDE = 9, 10_000
+"""How large whole numbers are that are no indices, at ordinary and at larger scales: a sum of bytes
+that is scaled down and rounded is 0 unless it is large."""
+
 EQUAL_SHARE = 0.25
 """How many values of an input are numbers of the computation where they are tried."""
 
@@ -154,7 +158,9 @@ class Drawing:
             elif leaf.type == "bool":
                 found[leaf.name] = random.random(shape) < 0.5
             else:
-                low, high = (0, limit) if limit else (-9, 10)
+                most = np.iinfo(DTYPES[leaf.type].numpy).max
+                reach = SMALL if probe.scale < 2 else min(WIDE, most)
+                low, high = (0, limit) if limit else (-reach, reach + 1)
                 low = max(low, 0) if leaf.type.startswith("u") else low
                 whole = random.integers(low, high, shape)
                 found[leaf.name] = whole if limit else _equal_to_some(random, whole, probe, low)

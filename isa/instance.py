@@ -11,7 +11,7 @@ from .instruction import (
     ACCUMULATOR,
     Instruction,
     State,
-    default_occupancy,
+    default_cycles,
     step_of,
     volume,
 )
@@ -129,15 +129,17 @@ def issue_cycles(
     A plugin's timing names the instruction's own axes: the lengths of the axes bound to one are
     multiplied, and axes outside the instruction repeat the whole.
     """
-    drain = unit.attributes.get("latency", 0)
+    late = unit.attributes.get("latency", 0)
     if meaning.occupancy is None:
-        occupancy = default_occupancy(meaning, unit, lengths) + unit.attributes.get("overhead", 0)
-        return occupancy, occupancy + drain
+        work, drain = default_cycles(meaning, unit, lengths)
+        occupancy = work + unit.attributes.get("overhead", 0)
+        return occupancy, occupancy + drain + late
     binding = dict(opcode.binding)
     bound = set(union(binding.values()))
     values: dict[str, Number] = {**unit.attributes, **dict(opcode.immediates)}
     values.update((axis, volume(axes, lengths)) for axis, axes in binding.items())
     repeat = volume([axis for axis in lengths if axis not in bound], lengths)
     occupancy = meaning.occupancy(values) * repeat
-    latency = occupancy + drain if meaning.latency is None else meaning.latency(values) * repeat
-    return occupancy, latency
+    if meaning.latency is not None:
+        return occupancy, meaning.latency(values) * repeat
+    return occupancy, occupancy + unit.attributes.get("skew", 0) + late

@@ -37,7 +37,8 @@ from .language import (
 )
 from .laws import Associative, Law, LinearIn, StepOf
 from .machine import Unit
-from .timing import Number, Timing, ceil_divide, timings
+from .systolic import product_cycles
+from .timing import Number, Timing, ceil_divide, larger, timings
 
 Axes: TypeAlias = tuple[Axis, ...]
 
@@ -306,8 +307,24 @@ class Instruction:
 
     @cached_property
     def work(self) -> Operations:
-        """What one issue computes, whatever the lengths."""
-        return operations_of(self.outputs)
+        """What one issue computes, whatever the lengths. A product that goes on with a sum adds
+        no more often than it multiplies."""
+        outputs = list(self.outputs)
+        if self.states and self.states[0].input.name == ACCUMULATOR:
+            match outputs[0]:
+                case Map("add", (_, Dot() as product)):
+                    outputs[0] = product
+        return operations_of(outputs)
+
+    @cached_property
+    def touched(self) -> tuple[tuple[Axes, int], ...]:
+        """(axes, bytes an element) of operands and results. Of a table that is looked up as much
+        as comes out."""
+        nodes = walk(self.outputs)
+        tables = {node.table: node for node in nodes if isinstance(node, Gather)}
+        found = [(tables.get(leaf, leaf).axes, leaf.dtype) for leaf in self.operands]
+        found += [(result.axes, result.dtype) for result in (*self.outputs, *self.results)]
+        return tuple((axes, dtype(kind).size) for axes, kind in found)
 
     def operations(self, lengths: Mapping[Axis, Number]) -> Number:
         """Scalar operations of one issue: two for each multiply and add of a contraction."""
@@ -322,32 +339,44 @@ def volume(axes: Iterable[Axis], lengths: Mapping[Axis, Number]) -> Number:
     return total
 
 
+USUAL: Mapping[str, int] = {}
+"""Functions count for what `FUNCTIONS` says."""
+
+
 @dataclass(frozen=True)
 class Operations:
     """What one issue computes, as axes whose lengths multiply.
 
     products  contractions, each as (batch, m, k, n)
-    maps      everything else, each as (operations an element, axes)
+    maps      everything else, each as (function, axes); a fold is a function that counts for one
     """
 
     products: tuple[tuple[Axes, Axes, Axes, Axes], ...]
-    maps: tuple[tuple[int, Axes], ...]
+    maps: tuple[tuple[str, Axes], ...]
 
     def count(
-        self, lengths: Mapping[Axis, Number]
+        self, lengths: Mapping[Axis, Number], costs: Mapping[str, int] = USUAL
     ) -> tuple[list[tuple[Number, Number, Number, Number]], Number]:
-        """Contractions as lengths (batch, m, k, n), and the operations of everything else."""
+        """Contractions as lengths (batch, m, k, n), and the operations of everything else.
+
+        costs  what an application of a function counts for, where that is another number than in
+               `FUNCTIONS`
+        """
         products = [
             (volume(batch, lengths), volume(m, lengths), volume(k, lengths), volume(n, lengths))
             for batch, m, k, n in self.products
         ]
-        return products, sum(cost * volume(axes, lengths) for cost, axes in self.maps)
+        return products, sum(
+            costs.get(name, FUNCTIONS[name].cost if name in FUNCTIONS else 1)
+            * volume(axes, lengths)
+            for name, axes in self.maps
+        )
 
 
 def operations_of(outputs: Iterable[Node]) -> Operations:
     """What computing these values once takes."""
     products: list[tuple[Axes, Axes, Axes, Axes]] = []
-    maps: list[tuple[int, Axes]] = []
+    maps: list[tuple[str, Axes]] = []
     for node in walk(outputs):
         match node:
             case Dot(a, b, over):
@@ -356,40 +385,47 @@ def operations_of(outputs: Iterable[Node]) -> Operations:
                 columns = tuple(x for x in node.axes if x not in a.axes)
                 products.append((both, rows, over, columns))
             case Map(function, _) if node.axes:
-                maps.append((FUNCTIONS[function].cost, node.axes))
-            case Reduce(_, x, _):
-                maps.append((1, x.axes))
+                maps.append((function, node.axes))
+            case Reduce(function, x, _):
+                maps.append((function, x.axes))
             case Scan(body, _, _, output) if output == 0 or node.axes:
                 inner = operations_of((*body.next, *body.emits))
                 products += [((*batch, body.axis), m, k, n) for batch, m, k, n in inner.products]
-                maps += [(cost, (*axes, body.axis)) for cost, axes in inner.maps]
+                maps += [(function, (*axes, body.axis)) for function, axes in inner.maps]
     return Operations(tuple(products), tuple(maps))
 
 
-def default_occupancy(
+def default_cycles(
     instruction: Instruction, unit: Unit, lengths: Mapping[Axis, Number]
-) -> Number:
-    """Cycles from the operations: contractions on the array, the rest on lanes; the slower counts.
+) -> tuple[Number, Number]:
+    """(cycles until the unit takes the next issue, cycles from then until the last result is out)
 
-    A weight-stationary array streams rows past tiles of weights; an output-stationary one streams
-    the reduced axis past tiles of the result. On units without an array everything is lanes.
+    Contractions are done on the array, one after the other, then the rest on its cells. On units
+    without an array everything is lanes. Where operands and results pass at a limited rate, nothing
+    is done meanwhile.
     """
-    products, maps = instruction.work.count(lengths)
+    work, drain = _work_cycles(instruction, unit, lengths)
+    if rate := unit.attributes.get("operand_bytes"):
+        moved = sum(size * volume(axes, lengths) for axes, size in instruction.touched)
+        work = work + ceil_divide(moved, rate)
+    return work, drain
+
+
+def _work_cycles(
+    instruction: Instruction, unit: Unit, lengths: Mapping[Axis, Number]
+) -> tuple[Number, Number]:
+    products, maps = instruction.work.count(lengths, unit.functions)
     if not products and isinstance(maps, int) and not maps:  # movement only
         maps = volume(union(x.axes for x in (*instruction.outputs, *instruction.results)), lengths)
-    rows, columns = unit.attributes.get("rows"), unit.attributes.get("columns")
-    if rows is None or columns is None:
+    if unit.kind != "matrix":
         work = maps + sum(2 * batch * m * k * n for batch, m, k, n in products)
-        return ceil_divide(work, unit.attributes.get("lanes", 1))
-    total: Number = 0
-    for batch, m, k, n in products:
-        if unit.dataflow == "weight":
-            total = total + batch * ceil_divide(k, rows) * ceil_divide(n, columns) * m
-        elif unit.dataflow == "input":
-            total = total + batch * ceil_divide(k, rows) * ceil_divide(m, columns) * n
-        else:
-            total = total + batch * ceil_divide(m, rows) * ceil_divide(n, columns) * k
-    return total + ceil_divide(maps, rows * columns)
+        return ceil_divide(work, unit.attributes.get("lanes", 1)), 0
+    cells = unit.attributes["rows"] * unit.attributes["columns"]
+    total, drain = ceil_divide(maps, cells), unit.attributes["skew"]
+    for number, (batch, m, k, n) in enumerate(products):
+        cycles, left = product_cycles(unit, m, k, n)
+        total, drain = total + batch * cycles, larger(drain, left) if number else left
+    return total, drain
 
 
 # ---------------------------------------------------------------- what the trace says

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import MachineError
+from .functions import FOLDS, FUNCTIONS
 from .quantity import ENERGY, FREQUENCY, POWER, RATE, SIZE
 
 Kind = Literal["matrix", "vector", "special", "scalar", "text", "copy"]
@@ -45,19 +46,31 @@ COMMON_ATTRIBUTES = ("overhead", "latency")
 ISSUE_ATTRIBUTES = ("issue_rows", "issue_columns")
 """What a matrix unit may state: an issue is larger than the array, which takes it in pieces."""
 
+OPERAND_BYTES = "operand_bytes"
+"""What a matrix, vector or special unit may state: bytes of operands and results a cycle."""
+
+LARGEST_REGISTERS = 2
+"""Sets of registers in a cell of an array: more than one fold is not prepared ahead."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """A class of `count` like execution units of one core.
 
-    attributes: for a matrix unit `rows`, `columns` and `depth` (the longest k of one issue), and
-    `issue_rows` and `issue_columns` where an issue is larger than the array (as on a processor);
-    for a vector or special unit `lanes`; for all `overhead` (cycles added to an issue's occupancy)
-    and `latency` (cycles from the end of its occupancy until its result is visible).
+    attributes: for a matrix unit `rows`, `columns` and `depth` (the longest k of one issue),
+    `issue_rows` and `issue_columns` where an issue is larger than the array (as on a processor),
+    `registers`, `shift` and `skew` (`systolic.py` says what they are, `_array` what they are unless
+    stated) and `efficiency` (per cent of its work that a product without stalls gets); for a vector
+    or special unit `lanes`; for all three, where it is limited, `operand_bytes` (bytes of operands
+    and results that pass a cycle); for all `overhead` (cycles added to an issue's occupancy) and
+    `latency` (cycles from the end of its occupancy, and of what an array still holds then, until
+    its result is visible).
     dataflow: which operand of a matrix unit stays in place; "" for every other kind.
     share: of the DRAM channel, where it is divided fairly, against the units that use it too.
     bandwidth: the most bytes a second that it moves from and to DRAM; 0: as many as there are.
     process: what simulates it, of those that plugins bring; "" is what docs/contract.md says.
+    functions: operations that an application of a scalar function or a fold counts for here, where
+    it is not what `functions.py` says.
     """
 
     name: str
@@ -68,14 +81,18 @@ class Unit:
     share: int = 1
     bandwidth: int = 0
     process: str = ""
+    functions: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KIND_ATTRIBUTES:
             known = ", ".join(KIND_ATTRIBUTES)
             raise MachineError(f"units.{self.name}.kind must be one of {known}, not {self.kind!r}")
         needed = KIND_ATTRIBUTES[self.kind]
-        extra = [k for k in ISSUE_ATTRIBUTES if self.kind == "matrix" and k in self.attributes]
-        given = dict.fromkeys(COMMON_ATTRIBUTES, 0) | dict(self.attributes)
+        extra = [key for key in self._optional() if key in self.attributes]
+        array = self._array()
+        given = dict.fromkeys(COMMON_ATTRIBUTES, 0) | array | dict(self.attributes)
+        shares = {"registers": LARGEST_REGISTERS, "efficiency": 100}
+        natural = [key for key in (*array, *COMMON_ATTRIBUTES) if key not in shares]
         path = f"units.{self.name}"
         _refuse(
             _misnamed(path, self.name),
@@ -85,16 +102,52 @@ class Unit:
             (f"{path}.{key} is missing" for key in needed if key not in given),
             _not_whole(path, 1, **{key: given[key] for key in needed if key in given}),
             _not_whole(path, 1, **{key: given[key] for key in extra}),
-            _not_whole(path, 0, **{key: given[key] for key in COMMON_ATTRIBUTES}),
+            *(
+                _not_whole(path, 1, most, **{key: given[key]})
+                for key, most in shares.items()
+                if key in array
+            ),
+            _not_whole(path, 0, **{key: given[key] for key in natural}),
             (
                 f"{path}.{key} is unknown"
                 for key in given
-                if key not in (*needed, *extra, *COMMON_ATTRIBUTES)
+                if key not in (*needed, *extra, *array, *COMMON_ATTRIBUTES)
             ),
             self._wrong_dataflow(),
+            self._wrong_functions(),
         )
-        ordered = {key: given[key] for key in (*needed, *extra, *COMMON_ATTRIBUTES)}
+        ordered = {key: given[key] for key in (*needed, *extra, *array, *COMMON_ATTRIBUTES)}
         object.__setattr__(self, "attributes", ordered)
+
+    def _optional(self) -> tuple[str, ...]:
+        """What it may state that has no value otherwise."""
+        match self.kind:
+            case "matrix":
+                return (*ISSUE_ATTRIBUTES, OPERAND_BYTES)
+            case "vector" | "special":
+                return (OPERAND_BYTES,)
+        return ()
+
+    def _wrong_functions(self) -> Iterator[str]:
+        path = f"units.{self.name}.functions"
+        if self.functions and self.kind not in ("matrix", "vector", "special"):
+            yield f"{path} is for matrix, vector and special units only"
+        for name in self.functions:
+            if fault := function_fault(name):
+                yield f"{path}.{name} {fault}"
+        yield from _not_whole(path, 1, **self.functions)
+
+    def _array(self) -> dict[str, int]:
+        """What a matrix unit has unless it states otherwise: cells keep the next fold's operand
+        beside the present one's; it moves in row by row, but sums that stay leave on wires of
+        their own; and what streams passes from cell to cell."""
+        if self.kind != "matrix":
+            return {}
+        sizes = (self.attributes.get(key) for key in ("rows", "columns"))
+        rows, columns = (size if type(size) is int else 1 for size in sizes)
+        shift = 0 if self.dataflow == "output" else rows
+        skew = max(rows + columns - 2, 0)
+        return {"registers": LARGEST_REGISTERS, "shift": shift, "skew": skew, "efficiency": 100}
 
     def room(self, limit: str) -> int | None:
         """How much one issue takes of an axis that is limited by this attribute."""
@@ -434,6 +487,13 @@ def name_fault(name: object) -> str | None:
     return f"must be a name of lower-case letters, digits and _, not {name!r}"
 
 
+def function_fault(name: object) -> str | None:
+    """What to say of a name that is neither of a scalar function nor of a fold."""
+    if name in FUNCTIONS or name in FOLDS:
+        return None
+    return "must be a scalar function or a fold"
+
+
 def _not_whole(path: str, least: int, most: int | None = None, **values: object) -> Iterator[str]:
     for key, value in values.items():
         if fault := whole_number_fault(value, least, most):
@@ -479,6 +539,10 @@ def _lines(machine: Machine) -> Iterator[str]:
             **_unless("0 B/s", bandwidth=RATE.write(unit.bandwidth)),
             **_unless("", process=unit.process),
         )
+        if unit.functions:
+            yield from _table(
+                f"units.{unit.name}.functions", **dict(sorted(unit.functions.items()))
+            )
     for memory in machine.memories:
         yield from _table(
             f"memories.{memory.name}",

@@ -21,6 +21,7 @@ from pydantic import (
 from .errors import MachineError
 from .machine import (
     ENERGY_TABLES,
+    LARGEST_REGISTERS,
     LARGEST_WINDOW,
     MOST_BANKS,
     ONLY_THE_OUTERMOST_HAS_A_CHANNEL,
@@ -33,6 +34,7 @@ from .machine import (
     Managed,
     Memory,
     Unit,
+    function_fault,
     misarranged,
     misbanked,
     name_fault,
@@ -56,6 +58,12 @@ def _check_name(value: object) -> object:
     return value
 
 
+def _check_function(value: object) -> object:
+    if fault := function_fault(value):
+        raise ValueError(fault)
+    return value
+
+
 def _positive(quantity: Quantity) -> Callable[[object], int]:
     def read(value: object) -> int:
         number = quantity.read_whole(value)
@@ -71,7 +79,9 @@ Natural = Annotated[int, _whole(0)]
 Banks = Annotated[int, _whole(0, MOST_BANKS)]
 Percent = Annotated[int, _whole(1, 100)]
 Window = Annotated[int, _whole(1, LARGEST_WINDOW)]
+Registers = Annotated[int, _whole(1, LARGEST_REGISTERS)]
 Name = Annotated[str, BeforeValidator(_check_name)]
+Costs = dict[Annotated[str, BeforeValidator(_check_function)], Positive]
 Clock = Annotated[int, BeforeValidator(_positive(FREQUENCY))]
 Size = Annotated[int, BeforeValidator(_positive(SIZE))]
 Bytes = Annotated[int, BeforeValidator(SIZE.read_whole)]
@@ -114,11 +124,19 @@ class MatrixTable(UnitTable):
     depth: Positive
     issue_rows: Positive | None = None
     issue_columns: Positive | None = None
+    registers: Registers | None = None
+    shift: Natural | None = None
+    skew: Natural | None = None
+    efficiency: Percent | None = None
+    operand_bytes: Positive | None = None
+    functions: Costs = {}
 
 
 class LanesTable(UnitTable):
     kind: Literal["vector", "special"]
     lanes: Positive
+    operand_bytes: Positive | None = None
+    functions: Costs = {}
 
 
 class PlainTable(UnitTable):
@@ -221,10 +239,13 @@ def _build(table: MachineTable) -> Machine:
 
 def _unit(name: str, table: MatrixTable | LanesTable | PlainTable) -> Unit:
     plain = {"kind", "count", "share", "bandwidth", "process"}
-    attributes = table.model_dump(exclude={*plain, "dataflow"}, exclude_none=True)
-    dataflow = table.dataflow if isinstance(table, MatrixTable) else ""
+    attributes = table.model_dump(exclude={*plain, "dataflow", "functions"}, exclude_none=True)
     return Unit(
-        name=name, attributes=attributes, dataflow=dataflow, **table.model_dump(include=plain)
+        name=name,
+        attributes=attributes,
+        dataflow=table.dataflow if isinstance(table, MatrixTable) else "",
+        functions={} if isinstance(table, PlainTable) else table.functions,
+        **table.model_dump(include=plain),
     )
 
 

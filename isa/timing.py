@@ -26,6 +26,14 @@ def ceil_divide(a: Number, b: Number) -> Number:
     return -(-a // b)
 
 
+def larger(a: Number, b: Number) -> Number:
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else np.maximum(a, b)
+
+
+def smaller(a: Number, b: Number) -> Number:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else np.minimum(a, b)
+
+
 @dataclass(frozen=True)
 class Timing:
     """An expression in + - * / // % min max and parentheses over names and integers."""
@@ -151,6 +159,6 @@ def _value(node: ast.expr, values: Mapping[str, Number]) -> Number:
         case ast.Call(func=ast.Name(id=name), args=arguments):
             first, *rest = (_value(argument, values) for argument in arguments)
             for other in rest:
-                first = (np.minimum if name == "min" else np.maximum)(first, other)
+                first = (smaller if name == "min" else larger)(first, other)
             return first
     raise AssertionError(node)

@@ -8,7 +8,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, load_machine
 
 from .jit.cache import folder
 from .jit.ir import Code, Function, Module, Target, Value, compile_text, constant
+from .rates import Rates
+from .rates import measure as measure_rates
 
-VERSION = 1
+VERSION = 2
 """Of what is measured and how: another one does not read the old file."""
 
 SECOND_CACHE = 1 << 20
@@ -30,9 +32,12 @@ SECOND_CACHE = 1 << 20
 DEPTH = 1024
 """The longest k of one issue: the panels of a contraction then fit the second cache."""
 
+COLUMNS = 512
+"""The most columns of one issue."""
+
 
 def probe(refresh: bool = False) -> Machine:
-    """The machine `host`: one core of this processor, in about 0.3 s the first time."""
+    """The machine `host`: one core of this processor, in about a second the first time."""
     path = folder() / f"host-{processor()}.toml"
     if not refresh:
         with contextlib.suppress(MachineError):
@@ -47,57 +52,84 @@ def probe(refresh: bool = False) -> Machine:
 
 
 def several_cores(machine: Machine, threads: int) -> Machine:
-    """The host with the peak of so many cores: its units are so many times as wide. Memory and
-    its bandwidth, which cores share, stay."""
-    widths = {"matrix": "columns", "vector": "lanes"}
+    """The host with the peak of so many cores: its units are so many times as wide, and take as
+    many times the operands. Memory and its bandwidth, which cores share, stay."""
+    widths = ("columns", "lanes", "operand_bytes")
     units = tuple(
-        replace(unit, attributes={**unit.attributes, width: threads * unit.attributes[width]})
-        if (width := widths.get(unit.kind))
-        else unit
+        replace(
+            unit,
+            attributes={
+                name: threads * value if name in widths else value
+                for name, value in unit.attributes.items()
+            },
+        )
         for unit in machine.units
     )
     return replace(machine, units=units)
 
 
-def measure() -> Machine:
-    """Clock, multiply-adds a cycle and bandwidth as they are now."""
+def measure(rates: Rates | None = None) -> Machine:
+    """What the kernels of native code reach: as it is now, or as it was measured."""
+    rates = rates or measure_rates(*issue_limits())
     lanes = Target.host().lanes
     clock = _clock()
     macs = max(1, round(_multiply_adds(lanes) / clock))
     macs = 1 << max(0, round(float(np.log2(macs))))
-    cache = _second_cache()
-    rows = max(64, min(256, cache // 2 // (4 * DEPTH)))
-    matrix = {
-        "rows": 1,
-        "columns": macs,
-        "depth": DEPTH,
-        "issue_rows": rows,
-        "issue_columns": 512,
-        "overhead": 50,
-    }
-    vector = {"lanes": min(macs, lanes), "overhead": 50}
+    second = _second_cache()
+    last = Memory(name="last", size=max(rates.cached, 2 * second), managed="hardware", shared=True)
+    dram = Memory(
+        name="dram",
+        size=_main_memory(),
+        bandwidth=round(rates.memory / 1e8) * 10**8,
+        latency=round(100e-9 * clock),
+        managed="none",
+        shared=True,
+    )
     return Machine(
         name="host",
         clock=round(clock / 1e6) * 10**6,
         dispatch=Dispatch(window=1, fetch=1, issue=1),
-        units=(
-            Unit(name="matrix", kind="matrix", dataflow="output", attributes=matrix),
-            Unit(name="vector", kind="vector", attributes=vector),
-            Unit(name="scalar", kind="scalar", attributes={"latency": 1}),
-            Unit(name="text", kind="text", attributes={"latency": 1}),
-        ),
-        memories=(
-            Memory(name="cache", size=cache, managed="hardware"),
-            Memory(
-                name="dram",
-                size=_main_memory(),
-                bandwidth=round(_bandwidth() / 1e8) * 10**8,
-                latency=round(100e-9 * clock),
-                managed="none",
-                shared=True,
-            ),
-        ),
+        units=(*_units(rates, clock, macs, min(macs, lanes)),),
+        memories=(Memory(name="cache", size=second, managed="hardware"), last, dram),
     )
+
+
+def issue_limits() -> tuple[int, int, int]:
+    """m, k and n of a product of which a large part is alike: the second cache holds some rows of
+    one operand, and half of the longest k is what models have."""
+    return max(64, min(256, _second_cache() // 2 // (4 * DEPTH))), DEPTH // 2, COLUMNS
+
+
+def _units(rates: Rates, clock: float, macs: int, lanes: int) -> Iterator[Unit]:
+    """A product is taken vector by vector of its result, each over all of k. Its operands come from
+    the last cache, those of other instructions from the second, where the one before left them."""
+
+    def cycles(seconds: float) -> int:
+        return round(seconds * clock)
+
+    costs = {name: max(1, cycles(each * lanes)) for name, each in rates.functions.items()}
+    efficiency = min(100, max(1, round(100 / (rates.step * clock * macs))))
+    matrix = {
+        "rows": 1,
+        "columns": macs,
+        "depth": DEPTH,
+        "issue_rows": rates.issue[0],
+        "issue_columns": COLUMNS,
+        "registers": 1,
+        "skew": round(rates.sum * clock * macs * efficiency / 100),
+        "efficiency": efficiency,
+        "operand_bytes": max(1, round(rates.cache / clock)),
+        "overhead": cycles(rates.overhead),
+    }
+    vector = {
+        "lanes": lanes,
+        "operand_bytes": max(1, round(rates.copying / clock)),
+        "overhead": cycles(rates.overhead),
+    }
+    yield Unit(name="matrix", kind="matrix", dataflow="output", attributes=matrix, functions=costs)
+    yield Unit(name="vector", kind="vector", attributes=vector, functions=costs)
+    yield Unit(name="scalar", kind="scalar", attributes={"latency": 1})
+    yield Unit(name="text", kind="text", attributes={"latency": 1})
 
 
 # ---------------------------------------------------------------- what the system tells
@@ -198,15 +230,3 @@ def _fastest(code: Code, turns: int) -> float:
         run(out.ctypes.data, turns, 12345, 54321)
         best = min(best, time.perf_counter() - began)
     return best
-
-
-def _bandwidth() -> float:
-    """Bytes a second between the processor and its memory: a copy reads and writes each."""
-    source = np.ones(4 << 20)
-    target = np.empty_like(source)
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        np.copyto(target, source)
-        best = min(best, time.perf_counter() - began)
-    return 2 * source.nbytes / best

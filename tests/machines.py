@@ -17,6 +17,7 @@ CACHE = Machine(
                 "depth": 1024,
                 "issue_rows": 256,
                 "issue_columns": 512,
+                "skew": 0,
                 "overhead": 50,
             },
         ),

@@ -425,3 +425,12 @@ def test_the_distances_of_several_results_are_those_of_each() -> None:
     assert distances(expected, found) == [distance(expected, each) for each in found]
     assert distances(expected, found) == [0.0, 0.25, math.inf, math.inf]
     assert distances(expected, found, finite=True) == [0.0, 0.25, 0.0, math.inf]
+
+
+def test_whole_numbers_that_are_scaled_down_and_rounded_are_told_apart() -> None:
+    total = cast(Input("total", ("s",), "i32"), "f32")
+    asked = question(apply("round", total * (1.0 / 256.0)))
+
+    (leaf,) = asked.local.leaves
+    for scale in (1.0 / 128.0, 1.0 / 300.0):
+        assert same(asked, apply("round", cast(leaf, "f64") * scale), ())[0] is None

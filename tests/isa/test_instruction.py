@@ -10,7 +10,7 @@ from infinisa.isa.instruction import (
     ACCUMULATOR,
     Instruction,
     State,
-    default_occupancy,
+    default_cycles,
     instruction,
     opaque,
     operations_of,
@@ -391,10 +391,12 @@ LENGTHS = {"m": 10, "k": 9, "n": 20}
     [("output", 3 * 3 * 9), ("weight", 3 * 3 * 10), ("input", 3 * 2 * 20)],
 )
 def test_a_product_takes_an_array_tile_after_tile(dataflow: str, cycles: int) -> None:
-    """Ten rows on four are three tiles; the axis that streams counts whole."""
+    """Ten rows on four are three tiles; the axis that streams counts whole. What the last tile
+    needs to come in (4 rows of weights) and to leave (4 + 8 - 2) is latency."""
     unit = Unit(name="matrix", kind="matrix", attributes=MATRIX, dataflow=dataflow)
+    late = 10 if dataflow == "output" else 14
 
-    assert default_occupancy(made(dot(A, B, "k")), unit, LENGTHS) == cycles
+    assert default_cycles(made(dot(A, B, "k")), unit, LENGTHS) == (cycles, late)
 
 
 def test_what_is_not_a_product_takes_lanes() -> None:
@@ -404,9 +406,9 @@ def test_what_is_not_a_product_takes_lanes() -> None:
     moved = made(view(X, {"m": "p"}), operands=(X,))
     multiplied = made(dot(A, B, "k"))
 
-    assert default_occupancy(added, unit, LENGTHS) == 13  # 200 elements on 16 lanes
-    assert default_occupancy(moved, unit, {"p": 10, "n": 20}) == 13
-    assert default_occupancy(multiplied, unit, LENGTHS) == 2 * 1800 // 16
+    assert default_cycles(added, unit, LENGTHS) == (13, 0)  # 200 elements on 16 lanes
+    assert default_cycles(moved, unit, {"p": 10, "n": 20}) == (13, 0)
+    assert default_cycles(multiplied, unit, LENGTHS) == (2 * 1800 // 16, 0)
 
 
 def test_operations_are_counted_by_axes() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infinisa.isa.errors import MachineError
+from infinisa.isa.functions import FOLDS, FUNCTIONS
 from infinisa.isa.machine import (
     KIND_ATTRIBUTES,
     Channel,
@@ -158,6 +159,13 @@ def units(draw: st.DrawFn, name: str, kind: Kind) -> Unit:
     keys = KIND_ATTRIBUTES[kind]
     attributes = {key: draw(st.integers(1, 1 << 20)) for key in keys}
     attributes |= {key: draw(st.integers(0, 1 << 20)) for key in ("overhead", "latency")}
+    functions: list[str] = []
+    if kind == "matrix":
+        attributes |= {key: draw(st.integers(0, 1 << 20)) for key in ("shift", "skew")}
+        attributes |= {"registers": draw(st.integers(1, 2)), "efficiency": draw(st.integers(1, 99))}
+    if kind in ("matrix", "vector", "special"):
+        attributes |= draw(st.dictionaries(st.just("operand_bytes"), st.integers(1, 1 << 20)))
+        functions = draw(st.lists(st.sampled_from([*FUNCTIONS, *FOLDS]), max_size=3))
     return Unit(
         name=name,
         kind=kind,
@@ -167,6 +175,7 @@ def units(draw: st.DrawFn, name: str, kind: Kind) -> Unit:
         share=draw(st.integers(1, 9)),
         bandwidth=draw(st.integers(0, 1 << 50)),
         process=draw(st.just("") | NAMES),
+        functions={function: draw(st.integers(1, 100)) for function in functions},
     )
 
 
@@ -315,8 +324,8 @@ def test_every_mistake_in_a_file_is_listed_at_once() -> None:
         "units.matrix.rows must be a positive integer, not 0",
         "units.matrix.depth must be a positive integer, not 1.5",
         "units.vector.lanes is missing",
-        "units.vector.lames is unknown"
-        " (known here: count, overhead, latency, share, bandwidth, process, kind, lanes)",
+        "units.vector.lames is unknown (known here: count, overhead, latency, share, bandwidth, "
+        "process, kind, lanes, operand_bytes, functions)",
         "units.text.kind must be 'matrix', 'vector', 'special', 'scalar', 'text' or 'copy',"
         " not 'tekst'",
         "memories.scratchpad.size must be a size such as '1 MiB', not 1048576",
@@ -343,7 +352,16 @@ def test_every_mistake_in_a_file_is_listed_at_once() -> None:
         ('managed = "software"', 'managed = "software"\nbanks = 65', "memories.scratchpad.banks"),
         ('managed = "none"', 'managed = "none"\nbanks = 8', "memories.dram banks must be left"),
         ('sharing = "fifo"', 'sharing = "banked"', "memories.dram.channel must have banks and row"),
-        ("efficiency = 100", "efficiency = 101", "memories.dram.channel.efficiency must be an"),
+        (
+            'fifo"\nefficiency = 100',
+            'fifo"\nefficiency = 101',
+            "memories.dram.channel.efficiency must be an",
+        ),
+        ("registers = 2", "registers = 3", "units.matrix.registers must be an integer from 1 to 2"),
+        ("skew = 62", "skew = -1", "units.matrix.skew must be zero or a positive integer, not -1"),
+        ("lanes = 64", "lanes = 64\noperand_bytes = 0", "units.vector.operand_bytes must be a pos"),
+        ("lanes = 64", "lanes = 64\nfunctions.exp = 0", "units.vector.functions.exp must be a pos"),
+        ("lanes = 64", "lanes = 64\nfunctions.x = 1", "units.vector.functions.x must be a scalar"),
         ('gap = "0 B"', 'cap = "0 B"', "memories.dram.channel.cap is unknown (known here: sharing"),
         ("[memories.dram.channel]", "[memories.scratchpad.channel]", "memories.scratchpad must h"),
         ("[cores]", "[colours]", "colours is unknown (known here: name, clock, cores, dispatch,"),

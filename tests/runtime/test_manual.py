@@ -18,6 +18,8 @@ from infinisa.runtime.report.latex import latex
 from infinisa.runtime.report.manual import Busy, Entry, Manual, Use
 from infinisa.runtime.report.manual.amounts import (
     Amount,
+    Factor,
+    Largest,
     Quotient,
     amount_box,
     length,
@@ -44,14 +46,20 @@ def value(amount: Amount | int, lengths: dict[str, int]) -> int:
     total = 0
     for factors, count in amount.terms:
         for factor in factors:
-            count *= lengths[factor] if isinstance(factor, str) else quotient(factor, lengths)
+            count *= factor_value(factor, lengths)
         total += count
     return total
 
 
-def quotient(factor: Quotient, lengths: dict[str, int]) -> int:
-    share = value(factor.amount, lengths) / factor.by
-    return math.ceil(share) if factor.up else math.floor(share)
+def factor_value(factor: Factor, lengths: dict[str, int]) -> int:
+    match factor:
+        case str():
+            return lengths[factor]
+        case Largest(amounts):
+            return max(value(each, lengths) for each in amounts)
+        case Quotient(amount, by, up):
+            share = value(amount, lengths) / by
+            return math.ceil(share) if up else math.floor(share)
 
 
 @pytest.mark.parametrize("target", ["tiny", "edge", "tpu_v1"])

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from infinisa.isa.timing import Timing
 
 from ..boxes import Box, Fence, Name, Number, Sign, Word, call, parentheses, row
@@ -26,7 +28,14 @@ class Quotient:
     up: bool
 
 
-Factor: TypeAlias = str | Quotient
+@dataclass(frozen=True)
+class Largest:
+    """The largest of some amounts."""
+
+    amounts: tuple[Amount, ...]
+
+
+Factor: TypeAlias = str | Quotient | Largest
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,32 @@ class Amount:
             return Amount((((Quotient(-self, by, True),), -1),))
         return Amount((((Quotient(self, by, False),), 1),))
 
+    def __array_ufunc__(
+        self, function: object, method: str, a: Amount | int, b: Amount | int
+    ) -> Amount:
+        """How NumPy asks for the larger of two."""
+        assert (function, method) == (np.maximum, "__call__")
+        return largest(amount(a), amount(b))
+
     __radd__ = __add__
     __rmul__ = __mul__
+
+
+def largest(a: Amount, b: Amount) -> Amount:
+    """The larger of two amounts. Lengths are positive, so one that has all that the other has is
+    the larger."""
+    for more, less in ((a, b), (b, a)):
+        if all(count >= 0 for _, count in (more + -less).terms):
+            return more
+    known = [part for each in (a, b) for part in _alternatives(each)]
+    return Amount((((Largest(tuple(dict.fromkeys(known))),), 1),))
+
+
+def _alternatives(value: Amount) -> tuple[Amount, ...]:
+    match value.terms:
+        case (((Largest(amounts),), 1),):
+            return amounts
+    return (value,)
 
 
 def alike(a: tuple[Factor, ...], b: tuple[Factor, ...]) -> bool:
@@ -108,8 +141,11 @@ def _product(factors: tuple[Factor, ...], count: int) -> Box:
 
 
 def _factor(factor: Factor) -> Box:
-    if isinstance(factor, str):
-        return Name(greek(factor))
+    match factor:
+        case str():
+            return Name(greek(factor))
+        case Largest(amounts):
+            return call("max", *map(amount_box, amounts))
     top = amount_box(factor.amount)
     top = parentheses(top) if len(factor.amount.terms) > 1 else top
     return rounded(top, Number(str(factor.by)), factor.up)
