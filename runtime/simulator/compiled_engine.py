@@ -67,8 +67,16 @@ from .layout import (
 from .memory import Cache, FifoChannel, Rates, Sharing
 from .policy import POLICIES, Policy
 from .shapes import Text, View
-from .simpy_engine import Process
-from .specialised import Array, Constants, Kernel, compiled, interpreted
+from .simpy_engine import Process, SimpyEngine
+from .specialised import (
+    Array,
+    Constants,
+    Kernel,
+    KeyFault,
+    compiled,
+    interpreted,
+    unwritable,
+)
 from .stalls import Account
 from .totals import Misses, stage_report
 from .trace import Leap, Recorded
@@ -123,8 +131,19 @@ class CompiledEngine:
             self.machine, hazards_of(view), self.policy, trace=self.trace, jump=self.jump
         )
         stage = Stage(self, view, Flat(view, outermost), constants, begin)
-        stage.run(compiled(constants) if self.native else interpreted(constants))
+        try:
+            stage.run(compiled(constants) if self.native else interpreted(constants))
+        except (KeyFault, ArithmeticError, TypeError) as fault:  # of native code, of CPython
+            self.let_simpy_tell(view, outermost, begin, turn)
+            raise SimulationError(f"{self.policy}: a key has no number") from fault
         return stage.report(), stage.events(turn)
+
+    def let_simpy_tell(self, view: View, outermost: Ranges, begin: int, turn: int) -> None:
+        """The simpy engine fails too, and says for which issue, and when, a key had no number."""
+        engine = SimpyEngine(
+            self.machine, self.policy, self.channel, self.processes, self.origins, self.trace
+        )
+        engine.run(view, outermost, begin, turn)
 
 
 def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
@@ -141,6 +160,8 @@ def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
         return f"memories.{machine.scratchpad.name} has banks"
     if policy.free is not None:
         return f"{policy} is a free function"
+    if reason := unwritable(policy):
+        return f"{policy} is no restricted Python: {reason}"
     return ""
 
 

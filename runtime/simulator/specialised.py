@@ -20,7 +20,7 @@ from infinisa.isa.machine import Machine
 from ..jit import bits, ir, restricted
 from ..jit.cache import remembered
 from ..jit.ir import link, to_object
-from ..jit.restricted import Library, annotated
+from ..jit.restricted import Library, RestrictedError, annotated
 from . import fair, jump, kernel, layout, walk
 from .policy import ISSUE, UNIT, Key, Policy, first, oldest
 from .policy import names as parameters
@@ -43,6 +43,10 @@ Array: TypeAlias = Any
 
 Kernel: TypeAlias = Callable[[Sequence[Array]], Callable[[], int]]
 """Given its arrays, the kernel as a function that gives why it returned."""
+
+
+class KeyFault(Exception):
+    """The key of a policy did what restricted Python does not: it has no number."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,18 @@ class Constants:
         }
 
 
+@cache
+def unwritable(policy: Policy) -> str:
+    """Why the keys of a policy cannot be native code; "" if they can."""
+    library = Library()
+    for key in (policy.key, policy.unit):
+        try:
+            library.function(key)
+        except (RestrictedError, OSError) as error:  # OSError: its source is in no file
+            return str(error)
+    return ""
+
+
 def repeats(policy: Policy) -> bool:
     """Whether what a policy chooses does not depend on how often it has chosen before: only then
     do states repeat."""
@@ -206,6 +222,8 @@ def compiled(constants: Constants) -> Kernel:
 
         def run() -> int:
             function(*given)
+            if returned[1]:
+                raise KeyFault
             return int(returned[0])
 
         return run

@@ -171,3 +171,30 @@ def test_what_only_simpy_runs_is_refused_by_name() -> None:
     assert str(error.value) == (
         "engine 'compiled': units.matrix has the process 'stubborn', which only simpy runs"
     )
+
+
+def divided(work: int, number: int) -> int:
+    """A key that has no number for the third issue."""
+    return work // (2 - number)
+
+
+def listed(number: int) -> int:
+    return len([number])
+
+
+@pytest.mark.parametrize("engine", ["kernel", "compiled"])
+def test_a_key_without_a_number_is_an_error_of_its_policy(engine: str) -> None:
+    policy = Policy("halves", divided, plugin="mine")
+    with pytest.raises(SimulationError) as error:
+        simulate(random_program(Random(1)), RANDOM_LIBRARY, machine(), policy=policy, engine=engine)
+
+    assert "policy 'halves' of plugin 'mine'" in str(error.value)
+
+
+def test_a_key_that_is_not_restricted_python_runs_in_simpy() -> None:
+    policy, program = Policy("listed", listed), random_program(Random(5), most=20000)
+
+    assert simulate(program, RANDOM_LIBRARY, machine(), policy=policy, engine="auto").cycles
+    with pytest.raises(SimulationError) as error:
+        simulate(program, RANDOM_LIBRARY, machine(), policy=policy, engine="compiled")
+    assert "policy 'listed' is no restricted Python: listed, line" in str(error.value)

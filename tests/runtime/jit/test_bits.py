@@ -39,7 +39,7 @@ def sets(masks: Masks, numbers: Longs) -> int:
         if ROUNDS[k] > 1 and SIZE > 3:
             total += ROUNDS[k] * helper(numbers[0], k)
         elif SIZE < 0:
-            total += missing(k)  # noqa: F821  # it is not written
+            total += missing(k)  # it is not written
     return total
 
 
