@@ -5,11 +5,9 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Program, extents, stream
@@ -70,12 +68,14 @@ class Written:
         self.order = np.array(order, np.int32)
         self.hazards = len(view.numbers) + 1
         self.accounts = np.zeros((len(machine.units) + 1, 4 + len(machine.units)), np.int64)
-        self.events = np.ones((len(order), 8), np.int64)
+        self.events = np.empty((0, 8), np.int64)
         self.function = library.simulate
         self.function.restype = ctypes.c_int64
 
     def run(self) -> int:
-        """When the last issue is done; `events` has the times of each."""
+        """When the last issue is done; `events` has the times of each, in memory made for them, as
+        the engine does."""
+        self.events = np.empty((len(self.order), 8), np.int64)
         hazards = np.zeros((self.hazards, 3), np.uint64)
         self.accounts[:] = 0
         arrays = self.shapes, self.order, hazards, self.events, self.accounts
@@ -84,11 +84,3 @@ class Written:
         )
         size = ctypes.c_int64(len(self.order))
         return int(self.function(shapes, order, size, masks, events, accounts))
-
-
-def columns(events: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Start, free, done, fetched, ready and holder."""
-    return events[:, :6]
-
-
-Run = Callable[[], int]
