@@ -11,7 +11,7 @@ from infinisa.isa.program import Ranges
 
 from .compiled_engine import CompiledEngine, unsuited
 from .contract import Event, Origins, StageReport
-from .flat import issues_of
+from .flat import Unsuited, issues_of
 from .memory import FifoChannel, Sharing
 from .policy import POLICIES, Policy
 from .shapes import View
@@ -63,5 +63,10 @@ class AutoEngine:
         self.issues += issues_of(view.stage.body, outermost)
         if self.issues > FEW and self.compiled:
             engine = self.compiled
+        try:
+            found = engine.run(view, outermost, begin, turn)
+        except Unsuited:
+            engine = self.simpy
+            found = engine.run(view, outermost, begin, turn)
         self.used[engine.name] = None
-        return engine.run(view, outermost, begin, turn)
+        return found

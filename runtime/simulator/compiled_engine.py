@@ -15,7 +15,7 @@ from infinisa.isa.machine import Machine
 from infinisa.isa.program import Ranges
 
 from .contract import Event, Origins, Shape, StageInterrupted, StageReport, brought
-from .flat import Flat, issues_of
+from .flat import Flat, Unsuited, issues_of
 from .jump import SNAPSHOT
 from .layout import (
     BUSY,
@@ -368,12 +368,12 @@ class Stage:
         while (len(self.view.numbers) + 1) * cores * HAZARD * self.mask_words > len(self.hazards):
             self.hazards = self.longer(self.hazards, "u8")
         if constants.FAIR and shape.bus > self.most_bytes:
-            raise SimulationError(
+            raise Unsuited(
                 f"opcode {shape.opcode!r}: moves {shape.bus} bytes, whose shares only the simpy "
                 "engine counts"
             )
         if max(words) > LARGEST_WORD:
-            raise SimulationError(
+            raise Unsuited(
                 f"opcode {shape.opcode!r}: takes {max(words)} cycles, which only the simpy engine "
                 "counts"
             )

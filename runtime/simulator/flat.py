@@ -34,6 +34,10 @@ LARGEST_TABLE = 1 << 22
 """Shapes that the issues of a stage may have."""
 
 
+class Unsuited(SimulationError):
+    """What only the simpy engine runs."""
+
+
 def ranges_of(text: Text) -> Iterable[str]:
     """All that an issue names, once."""
     names = dict.fromkeys((*text.lengths, *text.starts, *(rotor for rotor, _ in text.rotors)))
@@ -146,7 +150,7 @@ class Flat:
         for item in items:
             if isinstance(item, Loop):
                 if item.range in outside:
-                    raise SimulationError(
+                    raise Unsuited(
                         f"stage {self.view.stage.name!r}: a loop makes pieces {item.range!r} inside"
                         f" of {item.range!r}, which only the simpy engine runs"
                     )
@@ -277,7 +281,7 @@ class Flat:
                 factor *= extent + 1
         base, self.table = self.table, self.table + factor
         if self.table > LARGEST_TABLE:
-            raise SimulationError(
+            raise Unsuited(
                 f"stage {self.view.stage.name!r}: issues of {issue.opcode!r} have more than "
                 f"{LARGEST_TABLE} shapes, which only the simpy engine counts"
             )

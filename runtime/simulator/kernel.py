@@ -763,6 +763,3 @@ def charge(
         counts[account + QUEUE] += queue
         counts[account + ISSUING] += fetched - since - queue + t - ready
         counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched
-
-
-__all__ = ["NEVER", "run"]

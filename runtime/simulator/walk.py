@@ -8,7 +8,7 @@ class*: the number of its length among those that it can have. A rotor counts tu
 
 from __future__ import annotations
 
-from .layout import CROSSED, JUMP, LEADER, NEVER, WIDTH, Longs, Words
+from .layout import CROSSED, JUMP, LEADER, WIDTH, Longs, Words
 
 OVER, UNKNOWN = -1, -2
 """The stream is over; the table has no shape for the issue yet."""
@@ -164,6 +164,3 @@ def place(loop: int, base: int, number: int, turns: int, plan: Words, regs: Long
         turned = regs[base + plan[r]] + turns
         turned = 0 if turned == slots else turned
         regs[base + plan[r]] = slots - 1 if turned < 0 else turned
-
-
-__all__ = ["NEVER", "OVER", "UNKNOWN", "advance"]

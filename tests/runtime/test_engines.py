@@ -173,6 +173,22 @@ def test_what_only_simpy_runs_is_refused_by_name() -> None:
     )
 
 
+def test_a_loop_inside_itself_runs_in_simpy() -> None:
+    build = Builder()
+    build.axis("s", 8000)
+    build.axis("r", 4)
+    build.tile("x", 4)
+    body = (build.issue("positive", ["x r"], ["x r"], "m=r"),)
+    program = build.program([Loop("s1", "s", 2, (Loop("s1", "s", 4000, body),))])
+
+    assert simulate(program, LIBRARY, machine(), engine="auto").engine == "simpy"
+    with pytest.raises(SimulationError) as error:
+        simulate(program, LIBRARY, machine(), engine="compiled")
+    assert str(error.value) == (
+        "stage 'stage0': a loop makes pieces 's1' inside of 's1', which only the simpy engine runs"
+    )
+
+
 def divided(work: int, number: int) -> int:
     """A key that has no number for the third issue."""
     return work // (2 - number)
