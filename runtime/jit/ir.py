@@ -15,7 +15,8 @@ import numpy as np
 from .cache import remembered
 
 FLOATS = ("half", "float", "double")
-BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "float": 4, "double": 8}
+BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "i128": 16,
+         "half": 2, "float": 4, "double": 8}  # fmt: skip
 
 
 class Value(NamedTuple):
@@ -104,6 +105,8 @@ class Function:
     """A function under construction: every method adds code at its end.
 
     parameters  names and types; a pointer may be "ptr noalias"
+    inline      whether calls of it are written out, for LLVM: "noinline", "alwaysinline", "" (as
+                it thinks good)
     """
 
     def __init__(
@@ -113,13 +116,13 @@ class Function:
         parameters: Sequence[tuple[str, str]],
         public: bool = False,
         result: str = "",
-        inline: bool = False,
+        inline: str = "noinline",
     ) -> None:
         self.module, self.name = module, name
         self.parameters = {name: Value(f"%{name}", kind.split()[0]) for name, kind in parameters}
         listed = ", ".join(f"{kind} %{name}" for name, kind in parameters)
         linkage = "" if public else "internal "
-        hint = "" if public or inline else " noinline"
+        hint = f" {inline}" if inline and not public else ""
         self.head = f"define {linkage}{result or 'void'} @{name}({listed}){hint} nounwind {{"
         self.lines: list[str] = []
         self.count = 0
@@ -512,11 +515,18 @@ def _image(source: str, optimise: bool, cache: bool) -> bytes:
     return remembered(source, str(optimise), lambda: to_object(source, optimise), cache)
 
 
-def to_object(source: str, optimise: bool) -> bytes:
+def to_object(source: str, optimise: bool, passes: Sequence[str] = ()) -> bytes:
+    """Native code for text; `passes` are those of LLVM to run if not all that it thinks good."""
     module = llvm.parse_assembly(source)
     module.verify()
     machine = target_machine()
-    if optimise:
+    if passes:
+        chosen = llvm.create_new_module_pass_manager()
+        for name in passes:
+            getattr(chosen, f"add_{name}_pass")()
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
+        chosen.run(module, llvm.create_pass_builder(machine, options))
+    elif optimise:
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         options.loop_vectorization = True
         options.slp_vectorization = True

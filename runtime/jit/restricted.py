@@ -6,27 +6,32 @@ first assignment. What CPython would not do either ends the call with a fault: a
 number too large for its array, an overflow, a division by zero. Negative indices are faults too.
 
 Has: assignments, if, while, for over range, break, continue, return, assert; arithmetic, bits,
-comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, max, abs, and of
-`math` exp, log, sqrt, tanh, erf, sin, cos.
+comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, max, abs, of
+`math` exp, log, sqrt, tanh, erf, sin, cos, and the words of `bits`.
 Has not: everything else, which `RestrictedError` names.
+
+Functions of modules that a library trusts, ours that tests hold against CPython, are not checked:
+integers wrap there, and a fault in what they call does not end them.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import linecache
 import math
-import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NoReturn, TypeAlias
 
 from infinisa.isa.dtypes import is_float
 
+from . import bits
 from .functions import FUNCTIONS, STORED, narrow, widen
-from .ir import Function, Module, Value, constant, literal
+from .ir import BYTES, Function, Module, Value, constant, literal
 
 
 class RestrictedError(Exception):
@@ -46,10 +51,19 @@ Item: TypeAlias = "Value | Array"
 Kind: TypeAlias = str
 """What a parameter or a result is: "i64", "double", "i1", "" for nothing, or "[u8]", an array."""
 
+NOTHING: Mapping[str, int] = {}
 NUMBERS: Mapping[Any, Kind] = {int: "i64", float: "double", bool: "i1", None: "", type(None): ""}
 MATH: Mapping[object, str] = {
     getattr(math, name): name for name in ("exp", "log", "sqrt", "tanh", "erf", "sin", "cos")
 }
+ELEMENTS: Mapping[str, str] = STORED | {"u64": "i64", "u128": "i128"}
+"""What an element of an array is in memory; the last two are masks."""
+
+MASKS = {"u64": "i64", "u128": "i128"}
+KNOWN = (ast.Constant, ast.Name, ast.Subscript, ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp,
+         ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)  # fmt: skip
+"""What an expression that is known while code is written may be made of."""
+
 COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
 
 
@@ -57,26 +71,46 @@ COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "
 class Library:
     """Functions compiled into one module.
 
-    faults  what went wrong and where, by the number that a faulty call leaves behind
+    trusted  modules whose functions are not checked: what CPython would not do there is no fault
+    mask     what a set of numbers is: "i64" or "i128"
+    faults   what went wrong and where, by the number that a faulty call leaves behind
     """
 
+    trusted: frozenset[str] = frozenset()
+    mask: Kind = "i64"
     module: Module = field(default_factory=Module)
     faults: list[str] = field(default_factory=lambda: [""])
     made: dict[object, tuple[str, Kind]] = field(default_factory=dict)
+    kinds: dict[object, tuple[list[Kind], Kind]] = field(default_factory=dict)
     open: set[object] = field(default_factory=set)
 
-    def entry(self, body: Callable[..., Any], kinds: Sequence[Kind], results: int) -> str:
+    def entry(
+        self,
+        body: Callable[..., Any],
+        kinds: Sequence[Kind],
+        results: int,
+        near: Mapping[str, int] = NOTHING,
+    ) -> str:
         """A public function for `body` on parameters of these kinds: its name.
 
         Its parameters are those of `body` (an address and a length for each array), then where
         the first `results` numbers that it returns go, then where a fault goes.
+
+        near  arrays of so many elements that are on the stack while it runs, and copied at its
+              begin and end: they need no registers for their addresses
         """
         key = body, tuple(kinds), results
         if key not in self.made:
             name = f"opaque{sum(isinstance(k, tuple) for k in self.made)}"
-            Compiler(self, body, kinds, name, public=True, results=results).run()
+            Compiler(self, body, kinds, name, public=True, results=results, near=near).run()
             self.made[key] = name, ""
         return self.made[key][0]
+
+    def annotated(self, body: Callable[..., Any]) -> tuple[list[Kind], Kind]:
+        """The kinds of a function's parameters and of its result."""
+        if body not in self.kinds:
+            self.kinds[body] = annotated(body, self.mask)
+        return self.kinds[body]
 
     def function(self, body: Callable[..., Any]) -> tuple[str, Kind]:
         """The internal function for one that others call, and what it returns."""
@@ -84,7 +118,7 @@ class Library:
             if body in self.open:
                 raise RestrictedError(f"{body.__name__} calls itself")
             self.open.add(body)
-            kinds, result = annotated(body)
+            kinds, result = self.annotated(body)
             name = f"r{len(self.made)}_{body.__name__}"
             Compiler(self, body, kinds, name, public=False, result=result).run()
             self.open.discard(body)
@@ -92,20 +126,22 @@ class Library:
         return self.made[body]
 
 
-def annotated(body: Callable[..., Any]) -> tuple[list[Kind], Kind]:
-    """The kinds of a function's parameters and of its result."""
+def annotated(body: Callable[..., Any], mask: Kind) -> tuple[list[Kind], Kind]:
+    """The kinds of a function's parameters and of its result, given what a mask is."""
     hints = typing.get_type_hints(body, include_extras=True)
     names = list(inspect.signature(body).parameters)
     if missing := [name for name in [*names, "return"] if name not in hints]:
         raise RestrictedError(f"{body.__name__}: {missing[0]!r} must be annotated")
-    return [kind_of(hints[name]) for name in names], kind_of(hints["return"])
+    return [kind_of(hints[name], mask) for name in names], kind_of(hints["return"], mask)
 
 
-def kind_of(hint: Any) -> Kind:
+def kind_of(hint: Any, mask: Kind) -> Kind:
     if hint in NUMBERS:
         return NUMBERS[hint]
+    if hint == bits.Mask:
+        return mask
     for dtype in getattr(hint, "__metadata__", ()):
-        if dtype in STORED:
+        if dtype in ELEMENTS:
             return f"[{dtype}]"
     raise RestrictedError(f"a parameter must be a number or an array, not {hint}")
 
@@ -115,6 +151,23 @@ def parameters_of(kind: Kind, name: str, public: bool) -> list[tuple[str, str]]:
     if kind[:1] != "[":
         return [(f"{name}.in", kind)]
     return [(f"{name}.in", "ptr noalias" if public else "ptr"), (f"{name}.length", "i64")]
+
+
+def definition(code: types.CodeType) -> ast.FunctionDef:
+    """The text of a function; OSError if it is in no file."""
+    found = definitions(code.co_filename).get(code.co_firstlineno)
+    if found is None or found.name != code.co_name:
+        raise OSError(f"could not get the source of {code.co_name}")
+    return found
+
+
+@cache
+def definitions(file: str) -> Mapping[int, ast.FunctionDef]:
+    """All functions of a file, by their first lines: reading it once is quicker than looking for
+    each."""
+    tree = ast.parse("".join(linecache.getlines(file)))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {min([n.lineno, *(d.lineno for d in n.decorator_list)]): n for n in nodes}
 
 
 class Compiler:
@@ -130,31 +183,39 @@ class Compiler:
         public: bool,
         result: Kind = "",
         results: int = 0,
+        near: Mapping[str, int] = NOTHING,
     ) -> None:
         if not isinstance(body, types.FunctionType):
             raise RestrictedError(f"{body!r} is not a function")
         self.library, self.body, self.public, self.result = library, body, public, result
+        self.checked = body.__module__ not in library.trusted
         self.results = results
-        lines, self.first = inspect.getsourcelines(body)
-        tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-        if not isinstance(tree, ast.FunctionDef):
-            raise RestrictedError(f"{name} is not a function")
-        self.tree = tree
+        self.tree = tree = definition(body.__code__)
         names = [argument.arg for argument in tree.args.args]
         given = [p for n, k in zip(names, kinds, strict=True) for p in parameters_of(k, n, public)]
         given += [("returned", "ptr noalias")] if public else []
         given.append(("fault", "ptr noalias"))
-        self.f = Function(library.module, name, given, public=public, result=result, inline=True)
+        inline = "" if self.checked else "alwaysinline"
+        marks = [mark.id for mark in tree.decorator_list if isinstance(mark, ast.Name)]
+        if bits.apart.__name__ in marks:
+            inline = "noinline"
+        self.f = Function(library.module, name, given, public=public, result=result, inline=inline)
         inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
         self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
         self.items: dict[str, Item] = {}
         self.variables: dict[str, tuple[Value, Kind]] = {}
+        self.known: dict[str, object] = {}
         self.head: list[str] = []
-        self.loops: list[tuple[str, str]] = []
+        self.copied: list[tuple[Value, Value, int]] = []
+        self.loops: list[tuple[str, str] | None] = []
         for argument, kind in zip(names, kinds, strict=True):
             value = self.f.parameters[f"{argument}.in"]
+            if kind[1:-1] in MASKS and self.checked:
+                raise RestrictedError(f"{name}: an array of masks cannot be checked")
             if kind[:1] == "[":
                 length = self.f.parameters[f"{argument}.length"]
+                if argument in near:
+                    value = self.brought_near(argument, value, ELEMENTS[kind[1:-1]], near[argument])
                 self.items[argument] = Array(value, length, kind[1:-1])
             else:
                 self.assign_name(argument, value)
@@ -166,21 +227,37 @@ class Compiler:
             self.check(constant("i1", False), self.tree, "it ends without returning anything")
         self.leave()
         f.place("quit")
+        for there, here, size in self.copied:
+            self.copy(here, there, size)
         f.finish(zero(self.result))
         f.lines = [*self.head, *f.lines]
         f.close()
 
+    def brought_near(self, name: str, there: Value, element: str, size: int) -> Value:
+        """A copy on the stack of the elements of an array."""
+        here = Value(f"%{name}.near", "ptr")
+        self.head.append(f"  {here.text} = alloca [{size} x {element}], align 64")
+        self.copied.append((there, here, size * BYTES[element]))
+        self.copy(there, here, size * BYTES[element])
+        return here
+
+    def copy(self, source: Value, target: Value, size: int) -> None:
+        f, name = self.f, "llvm.memcpy.p0.p0.i64"
+        f.module.declarations.add(f"declare void @{name}(ptr, ptr, i64, i1)")
+        f.line(f"call void @{name}(ptr {target.text}, ptr {source.text}, i64 {size}, i1 false)")
+
     # -- mistakes
 
     def where(self, node: ast.AST) -> str:
-        line = self.first + getattr(node, "lineno", 1) - 1
-        return f"{self.body.__name__}, line {line}"
+        return f"{self.body.__name__}, line {getattr(node, 'lineno', self.tree.lineno)}"
 
     def refuse(self, node: ast.AST, what: str) -> NoReturn:
         raise RestrictedError(f"{self.where(node)}: {what} is not in restricted Python")
 
     def check(self, fine: Value, node: ast.AST, what: str) -> None:
         """End the call with a fault unless a condition holds."""
+        if not self.checked:
+            return
         f = self.f
         bad, good = f.label(), f.label()
         f.branch(fine, good, bad)
@@ -205,18 +282,26 @@ class Compiler:
                 self.call(call)
             case ast.Assign([target], value):
                 self.assignment(target, value)
+            case ast.AnnAssign(ast.Name() as target, ast.Name("Mask"), ast.expr() as value):
+                self.assign(target, self.mask(self.value(value)))
             case ast.AnnAssign(ast.Name() as target, _, ast.expr() as value):
                 self.assignment(target, value)
             case ast.AugAssign(target, operation, value):
                 read = ast.copy_location(ast.BinOp(reading(target), operation, value), node)
                 self.assignment(target, ast.fix_missing_locations(read))
             case ast.If(test, yes, no):
-                self.branch(self.condition(test), yes, no)
+                known = self.settled(test)
+                if known is None:
+                    self.branch(self.condition(test), yes, no)
+                else:
+                    self.statements(yes if known else no)
             case ast.While(test, body, []):
                 self.while_loop(test, body)
             case ast.For(ast.Name(name), ast.Call(ast.Name("range"), limits, []), body, []):
                 self.for_loop(name, limits, body)
-            case ast.Break() | ast.Continue() if self.loops:
+            case ast.For(ast.Name(name), ast.Call(ast.Name("static"), [numbers], []), body, []):
+                self.static_loop(name, numbers, body)
+            case ast.Break() | ast.Continue() if self.loops and self.loops[-1]:
                 self.f.jump(self.loops[-1][isinstance(node, ast.Continue)])
                 self.f.place(self.f.label())
             case ast.Return(value):
@@ -257,19 +342,19 @@ class Compiler:
 
     def put(self, node: ast.AST, array: Array, index: Value, value: Value) -> None:
         """Store an element; it must fit."""
-        f, kind = self.f, STORED[array.dtype]
+        f, kind = self.f, ELEMENTS[array.dtype]
         self.inside(node, array, index)
-        if is_float(array.dtype):
+        if array.dtype not in MASKS and is_float(array.dtype):
             value = self.real(value)
             raw = value if kind == "double" else f.convert("fptrunc", value, "float")
             raw = raw if kind in ("double", "float") else narrow(f, raw, array.dtype)
         else:
             if value.kind == "double":
                 self.refuse(node, "a float in an array of integers")
-            value = self.integer(value)
-            raw = value if kind == "i64" else f.convert("trunc", value, kind)
-            again = self.widened(raw, array.dtype)
-            if kind != "i64":
+            value = self.mask(value) if array.dtype in MASKS else self.integer(value)
+            raw = value if value.kind == kind else f.convert("trunc", value, kind)
+            if self.checked and kind != "i64":
+                again = self.widened(raw, array.dtype)
                 fits = f.compare("eq", again, value)
                 self.check(fits, node, f"a number does not fit into {array.dtype}")
         f.store(raw, f.at(array.pointer, index, kind))
@@ -322,13 +407,59 @@ class Compiler:
         f.jump(head)
         f.place(out)
 
+    def static_loop(self, name: str, numbers: ast.expr, body: Sequence[ast.stmt]) -> None:
+        """The body once for each number, which is known in it."""
+        match numbers:
+            case ast.Call(ast.Name("range"), limits, []):
+                found = [self.evaluated(limit) for limit in limits]
+            case _:
+                found = [None]
+        self.loops.append(None)
+        for number in range(*(self.certain(numbers, limit) for limit in found)):
+            self.known[name] = number
+            self.statements(body)
+        self.loops.pop()
+        self.known.pop(name, None)
+
+    def settled(self, test: ast.expr) -> object:
+        """What a condition is if that is known while code is written, else None."""
+        match test:
+            case ast.BoolOp(ast.And(), parts):
+                known = [self.settled(part) for part in parts]
+                if False in known:
+                    return False
+                return None if None in known else True
+            case ast.UnaryOp(ast.Not(), part):
+                value = self.settled(part)
+                return None if value is None else not value
+        return self.evaluated(test)
+
+    def certain(self, node: ast.AST, number: object) -> int:
+        if not isinstance(number, int):
+            self.refuse(node, f"`{ast.unparse(node)}`, which is not known,")
+        return number
+
+    def evaluated(self, node: ast.expr) -> object:
+        """The value of an expression if it is known while code is written, else None."""
+        names: dict[str, object] = {}
+        for part in ast.walk(node):
+            if not isinstance(part, KNOWN):
+                return None
+            if isinstance(part, ast.Name):
+                held = part.id in self.variables or part.id in self.items
+                if held and part.id not in self.known:
+                    return None
+                names[part.id] = self.known.get(part.id, self.names.get(part.id))
+                if not isinstance(names[part.id], int | tuple):
+                    return None
+        code = compile(ast.Expression(node), self.body.__name__, "eval")
+        found: object = eval(code, {"__builtins__": {}}, names)  # of constants and operators only
+        return found
+
     def step(self, limits: Sequence[ast.expr]) -> int:
         if len(limits) < 3:
             return 1
-        try:
-            step = ast.literal_eval(limits[2])
-        except ValueError:
-            step = 0
+        step = self.evaluated(limits[2])
         if not isinstance(step, int) or step == 0:
             self.refuse(limits[2], "a step of range that is no constant")
         return step
@@ -363,11 +494,15 @@ class Compiler:
         match node:
             case ast.Constant(bool() | int() | float() as number):
                 return self.number(node, number)
+            case ast.Name(name) if name in self.known:
+                return self.number(node, self.known[name])
             case ast.Name(name) if name in self.variables:
                 cell, kind = self.variables[name]
                 return self.f.load(cell, kind)
             case ast.Name() | ast.Attribute():
                 return self.number(node, self.outside(node))
+            case ast.Subscript(ast.Name(name)) if name not in self.items:
+                return self.number(node, self.evaluated(node))
             case ast.Subscript(array, index):
                 return self.element(node, self.array(array), self.whole(index))
             case ast.BinOp(left, operation, right):
@@ -436,24 +571,37 @@ class Compiler:
         value = self.integer(value)
         return value if value.kind == "double" else self.f.convert("sitofp", value, "double")
 
+    def mask(self, value: Value) -> Value:
+        """A number as a set of numbers: its bits."""
+        value = self.integer(value)
+        if value.kind == self.library.mask:
+            return value
+        return self.f.convert("zext", value, self.library.mask)
+
     def alike(self, a: Value, b: Value) -> tuple[Value, Value]:
         """Both floats, or both integers."""
+        if "i128" in (a.kind, b.kind):
+            return self.mask(a), self.mask(b)
         if "double" in (a.kind, b.kind):
             return self.real(a), self.real(b)
         return self.integer(a), self.integer(b)
 
     def inside(self, node: ast.AST, array: Array, index: Value) -> None:
+        if not self.checked:
+            return
         fine = self.f.compare("ult", index, array.length)
         self.check(fine, node, f"the index of `{ast.unparse(node)}` is outside")
 
     def element(self, node: ast.AST, array: Array, index: Value) -> Value:
-        f, kind = self.f, STORED[array.dtype]
+        f, kind = self.f, ELEMENTS[array.dtype]
         self.inside(node, array, index)
         return self.widened(f.load(f.at(array.pointer, index, kind), kind), array.dtype)
 
     def widened(self, raw: Value, dtype: str) -> Value:
         """An element as an int or a float of 64 bits."""
         f = self.f
+        if dtype in MASKS:
+            return raw
         if is_float(dtype):
             value = widen(f, raw, dtype)
             return value if value.kind == "double" else f.convert("fpext", value, "double")
@@ -525,7 +673,8 @@ class Compiler:
             case ast.UAdd():
                 return value if value.kind == "double" else self.integer(value)
             case ast.Invert() if value.kind != "double":
-                return f.binary("xor", self.integer(value), constant("i64", -1))
+                value = self.integer(value)
+                return f.binary("xor", value, constant(value.kind, -1))
         self.refuse(node, "this sign")
 
     def arithmetic(self, node: ast.AST, operation: ast.operator, a: Value, b: Value) -> Value:
@@ -535,7 +684,7 @@ class Compiler:
             if a.kind == b.kind == "i1":
                 return f.binary(word, a, b)
             if "double" not in (a.kind, b.kind):
-                return f.binary(word, self.integer(a), self.integer(b))
+                return f.binary(word, *self.alike(a, b))
         if isinstance(operation, ast.Div):
             a, b = self.real(a), self.real(b)
             self.check(f.compare("une", b, constant("double", 0)), node, "a division by zero")
@@ -558,6 +707,8 @@ class Compiler:
     def exact(self, node: ast.AST, word: str, a: Value, b: Value) -> Value:
         """A sum, difference or product of 64 bits, or a fault."""
         f = self.f
+        if not self.checked:
+            return f.binary(word, a, b)
         name = f"llvm.s{word}.with.overflow.i64"
         f.module.declarations.add(f"declare {{ i64, i1 }} @{name}(i64, i64)")
         pair = f.emit("", 1, f"call {{ i64, i1 }} @{name}(i64 {a.text}, i64 {b.text})").text
@@ -588,6 +739,8 @@ class Compiler:
         if not left:
             return f.binary("ashr", a, b)
         value = f.binary("shl", a, b)
+        if not self.checked:
+            return value
         same = f.compare("eq", f.binary("ashr", value, b), a)
         self.check(same, node, f"`{ast.unparse(node)}` has more than 64 bits")
         return value
@@ -605,13 +758,44 @@ class Compiler:
             return self.of_math(node, MATH[target], self.real(self.value(node.args[0])))
         if not isinstance(target, types.FunctionType):
             self.refuse(node, f"`{ast.unparse(node.func)}`")
+        if target.__module__ == bits.__name__:
+            return self.of_masks(node, target)
         name, result = self.library.function(target)
-        kinds, _ = annotated(target)
+        kinds, _ = self.library.annotated(target)
         if len(kinds) != len(node.args):
             self.refuse(node, f"{len(node.args)} arguments instead of {len(kinds)}")
         given = [self.argument(a, k) for a, k in zip(node.args, kinds, strict=True)]
         words = [*(word for words in given for word in words), "ptr %fault"]
         return self.called(name, result, words)
+
+    def of_masks(self, node: ast.Call, target: types.FunctionType) -> Value:
+        """A function of `bits`."""
+        f, kind = self.f, self.library.mask
+        size = 128 if kind == "i128" else 64
+        if self.checked:
+            self.refuse(node, f"`{ast.unparse(node)}` with checks")
+        if target is bits.bit:
+            return f.binary("shl", constant(kind, 1), self.mask(self.value(node.args[0])))
+        mask = self.mask(self.value(node.args[0]))
+        if target is bits.count:
+            return self.number_of(f.intrinsic("ctpop", [mask]))
+        if target is bits.first:
+            name = f"llvm.cttz.{kind}"
+            f.module.declarations.add(f"declare {kind} @{name}({kind}, i1)")
+            found = f.emit(kind, 1, f"call {kind} @{name}({kind} {mask.text}, i1 true)")
+            return self.number_of(found)
+        if target is bits.last:
+            name = f"llvm.ctlz.{kind}"
+            f.module.declarations.add(f"declare {kind} @{name}({kind}, i1)")
+            found = f.emit(kind, 1, f"call {kind} @{name}({kind} {mask.text}, i1 true)")
+            return self.number_of(f.binary("xor", found, constant(kind, size - 1)))
+        if self.evaluated(node.args[2]) != size:
+            self.refuse(node, f"`{ast.unparse(node)}` around another ring than of {size}")
+        start = self.mask(self.value(node.args[1]))
+        return f.intrinsic("fshr", [mask, mask, start])
+
+    def number_of(self, mask: Value) -> Value:
+        return mask if mask.kind == "i64" else self.f.convert("trunc", mask, "i64")
 
     def of_math(self, node: ast.Call, name: str, x: Value) -> Value:
         """A function of `math`: where it has no finite value, though x has one, is a fault."""
@@ -631,6 +815,8 @@ class Compiler:
         found = f.emit(result, 1, text) if result else None
         if not result:
             f.line(text)
+        if not self.checked:
+            return found
         fault = f.load(f.parameters["fault"], "i64")
         good = f.label()
         f.branch(f.compare("eq", fault, constant("i64", 0)), good, "quit")
@@ -648,6 +834,8 @@ class Compiler:
             value = self.real(value)
         if kind == "i64" and value.kind == "i1":
             value = self.integer(value)
+        if kind == self.library.mask:
+            value = self.mask(value)
         if value.kind != kind:
             self.refuse(node, f"`{ast.unparse(node)}` as an argument of this type")
         return [f"{kind} {value.text}"]

@@ -5,7 +5,7 @@ docs/contract.md says what they mean, exact to the cycle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TypeAlias
@@ -392,7 +392,7 @@ class Report(Measured):
     engine: str
     policy: str
     sections: tuple[SectionReport, ...]
-    events: tuple[Event, ...] = ()
+    events: Sequence[Event] = ()
     partial: bool = False
 
     def __str__(self) -> str:

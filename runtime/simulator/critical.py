@@ -20,7 +20,7 @@ LAYER = re.compile(r"(\w+\.\d+)[./]")
 def with_path(view: View, report: StageReport, events: Sequence[Event], begin: int) -> StageReport:
     """The report of a run of a stage that began at `begin`, with its critical path."""
     texts = {id(issue): number for number, issue in enumerate(view.issues)}
-    steps, waits = [0] * len(texts), Counter[str]()
+    steps, waits = [0] * len(view.issues), Counter[str]()
     left = report.cycles
     if events:
         for what, cycles in Walk(view, events, begin):

@@ -204,6 +204,10 @@ class View:
         written = {operand.buffer for issue in self.issues for operand in issue.writes}
         return frozenset(name for name in written if self.program.buffer[name].outer)
 
+    def copies(self, issue: Issue) -> bool:
+        """Whether an issue is a load or store."""
+        return self.program.opcode[issue.opcode].instruction in COPIES
+
     @cached_property
     def has_cache(self) -> bool:
         return self.machine.memories[-2].managed == "hardware"
@@ -255,7 +259,7 @@ class View:
 
     def _shape(self, text: Text, ranges: Ranges) -> Shape:
         issue = text.issue
-        copy = self.program.opcode[issue.opcode].instruction in COPIES
+        copy = self.copies(issue)
         unit = self.machine.unit(issue.unit)
         if copy:
             occupancy = unit.attributes.get("overhead", 0)
@@ -355,7 +359,7 @@ class View:
 
     def _tables(self, issue: Issue) -> dict[int, Gather]:
         """See `Text.tables`."""
-        if self.program.opcode[issue.opcode].instruction in COPIES:
+        if self.copies(issue):
             return {}
         meaning = self.costs.meaning(issue)
         names = [operand.name for operand in meaning.operands]

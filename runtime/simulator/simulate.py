@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -12,6 +12,8 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Program, Section, defaults, extents, turns
 
+from .auto import AutoEngine
+from .compiled_engine import CompiledEngine, KernelEngine
 from .contract import (
     Event,
     Interrupted,
@@ -29,10 +31,18 @@ from .policy import policy as named_policy
 from .shapes import Costs, View
 from .simpy_engine import Process, SimpyEngine
 from .totals import totals
+from .trace import Joined
 
 Names: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 
-ENGINES: Mapping[str, Callable[..., SimpyEngine]] = {"auto": SimpyEngine, "simpy": SimpyEngine}
+Engine: TypeAlias = AutoEngine | SimpyEngine | CompiledEngine
+
+ENGINES: Mapping[str, Callable[..., Engine]] = {
+    "auto": AutoEngine,
+    "simpy": SimpyEngine,
+    "compiled": CompiledEngine,
+    "kernel": KernelEngine,
+}
 
 
 def simulate(
@@ -54,7 +64,8 @@ def simulate(
 
     parameters  those the caller sets; the others, those that instructions set too, keep their
                 defaults
-    engine      "simpy", or "auto" for the fastest
+    engine      "simpy"; "compiled", which is faster and does not run what plugins simulate;
+                "kernel", the same in CPython; "auto" takes the fastest that can
     policy      one of `POLICIES` by name, a policy, or a function: see `policy.as_policy`
     trace       keep every issue with its times; every turn is then simulated
     path        find the critical path
@@ -157,12 +168,12 @@ class Runner:
     program: Program
     machine: Machine
     costs: Costs
-    engine: SimpyEngine
+    engine: Engine
     trace: bool = False
     path: bool = False
     now: int = 0
     known: dict[object, dict[Names, StageReport]] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: list[Sequence[Event]] = field(default_factory=list)
     sections: list[SectionReport] = field(default_factory=list)
 
     def report(self, policy: str, partial: bool = False) -> Report:
@@ -173,7 +184,7 @@ class Runner:
             engine=self.engine.name,
             policy=policy,
             sections=tuple(self.sections),
-            events=tuple(self.events),
+            events=Joined(self.events),
             partial=partial,
         )
 
@@ -211,7 +222,7 @@ class Runner:
                 if self.path:
                     report = with_path(view, report, events, self.now)
                 if self.trace:
-                    self.events += events
+                    self.events.append(events)
                 if remember:
                     self.known[key] = {self.names(view): report}
             else:

@@ -15,7 +15,7 @@ from rich.console import Console
 from infinisa.compiler.choice import Trust
 from infinisa.isa.errors import InfinisaError
 from infinisa.plugins.manager import load
-from infinisa.runtime.simulator import Report
+from infinisa.runtime.simulator import ENGINES, Report
 
 from . import __version__, api
 from .progress import progress
@@ -446,7 +446,7 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _model(verb, program=True)
     _trusted(verb)
     verb.add_argument("--machine", required=True, metavar="NAME")
-    verb.add_argument("--engine", choices=("auto", "simpy"), default="auto")
+    verb.add_argument("--engine", choices=tuple(ENGINES), default="auto")
     verb.add_argument(
         "--policy",
         default="oldest",

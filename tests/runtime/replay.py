@@ -2,7 +2,7 @@
 land when it is done. A hazard that the engine missed, or two live buffers that share bytes, show
 as values other than the interpreter's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ class Held(Memory):
         return self.given.pop(0) if self.given else super().read(operand, ranges, core)
 
 
-def moments(events: tuple[Event, ...]) -> list[tuple[int, bool, int, int]]:
+def moments(events: Sequence[Event]) -> list[tuple[int, bool, int, int]]:
     """(cycle, whether it starts, program order, which event): what ends comes first."""
     found = []
     for i, event in enumerate(events):

@@ -541,7 +541,7 @@ def test_an_unknown_policy_or_engine_is_refused() -> None:
     )
     with pytest.raises(SimulationError) as error:
         simulate(program, LIBRARY, machine(), engine="fast")
-    assert str(error.value) == "engine must be one of auto, simpy, not 'fast'"
+    assert str(error.value) == "engine must be one of auto, simpy, compiled, kernel, not 'fast'"
 
 
 def test_two_simulations_are_equal() -> None:

@@ -1,0 +1,479 @@
+"""The scoreboard kernel as an engine: a stage as flat arrays, filled where the kernel asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import add
+from typing import ClassVar
+
+import numpy as np
+
+from infinisa.isa.errors import SimulationError
+from infinisa.isa.machine import Machine
+from infinisa.isa.program import Ranges
+
+from .contract import Event, Origins, Shape, StageInterrupted, StageReport, brought
+from .flat import Flat, issues_of
+from .jump import SNAPSHOT
+from .layout import (
+    BUSY,
+    BYTE,
+    CHANNEL_BUSY,
+    CLASS_BITS,
+    CORE,
+    COUNTED,
+    CROSSED,
+    CYCLE,
+    DATA,
+    DRAM,
+    END,
+    ENDED,
+    EVENT,
+    FREE,
+    FREEING,
+    FULL,
+    FULL_SINCE,
+    HAZARD,
+    ISSUING,
+    JUMPED,
+    KIND_SIZE,
+    KINDS,
+    LANE,
+    LAPSE,
+    LEAPS,
+    LEPT,
+    MARK,
+    MISSED,
+    MISSED_BUS,
+    NEVER,
+    NEXT,
+    PAUSED,
+    QUEUE,
+    ROOM,
+    ROW,
+    SHAPELESS,
+    SKEW,
+    SKIPPED,
+    SLOT,
+    STEPS,
+    TOUCHED,
+    TOUCHES,
+    UNTIL,
+    WATCHED,
+    WIDTH,
+)
+from .memory import Cache, FifoChannel, Rates, Sharing
+from .policy import POLICIES, Policy
+from .shapes import Text, View
+from .simpy_engine import Process, SimpyEngine
+from .specialised import (
+    Array,
+    Constants,
+    Kernel,
+    KeyFault,
+    compiled,
+    interpreted,
+    unwritable,
+)
+from .stalls import Account
+from .totals import Misses, stage_report
+from .trace import Leap, Recorded
+from .walk import AT, CLIPS_END, DIGITS, LOOKING, NOT_LOOKING, ONLY, STATE, UNKNOWN, index_of
+
+PATIENCE = 1 << 22
+"""Cycles that the kernel looks at before Python may interrupt it."""
+
+HAZARDS_OF_MANY = ((3, 1), (8, 4))
+"""Reads and writes that are room enough for most stages."""
+
+MOST_ROOM = 1 << 20
+"""Issues of a core that a trace has room for at first."""
+
+LARGEST_WORD, LARGEST_LONG = (1 << 31) - 1, (1 << 62) - 1
+
+
+@dataclass
+class CompiledEngine:
+    """Runs stages one by one in the compiled kernel, with the same results as the simpy engine.
+
+    jump  leave out what repeats
+    """
+
+    name: ClassVar[str] = "compiled"
+    native: ClassVar[bool] = True
+    machine: Machine
+    policy: Policy = POLICIES["oldest"]
+    channel: Sharing = FifoChannel
+    processes: Mapping[str, Process] = field(default_factory=dict)
+    origins: Origins = field(default_factory=dict)
+    trace: bool = False
+    jump: bool = True
+
+    def __post_init__(self) -> None:
+        if reason := unsuited(self.machine, self.policy, self.origins):
+            raise SimulationError(f"engine {self.name!r}: {reason}, which only simpy runs")
+
+    @cached_property
+    def caches(self) -> list[Cache]:
+        """One for all cores or one a core: the memory before DRAM, if hardware manages it."""
+        memory = self.machine.memories[-2]
+        if memory.managed != "hardware":
+            return []
+        return [Cache(memory.size) for _ in range(1 if memory.shared else self.machine.cores)]
+
+    def run(
+        self, view: View, outermost: Ranges, begin: int, turn: int
+    ) -> tuple[StageReport, Sequence[Event]]:
+        """One stage from cycle `begin`; with its events if they are traced."""
+        constants = Constants.of(
+            self.machine, hazards_of(view), self.policy, trace=self.trace, jump=self.jump
+        )
+        stage = Stage(self, view, Flat(view, outermost), constants, begin)
+        try:
+            stage.run(compiled(constants) if self.native else interpreted(constants))
+        except (KeyFault, ArithmeticError, TypeError) as fault:  # of native code, of CPython
+            self.let_simpy_tell(view, outermost, begin, turn)
+            raise SimulationError(f"{self.policy}: a key has no number") from fault
+        return stage.report(), stage.events(turn)
+
+    def let_simpy_tell(self, view: View, outermost: Ranges, begin: int, turn: int) -> None:
+        """The simpy engine fails too, and says for which issue, and when, a key had no number."""
+        engine = SimpyEngine(
+            self.machine, self.policy, self.channel, self.processes, self.origins, self.trace
+        )
+        engine.run(view, outermost, begin, turn)
+
+
+def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
+    """What of a machine the kernel does not run; "" if it runs all."""
+    for unit in machine.units:
+        if unit.process:
+            origin = brought(origins, "units", unit.process)
+            return f"units.{unit.name} has the process {unit.process!r}{origin}"
+    sharing = machine.dram.channel.sharing
+    if sharing not in ("fifo", "fair"):
+        origin = brought(origins, "memories", sharing)
+        return f"memories.{machine.dram.name} has the channel {sharing!r}{origin}"
+    if machine.scratchpad.banks:
+        return f"memories.{machine.scratchpad.name} has banks"
+    if policy.free is not None:
+        return f"{policy} is a free function"
+    if reason := unwritable(policy):
+        return f"{policy} is no restricted Python: {reason}"
+    return ""
+
+
+class KernelEngine(CompiledEngine):
+    """The same kernel in CPython: slow, but it can be looked at."""
+
+    name: ClassVar[str] = "kernel"
+    native: ClassVar[bool] = False
+
+
+def hazards_of(view: View) -> tuple[int, int, int]:
+    """The most reads, writes and stores that order issues of a stage: one of few triples, so that
+    many stages have the same kernel."""
+    reads, writes = 0, 0
+    for issue in view.issues:
+        inner = {operand.buffer for operand in issue.writes}
+        if view.copies(issue):
+            inner = {name for name in inner if not view.program.buffer[name].outer}
+        outer = {operand.buffer for operand in issue.reads}
+        ordered = [n for n in outer if not view.program.buffer[n].outer or n in view.stored]
+        reads, writes = max(reads, len(ordered)), max(writes, len(inner))
+    for most in HAZARDS_OF_MANY:
+        if reads <= most[0] and writes <= most[1]:
+            return *most, 1
+    return reads, writes, 1
+
+
+@dataclass
+class Stage:
+    """One run of a stage: its arrays, and what the kernel asked for so far."""
+
+    engine: CompiledEngine
+    view: View
+    flat: Flat
+    constants: Constants
+    begin: int
+    shapes: list[Shape] = field(default_factory=list)
+    misses: dict[str, Misses] = field(default_factory=dict)
+    leaps: list[Leap] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        constants, flat = self.constants, self.flat
+        cores, ring = constants.CORES, constants.RING
+        places = constants.places
+        self.record, self.uses = places["RECORD"], places["USES"]
+        self.account, self.sets = places["ACCOUNT"], places["SETS"]
+        self.state = places["PLACES"] + places["TIMES"] + flat.watched
+        self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
+        machine = self.engine.machine
+        counts = [unit.count for unit in machine.units]
+        self.first = [sum(counts[:k]) for k in range(len(counts))]
+        rates = Rates.of(machine)
+        parts = cores * sum(unit.share * unit.count for unit in machine.units)
+        self.most_bytes = LARGEST_LONG // (rates.byte * parts)
+        self.now = self.array(KINDS + KIND_SIZE * len(counts))
+        self.now[BYTE], self.now[CYCLE] = rates.byte, rates.cycle
+        for k, unit in enumerate(machine.units):
+            units = self.first[k], self.first[k] + unit.count, int(unit.kind == "copy")
+            place = KINDS + KIND_SIZE * k
+            self.now[place : place + KIND_SIZE] = *units, rates.caps[k], rates.shares[k]
+        self.now[CROSSED] = NEVER
+        self.now[WIDTH], self.now[WATCHED] = flat.width, flat.watched
+        self.cores = self.array(cores * CORE)
+        for core in range(cores):
+            self.cores[core * CORE + FULL_SINCE], self.cores[core * CORE + FREEING] = -1, NEVER
+        self.slots = self.array(cores * ring * SLOT)
+        self.units = self.array(cores * constants.UNITS * LANE)
+        self.masks = self.mask_array(cores * self.sets)
+        self.then = self.mask_array(cores * ring)
+        self.after = self.mask_array(cores * ring)
+        self.before = self.mask_array(cores * ring)
+        self.hazards = self.mask_array(64 * cores * HAZARD)
+        self.counts = self.array(self.uses + 64)
+        self.records = self.array(64 * self.record, "i4")
+        room = issues_of(self.view.stage.body, flat.outermost) if constants.TRACE else 0
+        self.now[ROOM] = room = min(room // cores + 1024, MOST_ROOM)
+        self.trace = self.array(room * cores * EVENT if constants.TRACE else 1)
+        self.plan = self.filled(flat.plan, "i4")
+        self.sizes = self.filled(flat.sizes, "i8")
+        self.table = self.filled([UNKNOWN] * max(1, flat.table), "i4")
+        self.regs = self.filled([r for c in range(cores) for r in flat.registers(c)], "i8")
+        self.snaps = self.array(1)
+        self.active = self.array(cores * constants.UNITS)
+        self.measure()
+
+    # -- arrays
+
+    def array(self, size: int, dtype: str = "i8") -> Array:
+        return np.zeros(size, dtype) if self.engine.native else [0] * size
+
+    def mask_array(self, size: int) -> Array:
+        return self.array(size * self.mask_words, "u8")
+
+    @property
+    def mask_words(self) -> int:
+        """Elements of an array of masks that hold one."""
+        return self.constants.RING // 64 if self.engine.native else 1
+
+    def filled(self, numbers: list[int], dtype: str) -> Array:
+        return np.array(numbers, dtype) if self.engine.native else list(numbers)
+
+    def longer(self, array: Array, dtype: str = "i8") -> Array:
+        """Twice as long, with zeros behind."""
+        if not self.engine.native:
+            return array + [0] * len(array)
+        return np.concatenate([array, np.zeros(len(array), dtype)])
+
+    def measure(self) -> None:
+        """Room for snapshots of all counts; what was compared before is forgotten."""
+        self.now[COUNTED] = self.uses + len(self.shapes)
+        if not self.constants.JUMP:
+            return
+        cores = self.constants.CORES
+        self.now[ROW] = SNAPSHOT + 2 * cores + cores * self.state + len(self.counts)
+        size = max(1, len(self.flat.loops)) * int(self.now[ROW])
+        if len(self.snaps) < size:
+            self.snaps = self.array(size)
+        for core in range(cores):
+            for block in self.flat.block.values():
+                place = core * self.flat.width + block + STATE
+                if self.regs[place] == LOOKING:
+                    self.regs[place] = NOT_LOOKING
+
+    # -- the kernel and what it asks for
+
+    def run(self, kernel: Kernel) -> None:
+        """Simulate to the end."""
+        answers: Mapping[int, Callable[[int], None]] = {
+            SHAPELESS: self.give_shape,
+            TOUCHES: self.touch,
+            FULL: self.grow_trace,
+            PAUSED: lambda core: None,
+            JUMPED: self.leapt,
+        }
+        arrays = self.arrays
+        go = kernel(arrays)
+        while True:
+            if any(new is not old for new, old in zip(self.arrays, arrays, strict=True)):
+                arrays = self.arrays
+                go = kernel(arrays)
+            self.now[STEPS] = PATIENCE
+            try:
+                reason = go()
+            except KeyboardInterrupt:
+                raise StageInterrupted(self.report()) from None
+            code, core = reason & ((1 << CLASS_BITS) - 1), reason >> CLASS_BITS
+            if code not in answers:
+                break
+            answers[code](core)
+        cores = range(self.constants.CORES)
+        ended = all(self.cores[c * CORE + ENDED] for c in cores)
+        if not ended or any(self.masks[c * self.sets * self.mask_words] for c in cores):
+            raise SimulationError(
+                f"stage {self.view.stage.name!r} of section {self.view.section.name!r} is stuck"
+            )
+
+    @property
+    def arrays(self) -> list[Array]:
+        """In the order of the kernel's parameters."""
+        return [
+            self.now, self.cores, self.slots, self.units, self.masks, self.then, self.after,
+            self.before, self.hazards, self.counts, self.records, self.trace, self.plan, self.sizes,
+            self.table, self.regs, self.snaps, self.active,
+        ]  # fmt: skip
+
+    def issue(self, core: int) -> tuple[Text, Ranges, int]:
+        """The issue that core is at, its ranges, and its place in the table."""
+        base = core * self.flat.width
+        at = int(self.regs[base + AT])
+        text = self.flat.texts[at]
+        ranges = self.flat.standing(text, self.regs[base : base + self.flat.width])
+        return text, ranges, int(index_of(at, base, self.plan, self.sizes, self.regs))
+
+    def give_shape(self, core: int) -> None:
+        text, ranges, place = self.issue(core)
+        shape = self.view.shape(text, ranges)
+        self.table[place] = number = len(self.shapes)
+        step = int(self.regs[core * self.flat.width + AT])
+        if self.plan[step + DIGITS] == self.plan[step + CLIPS_END]:
+            self.plan[step + ONLY] = number
+        self.shapes.append(shape)
+        first = number * self.record
+        if first + self.record > len(self.records):
+            self.records = self.longer(self.records, "i4")
+        if self.uses + number >= len(self.counts):
+            self.counts = self.longer(self.counts)
+        self.records[first : first + self.record] = self.words(shape)
+        self.measure()
+
+    def words(self, shape: Shape) -> list[int]:
+        """The record of a shape."""
+        constants = self.constants
+        cores = constants.CORES
+        words = [shape.unit, shape.occupancy, shape.drain, shape.transfer, shape.bus]
+        words.append(int(self.engine.machine.units[shape.unit].count == 1))
+        sides = (
+            (shape.reads, constants.READS),
+            (shape.writes, constants.WRITES),
+            (shape.stores, constants.STORES),
+        )
+        for numbers, room in sides:
+            places = [(number + 1) * cores * HAZARD for number in numbers]
+            words += [*places, *[0] * (room - len(places))]
+        while (len(self.view.numbers) + 1) * cores * HAZARD * self.mask_words > len(self.hazards):
+            self.hazards = self.longer(self.hazards, "u8")
+        if constants.FAIR and shape.bus > self.most_bytes:
+            raise SimulationError(
+                f"opcode {shape.opcode!r}: moves {shape.bus} bytes, whose shares only the simpy "
+                "engine counts"
+            )
+        if max(words) > LARGEST_WORD:
+            raise SimulationError(
+                f"opcode {shape.opcode!r}: takes {max(words)} cycles, which only the simpy engine "
+                "counts"
+            )
+        return words
+
+    def touch(self, core: int) -> None:
+        """Ask a cache for the regions of an issue."""
+        text, ranges, place = self.issue(core)
+        shape = self.shapes[self.table[place]]
+        caches = self.engine.caches
+        machine = self.engine.machine
+        missed = self.view.missed(text, ranges, caches[core % len(caches)])
+        read = sum(each.size for each in missed if each.reading)
+        written = sum(each.size for each in missed if not each.reading)
+        transfer, bus = shape.transfer, shape.bus
+        if missed:
+            bus_bytes = machine.dram.channel.bus_bytes
+            bus += sum(bus_bytes(each.size, each.run) for each in missed)
+            transfer = machine.transfer_cycles(bus, machine.units[shape.unit])
+            more = read, written, max(0, transfer - shape.work)
+            before = self.misses.get(shape.opcode, Misses())
+            self.misses[shape.opcode] = Misses(*map(add, before, more))
+        self.now[MISSED], self.now[MISSED_BUS] = transfer - shape.transfer, bus - shape.bus
+        self.now[TOUCHED] = 1
+        if self.constants.TRACE:
+            position = int(self.cores[core * CORE + NEXT])
+            log = self.moved[core]
+            log += [(0, 0)] * (position - len(log))
+            log.append((read, written))
+
+    def grow_trace(self, core: int) -> None:
+        self.trace = self.longer(self.trace)
+        self.now[ROOM] *= 2
+
+    def leapt(self, core: int) -> None:
+        """Remember what was left out."""
+        times, lapse, row, when = (int(self.now[k]) for k in (LEAPS, LAPSE, MARK, LEPT))
+        for c in range(self.constants.CORES):
+            position = int(self.cores[c * CORE + NEXT])
+            skipped = int(self.cores[c * CORE + SKIPPED])
+            first = int(self.snaps[row + SNAPSHOT + 2 * c])
+            # it was position + before - first issues that were skipped so many times
+            before = (skipped - times * (position - first)) // (1 + times)
+            self.leaps.append(Leap(c, position, position + before - first, times, lapse, when))
+
+    # -- results
+
+    def report(self) -> StageReport:
+        end = self.begin + int(self.now[END]) + int(self.now[SKEW])
+        used: dict[int, Shape] = {}
+        for number, shape in enumerate(self.shapes):
+            shape.uses += int(self.counts[self.uses + number])
+            used[id(shape)] = shape
+        transfers = int(self.counts[CHANNEL_BUSY])
+        return stage_report(
+            self.view, self.begin, end, self.accounts(), used.values(), self.misses, transfers
+        )
+
+    def accounts(self) -> Iterator[Account]:
+        """Of the cores, then of their units."""
+        constants, machine = self.constants, self.engine.machine
+        units = constants.UNITS
+        for core in range(constants.CORES):
+            until = int(self.cores[core * CORE + UNTIL])
+            yield self.closed(core, units, "", 0, until)
+        for core in range(constants.CORES):
+            for k, unit in enumerate(machine.units):
+                for instance in range(unit.count):
+                    number = self.first[k] + instance
+                    free = int(self.units[(core * units + number) * LANE + FREE])
+                    yield self.closed(core, number, unit.name, instance, free)
+
+    def closed(self, core: int, number: int, unit: str, instance: int, free: int) -> Account:
+        first = 1 + (core * (self.constants.UNITS + 1) + number) * self.account
+        names = [unit.name for unit in self.engine.machine.units]
+        data = {
+            name: int(self.counts[first + DATA + k])
+            for k, name in enumerate(names)
+            if self.counts[first + DATA + k]
+        }
+        if self.counts[first + DRAM]:
+            data[self.engine.machine.dram.name] = int(self.counts[first + DRAM])
+        return Account(
+            core,
+            unit,
+            instance,
+            since=self.begin + free + int(self.now[SKEW]),
+            busy=int(self.counts[first + BUSY]),
+            queue=int(self.counts[first + QUEUE]),
+            issue=int(self.counts[first + ISSUING]),
+            data=data,
+        )
+
+    def events(self, turn: int) -> Sequence[Event]:
+        if not self.constants.TRACE:
+            return ()
+        cores = self.constants.CORES
+        times = np.array(self.trace, np.int64).reshape(-1, cores, EVENT)
+        sizes = [int(self.cores[c * CORE + NEXT]) for c in range(cores)]
+        parts = [times[:size, c] for c, size in enumerate(sizes)]
+        return Recorded(
+            self.view, self.flat.outermost, turn, self.begin, parts, self.moved, self.leaps
+        )

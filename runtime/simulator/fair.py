@@ -1,0 +1,192 @@
+"""Fair sharing of the DRAM channel in the kernel: the integers of `memory.Rates`.
+
+A transfer belongs to the unit that asked for it. `active` lists the units that have one (a number
+for each unit of each core), ACTIVE of them. They are settled, and their rates divided anew, in the
+cycles in which one begins or ends.
+"""
+
+from __future__ import annotations
+
+from ..jit.bits import apart
+from .layout import (
+    ACCOUNT,
+    ACTIVE,
+    ARRIVAL,
+    BEGAN,
+    BUSY,
+    BYTE,
+    CAP,
+    CAPPED,
+    CHANNEL,
+    CHANNEL_BUSY,
+    CORE,
+    CORES,
+    CYCLE,
+    DONE,
+    DRAIN,
+    DRAM,
+    END,
+    EVENT,
+    FREE,
+    FREEING,
+    KIND_SIZE,
+    KINDS,
+    LANDED,
+    LANE,
+    LEFT,
+    MOVING,
+    NEVER,
+    OCCUPANCY,
+    PARTS,
+    POSITION,
+    RATE,
+    RECORD,
+    RING,
+    SETTLED_AT,
+    SHAPE,
+    SHARE,
+    SLOT,
+    TRACE,
+    UNIT,
+    UNITS,
+    UNTIL,
+    WORK,
+    Longs,
+    Words,
+)
+
+
+def account_of(c: int, u: int) -> int:
+    """Where the counts of a unit begin, or of the core behind its last unit."""
+    return 1 + (c * (UNITS + 1) + u) * ACCOUNT
+
+
+def ask(
+    t: int, lane: int, slot: int, position: int, work: int, bus: int, now: Longs, slots: Longs,
+    units: Longs, counts: Longs, active: Longs,
+) -> None:  # fmt: skip
+    """A unit begins a transfer of so many bytes of the channel."""
+    settle(t, now, units, counts, active)
+    unit = lane * LANE
+    units[unit + LEFT] = bus * now[BYTE]
+    units[unit + POSITION] = position
+    units[unit + BEGAN] = t
+    units[unit + WORK] = work
+    active[now[ACTIVE]] = lane
+    now[ACTIVE] += 1
+    divide(t, now, slots, units, active)
+
+
+def settle(t: int, now: Longs, units: Longs, counts: Longs, active: Longs) -> None:
+    """Count what was done since the last change."""
+    cycles = t - now[SETTLED_AT]
+    now[SETTLED_AT] = t
+    if now[ACTIVE] > 0:
+        counts[CHANNEL_BUSY] += cycles
+        for k in range(now[ACTIVE]):
+            unit = active[k] * LANE
+            units[unit + LEFT] -= cycles * units[unit + RATE] // units[unit + PARTS]
+
+
+def divide(t: int, now: Longs, slots: Longs, units: Longs, active: Longs) -> None:
+    """Divide the channel anew among the active, and find out when the first of them ends."""
+    size = now[ACTIVE]
+    parts = 0
+    for k in range(size):
+        unit = active[k] * LANE
+        units[unit + CAPPED] = 0
+        parts += now[kind_of(active[k], units, slots) + SHARE]
+    rate = now[CYCLE]
+    more = True
+    while more:
+        more = False
+        for k in range(size):
+            unit = active[k] * LANE
+            kind = kind_of(active[k], units, slots)
+            if units[unit + CAPPED] == 0 and now[kind + CAP] * parts < rate * now[kind + SHARE]:
+                units[unit + CAPPED] = 1
+                rate -= now[kind + CAP]
+                parts -= now[kind + SHARE]
+                more = True
+    soonest = NEVER
+    for k in range(size):
+        unit = active[k] * LANE
+        kind = kind_of(active[k], units, slots)
+        capped = units[unit + CAPPED] != 0
+        a = now[kind + CAP] if capped else rate * now[kind + SHARE]
+        b = 1 if capped else parts
+        units[unit + RATE] = a
+        units[unit + PARTS] = b
+        soonest = min(soonest, t + (units[unit + LEFT] * b + a - 1) // a)
+    now[CHANNEL] = soonest
+
+
+def kind_of(lane: int, units: Longs, slots: Longs) -> int:
+    """Where the numbers of the class of an active unit are."""
+    core = lane // UNITS
+    position = units[lane * LANE + POSITION]
+    slot = (core * RING + (position & (RING - 1))) * SLOT
+    return KINDS + slots[slot + UNIT] * KIND_SIZE
+
+
+@apart
+def end_transfers(
+    t: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+    active: Longs,
+) -> None:
+    """End the transfers of which nothing is left."""
+    settle(t, now, units, counts, active)
+    kept = 0
+    for k in range(now[ACTIVE]):
+        lane = active[k]
+        if units[lane * LANE + LEFT] > 0:
+            active[kept] = lane
+            kept += 1
+        else:
+            release(t, lane, now, cores, slots, units, counts, records, trace)
+    now[ACTIVE] = kept
+    divide(t, now, slots, units, active)
+
+
+def release(
+    t: int,
+    lane: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+) -> None:
+    """The transfer of a unit has ended: when it is free, and when its issue is done."""
+    c = lane // UNITS
+    u = lane - c * UNITS
+    unit = lane * LANE
+    core = c * CORE
+    position = units[unit + POSITION]
+    slot = (c * RING + (position & (RING - 1))) * SLOT
+    record = slots[slot + SHAPE] * RECORD
+    until = max(units[unit + BEGAN] + records[record + OCCUPANCY], t)
+    done = max(until + max(records[record + DRAIN], 0) + ARRIVAL, units[unit + LANDED])
+    units[unit + FREE] = until
+    units[unit + LANDED] = done
+    slots[slot + DONE] = done
+    counts[account_of(c, u) + DRAM] += until - units[unit + BEGAN] - units[unit + WORK]
+    cores[core + FREEING] = min(cores[core + FREEING], until)
+    now[END] = max(now[END], max(until, done))
+    if now[KINDS + slots[slot + UNIT] * KIND_SIZE + 2] == 0:
+        counts[account_of(c, UNITS) + BUSY] += max(0, until - cores[core + UNTIL])
+        cores[core + UNTIL] = max(cores[core + UNTIL], until)
+        cores[core + MOVING] -= 1
+    if TRACE:
+        event = (position * CORES + c) * EVENT
+        trace[event + 1] = until
+        trace[event + 2] = done

@@ -1,0 +1,375 @@
+"""Steady states: when all that decides what comes next is as it was some turns of a loop ago, the
+turns in between repeat until the loop ends, and the kernel leaves them out.
+
+At the end of a cycle in which the leading core went back to the begin of a loop, the state is
+compared with a snapshot of an earlier turn; the snapshot is taken anew after 1, 2, 4, ... turns, so
+that it is of the steady state at last. Equal is equal for cycles and for accounts: nothing is
+estimated. Times do not move: SKEW says how many cycles were left out.
+
+What a state need not have: hazards, and what waits for what, follow from the window.
+"""
+
+from __future__ import annotations
+
+from ..jit.bits import apart, bit
+from .fair import account_of
+from .layout import (
+    ALIVE,
+    BEGAN,
+    BUSY,
+    CHANNEL,
+    CLASS_BITS,
+    CORE,
+    CORES,
+    COUNTED,
+    CROSSED,
+    DONE,
+    FAIR,
+    FETCHED,
+    FILL,
+    FILLED,
+    FILLED_SKIPPED,
+    FREE,
+    FULL_AT,
+    HEAD,
+    HOLDER,
+    LANDED,
+    LANE,
+    LAPSE,
+    LEADER,
+    LEAPS,
+    LEFT,
+    LEPT,
+    MARK,
+    NEVER,
+    NEXT,
+    POSITION,
+    READY,
+    RING,
+    ROW,
+    RUNNING,
+    SETS,
+    SETTLED_AT,
+    SHAPE,
+    SKEW,
+    SKIPPED,
+    SLOT,
+    UNITS,
+    UNTIL,
+    UNTIL_FULL,
+    WAITS,
+    WATCHED,
+    WIDTH,
+    WINDOW,
+    Longs,
+    Masks,
+    Words,
+)
+from .walk import (
+    AHEAD_OF,
+    BLOCK,
+    COUNTER,
+    DOUBT,
+    LOOKING,
+    MOST,
+    NUMBER,
+    REVERSE,
+    SETTLED,
+    SHIFTS,
+    SHIFTS_END,
+    SINCE,
+    SPAN,
+    STATE,
+    STRIDE,
+    TAIL,
+    TRIPS,
+)
+
+GONE = 1 << 40
+"""In place of times of an issue that is done."""
+
+PLACES = 1 + 5 * WINDOW
+"""Numbers of a window in a snapshot."""
+
+TIMES = 7 * UNITS + 4
+"""Numbers of the units of a core in a snapshot."""
+
+SNAPSHOT = 2
+"""A snapshot begins with its time and that of the channel; then come, for each core, the number of
+its next issue and in how many cycles its window was full."""
+
+
+@apart
+def consider(
+    t: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    counts: Longs,
+    plan: Words,
+    sizes: Longs,
+    regs: Longs,
+    snaps: Longs,
+) -> bool:
+    """Compare with the snapshot of the loop that went round, or take one; whether turns were left
+    out."""
+    loop = now[CROSSED]
+    base = now[LEADER] * now[WIDTH]
+    block = base + plan[loop + BLOCK]
+    row = plan[loop + NUMBER] * now[ROW]
+    turn = regs[base + plan[loop + COUNTER]]
+    state = regs[block + STATE]
+    if state == SETTLED:
+        return False
+    if state == LOOKING:
+        if alike(False, t, loop, row, now, cores, slots, units, masks, counts, plan, regs, snaps):
+            regs[block + STATE] = SETTLED
+            regs[block + DOUBT] = 0
+            turns = most_turns(loop, row, now, plan, regs, snaps)
+            if turns > 0:
+                leap(t, turns, loop, row, now, cores, units, counts, plan, regs, snaps)
+            return turns > 0
+        if turn - regs[block + SINCE] < regs[block + SPAN]:
+            return False
+        regs[block + SPAN] *= 2
+    else:
+        regs[block + SPAN] = 1
+    alike(True, t, loop, row, now, cores, slots, units, masks, counts, plan, regs, snaps)
+    keep(t, row, now, cores, counts, snaps)
+    regs[block + STATE] = LOOKING
+    regs[block + SINCE] = turn
+    return False
+
+
+def agrees(saving: bool, snaps: Longs, place: int, value: int) -> bool:
+    """Keep a number of a snapshot, or compare with it."""
+    if saving:
+        snaps[place] = value
+    return snaps[place] == value
+
+
+@apart
+def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs) -> None:
+    """What a snapshot has besides the state."""
+    snaps[row] = t + now[SKEW]
+    for c in range(CORES):
+        core = c * CORE
+        snaps[row + SNAPSHOT + 2 * c] = cores[core + NEXT] + cores[core + SKIPPED]
+        snaps[row + SNAPSHOT + 2 * c + 1] = cores[core + FILLED] + cores[core + FILLED_SKIPPED]
+    first = row + now[ROW] - now[COUNTED]
+    for k in range(now[COUNTED]):
+        snaps[first + k] = counts[k]
+
+
+@apart
+def alike(
+    saving: bool,
+    t: int,
+    loop: int,
+    row: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    counts: Longs,
+    plan: Words,
+    regs: Longs,
+    snaps: Longs,
+) -> bool:
+    """Whether the state is that of the snapshot, but for the turn of the loop; or save it."""
+    same = agrees(saving, snaps, row + 1, 0 if FAIR else max(now[CHANNEL] - t, 0))
+    size = PLACES + TIMES + now[WATCHED]
+    c = 0
+    while c < CORES and same:
+        place = row + SNAPSHOT + 2 * CORES + c * size
+        same = (
+            alike_windows(saving, t, c, place, cores, slots, masks, snaps)
+            and alike_units(saving, t, c, place + PLACES, row, now, cores, units, counts, snaps)
+            and alike_walks(saving, c, place + PLACES + TIMES, loop, now, plan, regs, snaps)
+        )
+        c += 1
+    return same
+
+
+def alike_windows(
+    saving: bool, t: int, c: int, place: int, cores: Longs, slots: Longs, masks: Masks, snaps: Longs
+) -> bool:
+    """The issues in the window, from the oldest, and where they stand."""
+    head = cores[c * CORE + HEAD]
+    size = cores[c * CORE + NEXT] - head
+    same = agrees(saving, snaps, place, size)
+    at = 0
+    while at < size and same:
+        s = (head + at) & (RING - 1)
+        slot = (c * RING + s) * SLOT
+        when = GONE
+        readied = 0
+        holder = 0
+        filled = 0
+        if (masks[c * SETS + RUNNING] & bit(s)) != 0:
+            when = slots[slot + DONE] - t if slots[slot + DONE] != NEVER else -GONE
+        elif (masks[c * SETS + ALIVE] & bit(s)) != 0:
+            when = slots[slot + FETCHED] - t
+            filled = slots[slot + FILL] - cores[c * CORE + FILLED]
+            if slots[slot + WAITS] == 0:
+                readied = slots[slot + READY] - t
+                if slots[slot + HOLDER] != 0:
+                    holder = slots[slot + HOLDER] - ((head + at) << CLASS_BITS)
+        same = (
+            agrees(saving, snaps, place + 1 + 5 * at, slots[slot + SHAPE])
+            and agrees(saving, snaps, place + 2 + 5 * at, when)
+            and agrees(saving, snaps, place + 3 + 5 * at, readied)
+            and agrees(saving, snaps, place + 4 + 5 * at, holder)
+            and agrees(saving, snaps, place + 5 + 5 * at, filled)
+        )
+        at += 1
+    return same
+
+
+def alike_units(
+    saving: bool,
+    t: int,
+    c: int,
+    place: int,
+    row: int,
+    now: Longs,
+    cores: Longs,
+    units: Longs,
+    counts: Longs,
+    snaps: Longs,
+) -> bool:
+    """When units are free. For how long they were matters only where they worked since."""
+    same = agrees(saving, snaps, place + 7 * UNITS + 3, now[SETTLED_AT] - t if FAIR else 0)
+    u = 0
+    while u < UNITS and same:
+        unit = (c * UNITS + u) * LANE
+        at = place + 7 * u
+        landed = max(units[unit + LANDED] - t, 0)
+        if FAIR and units[unit + FREE] == NEVER:
+            same = (
+                agrees(saving, snaps, at, GONE)
+                and agrees(saving, snaps, at + 1, landed)
+                and agrees(saving, snaps, at + 4, units[unit + LEFT])
+                and agrees(saving, snaps, at + 5, units[unit + POSITION] - cores[c * CORE + HEAD])
+                and agrees(saving, snaps, at + 6, units[unit + BEGAN] - t)
+            )
+        else:
+            free = units[unit + FREE] - t
+            same = agrees(saving, snaps, at, max(free, 0)) and agrees(saving, snaps, at + 1, landed)
+            if same and (saving or worked(c, u, row, now, counts, snaps)):
+                full = filled(units[unit + FULL_AT], c, cores)
+                same = agrees(saving, snaps, at + 2, free) and agrees(saving, snaps, at + 3, full)
+        u += 1
+    if same:
+        at = place + 7 * UNITS
+        free = cores[c * CORE + UNTIL] - t
+        same = agrees(saving, snaps, at, max(free, 0))
+        if same and (saving or worked(c, UNITS, row, now, counts, snaps)):
+            full = filled(cores[c * CORE + UNTIL_FULL], c, cores)
+            same = agrees(saving, snaps, at + 1, free) and agrees(saving, snaps, at + 2, full)
+    return same
+
+
+def filled(full: int, c: int, cores: Longs) -> int:
+    """When it was that the window had been full for so long, by how long it has been; 1: a unit
+    works, and it is not known yet."""
+    return full - cores[c * CORE + FILLED] if full != NEVER else 1
+
+
+def worked(c: int, u: int, row: int, now: Longs, counts: Longs, snaps: Longs) -> bool:
+    """Whether a unit, or behind the last the core, has taken an issue since the snapshot."""
+    busy = account_of(c, u) + BUSY
+    return snaps[row + now[ROW] - now[COUNTED] + busy] != counts[busy]
+
+
+def alike_walks(
+    saving: bool, c: int, place: int, loop: int, now: Longs, plan: Words, regs: Longs, snaps: Longs
+) -> bool:
+    """Where the stream is, but for the turn of the loop."""
+    base = c * now[WIDTH]
+    same = True
+    r = 0
+    while r < now[WATCHED] and same:
+        if saving or r != plan[loop + COUNTER]:
+            same = agrees(saving, snaps, place + r, regs[base + r])
+        r += 1
+    return same
+
+
+def turns_since(
+    c: int, loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs
+) -> int:
+    """Turns of the loop on core c since the snapshot: a period."""
+    size = PLACES + TIMES + now[WATCHED]
+    place = row + SNAPSHOT + 2 * CORES + c * size + PLACES + TIMES
+    counter = plan[loop + COUNTER]
+    return regs[c * now[WIDTH] + counter] - snaps[place + counter]
+
+
+@apart
+def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs) -> int:
+    """How many periods can be left out: until some core comes to a piece of another length."""
+    most = NEVER
+    for c in range(CORES):
+        period = turns_since(c, loop, row, now, plan, regs, snaps)
+        if period != 0:
+            base = c * now[WIDTH]
+            block = base + plan[loop + BLOCK]
+            turn = regs[base + plan[loop + COUNTER]]
+            last = regs[block + TRIPS] - 1 - plan[loop + AHEAD_OF]
+            if regs[block + TAIL] != regs[block + MOST]:
+                if plan[loop + REVERSE] == 0:
+                    last -= 1
+                elif turn - period <= plan[loop + AHEAD_OF]:  # the snapshot was of the odd piece
+                    last = turn
+            most = min(most, max(last - turn, 0) // period)
+    return most
+
+
+@apart
+def leap(
+    t: int,
+    turns: int,
+    loop: int,
+    row: int,
+    now: Longs,
+    cores: Longs,
+    units: Longs,
+    counts: Longs,
+    plan: Words,
+    regs: Longs,
+    snaps: Longs,
+) -> None:
+    """Leave out so many periods: what adds up has been added, and loops have turned."""
+    lapse = t + now[SKEW] - snaps[row]
+    for c in range(CORES):
+        core = c * CORE
+        full = cores[core + FILLED] + cores[core + FILLED_SKIPPED]
+        full = turns * (full - snaps[row + SNAPSHOT + 2 * c + 1])
+        cores[core + FILLED_SKIPPED] += full
+        for u in range(UNITS):
+            if not worked(c, u, row, now, counts, snaps):
+                units[(c * UNITS + u) * LANE + FREE] -= turns * lapse
+                units[(c * UNITS + u) * LANE + FULL_AT] -= full
+        if not worked(c, UNITS, row, now, counts, snaps):
+            cores[core + UNTIL] -= turns * lapse
+            cores[core + UNTIL_FULL] -= full
+        number = cores[core + NEXT] + cores[core + SKIPPED]
+        cores[core + SKIPPED] += turns * (number - snaps[row + SNAPSHOT + 2 * c])
+        base = c * now[WIDTH]
+        pieces = turns * turns_since(c, loop, row, now, plan, regs, snaps)
+        regs[base + plan[loop + COUNTER]] += pieces
+        sign = -1 if plan[loop + REVERSE] != 0 else 1
+        for k in range(plan[loop + SHIFTS], plan[loop + SHIFTS_END]):
+            regs[base + plan[k]] += sign * pieces * plan[loop + STRIDE]
+    first = row + now[ROW] - now[COUNTED]
+    for k in range(now[COUNTED]):
+        counts[k] += turns * (counts[k] - snaps[first + k])
+    now[SKEW] += turns * lapse
+    now[LEAPS] = turns
+    now[LAPSE] = lapse
+    now[MARK] = row
+    now[LEPT] = t

@@ -1,0 +1,768 @@
+"""The contract as one loop over cycles in which something happens, in restricted Python.
+
+CPython runs it as it is, to be looked at; `compiled_engine` has it compiled. It reads names in
+capitals that stand for one machine (`layout`): `specialised` gives the loop for another.
+
+A core keeps its window in a ring of slots. What waits, runs or is ready are masks: sets of slots.
+An issue enters the window at a *position* that counts up, in slot `position % RING`. The arrays:
+
+now       numbers of the whole run        cores    of each core
+slots     of each slot of each core       units    of each unit of each core
+masks     sets of slots of each core      then     for each slot, who waits until it is done
+after     for each slot, who of its unit waits until it has started
+before    for each slot, what it waited for (only with HEIGHTS)
+hazards   for each slot of a place (or tensor) and core, who writes, reads and stores it
+counts    what adds up: accounts, then how often each shape was used
+records   what issues of a shape need     trace    when each issue started, and so on
+plan, sizes, table, regs                  the stream of issues, see `walk`
+snaps     states to compare with, see `jump`
+"""
+
+from __future__ import annotations
+
+from ..jit.bits import Mask, apart, bit, count, first, last, rotated, static
+from .fair import account_of, ask, end_transfers
+from .jump import consider
+from .layout import (
+    ACTIVE,
+    ALIVE,
+    ALONE,
+    ARRIVAL,
+    BUS,
+    BUSY,
+    BYTES,
+    CACHED,
+    CHANNEL,
+    CHANNEL_BUSY,
+    CLASS,
+    CLASS_BITS,
+    CLASSES,
+    CORE,
+    CORES,
+    CROSSED,
+    DATA,
+    DONE,
+    DRAIN,
+    DRAM,
+    END,
+    ENDED,
+    EVENT,
+    FAIR,
+    FETCH,
+    FETCHED,
+    FILL,
+    FILLED,
+    FINISHED,
+    FREE,
+    FREEING,
+    FULL,
+    FULL_AT,
+    FULL_SINCE,
+    HAZARD,
+    HAZARDS,
+    HEAD,
+    HEIGHT,
+    HEIGHTS,
+    HOLDER,
+    IN_ORDER,
+    ISSUE,
+    ISSUING,
+    JUMP,
+    JUMPED,
+    KIND_SIZE,
+    KINDS,
+    LANDED,
+    LANE,
+    LEADER,
+    LIMIT,
+    MISSED,
+    MISSED_BUS,
+    MOVES,
+    MOVING,
+    NEVER,
+    NEXT,
+    OCCUPANCY,
+    OLDEST,
+    PAUSED,
+    QUEUE,
+    READERS,
+    READS,
+    READY,
+    RECORD,
+    RESUMED,
+    RING,
+    ROOM,
+    RUNNING,
+    SETS,
+    SHAPE,
+    SHAPELESS,
+    SKIPPED,
+    SLOT,
+    SOONEST,
+    STEPS,
+    STORERS,
+    STORES,
+    TAKEN,
+    TIME,
+    TOUCHED,
+    TOUCHES,
+    TRACE,
+    TRANSFER,
+    UNIT,
+    UNITS,
+    UNTIL,
+    UNTIL_FULL,
+    USES,
+    WAITING,
+    WAITS,
+    WIDTH,
+    WINDOW,
+    WRITER,
+    WRITES,
+    Longs,
+    Masks,
+    Words,
+)
+from .walk import AT, CACHES, OVER, STEP, UNKNOWN, advance
+
+HOLDER_CLASS = (1 << CLASS_BITS) - 1
+
+
+def issue_key(
+    number: int, occupancy: int, transfer: int, work: int, latency: int, height: int, waited: int
+) -> int:
+    """The key of a ready issue; another policy has another."""
+    return number
+
+
+def unit_key(instance: int, busy: int, issues: int) -> int:
+    """The key of a free unit; another policy has another."""
+    return instance
+
+
+# long: the phases of a cycle, and each reason to return
+def run(
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    then: Masks,
+    after: Masks,
+    before: Masks,
+    hazards: Masks,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+    plan: Words,
+    sizes: Longs,
+    table: Words,
+    regs: Longs,
+    snaps: Longs,
+    active: Longs,
+) -> int:
+    """Simulate until all is done or something is needed: why it returns."""
+    while True:
+        t = now[TIME]
+        soonest = now[SOONEST]
+        if now[RESUMED] == 0:
+            soonest = NEVER
+            if FAIR and now[ACTIVE] > 0 and now[CHANNEL] <= t:
+                end_transfers(t, now, cores, slots, units, counts, records, trace, active)
+            for c in range(CORES):
+                done = complete(t, c, cores, slots, masks, then, hazards, records)
+                soonest = min(soonest, done)
+                retire(t, c, cores, units, masks)
+        now[RESUMED] = 1
+        for c in range(CORES):
+            reason = fetch(
+                t, c, now, cores, slots, masks, then, after, before, hazards, counts, records,
+                plan, sizes, table, regs,
+            )  # fmt: skip
+            if reason != FINISHED:
+                now[SOONEST] = soonest
+                return reason
+        now[RESUMED] = 0
+        for c in range(CORES):
+            core = c * CORE
+            if cores[core + ENDED] == 0 and cores[core + NEXT] < cores[core + HEAD] + WINDOW:
+                soonest = min(soonest, t + 1)
+            later = issue(
+                t, c, now, cores, slots, units, masks, after, counts, records, trace, active
+            )
+            soonest = min(soonest, later)
+        if FAIR and now[ACTIVE] > 0:
+            soonest = min(soonest, now[CHANNEL])
+        jumped = False
+        if JUMP and now[CROSSED] != NEVER and now[LEADER] < CORES:
+            jumped = consider(t, now, cores, slots, units, masks, counts, plan, sizes, regs, snaps)
+            now[CROSSED] = NEVER
+        if soonest == NEVER:
+            return FINISHED
+        now[TIME] = soonest
+        now[STEPS] -= 1
+        if TRACE and jumped:
+            return JUMPED
+        if now[STEPS] < 0:
+            return PAUSED
+
+
+# ---- end
+
+
+def complete(
+    t: int,
+    c: int,
+    cores: Longs,
+    slots: Longs,
+    masks: Masks,
+    then: Masks,
+    hazards: Masks,
+    records: Words,
+) -> int:
+    """End what is done now, the oldest first; when the next will be done."""
+    head = cores[c * CORE + HEAD]
+    soonest = NEVER
+    left = rotated(masks[c * SETS + RUNNING], head, RING)
+    while left != 0:
+        ahead = first(left)
+        left = left & (left - 1)
+        s = (head + ahead) & (RING - 1)
+        done = slots[(c * RING + s) * SLOT + DONE]
+        if done == t:
+            end(t, c, s, head + ahead, slots, masks, then, hazards, records)
+        else:
+            soonest = min(soonest, done)
+    return soonest
+
+
+def end(
+    t: int,
+    c: int,
+    s: int,
+    position: int,
+    slots: Longs,
+    masks: Masks,
+    then: Masks,
+    hazards: Masks,
+    records: Words,
+) -> None:
+    """The results of the issue in slot s are there."""
+    gone = ~bit(s)
+    slot = (c * RING + s) * SLOT
+    unit = slots[slot + UNIT]
+    record = slots[slot + SHAPE] * RECORD + HAZARDS
+    masks[c * SETS + ALIVE] = masks[c * SETS + ALIVE] & gone
+    masks[c * SETS + RUNNING] = masks[c * SETS + RUNNING] & gone
+    own = c * SETS + WAITING + CLASSES + unit
+    masks[own] = masks[own] & gone
+    for k in static(range(READS)):
+        h = records[record + k] + c * HAZARD + READERS
+        hazards[h] = hazards[h] & gone
+    for k in static(range(READS, READS + WRITES)):
+        h = records[record + k] + c * HAZARD + WRITER
+        hazards[h] = hazards[h] & gone
+    for k in static(range(READS + WRITES, READS + WRITES + STORES)):
+        h = records[record + k] + c * HAZARD + STORERS
+        hazards[h] = hazards[h] & gone
+    waiting = then[c * RING + s]
+    if waiting != 0:
+        then[c * RING + s] = 0
+        holder = ((position + 1) << CLASS_BITS) + unit
+        while waiting != 0:
+            free(t, c, first(waiting), holder, slots, masks)
+            waiting = waiting & (waiting - 1)
+
+
+def free(t: int, c: int, s: int, holder: int, slots: Longs, masks: Masks) -> None:
+    """The issue in slot s has one less to wait for; of several that end in a cycle, the youngest
+    was the last, and comes last."""
+    slot = (c * RING + s) * SLOT
+    slots[slot + HOLDER] = holder
+    slots[slot + READY] = t
+    waits = slots[slot + WAITS] - 1
+    slots[slot + WAITS] = waits
+    if waits == 0:
+        ready = c * SETS + WAITING + slots[slot + UNIT]
+        masks[ready] = masks[ready] | bit(s)
+
+
+# ---- fetch
+
+
+def retire(t: int, c: int, cores: Longs, units: Longs, masks: Masks) -> None:
+    """Done issues leave the window from its old end; how far issues may enter in this cycle."""
+    core = c * CORE
+    if cores[core + FREEING] <= t:
+        note_free(t, c, cores, units)
+    if cores[core + FULL_SINCE] >= 0:
+        cores[core + FILLED] += t - cores[core + FULL_SINCE]
+    head = cores[core + HEAD]
+    alive = masks[c * SETS + ALIVE]
+    if alive == 0:
+        head = cores[core + NEXT]
+    else:
+        head += first(rotated(alive, head, RING))
+    cores[core + HEAD] = head
+    cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, head + WINDOW)
+
+
+def note_free(t: int, c: int, cores: Longs, units: Longs) -> None:
+    """Of units that are free now: in how many cycles the window was full until they were."""
+    core = c * CORE
+    since = cores[core + FULL_SINCE]
+    freeing = NEVER
+    for u in range(UNITS):
+        unit = (c * UNITS + u) * LANE
+        free_at = units[unit + FREE]
+        if units[unit + FULL_AT] == NEVER:
+            if free_at <= t:
+                full = free_at - since if since >= 0 else 0
+                units[unit + FULL_AT] = cores[core + FILLED] + full
+            else:
+                freeing = min(freeing, free_at)
+    over = cores[core + UNTIL] <= t and cores[core + MOVING] == 0
+    if cores[core + UNTIL_FULL] == NEVER and over:
+        full = cores[core + UNTIL] - since if since >= 0 else 0
+        cores[core + UNTIL_FULL] = cores[core + FILLED] + full
+    cores[core + FREEING] = freeing
+
+
+# long: a parameter a line
+def fetch(
+    t: int,
+    c: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    masks: Masks,
+    then: Masks,
+    after: Masks,
+    before: Masks,
+    hazards: Masks,
+    counts: Longs,
+    records: Words,
+    plan: Words,
+    sizes: Longs,
+    table: Words,
+    regs: Longs,
+) -> int:
+    """Issues enter the window of core c: why not, if something is needed first."""
+    core = c * CORE
+    position = cores[core + NEXT]
+    limit = cores[core + LIMIT]
+    reason = FINISHED
+    while position < limit and cores[core + ENDED] == 0 and reason == FINISHED:
+        if TRACE and position >= now[ROOM]:
+            reason = FULL + (c << CLASS_BITS)
+            break
+        shape = advance(c, now, plan, sizes, table, regs)
+        if shape == OVER:
+            cores[core + ENDED] = 1
+            pass_lead(now, cores)
+            break
+        if shape == UNKNOWN:
+            reason = SHAPELESS + (c << CLASS_BITS)
+            break
+        if CACHED:
+            at = regs[c * now[WIDTH] + AT] - STEP
+            if plan[at + CACHES] != 0 and now[TOUCHED] == 0:
+                regs[c * now[WIDTH] + AT] = at
+                reason = TOUCHES + (c << CLASS_BITS)
+                break
+        behind = enter(t, c, position, shape, now, slots, masks, then, after, hazards, records)
+        slots[(c * RING + (position & (RING - 1))) * SLOT + FILL] = cores[core + FILLED]
+        counts[USES + shape] += 1
+        if HEIGHTS:
+            before[c * RING + (position & (RING - 1))] = behind
+            climb(c, position, cores, slots, masks, before, records)
+        position += 1
+    cores[core + NEXT] = position
+    cores[core + FULL_SINCE] = t if position == cores[core + HEAD] + WINDOW else -1
+    return reason
+
+
+def pass_lead(now: Longs, cores: Longs) -> None:
+    """The first core that has not fetched all leads: jumps are looked for at its loops."""
+    leader = 0
+    while leader < CORES and cores[leader * CORE + ENDED] != 0:
+        leader += 1
+    now[LEADER] = leader
+
+
+# long: a parameter a line
+def enter(
+    t: int,
+    c: int,
+    position: int,
+    shape: int,
+    now: Longs,
+    slots: Longs,
+    masks: Masks,
+    then: Masks,
+    after: Masks,
+    hazards: Masks,
+    records: Words,
+) -> Mask:
+    """An issue of this shape enters the window: what it must wait for."""
+    s = position & (RING - 1)
+    own = bit(s)
+    slot = (c * RING + s) * SLOT
+    record = shape * RECORD
+    unit = records[record + CLASS]
+    sets = c * SETS
+    touched = record + HAZARDS
+    follow: Mask = 0
+    replace: Mask = 0
+    for k in static(range(READS)):
+        h = records[touched + k] + c * HAZARD
+        follow = follow | hazards[h + WRITER] | hazards[h + STORERS]
+    for k in static(range(READS, READS + WRITES)):
+        h = records[touched + k] + c * HAZARD
+        replace = replace | hazards[h + WRITER] | hazards[h + READERS] | hazards[h + STORERS]
+    for k in static(range(READS + WRITES, READS + WRITES + STORES)):
+        h = records[touched + k] + c * HAZARD
+        replace = replace | hazards[h + WRITER] | hazards[h + READERS]
+    touch(c, touched, own, hazards, records)
+    alike = sets + WAITING + CLASSES + unit
+    same = replace & masks[alike]
+    follow = follow | (replace & ~same)
+    behind = same & ~masks[sets + RUNNING] & ~follow
+    if records[record + ALONE] != 0:
+        masks[alike] = masks[alike] | own
+    masks[sets + ALIVE] = masks[sets + ALIVE] | own
+    earlier = follow | behind
+    waits = count(follow) + count(behind)
+    if IN_ORDER:
+        unstarted = sets + WAITING + 2 * CLASSES + unit
+        masks[unstarted] = masks[unstarted] | own
+    slots[slot + SHAPE] = shape
+    slots[slot + UNIT] = unit
+    slots[slot + WAITS] = waits
+    slots[slot + FETCHED] = t
+    slots[slot + READY] = t if waits == 0 else -1
+    slots[slot + HOLDER] = 0
+    slots[slot + MOVES] = records[record + TRANSFER]
+    if FAIR:
+        slots[slot + BUS] = records[record + BYTES]
+    if CACHED:
+        slots[slot + MOVES] += now[MISSED]
+        slots[slot + BUS] += now[MISSED_BUS]
+        now[MISSED] = 0
+        now[MISSED_BUS] = 0
+        now[TOUCHED] = 0
+    if waits == 0:
+        masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
+    while follow != 0:
+        other = c * RING + first(follow)
+        then[other] = then[other] | own
+        follow = follow & (follow - 1)
+    while behind != 0:
+        other = c * RING + first(behind)
+        after[other] = after[other] | own
+        behind = behind & (behind - 1)
+    return earlier
+
+
+@apart
+def climb(
+    c: int,
+    position: int,
+    cores: Longs,
+    slots: Longs,
+    masks: Masks,
+    before: Masks,
+    records: Words,
+) -> None:
+    """What a new issue adds to the heights of those that it waits for, and those they wait for."""
+    head = cores[c * CORE + HEAD]
+    slots[(c * RING + (position & (RING - 1))) * SLOT + HEIGHT] = latency_of(
+        (c * RING + (position & (RING - 1))) * SLOT, slots, records
+    )
+    alive = rotated(masks[c * SETS + ALIVE], head, RING)
+    higher = bit(position - head)
+    while higher != 0:
+        ahead = last(higher)
+        higher = higher ^ bit(ahead)
+        s = c * RING + ((head + ahead) & (RING - 1))
+        height = slots[s * SLOT + HEIGHT]
+        # a slot may have been taken by a younger issue since
+        older = rotated(before[s], head, RING) & alive & (bit(ahead) - 1)
+        while older != 0:
+            above = first(older)
+            older = older & (older - 1)
+            slot = (c * RING + ((head + above) & (RING - 1))) * SLOT
+            raised = latency_of(slot, slots, records) + height
+            if raised > slots[slot + HEIGHT]:
+                slots[slot + HEIGHT] = raised
+                higher = higher | bit(above)
+
+
+def latency_of(slot: int, slots: Longs, records: Words) -> int:
+    """Cycles from the start of an issue until it is done, when nothing holds up its transfer."""
+    record = slots[slot + SHAPE] * RECORD
+    occupancy = records[record + OCCUPANCY]
+    drain = records[record + DRAIN]
+    moves = slots[slot + MOVES]
+    return max(occupancy, moves) + max(drain, 0) + ARRIVAL if moves > 0 else occupancy + drain
+
+
+def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> None:
+    """What comes later sees this issue at its hazards; the first hazard stands for none."""
+    for k in static(range(READS)):
+        h = records[touched + k] + c * HAZARD + READERS
+        hazards[h] = hazards[h] | own
+    for k in static(range(READS, READS + WRITES)):
+        h = records[touched + k] + c * HAZARD
+        hazards[h + WRITER] = own
+        hazards[h + READERS] = 0
+        hazards[h + STORERS] = 0
+    for k in static(range(READS + WRITES, READS + WRITES + STORES)):
+        h = records[touched + k] + c * HAZARD + STORERS
+        hazards[h] = hazards[h] | own
+    hazards[c * HAZARD + WRITER] = 0
+    hazards[c * HAZARD + READERS] = 0
+    hazards[c * HAZARD + STORERS] = 0
+
+
+# ---- issue
+
+
+def issue(
+    t: int,
+    c: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    after: Masks,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+    active: Longs,
+) -> int:
+    """Start ready issues on free units: when one of those that have, or could then, is next."""
+    width = ISSUE
+    soonest = NEVER
+    for k in range(CLASSES):
+        ready = c * SETS + WAITING + k
+        if masks[ready] != 0:
+            kind = KINDS + KIND_SIZE * k
+            if OLDEST and not IN_ORDER:
+                for u in range(now[kind], now[kind + 1]):
+                    free_at = units[(c * UNITS + u) * LANE + FREE]
+                    if free_at <= t and masks[ready] != 0 and (ISSUE >= UNITS or width > 0):
+                        width -= 1
+                        ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
+                        done = start(
+                            t, c, k, u, ahead, now, cores, slots, units, masks, after, counts,
+                            records, trace, active,
+                        )  # fmt: skip
+                        soonest = min(soonest, done)
+                if masks[ready] != 0:
+                    soonest = min(soonest, next_free(t, c, kind, now, units))
+            else:
+                ahead = startable(t, c, k, cores, slots, masks, records)
+                u = 0
+                while ahead >= 0 and u >= 0 and width > 0:
+                    u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
+                    if u >= 0:
+                        width -= 1
+                        done = start(
+                            t, c, k, u, ahead, now, cores, slots, units, masks, after, counts,
+                            records, trace, active,
+                        )  # fmt: skip
+                        soonest = min(soonest, done)
+                        ahead = startable(t, c, k, cores, slots, masks, records)
+                if ahead >= 0:
+                    soonest = min(soonest, next_free(t, c, kind, now, units))
+    return soonest
+
+
+def next_free(t: int, c: int, kind: int, now: Longs, units: Longs) -> int:
+    """When a unit of a class can take an issue, after this cycle."""
+    soonest = NEVER
+    for u in range(now[kind], now[kind + 1]):
+        soonest = min(soonest, max(units[(c * UNITS + u) * LANE + FREE], t + 1))
+    return soonest
+
+
+def startable(
+    t: int, c: int, k: int, cores: Longs, slots: Longs, masks: Masks, records: Words
+) -> int:
+    """How far behind the oldest in the window the issue is that class k starts next; -1: none."""
+    head = cores[c * CORE + HEAD]
+    left = rotated(masks[c * SETS + WAITING + k], head, RING)
+    if left == 0:
+        return -1
+    if IN_ORDER:
+        unstarted = rotated(masks[c * SETS + WAITING + 2 * CLASSES + k], head, RING)
+        left = left & unstarted & ~(unstarted - 1)
+        if left == 0:
+            return -1
+    if OLDEST:
+        return first(left)
+    best = -1
+    least = 0
+    while left != 0:
+        ahead = first(left)
+        left = left & (left - 1)
+        slot = (c * RING + ((head + ahead) & (RING - 1))) * SLOT
+        moves = slots[slot + MOVES]
+        occupancy = records[slots[slot + SHAPE] * RECORD + OCCUPANCY]
+        key = issue_key(
+            head + ahead + cores[c * CORE + SKIPPED],
+            occupancy,
+            moves,
+            max(occupancy, moves),
+            latency_of(slot, slots, records),
+            slots[slot + HEIGHT] if HEIGHTS else 0,
+            t - slots[slot + READY],
+        )
+        if best < 0 or key < least:
+            best = ahead
+            least = key
+    return best
+
+
+def free_unit(t: int, c: int, first_unit: int, end_unit: int, units: Longs, counts: Longs) -> int:
+    """The unit of a class that takes an issue next; -1: none is free."""
+    best = -1
+    least = 0
+    for u in range(first_unit, end_unit):
+        unit = (c * UNITS + u) * LANE
+        if units[unit + FREE] <= t:
+            if OLDEST:
+                return u
+            busy = counts[account_of(c, u) + BUSY]
+            key = unit_key(u - first_unit, busy, units[unit + TAKEN])
+            if best < 0 or key < least:
+                best = u
+                least = key
+    return best
+
+
+# long: a parameter a line
+def start(
+    t: int,
+    c: int,
+    k: int,
+    u: int,
+    ahead: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    after: Masks,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+    active: Longs,
+) -> int:
+    """Unit u of class k takes an issue: when that is done."""
+    head = cores[c * CORE + HEAD]
+    s = (head + ahead) & (RING - 1)
+    slot = (c * RING + s) * SLOT
+    masks[c * SETS + WAITING + k] = masks[c * SETS + WAITING + k] ^ bit(s)
+    masks[c * SETS + RUNNING] = masks[c * SETS + RUNNING] | bit(s)
+    if IN_ORDER:
+        unstarted = c * SETS + WAITING + 2 * CLASSES + k
+        masks[unstarted] = masks[unstarted] ^ bit(s)
+    kind = KINDS + KIND_SIZE * k
+    unit = (c * UNITS + u) * LANE
+    record = slots[slot + SHAPE] * RECORD
+    occupancy = records[record + OCCUPANCY]
+    drain = records[record + DRAIN]
+    moves = slots[slot + MOVES]
+    work = max(occupancy, moves)
+    until = t + occupancy
+    done = until + drain
+    account = account_of(c, u)
+    charge(t, units[unit + FREE], units[unit + FULL_AT], account, slot, slots, counts)
+    counts[account + BUSY] += work
+    if moves > 0:
+        if FAIR:
+            bus = slots[slot + BUS]
+            ask(t, c * UNITS + u, slot, head + ahead, work, bus, now, slots, units, counts, active)
+            until = NEVER
+            done = NEVER
+        else:
+            now[CHANNEL] = max(now[CHANNEL], t) + moves
+            until = max(until, now[CHANNEL])
+            done = until + max(drain, 0) + ARRIVAL
+            counts[CHANNEL_BUSY] += moves
+            counts[account + DRAM] += until - t - work
+    if now[kind + 2] == 0:
+        join(t, c, until, slot, cores, slots, counts)
+    units[unit + FREE] = until
+    if not OLDEST:
+        units[unit + TAKEN] += 1
+    units[unit + FULL_AT] = NEVER
+    if until != NEVER:
+        done = max(done, units[unit + LANDED])
+        units[unit + LANDED] = done
+        cores[c * CORE + FREEING] = min(cores[c * CORE + FREEING], until)
+        now[END] = max(now[END], max(until, done))
+    slots[slot + DONE] = done
+    if TRACE:
+        event = ((head + ahead) * CORES + c) * EVENT
+        trace[event] = t
+        trace[event + 1] = until
+        trace[event + 2] = done
+        trace[event + 3] = slots[slot + FETCHED]
+        trace[event + 4] = slots[slot + READY]
+        held = slots[slot + HOLDER] >> CLASS_BITS
+        trace[event + 5] = head + ahead + 1 - held if held > 0 else 0
+        trace[event + 6] = u - now[kind]
+    waiting = after[c * RING + s]
+    if waiting != 0:
+        after[c * RING + s] = 0
+        holder = ((head + ahead + 1) << CLASS_BITS) + k
+        while waiting != 0:
+            other = (c * RING + first(waiting)) * SLOT
+            if slots[other + READY] == t:  # something that it waited for was done in this cycle
+                free(t, c, first(waiting), max(holder, slots[other + HOLDER]), slots, masks)
+            else:
+                free(t, c, first(waiting), holder, slots, masks)
+            waiting = waiting & (waiting - 1)
+    return done
+
+
+def join(t: int, c: int, until: int, slot: int, cores: Longs, slots: Longs, counts: Longs) -> None:
+    """The account of a core when a unit other than a copy unit works until then."""
+    core = c * CORE
+    account = account_of(c, UNITS)
+    worked = cores[core + UNTIL]
+    if FAIR and cores[core + MOVING] > 0:
+        counts[account + BUSY] += max(0, t - worked)  # the unit that moves has worked since
+        worked = max(worked, t)
+        cores[core + UNTIL] = worked
+    else:
+        charge(t, worked, cores[core + UNTIL_FULL], account, slot, slots, counts)
+    if FAIR and until == NEVER:
+        cores[core + MOVING] += 1
+        cores[core + UNTIL] = max(worked, t)
+        cores[core + UNTIL_FULL] = NEVER
+    elif until > worked:
+        counts[account + BUSY] += until - max(worked, t)
+        cores[core + UNTIL] = until
+        cores[core + UNTIL_FULL] = NEVER
+
+
+def charge(
+    t: int, since: int, full: int, account: int, slot: int, slots: Longs, counts: Longs
+) -> None:
+    """What the cycles were in which a unit waited for the issue that it takes now; `full` in which
+    the window was full until it waited."""
+    if since < t:
+        fetched = min(max(slots[slot + FETCHED], since), t)
+        ready = max(slots[slot + READY], fetched)
+        queue = slots[slot + FILL] - full if fetched > since else 0
+        counts[account + QUEUE] += queue
+        counts[account + ISSUING] += fetched - since - queue + t - ready
+        counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched
+
+
+__all__ = ["NEVER", "run"]

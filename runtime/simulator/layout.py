@@ -1,0 +1,122 @@
+"""Where the scoreboard kernel keeps what it knows: arrays of numbers, and the places in them.
+
+The names of the first part stand for one machine and run; `specialised` replaces them. Here are
+those of a machine with one unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from typing import Annotated, TypeAlias
+
+Longs: TypeAlias = Annotated[MutableSequence[int], "i64"]
+Words: TypeAlias = Annotated[MutableSequence[int], "i32"]
+Masks: TypeAlias = Annotated[MutableSequence[int], "u64"]
+
+# ---- one machine and run
+
+RING = 64
+"""Slots of a core's window, of which WINDOW are used at most: 64 or 128."""
+
+CORES = 1
+WINDOW = 16
+FETCH = 1
+ISSUE = 1
+ARRIVAL = 0
+"""Cycles from the end of a transfer until what came is there."""
+
+CLASSES = 1
+UNITS = 1
+
+READS = 3
+WRITES = 1
+STORES = 1
+"""The most hazards that an issue of the stage has."""
+
+OLDEST = True
+"""Whether the policy takes the first issue in program order and the first unit; else it asks
+`issue_key` and `unit_key`. IN_ORDER, HEIGHTS: whether it is in order, and looks at heights."""
+IN_ORDER = False
+HEIGHTS = False
+CACHED = False
+FAIR = False
+"""Whether transfers share the channel fairly; else one has it after the other."""
+TRACE = False
+JUMP = True
+
+# ---- places; those of a whole run
+
+NEVER = 1 << 62
+
+NOW = 25
+(TIME, SOONEST, CHANNEL, END, SKEW, RESUMED, CROSSED, LEADER, ROOM, STEPS, WIDTH, WATCHED, ROW,
+ TOUCHED, MISSED, COUNTED, LEAPS, LAPSE, MARK, LEPT, MISSED_BUS, ACTIVE,
+ SETTLED_AT, BYTE, CYCLE) = range(NOW)  # fmt: skip
+"""TIME is of this cycle, without the SKEW that jumps have added; SOONEST is the next to look at.
+END: when the last result so far is there. ROOM: positions that the trace has, STEPS: cycles that
+the call may still look at. WIDTH: registers of a core, the first WATCHED of them are compared; ROW:
+numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles for what a cache does not
+hold of the issue at hand, if TOUCHED. LEAPS: how often the period of LAPSE
+cycles was left out that began at the snapshot at MARK, in cycle LEPT.
+CHANNEL is when the channel is free or, where it is shared fairly, when the first of the ACTIVE
+transfers ends; then they were settled in cycle SETTLED_AT, a BYTE is so much work, and the channel
+does CYCLE of it in a cycle. MISSED_BUS: as MISSED, in bytes of the channel."""
+
+KINDS, KIND_SIZE = NOW, 5
+"""Behind them for each unit class: its first unit, the first behind it, whether it copies, and what
+it gets of the channel."""
+CAP, SHARE = 3, 4
+
+CORE = 16
+(HEAD, NEXT, LIMIT, ENDED, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, FREEING,
+ UNTIL_FULL, MOVING) = range(12)  # fmt: skip
+"""HEAD and NEXT: positions of the oldest issue and of the next. LIMIT: positions before it enter in
+this cycle. UNTIL: when units other than copy units are free. SKIPPED: issues that were left out.
+FILLED: in how many cycles the window was full, without those since FULL_SINCE and those left out;
+FREEING: when to note that of the next unit that becomes free, in its FULL_AT or for the core in
+UNTIL_FULL. MOVING: units other than copy units with a transfer of which the end is not known."""
+
+SLOT = 16
+SHAPE, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES, FILL, BUS, HEIGHT = range(11)
+"""HOLDER: (position + 1) * 256 + unit class of the issue that was waited for last; 0: of none.
+FILL: cycles in which the window had been full when the issue entered. MOVES: cycles of its transfer
+alone, BUS: bytes of it."""
+
+CLASS_BITS = 8
+
+LANE = 16
+(FREE, LANDED, TAKEN, FULL_AT, LEFT, RATE, PARTS, CAPPED, POSITION, BEGAN, WORK) = range(11)
+"""Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT: in
+how many cycles the window had been full when it became free; NEVER until then. The rest is of the
+transfer of the issue at POSITION, where the channel is shared fairly: LEFT of its work, it does
+RATE / PARTS of it in a cycle, and the unit BEGAN it and has so much WORK."""
+
+ALIVE, RUNNING, WAITING = range(3)
+SETS = WAITING + 3 * CLASSES
+"""Issues that are not done, those that were started; behind them for each class those that are
+ready, then for each class of one instance all of its issues, then for each class those that were
+not started (only with IN_ORDER)."""
+
+HAZARD = 4
+WRITER, READERS, STORERS = range(3)
+
+BUSY, ISSUING, QUEUE, DRAM, DATA = range(5)
+ACCOUNT = DATA + CLASSES
+"""Cycles of a unit or, behind those of its units, of a core; DATA by class."""
+CHANNEL_BUSY = 0
+USES = 1 + CORES * (UNITS + 1) * ACCOUNT
+"""Of the counts: the channel's, then the accounts, then how often each shape was used."""
+
+CLASS, OCCUPANCY, DRAIN, TRANSFER, BYTES, ALONE, HAZARDS = range(7)
+"""Of a record; its hazards are reads, then writes, then stores."""
+RECORD = HAZARDS + READS + WRITES + STORES
+
+EVENT = 8
+"""Of a trace: start, free, done, fetched, ready, how many issues before it its holder is (0: it has
+none), instance."""
+
+# ---- why the kernel returns
+
+FINISHED, SHAPELESS, TOUCHES, FULL, PAUSED, JUMPED = range(6)
+"""All is done. The core in the result's place needs a shape; a cache must be asked; the trace is
+full; STEPS are over; loops have jumped."""
