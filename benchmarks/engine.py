@@ -246,8 +246,8 @@ def loop_rows() -> Iterator[Row]:
     )
     report = task()
     yield {
-        "part": "loop", "what": "10^9 turns", "seconds": min(timed(task)[0] for _ in range(5)), "issues": report.instructions,
-        "cycles": report.cycles,
+        "part": "loop", "what": "10^9 turns", "seconds": min(timed(task)[0] for _ in range(5)),
+        "issues": report.instructions, "cycles": report.cycles,
     }  # fmt: skip
 
 
