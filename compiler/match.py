@@ -359,6 +359,7 @@ class Meaning:
                 takes = [[pattern.accepts(n, kind) for kind in types] for n in pattern.operands]
                 ways = bindings(local.roles, local.root.axes, pattern.local.roles, takes)
                 bound += [(pattern, binding) for binding in ways]
+        question = question.quick
         if not bound or not question.defined:
             return []
         found: list[Reading] = []

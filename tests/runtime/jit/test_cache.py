@@ -34,7 +34,16 @@ def test_a_damaged_object_is_made_again(tmp_path: Path) -> None:
 
 def test_the_oldest_objects_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "LARGEST", 3 * (cache.DIGEST + 100))
+    monkeypatch.setattr(cache, "RARELY", 1)
     for number in range(5):
         cache.remembered(str(number), "", lambda: bytes(100))
 
     assert len(list((tmp_path / "code").iterdir())) == 3
+
+
+def test_now_and_then_objects_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LARGEST", 0)
+    for number in range(400):
+        cache.remembered(str(number), "", lambda: bytes(100))
+
+    assert len(list((tmp_path / "code").iterdir())) < 400
