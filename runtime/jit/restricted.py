@@ -157,7 +157,7 @@ def definition(code: types.CodeType) -> ast.FunctionDef:
     """The text of a function; OSError if it is in no file."""
     found = definitions(code.co_filename).get(code.co_firstlineno)
     if found is None or found.name != code.co_name:
-        raise OSError(f"could not get the source of {code.co_name}")
+        raise OSError("could not get source code")
     return found
 
 
