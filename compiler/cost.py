@@ -116,6 +116,19 @@ def spread_step(calls: Sequence[Call], axis: Axis) -> int:
     return min((c.limits[axis] for c in calls if c.unit.kind == "matrix"), default=1)
 
 
+def spread_steps(calls: Sequence[Call], axis: Axis, typical: int, cores: int) -> list[int]:
+    """Multiples worth trying in which an axis is dealt out: whole tiles of the matrix unit, larger
+    ones, so that fewer cores work and load what all of them need, and parts of a tile where there
+    are fewer tiles than cores."""
+    tile = spread_step(calls, axis)
+    found = {tile: None, -(-typical // cores): None}
+    used = cores // 2
+    while used > 1:
+        found[-(-typical // (used * tile)) * tile] = None
+        used //= 2
+    return list(found)
+
+
 def in_core(most: int, step: int, cores: int) -> int:
     """The most positions of a spread axis that one core gets."""
     return min(most, core_share(most, step, cores))
@@ -248,12 +261,12 @@ def make_grid(
     sizes: Sizes,
     points: int,
     spread: Axis | None,
+    step: int,
     cores: int,
 ) -> Grid:
     """The tile sizes worth trying for a tree, at most `points` combinations."""
-    step, used = 1, 1
+    used = 1
     if spread:
-        step = spread_step(tree.calls, spread)
         share = in_core(sizes.typical[spread], step, cores)
         used = ceil(sizes.typical[spread] / share)
         sizes = Sizes(
