@@ -234,6 +234,7 @@ def read(text: str, source: str) -> Machine:
 
 
 def _build(table: MachineTable) -> Machine:
+    way = table.interconnect
     return Machine(
         name=table.name,
         clock=table.clock,
@@ -243,7 +244,7 @@ def _build(table: MachineTable) -> Machine:
         units=tuple(_unit(name, unit) for name, unit in table.units.items()),
         memories=tuple(_memory(name, memory) for name, memory in table.memories.items()),
         energy=Energy(**table.energy.model_dump()),
-        interconnect=table.interconnect and Interconnect(**table.interconnect.model_dump()),
+        interconnect=Interconnect(**way.model_dump()) if way else None,
     )
 
 

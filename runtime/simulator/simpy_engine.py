@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import insort
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heappop
@@ -654,15 +653,11 @@ class Run:
             windows = [core.window for core in self.cores]
             raise SimulationError(stuck(self.view, self.end, windows, self.origins))
 
-    @contextmanager
-    def blaming(self) -> Iterator[None]:
-        """Errors inside name the unit of this run at whose work they came up, if it is one."""
-        try:
-            yield
-        except Exception as error:
-            if (unit := self.culprit(error)) is None:
-                raise
-            raise SimulationError(f"{self.described(unit)}: {told(error)}") from error
+    def blamed(self, error: Exception) -> SimulationError | None:
+        """What to raise for an error that came up at the work of a unit of this run."""
+        if unit := self.culprit(error):
+            return SimulationError(f"{self.described(unit)}: {told(error)}")
+        return None
 
     def culprit(self, error: Exception) -> Unit | None:
         """The unit whose process raised an error, or waits for what cannot happen."""
@@ -718,7 +713,7 @@ class SimpyEngine:
     trace: bool = False
 
     @cached_property
-    def caches(self) -> list[Cache]:
+    def caches(self) -> Sequence[Cache]:
         """One for all cores or one a core: the memory before DRAM, if hardware manages it."""
         memory = self.machine.memories[-2]
         if memory.managed != "hardware":
@@ -741,9 +736,12 @@ class SimpyEngine:
         )
         chip.running.append(run)
         try:
-            with run.blaming():
-                chip.clock.finish()
+            chip.clock.finish()
         except KeyboardInterrupt:
             raise StageInterrupted(run.stop()) from None
+        except Exception as error:
+            if blamed := run.blamed(error):
+                raise blamed from error
+            raise
         run.check()
         return run.report(), events(view, turn, run.log)
