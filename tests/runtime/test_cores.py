@@ -162,7 +162,7 @@ def test_a_machine_file_has_an_interconnect() -> None:
         with pytest.raises(MachineError) as caught:
             parse_machine(text.replace(old, new), "a.toml")
         assert fault in str(caught.value)
-    with pytest.raises(MachineError, match="energy.byte.interconnect is none of the memories"):
+    with pytest.raises(MachineError, match=r"energy\.byte\.interconnect is none of the memories"):
         replace(machine(), energy=Energy(byte={"interconnect": 1.0}))
 
 
@@ -181,8 +181,8 @@ def together(target: Machine, *programs: Program, **more: object) -> Together:
         assert (each.together.read, each.together.written) == (each.alone.read, each.alone.written)
         for report in (each.alone, each.together):
             for row in report.stalls:
-                parts = row.busy, sum(row.data.values()), row.queue, row.issue, row.idle
-                assert sum(parts) == row.cycles == report.cycles
+                waited = sum(row.data.values()) + row.queue + row.issue
+                assert row.busy + waited + row.idle == row.cycles == report.cycles
     return found
 
 
@@ -219,8 +219,8 @@ def staged(*bodies: int) -> Program:
 
 def test_a_program_has_barriers_of_its_own() -> None:
     """The first has two cores, and so a barrier of 7 after each of its stages of 4 + 5 cycles; the
-    second has one. It asks at 0, behind the other, then at 8 and 12; the other asks again at 16, when
-    the channel is free."""
+    second has one. It asks at 0, behind the other, then at 8 and 12; the other asks again at 16,
+    when the channel is free."""
     target = machine(cores=3, barrier=7)
     found = together(target, staged(1, 1), staged(3))
 
