@@ -1,6 +1,6 @@
 """What cores share: an interconnect, and a machine among several programs. Cycles by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,8 +11,20 @@ from hypothesis import strategies as some
 from infinisa.isa.errors import MachineError, SimulationError
 from infinisa.isa.machine import Channel, Energy, Interconnect, Machine, Memory, parse_machine
 from infinisa.isa.program import Loop, Program
-from infinisa.runtime.simulator import Report, divided, part, simulate, simulate_together
-from infinisa.runtime.simulator.together import Task, Together
+from infinisa.runtime.simulator import (
+    Entry,
+    Interrupted,
+    Report,
+    Steps,
+    Task,
+    Together,
+    TogetherInterrupted,
+    Unit,
+    divided,
+    part,
+    simulate,
+    simulate_together,
+)
 from tests.runtime.builder import LIBRARY, Builder, machine
 
 SLOW = Interconnect(bandwidth=500, latency=3)
@@ -247,7 +259,7 @@ def test_tensors_of_two_programs_are_never_one() -> None:
 
     found = together(target, loads(1), loads(1))
 
-    assert [each.together.read["dram"] for each in found.programs] == [8, 8]
+    assert [each.together.read["dram"] for each in found.programs] == [4, 4]
 
 
 def test_rows_of_two_programs_are_apart() -> None:
@@ -283,6 +295,66 @@ def test_nothing_is_faster_together(
 
     assert all(each.together.cycles >= each.alone.cycles for each in found.programs)
     assert found.cycles <= sum(each.alone.cycles for each in found.programs)
+
+
+def stopping(choices: int) -> Callable[[Sequence[Entry]], int]:
+    """A free policy that the user stops at so many choices."""
+    made = []
+
+    def stop(ready: Sequence[Entry]) -> int:
+        made.append(ready)
+        if len(made) == choices:
+            raise KeyboardInterrupt
+        return 0
+
+    return stop
+
+
+def test_what_ran_before_an_interruption_is_told() -> None:
+    """At the second load of the second program alone; then at the second load of the first program
+    together, in cycle 4."""
+    target, programs = machine(cores=2), (staged(2, 1), staged(2))
+
+    with pytest.raises(Interrupted) as alone:
+        together(target, *programs, policy=stopping(5))
+    with pytest.raises(TogetherInterrupted) as both:
+        together(target, *programs, policy=stopping(8))
+
+    assert alone.value.report.partial
+    assert alone.value.report.instructions == 2
+    found = [each.together for each in both.value.report.programs]
+    assert all(report.partial for report in found)
+    assert [report.section("main").cycles for report in found] == [4, 4]
+
+
+def test_a_fault_names_the_core_of_the_program() -> None:
+    """Two of three cores are the first program's."""
+
+    def broken(unit: Unit) -> Steps:
+        yield unit.wait(1)
+        raise ValueError("no more")
+
+    target = machine(cores=3, process="broken")
+
+    with pytest.raises(SimulationError, match="unit vector 0 of core 0, process 'broken'"):
+        together(target, loads(1), loads(1), processes={"broken": broken})
+
+
+def test_a_program_that_never_ends_is_told() -> None:
+    """The unit of the second program takes its issue and is never free."""
+
+    def waiting(unit: Unit) -> Steps:
+        yield from unit.take()
+        yield unit.core.run.clock.event()
+
+    build = Builder()
+    build.tile("x", 4)
+    build.tile("y", 4)
+    work = build.program([build.issue("positive", ["x"], ["y"])])
+    target = machine(cores=2, process="waiting")
+
+    with pytest.raises(SimulationError, match=r"stage 'stage0' of section 'main' is stuck at"):
+        together(target, loads(1), work, processes={"waiting": waiting})
 
 
 def test_a_part_has_its_share_of_what_is_shared() -> None:
