@@ -56,6 +56,9 @@ class Effort(NamedTuple):
     best: int = 0
 
 
+CLEAR = 0.95
+"""A prediction of fewer cycles than this share is believed."""
+
 COARSE, FINE = Effort(2), Effort(3, finest=1000, best=2)
 
 
@@ -278,7 +281,7 @@ class Search:
         target: Target,
         slots: int,
     ) -> Group | None:
-        """The fastest for this order, over as many cores as are of use."""
+        """The fastest for this order, dealt out over all cores unless fewer are clearly faster."""
         tree = nest(setting.calls, order, self.legal)
         found = []
         for spread, step in self._spreads(tree, setting, target.cores):
@@ -288,17 +291,20 @@ class Search:
             if key not in self.costed:
                 self.costed[key] = estimate(grid, target, self.cycles, slots)
             found.append(self.costed[key])
-        return min(filter(None, found), key=lambda group: (group.time, group.bytes), default=None)
+        usual = found[0]
+        best = min(filter(None, found), key=lambda group: (group.time, group.bytes), default=None)
+        return usual if best and usual and best.time > CLEAR * usual.time else best
 
     def _spreads(
         self, tree: Nest, setting: Setting, cores: int
     ) -> Iterator[tuple[Axis | None, int]]:
-        """How a tree may be dealt out over cores: by which axis, in multiples of what."""
-        yield None, 1
+        """How a tree may be dealt out over cores: by which axis, in multiples of what; the usual
+        way first."""
         axis = spreadable(tree, setting) if cores > 1 else None
         if axis:
             typical = self.sizes.typical[axis]
             yield from ((axis, step) for step in spread_steps(tree.calls, axis, typical, cores))
+        yield None, 1
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""

@@ -56,7 +56,7 @@ def test_cores_that_are_of_no_use_do_no_harm(name: str) -> None:
     """128 positions are bound by DRAM on two cores. More cores would only load the same again."""
     two, *more = (layer(replace(MACHINES[name], cores=n), 128).cycles for n in (2, 4, 8))
 
-    assert max(more) < 1.03 * two
+    assert max(more) < 1.05 * two
 
 
 def working(group: Group, sizes: dict[str, int], cores: int) -> int:
