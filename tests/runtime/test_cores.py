@@ -259,7 +259,7 @@ def test_tensors_of_two_programs_are_never_one() -> None:
 
     found = together(target, loads(1), loads(1))
 
-    assert [each.together.read["dram"] for each in found.programs] == [4, 4]
+    assert [each.together.read["dram"] for each in found.programs] == [8, 8]
 
 
 def test_rows_of_two_programs_are_apart() -> None:
