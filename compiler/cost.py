@@ -462,11 +462,13 @@ def _fetched(plan: Plan, moved: Number, cache: int) -> Number:
     the cores share, what all of them load comes for all, and all of it comes once if the group has
     no more than fits."""
     grid, setting = plan.grid, plan.grid.setting
+    if not cache:
+        return moved * grid.cores
     touched = {access.tensor for call in setting.calls for access in call.accesses}
-    if cache and sum(setting.tensors[name].bytes for name in touched & setting.outside) <= cache:
+    if sum(setting.tensors[name].bytes for name in touched & setting.outside) <= cache:
         return _minimum(moved * grid.cores, plan.homes[0].tensor.bytes)
     cut = any(grid.spread in home.access.axes for home in plan.homes)
-    return moved if cache and not cut else moved * grid.cores
+    return moved * grid.cores if cut else moved
 
 
 def estimate(grid: Grid, target: Target, cycles: Cycles, slots: int = 2) -> Group | None:

@@ -32,8 +32,10 @@ def part(machine: Machine, cores: int) -> Machine:
         raise SimulationError(
             f"machine {machine.name!r}: a part must have 1 to {machine.cores} cores, not {cores}"
         )
+    if cores == machine.cores:
+        return machine
     scratchpad, *others = machine.memories
-    if scratchpad.shared and scratchpad.managed == "software" and cores != machine.cores:
+    if scratchpad.shared and scratchpad.managed == "software":
         if scratchpad.banks:
             raise SimulationError(
                 f"machine {machine.name!r}: memories.{scratchpad.name}.banks must be left out, "
