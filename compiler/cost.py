@@ -58,6 +58,9 @@ class Target:
 
     capacity   bytes of chip memory that tiles may fill; `strict`: not one more
     bandwidth  bytes a cycle between DRAM and all cores
+    latency    from DRAM to a core, the interconnect's included
+    link       bytes a cycle on a link of the interconnect, 0 without one; `links`: how many
+    cache      bytes of a cache that the cores share; 0: there is none
     """
 
     capacity: int
@@ -67,6 +70,9 @@ class Target:
     barrier: int
     cores: int
     fetch: int
+    link: float = 0.0
+    links: int = 1
+    cache: int = 0
 
     @property
     def fixed(self) -> int:
@@ -75,14 +81,19 @@ class Target:
 
     @staticmethod
     def of(machine: Machine, fill: float) -> Target:
+        way, before = machine.interconnect, machine.memories[-2]
+        cached = before.managed == "hardware" and before.shared
         return Target(
             capacity=int(chip_capacity(machine) * fill),
             strict=machine.scratchpad.managed == "software",
             bandwidth=float(machine.dram_rate),
-            latency=machine.dram.latency,
+            latency=machine.dram.latency + (way.latency if way else 0),
             barrier=machine.barrier,
             cores=machine.cores,
             fetch=machine.dispatch.fetch,
+            link=way.bandwidth / machine.clock if way else 0.0,
+            links=1 if way is None or way.shared else machine.cores,
+            cache=before.size if cached else 0,
         )
 
 
@@ -114,6 +125,19 @@ class Group:
 def spread_step(calls: Sequence[Call], axis: Axis) -> int:
     """The multiples in which an axis is dealt out over cores: whole tiles of the matrix unit."""
     return min((c.limits[axis] for c in calls if c.unit.kind == "matrix"), default=1)
+
+
+def spread_steps(calls: Sequence[Call], axis: Axis, typical: int, cores: int) -> list[int]:
+    """Multiples worth trying in which an axis is dealt out: whole tiles of the matrix unit, larger
+    ones, so that fewer cores work and load what all of them need, and parts of a tile where there
+    are fewer tiles than cores."""
+    tile = spread_step(calls, axis)
+    found = {tile: None, -(-typical // cores): None}
+    used = cores // 2
+    while used > 1:
+        found[-(-typical // (used * tile)) * tile] = None
+        used //= 2
+    return list(found)
 
 
 def in_core(most: int, step: int, cores: int) -> int:
@@ -248,12 +272,12 @@ def make_grid(
     sizes: Sizes,
     points: int,
     spread: Axis | None,
+    step: int,
     cores: int,
 ) -> Grid:
     """The tile sizes worth trying for a tree, at most `points` combinations."""
-    step, used = 1, 1
+    used = 1
     if spread:
-        step = spread_step(tree.calls, spread)
         share = in_core(sizes.typical[spread], step, cores)
         used = ceil(sizes.typical[spread] / share)
         sizes = Sizes(
@@ -313,10 +337,14 @@ def work(grid: Grid, cycles: Cycles) -> tuple[dict[str, Number], Number]:
 
 @dataclass
 class Residence:
-    """Chip bytes during each call, DRAM bytes and copies, as homes are decided."""
+    """Chip bytes during each call, bytes from and to outside and copies, as homes are decided.
+
+    traffic  of one core, and `outer` what of all cores' reaches DRAM
+    """
 
     used: Array
     traffic: Number = 0
+    outer: Number = 0
     copies: Number = 0
     first: Number = 0
 
@@ -332,12 +360,14 @@ def settle(grid: Grid, target: Target, slots: int) -> tuple[Residence, dict[str,
             found.traffic, found.copies = found.traffic + size, found.copies + count
     for _, access, write in setting.in_place:
         found.traffic = found.traffic + _touched(grid, access.tensor, write)
+    found.outer = found.traffic * grid.cores
     plans = {name: _plans(grid, name, slots) for name in setting.loaded}
     for plan in plans.values():
         found.used += plan[0].held
     level = {}
     for name in sorted(plans, key=lambda name: setting.tensors[name].bytes):
-        level[name] = _choose(plans[name], found, target.capacity)
+        level[name], moved = _choose(plans[name], found, target.capacity)
+        found.outer = found.outer + _fetched(plans[name][0], moved, target.cache)
     return found, level
 
 
@@ -400,9 +430,10 @@ def levels(tree: Nest, uses: Uses) -> Iterator[int]:
             yield level
 
 
-def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
-    """From the innermost loop outwards, while it saves traffic and fits. At equal traffic the
-    inner place is better: there the load is double-buffered and small."""
+def _choose(plans: list[Plan], found: Residence, capacity: int) -> tuple[Number, Number]:
+    """(level, bytes that are moved), from the innermost loop outwards, while it saves traffic and
+    fits. At equal traffic the inner place is better: there the load is double-buffered and small.
+    """
     inner, *others = plans
     held, (moved, copies) = inner.held, inner.moved
     level: Number = inner.level
@@ -423,15 +454,31 @@ def _choose(plans: list[Plan], found: Residence, capacity: int) -> Number:
             moved, copies = np.where(better, fewer, moved), np.where(better, count, copies)
     found.traffic, found.copies = found.traffic + moved, found.copies + copies
     found.first = found.first + moved / np.maximum(copies, 1)
-    return level
+    return level, moved
+
+
+def _fetched(plan: Plan, moved: Number, cache: int) -> Number:
+    """What of a tensor comes from DRAM if each core loads so many bytes of it: through a cache that
+    the cores share, what all of them load comes for all, and all of it comes once if the group has
+    no more than fits."""
+    grid, setting = plan.grid, plan.grid.setting
+    if not cache:
+        return moved * grid.cores
+    touched = {access.tensor for call in setting.calls for access in call.accesses}
+    if sum(setting.tensors[name].bytes for name in touched & setting.outside) <= cache:
+        return _minimum(moved * grid.cores, plan.homes[0].tensor.bytes)
+    cut = any(grid.spread in home.access.axes for home in plan.homes)
+    return moved * grid.cores if cut else moved
 
 
 def estimate(grid: Grid, target: Target, cycles: Cycles, slots: int = 2) -> Group | None:
     """The best tile sizes of this tree, or None if none fits."""
     busy, issues = work(grid, cycles)
     found, level = settle(grid, target, slots)
-    total = found.traffic * grid.cores
+    total = found.outer
     resources = [*busy.values(), total / target.bandwidth]
+    if target.link:
+        resources.append(found.traffic * -(-grid.cores // target.links) / target.link)
     resources.append(ISSUE * (issues + found.copies) / target.fetch)
     time = combined(resources) + target.fixed
     time = time + found.first * grid.cores / target.bandwidth

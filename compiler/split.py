@@ -25,10 +25,7 @@ from .cost import Target, spread_step
 from .draft import Drafting, Runs
 from .match import Match
 from .nest import Run
-from .tile import FINE, Search, greedy, lengths
-
-CLEAR = 0.95
-"""A prediction of fewer cycles than this share is believed."""
+from .tile import CLEAR, FINE, Search, greedy, lengths
 
 
 def possible(drafting: Drafting) -> dict[Match, Runs]:

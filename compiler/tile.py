@@ -8,7 +8,7 @@ is costed for every order of axes worth trying and a grid of tile sizes. Groups 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, permutations
 from math import inf, isinf
@@ -31,6 +31,7 @@ from .cost import (
     estimate,
     least_bytes,
     make_grid,
+    spread_steps,
 )
 from .graph import usual_lengths
 from .home import Frame, Setting, Uses, volume
@@ -54,6 +55,9 @@ class Effort(NamedTuple):
     finest: int = 0
     best: int = 0
 
+
+CLEAR = 0.95
+"""A prediction of fewer cycles than this share is believed."""
 
 COARSE, FINE = Effort(2), Effort(3, finest=1000, best=2)
 
@@ -277,13 +281,30 @@ class Search:
         target: Target,
         slots: int,
     ) -> Group | None:
+        """The fastest for this order, dealt out over all cores unless fewer are clearly faster."""
         tree = nest(setting.calls, order, self.legal)
-        spread = spreadable(tree, setting) if target.cores > 1 else None
-        grid = make_grid(tree, setting, order, self.sizes, points, spread, target.cores)
-        key = setting.calls, order, tuple(map(tuple, grid.choices.values())), target, slots
-        if key not in self.costed:
-            self.costed[key] = estimate(grid, target, self.cycles, slots)
-        return self.costed[key]
+        found = []
+        for spread, step in self._spreads(tree, setting, target.cores):
+            grid = make_grid(tree, setting, order, self.sizes, points, spread, step, target.cores)
+            choices = tuple(map(tuple, grid.choices.values()))
+            key = setting.calls, order, choices, spread, step, target, slots
+            if key not in self.costed:
+                self.costed[key] = estimate(grid, target, self.cycles, slots)
+            found.append(self.costed[key])
+        usual = found[0]
+        best = min(filter(None, found), key=lambda group: (group.time, group.bytes), default=None)
+        return usual if best and usual and best.time > CLEAR * usual.time else best
+
+    def _spreads(
+        self, tree: Nest, setting: Setting, cores: int
+    ) -> Iterator[tuple[Axis | None, int]]:
+        """How a tree may be dealt out over cores: by which axis, in multiples of what; the usual
+        way first."""
+        axis = spreadable(tree, setting) if cores > 1 else None
+        if axis:
+            typical = self.sizes.typical[axis]
+            yield from ((axis, step) for step in spread_steps(tree.calls, axis, typical, cores))
+        yield None, 1
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
@@ -352,7 +373,7 @@ class Search:
         needed = []
         for order in orders(setting.calls, FINE.heads, self.sizes.most):
             tree = nest(setting.calls, order, self.legal)
-            needed.append(least_bytes(make_grid(tree, setting, order, self.sizes, 1, None, 1)))
+            needed.append(least_bytes(make_grid(tree, setting, order, self.sizes, 1, None, 1, 1)))
         names = ", ".join(call.name for call in setting.calls)
         scratchpad = self.machine.scratchpad
         return CompileError(

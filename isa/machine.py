@@ -245,6 +245,30 @@ class Memory:
             yield f"{path} {ONLY_THE_OUTERMOST_HAS_A_CHANNEL}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Interconnect:
+    """The way between the cores and what they share: DRAM, and a cache of all cores before it.
+
+    bandwidth: bytes a second that a link moves.
+    latency: cycles from the end of a transfer on a link until its bytes have arrived.
+    shared: one link for all cores, or one a core.
+    """
+
+    bandwidth: int
+    latency: int = 0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        _refuse(
+            _not_whole(INTERCONNECT, 1, bandwidth=self.bandwidth),
+            _not_whole(INTERCONNECT, 0, latency=self.latency),
+        )
+
+
+INTERCONNECT = "interconnect"
+"""What reports and energies call it, beside the names of memories."""
+
+
 def misbanked(managed: object, size: int, banks: int) -> Iterator[str]:
     """What is wrong with the banks of a memory."""
     if banks and managed != "software":
@@ -311,6 +335,7 @@ class Machine:
 
     memories: from the innermost to the outermost store.
     barrier: cycles to join all cores.
+    interconnect: between the cores and what they share; None: it is never in the way.
     """
 
     name: str
@@ -321,6 +346,7 @@ class Machine:
     memories: tuple[Memory, ...]
     barrier: int = 0
     energy: Energy = field(default_factory=Energy)
+    interconnect: Interconnect | None = None
 
     def __post_init__(self) -> None:
         _refuse(
@@ -334,6 +360,7 @@ class Machine:
                 {unit.name: unit.kind for unit in self.units},
                 {memory.name: memory.managed for memory in self.memories},
                 {table: getattr(self.energy, table) for table in ENERGY_TABLES},
+                connected=self.interconnect is not None,
             ),
             (
                 f"memories.{memory.name}.banks must be left out: only the innermost memory has them"
@@ -386,6 +413,12 @@ class Machine:
         by a unit, if one is given."""
         rate = self.rate(unit) if unit and unit.bandwidth else self.dram_rate
         return -(-size * rate.denominator // rate.numerator)
+
+    def crossing_cycles(self, size: int) -> int:
+        """The whole number of cycles in which `size` bytes pass a link of the interconnect."""
+        if self.interconnect is None:
+            return 0
+        return -(-size * self.clock // self.interconnect.bandwidth)
 
     def seconds(self, cycles: int) -> float:
         """How long `cycles` take."""
@@ -441,11 +474,13 @@ def misarranged(
     units: Mapping[str, object],
     memories: Mapping[str, object],
     energy: Mapping[str, Iterable[str]],
+    connected: bool,
 ) -> Iterator[str]:
     """What is wrong between the parts of a machine, given only what they are.
 
     units: their kinds; memories: how they are managed, innermost first; energy: the names that
-    each table mentions. Plain data, so that a file with other mistakes can be checked as well.
+    each table mentions; connected: whether there is an interconnect. Plain data, so that a file
+    with other mistakes can be checked as well.
     """
     if not units:
         yield "units must name at least one unit"
@@ -461,7 +496,10 @@ def misarranged(
         for name in ("load", "store"):
             if units.get(name) != "copy":
                 yield f"units.{name} must be a copy unit, since a memory is managed by software"
-    known = {"units": units, "memories": memories}
+    if INTERCONNECT in memories:
+        yield f"memories.{INTERCONNECT} must have another name: it would be taken for the way there"
+    passed = {**memories, INTERCONNECT: ""} if connected else memories
+    known = {"units": units, "memories": passed}
     for table, names in energy.items():
         part = ENERGY_TABLES[table]
         for name in names:
@@ -556,6 +594,13 @@ def _lines(machine: Machine) -> Iterator[str]:
         )
         if memory.managed == "none":
             yield from _channel_lines(f"memories.{memory.name}.channel", memory.channel)
+    if way := machine.interconnect:
+        yield from _table(
+            INTERCONNECT,
+            bandwidth=RATE.write(way.bandwidth),
+            latency=way.latency,
+            shared=way.shared,
+        )
     yield from _energy_lines(machine.energy)
     yield ""
 

@@ -30,6 +30,7 @@ from .machine import (
     Dataflow,
     Dispatch,
     Energy,
+    Interconnect,
     Machine,
     Managed,
     Memory,
@@ -86,6 +87,7 @@ Clock = Annotated[int, BeforeValidator(_positive(FREQUENCY))]
 Size = Annotated[int, BeforeValidator(_positive(SIZE))]
 Bytes = Annotated[int, BeforeValidator(SIZE.read_whole)]
 Rate = Annotated[int, BeforeValidator(RATE.read_whole)]
+PositiveRate = Annotated[int, BeforeValidator(_positive(RATE))]
 Picojoules = Annotated[float, BeforeValidator(ENERGY.read_float)]
 Watts = Annotated[float, BeforeValidator(POWER.read_float)]
 
@@ -180,6 +182,12 @@ class MemoryTable(Table):
         return self
 
 
+class InterconnectTable(Table):
+    bandwidth: PositiveRate
+    latency: Natural = 0
+    shared: StrictBool = False
+
+
 class EnergyTable(Table):
     operation: dict[str, Picojoules] = {}
     cycle: dict[str, Picojoules] = {}
@@ -194,6 +202,7 @@ class MachineTable(Table):
     dispatch: DispatchTable
     units: dict[Name, Annotated[MatrixTable | LanesTable | PlainTable, Field(discriminator="kind")]]
     memories: dict[Name, MemoryTable]
+    interconnect: InterconnectTable | None = None
     energy: EnergyTable = EnergyTable()
 
 
@@ -225,6 +234,7 @@ def read(text: str, source: str) -> Machine:
 
 
 def _build(table: MachineTable) -> Machine:
+    way = table.interconnect
     return Machine(
         name=table.name,
         clock=table.clock,
@@ -234,6 +244,7 @@ def _build(table: MachineTable) -> Machine:
         units=tuple(_unit(name, unit) for name, unit in table.units.items()),
         memories=tuple(_memory(name, memory) for name, memory in table.memories.items()),
         energy=Energy(**table.energy.model_dump()),
+        interconnect=Interconnect(**way.model_dump()) if way else None,
     )
 
 
@@ -264,6 +275,7 @@ def _misarranged(document: Mapping[str, object]) -> Iterator[str]:
         {name: _value(unit, "kind") for name, unit in units.items()},
         {name: _value(memory, "managed") for name, memory in memories.items()},
         {table: _tables(energy.get(table)) or {} for table in ENERGY_TABLES},
+        connected="interconnect" in document,
     )
 
 
@@ -313,6 +325,7 @@ def _known(location: tuple[int | str, ...]) -> Iterable[str]:
         "cores": CoresTable,
         "dispatch": DispatchTable,
         "memories": MemoryTable,
+        "interconnect": InterconnectTable,
         "energy": EnergyTable,
     }
     match location:

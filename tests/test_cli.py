@@ -196,6 +196,51 @@ def test_policies_are_compared_in_one_table(
     assert printed.index(f"{fastest:,}") < printed.index(f"{found['in_order']['cycles']:,}")
 
 
+def test_models_run_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model and a program, on three cores and one; parameters are those of both."""
+    program, file = tmp_path / "one.iisa", tmp_path / "together.json"
+    one = tmp_path / "one.toml"
+    whole = Path("isa/machines/datacenter.toml").read_text("utf-8")
+    one.write_text(whole.replace("count = 4", "count = 1"), "utf-8")
+    assert main(["compile", "--tokens", "2", "--machine", str(one), "-o", str(program)]) == 0
+    options = ["--machine", "datacenter", "--tokens", "2", "--with", str(program)]
+    capsys.readouterr()
+
+    assert main(["simulate", *options, "--cores", "3,1", "--json", str(file)]) == 0
+
+    printed = capsys.readouterr().out
+    assert "slowdown" in printed
+    assert "(unused)" in printed
+    found = json.loads(file.read_text("utf-8"))
+    assert [each["cores"] for each in found["programs"]] == [3, 1]
+    assert all(each["slowdown"] > 1 for each in found["programs"])
+    assert all(sum(parts) == pytest.approx(1) for parts in found["shares"].values())
+    assert found["cycles"] == max(each["together"]["cycles"] for each in found["programs"])
+    alone = tmp_path / "alone.json"
+    assert main(["simulate", str(program), "--machine", str(one), "--json", str(alone)]) == 0
+    cycles = json.loads(alone.read_text("utf-8"))["cycles"]
+    assert found["programs"][1]["alone"]["cycles"] == cycles
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--with", "python_lm", "--memory"], "--with: cannot be with --trace, --critical-path,"),
+        (["--with", "python_lm", "--cores", "4"], "--cores: must be 2 numbers, one a model"),
+        (["--cores", "4"], "--cores: divides the cores of a machine among models, see --with"),
+        (["--with", "python_lm", "--set", "x=1"], "parameter 'x': none of the programs has it"),
+        (["--with", "python_lm", "--cores", "4,1"], "machine 'datacenter': has 4 cores, not 4 + 1"),
+        (["--with", "python_lm", "--machine", "edge"], "machine 'edge': 2 programs at a time need"),
+    ],
+)
+def test_models_that_cannot_run_at_a_time_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--machine", "datacenter", "--tokens", "2", *options]
+
+    assert message in messages(capsys, "simulate", *given)
+
+
 def test_a_broken_policy_is_named_with_its_plugin(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..capacity import Use
 from ..compare import Comparison, Row, Selected, total
-from ..simulator import Report, SectionReport
+from ..simulator import Report, SectionReport, Together
 
 PREFIXES = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 JOULES = (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9), ("pJ", 1e-12))
@@ -211,6 +211,30 @@ def policies(reports: Sequence[Report]) -> RenderableType:
             duration(report.seconds),
             *(percent(share) for share in report.utilisation.values()),
         )
+    return table
+
+
+def together(report: Together) -> RenderableType:
+    """A row for each of several programs on one machine: what it takes alone and together, and its
+    share of each unit class, of DRAM and of the interconnect."""
+    partial = any(each.together.partial for each in report.programs)
+    title = f"{report.target.name}, {report.cycles:,} cycles" + ", interrupted" * partial
+    table = Table(box=box.SIMPLE_HEAD, title=title)
+    used = {name: parts for name, parts in report.shares.items() if any(parts[:-1])}
+    for heading in ("program", "cores", "cycles alone", "together", "slowdown", *used):
+        table.add_column(heading, justify="left" if heading == "program" else "right")
+    for number, each in enumerate(report.programs):
+        table.add_row(
+            each.together.program,
+            str(each.cores),
+            f"{each.alone.cycles:,}",
+            f"{each.together.cycles:,}",
+            f"{each.slowdown:.3f}",
+            *(percent(float(parts[number])) for parts in used.values()),
+        )
+    left = report.target.cores - sum(each.cores for each in report.programs)
+    unused = (percent(float(parts[-1])) for parts in used.values())
+    table.add_row("(unused)", str(left), "", "", "", *unused)
     return table
 
 

@@ -158,6 +158,8 @@ def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
         return f"memories.{machine.dram.name} has the channel {sharing!r}{origin}"
     if machine.scratchpad.banks:
         return f"memories.{machine.scratchpad.name} has banks"
+    if machine.interconnect:
+        return f"machine {machine.name!r} has an interconnect"
     if policy.free is not None:
         return f"{policy} is a free function"
     if reason := unwritable(policy):

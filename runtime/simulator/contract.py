@@ -39,12 +39,13 @@ class Shape:
     drain       cycles from the end of the work until its results are visible; >= 1 - occupancy
     bus         bytes that its transfer keeps the DRAM channel busy with: whole bursts, and gaps
     transfer    cycles that these take alone; 0: it moves nothing there (or a cache decides)
+    crossing    cycles that its bytes take alone on a link of the interconnect, likewise
     reads       hazards: slots and tensors, as small numbers
     writes      hazards of slots that it writes
     stores      hazards of tensors outside the chip that it writes
     ports       (bank, how many of its ports) for each bank of the scratchpad that it touches
-    work        busy cycles without waiting: the larger of occupancy and transfer
-    read        bytes read and `written` bytes written, by memory
+    work        busy cycles without waiting: the largest of occupancy, transfer and crossing
+    read        bytes read and `written` bytes written, by memory, and those that cross
     """
 
     opcode: str
@@ -60,11 +61,12 @@ class Shape:
     read: Mapping[str, int]
     written: Mapping[str, int]
     ports: tuple[tuple[int, int], ...] = ()
+    crossing: int = 0
     work: int = 0
     uses: int = 0
 
     def __post_init__(self) -> None:
-        self.work = max(self.occupancy, self.transfer)
+        self.work = max(self.occupancy, self.transfer, self.crossing)
 
 
 @dataclass(eq=False, slots=True)
@@ -81,6 +83,8 @@ class Entry:
     full        cycles in which the window had been full when it was fetched
     bus         bytes of its transfer on the channel; `rows`: the DRAM rows that it touches, and
                 the bytes of each, where the channel has rows; -1 is one that is not known
+    crossing    cycles of its bytes on a link of the interconnect when alone there; `crossed`: when
+                they have passed it
     before      the issues that it waited for when it was fetched; kept where heights are
     record      for a trace: the issue, its ranges, and what it (read, wrote) past a cache
     """
@@ -104,10 +108,17 @@ class Entry:
     full: int = 0
     bus: int = 0
     rows: tuple[tuple[int, int], ...] = ()
+    crossing: int = 0
+    crossed: int = -1
     before: list[Entry] = field(default_factory=list)
     then: list[Entry] = field(default_factory=list)
     after: list[Entry] = field(default_factory=list)
     record: tuple[Issue, Ranges, tuple[int, int]] | None = None
+
+    @property
+    def work(self) -> int:
+        """Busy cycles without waiting, with what a cache did not hold."""
+        return max(self.shape.work, self.transfer, self.crossing)
 
 
 @dataclass(frozen=True)

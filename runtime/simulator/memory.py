@@ -267,6 +267,20 @@ CHANNELS: Mapping[str, Sharing] = {
 # ---------------------------------------------------------------- before DRAM
 
 
+class Interconnect:
+    """The links between the cores and what they share: on each, one transfer at a time."""
+
+    def __init__(self, machine: Machine) -> None:
+        way = machine.interconnect
+        self.free = [0] * (1 if way is None or way.shared else machine.cores)
+
+    def cross(self, core: int, entry: Entry, now: int) -> int:
+        """When the bytes of an issue, which ask for the link of its core now, have passed it."""
+        link = core % len(self.free)
+        self.free[link] = max(self.free[link], now) + entry.crossing
+        return self.free[link]
+
+
 class Ports:
     """The free ports of each bank of a scratchpad."""
 
@@ -290,16 +304,18 @@ class Ports:
 class Cache:
     """Which regions of tensors a cache of `capacity` bytes holds: those touched last.
 
-    Regions are what issues touch: tiles. Two that overlap without being equal are two regions.
+    Regions are what issues touch: tiles. Two that overlap without being equal are two regions, and
+    programs that run at a time have no tensors in common.
     """
 
     capacity: int
-    held: OrderedDict[tuple[str, Where], int] = field(default_factory=OrderedDict)
+    held: OrderedDict[tuple[int, str, Where], int] = field(default_factory=OrderedDict)
     size: int = 0
 
-    def touch(self, where: Where, buffer: Buffer) -> bool:
-        """Whether a region must come from DRAM or go there: it was not held."""
-        key = buffer.name, where
+    def touch(self, where: Where, buffer: Buffer, owner: int = 0) -> bool:
+        """Whether a region must come from DRAM or go there: it was not held. `owner` numbers the
+        programs that run at a time."""
+        key = owner, buffer.name, where
         if key in self.held:
             self.held.move_to_end(key)
             return False

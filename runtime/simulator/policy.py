@@ -20,7 +20,7 @@ ISSUE: Mapping[str, Callable[[Entry, int], int]] = {
     "number": lambda entry, now: entry.number,
     "occupancy": lambda entry, now: entry.shape.occupancy,
     "transfer": lambda entry, now: entry.transfer,
-    "work": lambda entry, now: max(entry.shape.occupancy, entry.transfer),
+    "work": lambda entry, now: entry.work,
     "latency": lambda entry, now: entry.latency,
     "height": lambda entry, now: entry.height,
     "waited": lambda entry, now: now - entry.ready,

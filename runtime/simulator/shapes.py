@@ -18,7 +18,7 @@ from infinisa.isa.errors import SimulationError
 from infinisa.isa.instance import find, issue_cycles, resolve
 from infinisa.isa.instruction import Instruction, volume
 from infinisa.isa.language import Gather, Input, walk
-from infinisa.isa.machine import Machine, Unit
+from infinisa.isa.machine import INTERCONNECT, Machine, Unit
 from infinisa.isa.program import (
     COPIES,
     Buffer,
@@ -176,6 +176,9 @@ class View:
 
     Hazards are numbered as they come up; `hazards` has their names. A tensor outside the chip that
     nothing in the stage writes has none.
+
+    owner    the number of the program among those that run at a time
+    address  where its first tensor lies in DRAM
     """
 
     program: Program
@@ -183,6 +186,8 @@ class View:
     costs: Costs
     section: Section
     stage: Stage
+    owner: int = 0
+    address: int = 0
     numbers: dict[tuple[str | int, int], int] = field(default_factory=dict)
 
     @cached_property
@@ -211,6 +216,11 @@ class View:
     @cached_property
     def has_cache(self) -> bool:
         return self.machine.memories[-2].managed == "hardware"
+
+    @property
+    def cache_of_core(self) -> bool:
+        """Whether a core has a cache of its own, before the interconnect."""
+        return self.has_cache and not self.machine.memories[-2].shared
 
     @property
     def repeats(self) -> bool:
@@ -286,6 +296,9 @@ class View:
             read=read,
             written=written,
             ports=ports,
+            crossing=self.machine.crossing_cycles(
+                read.get(INTERCONNECT, 0) + written.get(INTERCONNECT, 0)
+            ),
         )
 
     def _ports(self, issue: Issue, ranges: Ranges) -> tuple[tuple[tuple[int, int], ...], int]:
@@ -318,15 +331,19 @@ class View:
 
     def _bytes(self, text: Text, ranges: Ranges) -> tuple[dict[str, int], dict[str, int], int]:
         """Bytes read and written by memory, and what the channel is busy with, without what passes
-        a cache."""
+        a cache. What cores ask for crosses the interconnect, whether a cache behind it holds it or
+        not."""
         passing = {id(operand) for _, operand, _ in text.cached}
         sides: tuple[dict[str, int], dict[str, int]] = {}, {}
         bus = 0
         for number, (reading, operand, buffer) in enumerate(self._operands(text.issue)):
-            if id(operand) in passing:
-                continue
             size, run = self._moved(text, number, touched(operand, buffer, ranges), ranges)
             side = sides[not reading]
+            cached = id(operand) in passing
+            if buffer.outer and self.machine.interconnect and not (cached and self.cache_of_core):
+                side[INTERCONNECT] = side.get(INTERCONNECT, 0) + size
+            if cached:
+                continue
             memory = self.machine.dram.name if buffer.outer else buffer.memory
             side[memory] = side.get(memory, 0) + size
             if buffer.outer:
@@ -376,7 +393,7 @@ class View:
         found = []
         for reading, operand, buffer in text.cached:
             where = touched(operand, buffer, ranges)
-            if cache.touch(where, buffer):
+            if cache.touch(where, buffer, self.owner):
                 found.append(Missed(reading, where, buffer))
         return found
 
@@ -405,12 +422,11 @@ class View:
     def addresses(self) -> Mapping[str, int]:
         """Where tensors lie in DRAM: one after the other, each from a new row on."""
         row = self.machine.dram.channel.row
-        found, at = {}, 0
+        found, at = {}, self.address
         for buffer in self.program.buffers:
             if buffer.outer:
                 found[buffer.name] = at
-                size = size_of(tuple((0, extent) for extent in buffer.shape), buffer)
-                at += -(-size // row) * row
+                at += -(-buffer.bytes // row) * row
         return found
 
     # -- names for messages

@@ -13,17 +13,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heappop
 from operator import add, attrgetter
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import simpy
 from simpy.events import EventPriority
 
 from infinisa.isa.errors import InfinisaError, SimulationError
-from infinisa.isa.machine import Machine
+from infinisa.isa.machine import INTERCONNECT, Machine
 from infinisa.isa.program import Issue, Ranges, stream
 
 from .contract import Entry, Event, Origins, Shape, StageInterrupted, StageReport, brought
-from .memory import CHANNELS, Cache, FifoChannel, Ports, Sharing, Steps
+from .memory import (
+    CHANNELS,
+    Cache,
+    ChannelModel,
+    FifoChannel,
+    Interconnect,
+    Ports,
+    Sharing,
+    Steps,
+)
 from .policy import POLICIES, Candidate, Policy, choose, described
 from .shapes import Missed, View
 from .stalls import Account
@@ -128,21 +137,29 @@ class Unit:
         return self.core.run.clock.timeout(cycles)
 
     def transfer(self, entry: Entry) -> simpy.Event:
-        """Wait until the bytes of an issue that has a `transfer` have passed the channel."""
-        return self.core.run.channel.transfer(entry)
+        """Wait until the bytes of an issue that has a `transfer` or `crossing` have passed the
+        channel and the interconnect."""
+        run, now = self.core.run, self.core.run.clock.time
+        if not entry.crossing:
+            return run.channel.transfer(entry)
+        entry.crossed = run.chip.interconnect.cross(self.core.number, entry, now)
+        crossed = self.wait(entry.crossed - now)
+        return run.clock.all_of(
+            [crossed, run.channel.transfer(entry)] if entry.transfer else [crossed]
+        )
 
     def work(self) -> Steps:
         """Take issues from the dispatcher, one after the other, for ever."""
-        clock, arrival = self.core.run.clock, self.core.run.view.machine.dram.latency
+        run, clock = self.core.run, self.core.run.clock
         while True:
             entry = yield from self.take()
             shape = entry.shape
-            if entry.transfer:
+            if entry.transfer or entry.crossing:
                 yield self.transfer(entry)
                 rest = entry.start + shape.occupancy - clock.time
                 if rest > 0:
                     yield clock.timeout(rest)
-                self.land(entry, max(shape.drain, 0) + arrival)
+                self.land(entry, max(shape.drain, 0) + run.arrival(entry))
             elif shape.drain >= 0:
                 yield clock.timeout(shape.occupancy)
                 self.land(entry, shape.drain)
@@ -165,15 +182,16 @@ class Unit:
         """Be free for the next issue."""
         run, shape = self.core.run, entry.shape
         entry.free = run.end = now = run.clock.time
-        self.account.end(now, max(shape.work, entry.transfer), run.dram, self.core.full(now))
+        memory = INTERCONNECT if entry.crossed == now else run.dram
+        self.account.end(now, entry.work, memory, self.core.full(now))
         self.entry = None
         if not self.copies:
             self.core.released(now)
-        if self.core.ready[self.number]:
+        if self.core.ready[self.number] or self.core.drained:
             self.core.kick()
         if shape.ports:
             self.core.ports.give(shape)
-            run.ports_given(self.core)
+            run.chip.ports_given(self.core.ports)
 
 
 @dataclass(slots=True)
@@ -194,7 +212,7 @@ class Core:
     def __init__(self, run: Run, number: int, issues: Iterator[tuple[Issue, Ranges]]) -> None:
         machine = run.view.machine
         self.run, self.number, self.issues = run, number, issues
-        self.ports = run.ports[number % len(run.ports)]
+        self.ports = run.chip.ports[number % len(run.chip.ports)]
         self.window: deque[Entry] = deque()
         self.slots: defaultdict[int, Slot] = defaultdict(Slot)
         self.ready: list[list[Entry]] = [[] for _ in machine.units]
@@ -238,6 +256,11 @@ class Core:
     def full(self, now: int) -> int:
         """The cycles before this one that the window was full in, after the fetch."""
         return self.filled + (now - self.full_since if self.full_since >= 0 else 0)
+
+    @property
+    def drained(self) -> bool:
+        """Whether no issue is in flight and none will be fetched."""
+        return self.over and not self.window
 
     # -- fetch
 
@@ -374,7 +397,7 @@ class Core:
             self.unstarted[unit.number].popleft()
         unit.entry = entry
         unit.taken += 1
-        unit.given += max(entry.shape.occupancy, entry.transfer)
+        unit.given += entry.work
         self.ports.take(entry.shape)
         unit.account.start(entry, now, holder, self.run.scratchpad)
         if not unit.copies:
@@ -452,43 +475,30 @@ def told(error: Exception) -> str:
     return f"raised {type(error).__name__}: {error}"
 
 
-class Run:
-    """One run of one stage on all cores."""
+class Chip:
+    """What all that runs at a time shares: the clock, the dispatcher, and what is outside of cores.
+
+    machine  all of it
+    running  what the dispatcher looks at, in order
+    """
 
     def __init__(
         self,
-        view: View,
-        outermost: Ranges,
+        machine: Machine,
         begin: int,
-        *,
-        policy: Policy = POLICIES["oldest"],
         channel: Sharing = FifoChannel,
         caches: Sequence[Cache] = (),
-        processes: Mapping[str, Process] | None = None,
-        origins: Origins | None = None,
-        trace: bool = False,
     ) -> None:
-        self.view, self.policy, self.caches, self.trace = view, policy, caches, trace
-        self.processes, self.origins = processes or {}, origins or {}
-        self.begin = self.end = begin
         self.clock = Clock(begin)
-        self.channel = channel(self.clock, view.machine)
-        self.dram, scratchpad = view.machine.dram.name, view.machine.scratchpad
-        self.scratchpad = scratchpad.name
-        sides = 1 if scratchpad.shared else view.machine.cores
+        self.channel = channel(self.clock, machine)
+        self.interconnect, self.caches = Interconnect(machine), caches
+        scratchpad = machine.scratchpad
+        sides = 1 if scratchpad.shared else machine.cores
         self.ports = [Ports(scratchpad.banks, scratchpad.ports) for _ in range(sides)]
-        self.has_rows = view.machine.dram.channel.row > 0
-        self.names = [unit.name for unit in view.machine.units]
+        self.running: list[Running] = []
+        self.cores: dict[int, Core] = {}
         self.awake: set[int] = set()
         self.stepped = -1
-        self.used: list[Shape] = []
-        self.misses: dict[str, Misses] = {}
-        self.log: list[tuple[int, Entry]] = []
-        count = view.machine.cores
-        self.cores = [
-            Core(self, core, stream(view.stage, outermost, core, count)) for core in range(count)
-        ]
-        self.wake(0)
 
     def wake(self, delay: int) -> None:
         """Have the dispatcher run late in a cycle; it runs once in a cycle."""
@@ -499,20 +509,83 @@ class Run:
             self.awake.add(cycle)
             Wake(self.clock, delay, self.step)
 
-    def ports_given(self, giver: Core) -> None:
-        """Have the dispatcher look at the cores that share the ports."""
-        for core in self.cores:
-            if core.ports is giver.ports:
-                core.kick()
-
     def step(self, _: simpy.Event) -> None:
-        """The dispatcher: all cores that have something to do, in order."""
+        """The dispatcher: all that has something to do, in order."""
         self.stepped = self.clock.time
         self.awake.discard(self.stepped)
+        for each in self.running:
+            each.step()
+
+    def ports_given(self, ports: Ports) -> None:
+        """Have the dispatcher look at the cores that share these ports."""
+        for core in self.cores.values():
+            if core.ports is ports:
+                core.kick()
+
+
+class Running(Protocol):
+    """What the dispatcher looks at."""
+
+    def step(self) -> None:
+        """Do what is to be done in this cycle."""
+        ...
+
+
+class Run:
+    """One run of one stage, on cores of a chip from number `first` on.
+
+    channel  of the chip, or what counts what passes there
+    """
+
+    def __init__(
+        self,
+        chip: Chip,
+        view: View,
+        outermost: Ranges,
+        *,
+        first: int = 0,
+        channel: ChannelModel | None = None,
+        policy: Policy = POLICIES["oldest"],
+        processes: Mapping[str, Process] | None = None,
+        origins: Origins | None = None,
+        trace: bool = False,
+    ) -> None:
+        self.chip, self.view, self.policy, self.trace = chip, view, policy, trace
+        self.processes, self.origins = processes or {}, origins or {}
+        self.clock, self.channel, self.caches = chip.clock, channel or chip.channel, chip.caches
+        self.begin = self.end = chip.clock.time
+        self.dram, self.scratchpad = view.machine.dram.name, view.machine.scratchpad.name
+        self.has_rows = view.machine.dram.channel.row > 0
+        self.names = [unit.name for unit in view.machine.units]
+        self.used: list[Shape] = []
+        self.misses: dict[str, Misses] = {}
+        self.log: list[tuple[int, Entry]] = []
+        count = view.machine.cores
+        self.cores = [
+            Core(self, first + core, stream(view.stage, outermost, core, count))
+            for core in range(count)
+        ]
+        chip.cores.update((core.number, core) for core in self.cores)
+        self.wake(0)
+
+    def wake(self, delay: int) -> None:
+        """Have the dispatcher run late in a cycle."""
+        self.chip.wake(delay)
+
+    def step(self) -> None:
+        """All cores that have something to do, in order."""
         for core in self.cores:
             if core.due:
                 core.due = False
                 core.step()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all issues are done and all units free."""
+        return all(
+            core.drained and all(unit.entry is None for units in core.units for unit in units)
+            for core in self.cores
+        )
 
     def look(self, issue: Issue, ranges: Ranges, core: Core) -> tuple[Entry, tuple[int, int]]:
         """A new entry for an issue, and the bytes (read, written) that its cache did not hold."""
@@ -525,7 +598,14 @@ class Run:
         if not shape.uses:
             self.used.append(shape)
         shape.uses += 1
-        entry = Entry(core.fetched, shape, shape.transfer, self.clock.time, bus=shape.bus)
+        entry = Entry(
+            core.fetched,
+            shape,
+            shape.transfer,
+            self.clock.time,
+            bus=shape.bus,
+            crossing=shape.crossing,
+        )
         missed: Sequence[Missed] = ()
         read = written = 0
         if text.cached:
@@ -536,45 +616,58 @@ class Run:
             bus_bytes = machine.dram.channel.bus_bytes
             entry.bus += sum(bus_bytes(each.size, each.run) for each in missed)
             entry.transfer = machine.transfer_cycles(entry.bus, machine.units[shape.unit])
-            more = read, written, max(0, entry.transfer - shape.work)
+            if view.cache_of_core:
+                static = shape.read.get(INTERCONNECT, 0) + shape.written.get(INTERCONNECT, 0)
+                entry.crossing = machine.crossing_cycles(static + read + written)
+            more = read, written, entry.work - shape.work
             before = self.misses.get(shape.opcode, Misses())
             self.misses[shape.opcode] = Misses(*map(add, before, more))
         if self.has_rows:
             entry.rows = view.rows(text, ranges, missed)
-        entry.latency = self.latency(shape, entry.transfer)
+        entry.latency = self.latency(entry)
         return entry, (read, written)
 
-    def latency(self, shape: Shape, transfer: int) -> int:
-        """Cycles from the start of an issue until it is done, its transfer alone on the channel."""
-        if not transfer:
+    def latency(self, entry: Entry) -> int:
+        """Cycles from the start of an issue until it is done, if nothing holds up its transfer."""
+        shape = entry.shape
+        if not (entry.transfer or entry.crossing):
             return shape.occupancy + shape.drain
-        arrival = self.view.machine.dram.latency
-        return max(shape.occupancy, transfer) + max(shape.drain, 0) + arrival
+        return entry.work + max(shape.drain, 0) + self.arrival(entry)
 
-    def run(self) -> StageReport:
-        """Simulate to the end. SimulationError if some issue never ends."""
-        try:
-            self.clock.finish()
-        except KeyboardInterrupt:
-            self.end = self.clock.time
-            for core in self.cores:
-                core.stop(self.end)
-            raise StageInterrupted(self.report()) from None
-        except Exception as error:
-            if (unit := self.culprit(error)) is None:
-                raise
-            raise SimulationError(f"{self.described(unit)}: {told(error)}") from error
-        if any(core.window or not core.over for core in self.cores):
+    def arrival(self, entry: Entry) -> int:
+        """Cycles from the end of a transfer until its bytes have arrived."""
+        dram, way = self.view.machine.dram, self.view.machine.interconnect
+        cycles = dram.latency if entry.transfer else 0
+        return cycles + way.latency if way and entry.crossing else cycles
+
+    def stop(self) -> StageReport:
+        """What ran until now; it does not go on."""
+        self.end = self.clock.time
+        for core in self.cores:
+            core.stop(self.end)
+        return self.report()
+
+    def check(self) -> None:
+        """SimulationError if issues are left: nothing can happen any more."""
+        if not all(core.drained for core in self.cores):
             windows = [core.window for core in self.cores]
             raise SimulationError(stuck(self.view, self.end, windows, self.origins))
-        return self.report()
+
+    def blamed(self, error: Exception) -> SimulationError | None:
+        """What to raise for an error that came up at the work of a unit of this run."""
+        if unit := self.culprit(error):
+            return SimulationError(f"{self.described(unit)}: {told(error)}")
+        return None
 
     def culprit(self, error: Exception) -> Unit | None:
         """The unit whose process raised an error, or waits for what cannot happen."""
         for unit in (unit for core in self.cores for units in core.units for unit in units):
             process = unit.process
             if isinstance(error, NoWholeCycle):
-                if process.target is error.event:
+                target = process.target
+                if error.event is target or (
+                    isinstance(target, simpy.events.Condition) and error.event in target._events
+                ):
                     return unit
             elif process.triggered and not process.ok:
                 return unit
@@ -620,7 +713,7 @@ class SimpyEngine:
     trace: bool = False
 
     @cached_property
-    def caches(self) -> list[Cache]:
+    def caches(self) -> Sequence[Cache]:
         """One for all cores or one a core: the memory before DRAM, if hardware manages it."""
         memory = self.machine.memories[-2]
         if memory.managed != "hardware":
@@ -631,15 +724,24 @@ class SimpyEngine:
         self, view: View, outermost: Ranges, begin: int, turn: int
     ) -> tuple[StageReport, tuple[Event, ...]]:
         """One stage from cycle `begin`; with its events if they are traced."""
+        chip = Chip(self.machine, begin, self.channel, self.caches)
         run = Run(
+            chip,
             view,
             outermost,
-            begin,
             policy=self.policy,
-            channel=self.channel,
-            caches=self.caches,
             processes=self.processes,
             origins=self.origins,
             trace=self.trace,
         )
-        return run.run(), events(view, turn, run.log)
+        chip.running.append(run)
+        try:
+            chip.clock.finish()
+        except KeyboardInterrupt:
+            raise StageInterrupted(run.stop()) from None
+        except Exception as error:
+            if blamed := run.blamed(error):
+                raise blamed from error
+            raise
+        run.check()
+        return run.report(), events(view, turn, run.log)

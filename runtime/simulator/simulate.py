@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from infinisa.isa.errors import SimulationError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Program, Section, defaults, extents, turns
+from infinisa.isa.program import Program, Ranges, Section, defaults, extents, turns
 
 from .auto import AutoEngine
 from .compiled_engine import CompiledEngine, KernelEngine
@@ -77,27 +77,44 @@ def simulate(
     """
     if engine not in ENGINES:
         raise SimulationError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    chosen = _policy(policy)
+    chosen = chosen_policy(policy)
     values = defaults(program, parameters)
     made = ENGINES[engine](
         machine,
         policy=chosen,
-        channel=_sharing(machine, channels),
-        processes=_processes(machine, processes or {}),
+        channel=sharing(machine, channels),
+        processes=known_processes(machine, processes or {}),
         origins=origins or {},
         trace=trace or path,
     )
     costs = Costs(program, library, machine, origins or {})
-    runner = Runner(program, machine, costs, made, trace, path)
+    runner = Runner(program, machine, costs, trace, path)
     try:
-        for section in program.sections:
-            runner.section(section, values, progress)
+        _finish(runner, made, values, progress)
     except KeyboardInterrupt:
-        raise Interrupted(runner.report(chosen.name, partial=True)) from None
-    return runner.report(chosen.name)
+        raise Interrupted(runner.report(made.name, chosen.name, partial=True)) from None
+    return runner.report(made.name, chosen.name)
 
 
-def _sharing(machine: Machine, channels: Mapping[str, Sharing]) -> Sharing:
+def _finish(
+    runner: Runner, engine: Engine, values: dict[str, int], progress: Progress | None
+) -> None:
+    """Run one stage after the other."""
+    jobs = runner.jobs(values, progress)
+    try:
+        job = next(jobs)
+        while True:
+            try:
+                outcome = engine.run(job.view, job.outermost, runner.now, job.turn)
+            except KeyboardInterrupt as stop:
+                jobs.throw(stop)
+            job = jobs.send(outcome)
+    except StopIteration:
+        pass
+
+
+def sharing(machine: Machine, channels: Mapping[str, Sharing]) -> Sharing:
+    """How transfers share the channel of a machine; SimulationError if nobody brought it."""
     name = machine.dram.channel.sharing
     if name not in channels:
         raise SimulationError(
@@ -107,7 +124,8 @@ def _sharing(machine: Machine, channels: Mapping[str, Sharing]) -> Sharing:
     return channels[name]
 
 
-def _processes(machine: Machine, known: Mapping[str, Process]) -> Mapping[str, Process]:
+def known_processes(machine: Machine, known: Mapping[str, Process]) -> Mapping[str, Process]:
+    """SimulationError if a unit of the machine has a process that nobody brought."""
     for unit in machine.units:
         if unit.process and unit.process not in known:
             names = f"one of {', '.join(known)}" if known else "what a plugin brings, and none does"
@@ -118,7 +136,8 @@ def _processes(machine: Machine, known: Mapping[str, Process]) -> Mapping[str, P
     return known
 
 
-def _policy(policy: str | Policy | Callable[..., Chosen]) -> Policy:
+def chosen_policy(policy: str | Policy | Callable[..., Chosen]) -> Policy:
+    """A policy by name, as it is, or made of a function."""
     match policy:
         case str():
             return named_policy(policy)
@@ -156,42 +175,64 @@ class Turns:
         )
 
 
+class Job(NamedTuple):
+    """A stage that is to be run, with its outermost ranges, in a turn of its section."""
+
+    view: View
+    outermost: Ranges
+    turn: int
+
+
+Outcome: TypeAlias = tuple[StageReport, Sequence[Event]]
+Jobs: TypeAlias = Generator[Job, Outcome, None]
+
+
 @dataclass
 class Runner:
-    """Runs sections one after the other and remembers what stages took.
+    """Goes through a program and remembers what stages took.
 
-    now     cycles so far
-    known   what a stage took, by `View.key` and by its names; not used where it
-            depends on more (`View.repeats`), nor for a trace
+    now      cycles so far
+    known    what a stage took, by `View.key` and by its names; not used where it
+             depends on more (`View.repeats`), nor for a trace, nor if it is not `alone`
+    owner    the number of the program among those that run at a time
+    address  where its first tensor lies in DRAM
     """
 
     program: Program
     machine: Machine
     costs: Costs
-    engine: Engine
     trace: bool = False
     path: bool = False
+    alone: bool = True
+    owner: int = 0
+    address: int = 0
     now: int = 0
     known: dict[object, dict[Names, StageReport]] = field(default_factory=dict)
     events: list[Sequence[Event]] = field(default_factory=list)
     sections: list[SectionReport] = field(default_factory=list)
 
-    def report(self, policy: str, partial: bool = False) -> Report:
+    def report(self, engine: str, policy: str, partial: bool = False) -> Report:
         """What ran so far."""
         return Report(
             **totals(self.machine, ((section, 1) for section in self.sections)),
             program=self.program.name,
-            engine=self.engine.name,
+            engine=engine,
             policy=policy,
             sections=tuple(self.sections),
             events=Joined(self.events),
             partial=partial,
         )
 
-    def section(self, section: Section, values: dict[str, int], progress: Progress | None) -> None:
-        """Simulate all turns of a section; if the user stops it, `sections` has what ran of it."""
+    def jobs(self, values: dict[str, int], progress: Progress | None = None) -> Jobs:
+        """The stages of the program in order; whoever runs them sends what each took."""
+        for section in self.program.sections:
+            yield from self.section(section, values, progress)
+
+    def section(self, section: Section, values: dict[str, int], progress: Progress | None) -> Jobs:
+        """All turns of a section; if the user stops it, `sections` has what ran of it."""
         views = [
-            View(self.program, self.machine, self.costs, section, stage) for stage in section.stages
+            View(self.program, self.machine, self.costs, section, stage, self.owner, self.address)
+            for stage in section.stages
         ]
         count = 1 if section.repeat is None else max(0, section.repeat.count.value(values))
         done = Turns()
@@ -200,7 +241,10 @@ class Runner:
                 if progress:
                     progress(section.name, turn, count)
                 done.begin()
-                for report in self.stages(section, views, values, turn):
+                outermost = extents(section, values)
+                for view in views:
+                    report = yield from self.stage(view, outermost, turn)
+                    self.now += report.cycles
                     done.add(report)
                 done.tokens[-1] = section.tokens.value(values)
         except StageInterrupted as stop:
@@ -209,26 +253,22 @@ class Runner:
         finally:
             self.sections.append(done.report(self.machine, section.name))
 
-    def stages(
-        self, section: Section, views: list[View], values: dict[str, int], turn: int
-    ) -> Iterator[StageReport]:
-        """The stages of one turn, each from where the one before has ended."""
-        outermost = extents(section, values)
-        for view in views:
-            remember = view.repeats and not self.trace
-            key = view.key(outermost) if remember else None
-            if key not in self.known:
-                report, events = self.engine.run(view, outermost, self.now, turn)
-                if self.path:
-                    report = with_path(view, report, events, self.now)
-                if self.trace:
-                    self.events.append(events)
-                if remember:
-                    self.known[key] = {self.names(view): report}
-            else:
-                report = self.recall(view, self.known[key])
-            self.now += report.cycles
-            yield report
+    def stage(
+        self, view: View, outermost: Ranges, turn: int
+    ) -> Generator[Job, Outcome, StageReport]:
+        """What a stage takes: it is run if that is not known."""
+        remember = view.repeats and not self.trace and self.alone
+        key = view.key(outermost) if remember else None
+        if key in self.known:
+            return self.recall(view, self.known[key])
+        report, events = yield Job(view, outermost, turn)
+        if self.path:
+            report = with_path(view, report, events, self.now)
+        if self.trace:
+            self.events.append(events)
+        if remember:
+            self.known[key] = {self.names(view): report}
+        return report
 
     def names(self, view: View) -> Names:
         """The names in the report of a stage: of opcodes and, with a path, of layers."""

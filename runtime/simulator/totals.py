@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from infinisa.isa.machine import Machine
+from infinisa.isa.machine import INTERCONNECT, Machine
 
 from .contract import Measured, OpcodeReport, Shape, StageReport, Stalls
 from .shapes import View
@@ -53,8 +53,9 @@ def stage_report(
     for opcode, missed in misses.items():
         row = OpcodeReport(opcode, unit[opcode], 0, missed.cycles, 0, missed.read, missed.written)
         rows.append((row, 1))
-        read.append(({dram: missed.read}, 1))
-        written.append(({dram: missed.written}, 1))
+        passed = (dram, INTERCONNECT) if machine.interconnect and view.cache_of_core else (dram,)
+        read.append((dict.fromkeys(passed, missed.read), 1))
+        written.append((dict.fromkeys(passed, missed.written), 1))
     return StageReport(
         cycles=end - begin,
         stalls=tuple(account.close(begin, end) for account in accounts),

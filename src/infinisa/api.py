@@ -41,7 +41,7 @@ from infinisa.runtime.compare import Comparison, Selected, Share, Simulated, tot
 from infinisa.runtime.compare import compare as compare_runs
 from infinisa.runtime.host import probe, several_cores
 from infinisa.runtime.report.text import Entry, Proposed
-from infinisa.runtime.simulator import Policy, Report
+from infinisa.runtime.simulator import Policy, Report, Task, Together, simulate_together
 from infinisa.runtime.simulator import simulate as simulate_program
 from infinisa.runtime.values import Result
 
@@ -324,6 +324,38 @@ class Compiled:
         from safetensors.numpy import save
 
         write_whole(path, save(dict(self.weights)))
+
+
+def together(
+    compiled: Sequence[Compiled],
+    machine: Machine,
+    parameters: Mapping[str, int] | None = None,
+    *,
+    engine: str = "auto",
+    policy: str = "oldest",
+    progress: Progress = silent,
+) -> Together:
+    """What programs that run at a time take, each compiled for its part of the machine
+    (`infinisa.runtime.simulator.part`), in the order of its cores.
+
+    parameters  of each program that has them
+    """
+    given = dict(parameters or {})
+    known = {p.name for each in compiled for p in each.program.parameters}
+    if unknown := [name for name in given if name not in known]:
+        raise InfinisaError(f"parameter {unknown[0]!r}: none of the programs has it")
+    tasks = []
+    for each in compiled:
+        own = {p.name: given[p.name] for p in each.program.parameters if p.name in given}
+        tasks.append(Task(each.program, each.library, each.machine.cores, own))
+    return simulate_together(
+        tasks,
+        machine,
+        engine=engine,
+        policy=compiled[0].policy(policy),
+        progress=progress,
+        **parts_of(compiled[0].registry),
+    )
 
 
 def named(model: Model, name: str, array: Array) -> Array:

@@ -110,6 +110,10 @@ def simulate(options: argparse.Namespace) -> int:
     from infinisa.runtime.report import text
     from infinisa.runtime.simulator import Interrupted
 
+    if options.with_:
+        return _together(options)
+    if options.cores:
+        raise InfinisaError("--cores: divides the cores of a machine among models, see --with")
     with progress("simulate") as meter:
         compiled = _compiled(options, meter)
         if options.policy == "all":
@@ -159,6 +163,48 @@ def _policies(options: argparse.Namespace, compiled: api.Compiled, meter: api.Pr
     if options.json:
         _write_json(options.json, {report.policy: report.plain() for report in reports})
     return 0
+
+
+def _together(options: argparse.Namespace) -> int:
+    """Several models at a time on one machine."""
+    from infinisa.runtime.report import text
+    from infinisa.runtime.simulator import Interrupted, TogetherInterrupted, divided, part
+
+    if options.trace or options.critical_path or options.memory or options.policy == "all":
+        raise InfinisaError(
+            "--with: cannot be with --trace, --critical-path, --memory or --policy all"
+        )
+    names = [options.model, *options.with_]
+    target = api.find_machine(options.machine, load(options.plugin))
+    counts = options.cores or divided(target, len(names))
+    if len(counts) != len(names):
+        raise InfinisaError(f"--cores: must be {len(names)} numbers, one a model")
+    with progress("simulate") as meter:
+        compiled = []
+        for name, cores in zip(names, counts, strict=True):
+            own = {"model": name, "machine": part(target, cores)}
+            compiled.append(_compiled(argparse.Namespace(**(vars(options) | own)), meter))
+        try:
+            report, status = (
+                api.together(
+                    compiled,
+                    target,
+                    _settings(options.set),
+                    engine=options.engine,
+                    policy=options.policy,
+                    progress=meter,
+                ),
+                0,
+            )
+        except TogetherInterrupted as stop:
+            report, status = stop.report, INTERRUPTED
+        except Interrupted as stop:
+            _print(text.simulation(stop.report))
+            return INTERRUPTED
+    _print(text.together(report))
+    if options.json:
+        _write_json(options.json, report.plain())
+    return status
 
 
 def run(options: argparse.Namespace) -> None:
@@ -446,6 +492,20 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _model(verb, program=True)
     _trusted(verb)
     verb.add_argument("--machine", required=True, metavar="NAME")
+    verb.add_argument(
+        "--with",
+        dest="with_",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="run this model at the same time, on cores of its own; may repeat",
+    )
+    verb.add_argument(
+        "--cores",
+        type=_positives,
+        metavar="N,N",
+        help="the cores of each model (default: as many for all)",
+    )
     verb.add_argument("--engine", choices=tuple(ENGINES), default="auto")
     verb.add_argument(
         "--policy",
@@ -556,6 +616,10 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
     return int(text)
+
+
+def _positives(text: str) -> tuple[int, ...]:
+    return tuple(map(_positive, text.split(",")))
 
 
 VERBS = {

@@ -50,8 +50,11 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def machine(kilobytes: int = 64, cores: int = 1, cache: bool = False, array: int = 16) -> Machine:
-    """The tiny machine with another chip memory, array or number of cores."""
-    first, *rest = TINY.memories
+    """The tiny machine with another chip memory, array or number of cores; several have memory that
+    never holds them up, so that it is worth while to use them."""
+    first, dram = TINY.memories
+    if cores > 1:
+        dram = replace(dram, bandwidth=dram.bandwidth * 64)
     managed = "hardware" if cache else "software"
     first = replace(first, size=kilobytes << 10, managed=managed)  # type: ignore[arg-type]  # one of Managed
     units = tuple(
@@ -63,7 +66,7 @@ def machine(kilobytes: int = 64, cores: int = 1, cache: bool = False, array: int
         else unit
         for unit in TINY.units
     )
-    return replace(TINY, memories=(first, *rest), cores=cores, units=units)
+    return replace(TINY, memories=(first, dram), cores=cores, units=units)
 
 
 def untiled(covered: Covered, machine: Machine, parameters: tuple[Parameter, ...]) -> Program:
