@@ -122,7 +122,8 @@ def encode(
             count += fresh
             end = count
         if action == KEEP or action == ALONE:
-            if end + (found & 7) + (cell >> 2 & 63) > len(ids):
+            size = cell >> 2 & 63
+            if end + (size if size > 0 else found & 7) > len(ids):
                 return -1
             end = append(text, at, found & 7, cell, ids, end, replacements)
         if action == ALONE:

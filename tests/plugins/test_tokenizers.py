@@ -194,6 +194,12 @@ def test_characters_of_every_block_have_the_ids_of_the_library(name: str) -> Non
         same(name, "".join(f"\na{chr(p)}a1{chr(p)}1 {chr(p)}{chr(p)}.'{chr(p)}" for p in some))
 
 
+@pytest.mark.parametrize("text", ["\uac01", "\uac01\uac01", "\U0001d160", "\u0390", "\u0130"])
+def test_a_text_that_only_grows_has_room(text: str) -> None:
+    """Three bytes of Hangul become nine: all the room that there is for three."""
+    same("wordpiece", text)
+
+
 # ---------------------------------------------------------------- rules training does not reach
 
 
