@@ -39,7 +39,7 @@ from .program import (
     output_dimensions,
 )
 from .shares import WORTH
-from .threads import WORKER, Team, number_of_threads
+from .threads import COUNTER, STOP, WORKER, Team, number_of_threads
 
 BACKENDS = ("vector", "scalar", "parallel")
 ALIGNMENT = 4096
@@ -168,9 +168,16 @@ class Session:
         callback = ctypes.cast(self.callback, ctypes.c_void_p)
         names = self.compiled.emission.entries
         for section, name, entry in zip(self.program.sections, names, self.entries, strict=True):
+            words, shared = self.team.words(), name in self.compiled.emission.shared
             began = time.perf_counter()
-            with self.team.at_work(self.work, name in self.compiled.emission.shared) as words:
-                entry(*given, callback, words)
+            try:
+                if shared:
+                    self.team.gather(words, self.work)
+                entry(*given, callback, words.ctypes.data)
+            finally:
+                words[COUNTER] = STOP  # before any call, which Ctrl-C may end: others wait for it
+                if shared:
+                    self.team.let_go()
             seconds[section.name] = time.perf_counter() - began
             self._check(section.name)
         names = [parameter.name for parameter in self.program.parameters]

@@ -12,7 +12,7 @@ import contextlib
 import ctypes
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -215,28 +215,26 @@ class Team:
         cores = usable_cores()
         first = next(_teams) * size  # teams that run at once share as few cores as can be
         self.cores = [cores[(first + thread) % len(cores)] for thread in range(size)]
+        self.before = set(cores)
         self.pool: ThreadPoolExecutor | None = None
         self.process = os.getpid()
 
-    @contextlib.contextmanager
-    def at_work(self, work: Sequence[NDArray[np.uint8]], shared: bool) -> Iterator[int]:
-        """The address of words by which this thread hands out pieces to the others.
+    def words(self) -> NDArray[np.int64]:
+        """Words by which one run of a section hands out pieces: a thread that comes late finds that
+        it is over. Whoever runs it stores `STOP` at `COUNTER` in the end."""
+        return np.zeros(FRAME + self.frame, np.int64)
 
-        work    scratch memory of each thread
-        shared  whether it will: else the others stay where they are
-        """
-        # Words of this run only: a thread that comes late finds that it is over.
-        words = np.zeros(FRAME + self.frame, np.int64)
-        if not shared:
-            yield words.ctypes.data
-            return
-        try:
-            for mine in work[1:]:
-                self._submit(words, mine)
-            with _on_core(self.cores[0]):
-                yield words.ctypes.data
-        finally:
-            words[COUNTER] = STOP
+    def gather(self, words: NDArray[np.int64], work: Sequence[NDArray[np.uint8]]) -> None:
+        """Have the other threads take pieces, each with scratch memory of its own, until the words
+        say stop. This thread is kept on its core until it is let go."""
+        self.before = set(usable_cores())
+        for mine in work[1:]:
+            self._submit(words, mine)
+        _pin({self.cores[0]})
+
+    def let_go(self) -> None:
+        """The calling thread may run where it could before."""
+        _pin(self.before)
 
     def close(self) -> None:
         """End the threads; another run would start new ones."""
@@ -268,14 +266,3 @@ def _pin(cores: set[int]) -> None:
     if hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, cores)
-
-
-@contextlib.contextmanager
-def _on_core(core: int) -> Iterator[None]:
-    """Keep the calling thread on a core, then let it go where it could before."""
-    before = set(usable_cores())
-    _pin({core})
-    try:
-        yield
-    finally:
-        _pin(before)
