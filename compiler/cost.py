@@ -81,8 +81,7 @@ class Target:
 
     @staticmethod
     def of(machine: Machine, fill: float) -> Target:
-        way, before = machine.interconnect, machine.memories[-2]
-        cached = before.managed == "hardware" and before.shared
+        way, cache = machine.interconnect, machine.cache
         return Target(
             capacity=int(chip_capacity(machine) * fill),
             strict=machine.scratchpad.managed == "software",
@@ -93,7 +92,7 @@ class Target:
             fetch=machine.dispatch.fetch,
             link=way.bandwidth / machine.clock if way else 0.0,
             links=1 if way is None or way.shared else machine.cores,
-            cache=before.size if cached else 0,
+            cache=cache.size if cache and cache.shared else 0,
         )
 
 

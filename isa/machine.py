@@ -393,6 +393,12 @@ class Machine:
         return self.memories[-1]
 
     @property
+    def cache(self) -> Memory | None:
+        """The memory before DRAM, if hardware manages it."""
+        before = self.memories[-2]
+        return before if before.managed == "hardware" else None
+
+    @property
     def scratchpad(self) -> Memory:
         """The innermost store, which the units work on."""
         return self.memories[0]

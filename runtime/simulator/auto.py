@@ -48,8 +48,7 @@ class AutoEngine:
 
     @cached_property
     def compiled(self) -> CompiledEngine | None:
-        cached = self.machine.memories[-2].managed == "hardware"
-        if cached or unsuited(self.machine, self.policy, self.origins):
+        if self.machine.cache or unsuited(self.machine, self.policy, self.origins):
             return None
         return CompiledEngine(
             self.machine, self.policy, self.channel, self.processes, self.origins, self.trace

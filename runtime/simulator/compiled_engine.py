@@ -64,7 +64,7 @@ from .layout import (
     WATCHED,
     WIDTH,
 )
-from .memory import Cache, FifoChannel, Rates, Sharing
+from .memory import Cache, FifoChannel, Rates, Sharing, caches_of
 from .policy import POLICIES, Policy
 from .shapes import Text, View
 from .simpy_engine import Process, SimpyEngine
@@ -117,11 +117,7 @@ class CompiledEngine:
 
     @cached_property
     def caches(self) -> list[Cache]:
-        """One for all cores or one a core: the memory before DRAM, if hardware manages it."""
-        memory = self.machine.memories[-2]
-        if memory.managed != "hardware":
-            return []
-        return [Cache(memory.size) for _ in range(1 if memory.shared else self.machine.cores)]
+        return caches_of(self.machine)
 
     def run(
         self, view: View, outermost: Ranges, begin: int, turn: int

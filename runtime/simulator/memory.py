@@ -324,3 +324,11 @@ class Cache:
         while self.size > self.capacity:
             self.size -= self.held.popitem(last=False)[1]
         return True
+
+
+def caches_of(machine: Machine) -> list[Cache]:
+    """One for all cores or one a core, if the machine has any."""
+    memory = machine.cache
+    if memory is None:
+        return []
+    return [Cache(memory.size) for _ in range(1 if memory.shared else machine.cores)]

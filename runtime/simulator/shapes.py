@@ -215,12 +215,12 @@ class View:
 
     @cached_property
     def has_cache(self) -> bool:
-        return self.machine.memories[-2].managed == "hardware"
+        return self.machine.cache is not None
 
     @property
     def cache_of_core(self) -> bool:
         """Whether a core has a cache of its own, before the interconnect."""
-        return self.has_cache and not self.machine.memories[-2].shared
+        return self.machine.cache is not None and not self.machine.cache.shared
 
     @property
     def repeats(self) -> bool:

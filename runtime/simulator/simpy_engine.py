@@ -32,6 +32,7 @@ from .memory import (
     Ports,
     Sharing,
     Steps,
+    caches_of,
 )
 from .policy import POLICIES, Candidate, Policy, choose, described
 from .shapes import Missed, View
@@ -714,11 +715,7 @@ class SimpyEngine:
 
     @cached_property
     def caches(self) -> Sequence[Cache]:
-        """One for all cores or one a core: the memory before DRAM, if hardware manages it."""
-        memory = self.machine.memories[-2]
-        if memory.managed != "hardware":
-            return []
-        return [Cache(memory.size) for _ in range(1 if memory.shared else self.machine.cores)]
+        return caches_of(self.machine)
 
     def run(
         self, view: View, outermost: Ranges, begin: int, turn: int

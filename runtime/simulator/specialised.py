@@ -82,7 +82,7 @@ class Constants:
     ) -> Constants:
         """Of a machine and a stage whose issues have at most so many (reads, writes, stores)."""
         reads, writes, stores = hazards
-        cached = machine.memories[-2].managed == "hardware"
+        cached = machine.cache is not None
         return cls(
             RING=64 if machine.dispatch.window <= 64 else 128,
             CORES=machine.cores,

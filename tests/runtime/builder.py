@@ -6,7 +6,7 @@ from typing import Any
 
 from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Axis, Input, Node, dot, relu
+from infinisa.isa.language import Axis, Gather, Input, Node, dot, relu
 from infinisa.isa.machine import Channel, Dispatch, Machine, Memory, Unit
 from infinisa.isa.program import (
     Buffer,
@@ -211,3 +211,23 @@ class Builder:
             tuple(self.buffers.values()),
             (section,),
         )
+
+
+def gathering() -> tuple[Program, dict[str, Instruction]]:
+    """A program of one issue that takes 3 rows of 4 bytes from a table of 100, and its library."""
+    table, ids = Input("table", ("v", "d")), Input("ids", ("s",), "i32")
+    lookup = Instruction(
+        name="lookup",
+        unit="vector",
+        operands=(table, ids),
+        outputs=(Gather(table, ids, "v"),),
+        occupancy=Timing("1"),
+    )
+    build = Builder(library={"lookup": lookup})
+    build.tensor("table", 100, 4)
+    build.tile("ids", 3)
+    build.tile("y", 3, 4)
+    build.axis("s", 3)
+    build.axis("d", 4)
+    issue = build.issue("lookup", ["table", "ids s"], ["y s d"], "s=s d=d")
+    return build.program([issue]), {"lookup": lookup}

@@ -10,11 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infinisa.isa.errors import SimulationError
-from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Gather, Input
 from infinisa.isa.machine import Channel, Machine
 from infinisa.isa.program import Loop, Program
-from infinisa.isa.timing import Timing
 from infinisa.runtime.simulator import Report, Shape, simulate
 from infinisa.runtime.simulator.contract import Entry
 from infinisa.runtime.simulator.memory import (
@@ -25,7 +22,7 @@ from infinisa.runtime.simulator.memory import (
     run_of,
     size_of,
 )
-from tests.runtime.builder import LIBRARY, Builder, machine
+from tests.runtime.builder import LIBRARY, Builder, gathering, machine
 
 FAIR = Channel(sharing="fair")
 
@@ -277,26 +274,12 @@ def test_efficiency_is_a_part_of_the_bandwidth() -> None:
 
 def test_the_rows_of_a_gather_are_runs_of_their_own() -> None:
     """3 rows of 4 bytes in bursts of 16."""
-    table, ids = Input("table", ("v", "d")), Input("ids", ("s",), "i32")
-    lookup = Instruction(
-        name="lookup",
-        unit="vector",
-        operands=(table, ids),
-        outputs=(Gather(table, ids, "v"),),
-        occupancy=Timing("1"),
-    )
-    build = Builder(library={"lookup": lookup})
-    build.tensor("table", 100, 4)
-    build.tile("ids", 3)
-    build.tile("y", 3, 4)
-    build.axis("s", 3)
-    build.axis("d", 4)
-    program = build.program([build.issue("lookup", ["table", "ids s"], ["y s d"], "s=s d=d")])
+    program, library = gathering()
     bursts = machine(channel=Channel(burst=16))
     banked = machine(channel=Channel(sharing="banked", banks=2, row=64, row_miss=7))
 
-    assert simulate(program, {"lookup": lookup}, bursts).cycles == 3 * 16 + 5
-    assert simulate(program, {"lookup": lookup}, banked).cycles == 12 + 7 + 5
+    assert simulate(program, library, bursts).cycles == 3 * 16 + 5
+    assert simulate(program, library, banked).cycles == 12 + 7 + 5
 
 
 # ---------------------------------------------------------------- open rows

@@ -7,7 +7,7 @@ import pytest
 
 from infinisa.isa.errors import SimulationError
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Gather, Input
+from infinisa.isa.language import Input
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import (
     Dimension,
@@ -23,7 +23,7 @@ from infinisa.isa.program import (
 from infinisa.isa.timing import Timing
 from infinisa.runtime.simulator import Report, simulate
 from infinisa.runtime.simulator.simpy_engine import SimpyEngine
-from tests.runtime.builder import LIBRARY, Builder, machine
+from tests.runtime.builder import LIBRARY, Builder, gathering, machine
 
 
 def tiles(*names: str) -> Builder:
@@ -361,22 +361,8 @@ def test_a_direct_operand_occupies_the_channel_as_well() -> None:
 
 def test_a_gather_reads_the_rows_it_takes() -> None:
     """3 rows of 4 bytes, of a table of 100."""
-    table, ids = Input("table", ("v", "d")), Input("ids", ("s",), "i32")
-    lookup = Instruction(
-        name="lookup",
-        unit="vector",
-        operands=(table, ids),
-        outputs=(Gather(table, ids, "v"),),
-        occupancy=Timing("1"),
-    )
-    build = Builder(library={"lookup": lookup})
-    build.tensor("table", 100, 4)
-    build.tile("ids", 3)
-    build.tile("y", 3, 4)
-    build.axis("s", 3)
-    build.axis("d", 4)
-    issue = build.issue("lookup", ["table", "ids s"], ["y s d"], "s=s d=d")
-    report = simulate(build.program([issue]), {"lookup": lookup}, machine())
+    program, library = gathering()
+    report = simulate(program, library, machine())
 
     assert report.read["dram"] == 12
     assert report.cycles == 12 + 5
