@@ -46,11 +46,10 @@ number of the parameter); then its regions, or what it returns."""
 
 PAGE = 4096
 
-ENTRY = [("parameters", "ptr"), ("buffers", "ptr"), ("ends", "ptr"), ("work", "ptr"),
-         ("call", "ptr"), ("callback", "ptr"), ("team", "ptr")]  # fmt: skip
-"""Tables that an entry is given: parameters, addresses of buffers, how far outputs were written,
-scratch memory, the call area, the function that runs opaque instructions, and the words by which
-threads share work."""
+CONTEXT = ("parameters", "buffers", "ends", "work", "call", "callback", "team")
+"""What an entry is given, as a table of addresses: parameters, addresses of buffers, how far
+outputs were written, scratch memory, the call area, the function that runs opaque instructions, and
+the words by which threads share work."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +223,12 @@ class Walker:
 
     def __init__(self, program: Program, section: Section, kernels: Kernels, name: str) -> None:
         self.program, self.section, self.kernels = program, section, kernels
-        self.f = Function(kernels.module, name, ENTRY, public=True)
-        self.given = self.f.parameters
+        self.f = Function(kernels.module, name, [("context", "ptr")], public=True)
+        context = self.f.parameters["context"]
+        self.given = {
+            table: self.f.load(self.f.at(context, i, "ptr"), "ptr")
+            for i, table in enumerate(CONTEXT)
+        }
         self.places = {p.name: i for i, p in enumerate(program.parameters)}
         self.numbers = {buffer.name: i for i, buffer in enumerate(program.buffers)}
         self.ends = output_dimensions(program)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +24,8 @@ from ..values import Array, Result, bind
 from .ir import Code, Target, compile_text
 from .program import (
     CALL_HEAD,
+    CONTEXT,
     CORE,
-    ENTRY,
     FAILED,
     FAULT,
     FAULTY,
@@ -143,11 +143,10 @@ class Session:
         self.buffers = np.array([self._address(b) for b in self.program.buffers] or [0], np.uint64)
         self.failure: BaseException | None = None
         self.callback = ctypes.CFUNCTYPE(None)(self._opaque)
-        types = [ctypes.c_void_p] * len(ENTRY)
-        self.entries = [
-            ctypes.CFUNCTYPE(None, *types)(compiled.code.addresses[name])
-            for name in compiled.emission.entries
-        ]
+        self.words = self.team.words()
+        self.context = self._context()
+        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        self.entries = [entry(compiled.code.addresses[n]) for n in compiled.emission.entries]
 
     def run(
         self, arrays: Mapping[str, Array], parameters: Mapping[str, int] | None = None
@@ -156,39 +155,75 @@ class Session:
 
         The results lie in the memory of this session: the next run overwrites them.
         """
-        values = defaults(self.program, parameters)
         self._bind(arrays)
+        self._set(parameters)
+        seconds = self._sections()
+        names = [parameter.name for parameter in self.program.parameters]
+        final = dict(zip(names, map(int, self.parameters), strict=False))
+        return self._result(final, seconds)
+
+    def step(self, parameters: Mapping[str, int] | None = None) -> Callable[[], None]:
+        """A call that runs all sections and nothing else: inputs and states are taken as they lie
+        in `tensors`, results stay there. For runs that are short."""
+        self._set(parameters)
+        if len(self.entries) > 1 or self.compiled.emission.shared:
+            return self._again
+        (entry,), (section,) = self.entries, self.program.sections
+        context, call = ctypes.c_void_p(self.context.ctypes.data), self.call
+
+        def once() -> None:
+            entry(context)
+            if call[STATUS]:
+                self._check(section.name)
+
+        return once
+
+    def close(self) -> None:
+        """End the threads that it keeps; so does the last reference to it."""
+        self.team.close()
+
+    # -- running
+
+    def _again(self) -> None:
+        self._sections()
+
+    def _set(self, parameters: Mapping[str, int] | None) -> None:
+        """Parameters before a run, and nothing of an earlier one."""
+        values = defaults(self.program, parameters)
         self.ends[:] = 0
         self.call[STATUS] = 0
         for place, parameter in enumerate(self.program.parameters):
             self.parameters[place] = values[parameter.name]
+
+    def _sections(self) -> dict[str, float]:
+        """Run all sections: seconds of each."""
         seconds: dict[str, float] = {}
-        tables: list[Array] = [self.parameters, self.buffers, self.ends, self.work[0], self.call]
-        given = [int(table.ctypes.data) for table in tables]
-        callback = ctypes.cast(self.callback, ctypes.c_void_p)
-        names = self.compiled.emission.entries
+        names, context = self.compiled.emission.entries, self.context.ctypes.data
         for section, name, entry in zip(self.program.sections, names, self.entries, strict=True):
-            words, shared = self.team.words(), name in self.compiled.emission.shared
+            shared = name in self.compiled.emission.shared
+            words = self.team.words() if shared else self.words
+            self.context[CONTEXT.index("team")] = words.ctypes.data
             began = time.perf_counter()
             try:
                 if shared:
                     self.team.gather(words, self.work)
-                entry(*given, callback, words.ctypes.data)
+                entry(context)
             finally:
                 words[COUNTER] = STOP  # before any call, which Ctrl-C may end: others wait for it
                 if shared:
                     self.team.let_go()
             seconds[section.name] = time.perf_counter() - began
             self._check(section.name)
-        names = [parameter.name for parameter in self.program.parameters]
-        final = dict(zip(names, map(int, self.parameters), strict=False))
-        return self._result(final, seconds)
-
-    def close(self) -> None:
-        """End the threads that it keeps; so does the last reference to it."""
-        self.team.close()
+        return seconds
 
     # -- memory
+
+    def _context(self) -> NDArray[np.uint64]:
+        """The table that entries are given."""
+        tables: list[Array] = [self.parameters, self.buffers, self.ends, self.work[0], self.call]
+        given = [table.ctypes.data for table in tables]
+        callback = ctypes.cast(self.callback, ctypes.c_void_p).value
+        return np.array([*given, callback, self.words.ctypes.data], np.uint64)
 
     def _chips(self) -> dict[str, NDArray[np.uint8]]:
         sizes, cores = chip_sizes(self.program), self.compiled.emission.cores

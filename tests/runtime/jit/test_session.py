@@ -395,3 +395,19 @@ def test_a_softmax_of_huge_scaled_numbers_is_one_at_their_maximum() -> None:
     x = (np.random.default_rng(0).standard_normal((5, 19)) * 1e30).astype(np.float32)
 
     check(program, {"scaled_softmax": scaled_softmax}, {"x": x})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_computes_what_lies_in_memory_now(backend: str) -> None:
+    program, library = program_of(scaled_softmax, {"m": 400, "n": 190}), of(scaled_softmax)
+    x, y = np.random.default_rng(0).standard_normal((2, 400, 190), np.float32)
+    session = compile_program(program, library, backend, **BACKENDS[backend]).session({"x": x})
+    step = session.step()
+    result = program.of_kind("output")[0].name
+
+    for given in (x, y):
+        session.tensors["x"][...] = given
+        step()
+
+        expected = interpret(program, library, {"x": given}).outputs[result]
+        np.testing.assert_allclose(session.tensors[result], expected, rtol=1e-5)
