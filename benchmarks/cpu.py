@@ -1,0 +1,110 @@
+"""Native code on this processor against the best libraries, layer by layer, on one thread.
+
+    python -m benchmarks.cpu --json FILE [--only PART ...]
+
+Ours and the peers run in turns in one process on one core; the processor's own ceiling is measured
+in the same rounds. Seconds are CPU seconds of one run. Exit status 1 if a bar is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from . import _measure
+from ._measure import Bar, Row, fresh
+
+if TYPE_CHECKING:
+    from . import _contest as contest
+
+CORE_TYPE = "OPENBLAS_CORETYPE"
+PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution")
+
+
+def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
+    """Functions that make the contests of a part, one after the other: each holds its memory."""
+    from . import _cpu_kernels as kernels
+
+    match part:
+        case "matmul":
+            yield from kernels.squares((64, 256, 1024) if quick else tuple(kernels.SQUARE))
+        case "thin":
+            yield from kernels.thin()
+        case "vector":
+            yield lambda: kernels.vector(4096, 16384)
+        case "layouts":
+            yield from kernels.layouts((512,) if quick else (128, 512, 1024))
+        case "rows":
+            yield from kernels.rows()
+        case "attention":
+            yield from kernels.attentions((128, 512) if quick else tuple(kernels.LENGTHS))
+        case "recurrent":
+            yield from kernels.recurrences()
+        case "convolution":
+            yield from kernels.convolutions(last=True)
+            yield from kernels.convolutions(last=False)
+
+
+def part_rows(part: str, only: str, quick: bool, rounds: int) -> tuple[list[Row], list[Bar]]:
+    """In this process, which should have one thread and know nothing yet."""
+    import torch
+
+    from . import _contest as contest
+    from ._measure import Ceiling
+
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    ceiling = Ceiling()
+    rows: list[Row] = []
+    judged: list[Bar] = []
+    for make in contests(part, quick):
+        made = make()
+        if only not in made.name:
+            continue
+        row = contest.contend(made, ceiling, rounds)
+        print(shown(row), file=sys.stderr, flush=True)
+        rows.append(row.flat)
+        judged += contest.bars(made, row)
+    return rows, judged
+
+
+def shown(row: contest.Row) -> str:
+    """A line while it runs."""
+    return (
+        f"{row.part}: {row.name}: {row.seconds * 1e6:.1f} us, {row.ratio:.2f} x {row.best_peer}, "
+        f"{row.share:.0%} of the ceiling, error {row.error:.0e}, "
+        f"compiled in {row.compiling * 1e3:.0f} ms"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _measure.arguments(__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
+                        help=f"of {', '.join(PARTS)}")  # fmt: skip
+    parser.add_argument("--name", default="", help="only rows whose name has this in it")
+    parser.add_argument("--rounds", type=int, help="default: 9, with --quick 4")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault(CORE_TYPE, "SkylakeX")
+    core = _measure.pin()
+    rounds = options.rounds or (4 if options.quick else 9)
+    rows: list[Row] = []
+    bars: list[Bar] = []
+    for part in options.only:
+        found, judged = fresh(part_rows, part, options.name, options.quick, rounds)
+        rows += found
+        bars += judged
+    settings = {
+        "core": core,
+        "rounds": rounds,
+        "threads": 1,
+        "onnxruntime": "1 thread, all optimisations, inputs and outputs bound",
+        "torch": "1 thread",
+        "numpy": f"1 thread, {CORE_TYPE}={os.environ[CORE_TYPE]}",
+    }
+    return _measure.report(options.json, settings, rows, bars)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
