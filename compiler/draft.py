@@ -370,13 +370,15 @@ class Drafting:
     def limits(
         self, work: Work, unit: Unit, forced: set[Axis], results: Sequence[tuple[Axis, ...]]
     ) -> dict[Axis, int]:
-        """How much of each axis one issue takes: whole axes all, those with a tile limit that,
-        the rest as much as keeps the unit busy; innermost axes first."""
+        """How much of each axis one issue takes: whole axes all, those with a tile limit that, one
+        whose pieces would fold the same again as much as the widest limit, the rest as much as
+        keeps the unit busy; innermost axes first."""
         definition, binding = work.definition, work.binding
         bound = union(binding.get(axis, ()) for axis in definition.axes)
         order = union([sorted(forced), work.loops, *results, bound])
         order = tuple(axis for axis in order if axis)
         found = dict.fromkeys((*forced, *work.loops), 1)
+        limits = [n for a in definition.axes if (n := tile_limit(definition, unit, a)) is not None]
         for axis in definition.axes:
             mine = sorted((a for a in binding.get(axis, ()) if a not in found), key=order.index)
             limit = tile_limit(definition, unit, axis)
@@ -384,6 +386,8 @@ class Drafting:
                 found.update((a, self.sizes[a]) for a in mine)
             elif limit is not None:
                 self._fill(found, mine, limit)
+            elif axis in definition.repeating and limits:
+                self._fill(found, mine, max(limits))
         room = self.block(unit)
         for limit in found.values():
             room = max(1, room // limit)

@@ -269,6 +269,13 @@ class Instruction:
         return frozenset(found - self.reduced - (windowed - found) - hidden)
 
     @cached_property
+    def repeating(self) -> frozenset[Axis]:
+        """Axes of results that a fold inside lacks: each piece of one folds the same again."""
+        folds = [n for n in everything(self.outputs) if isinstance(n, Dot | Reduce)]
+        every = union(output.axes for output in self.outputs)
+        return frozenset(a for a in every if any(a not in f.axes for f in folds)) - self.whole
+
+    @cached_property
     def indexed(self) -> frozenset[Axis]:
         """Axes that stand for exactly one axis of a model, because their index is computed with."""
         found = set(self.whole if self.opaque else ())

@@ -220,6 +220,21 @@ def test_a_short_attention_is_one_call_a_head() -> None:
     assert call.limits["g"] == 1
 
 
+def test_values_of_an_axis_of_their_own_are_read_whole() -> None:
+    """A piece of them would compute the weights again."""
+    b = Builder("attention")
+    for axis in "st":
+        b.axis(axis, 8)
+    q, k = (b.input(name, f"{axis} g d", (8, 2, 8)) for name, axis in (("q", "s"), ("k", "t")))
+    v = b.input("v", "t g e", (8, 2, 6))
+    scores = formulas.causal(formulas.attention_scores(q, k, "d", 0.3), "s", "t")
+    b.graph("main").output("y", formulas.attend(scores, v, "t"))
+
+    (covered,) = agree(b.model())
+
+    assert covered.calls[0].limits["e"] == 6
+
+
 def test_a_long_attention_goes_by_its_law() -> None:
     (covered,) = agree(attention_model(50))
 
