@@ -55,15 +55,15 @@ def contest(
     """The result is `y`; `goals` are the contest's own.
 
     expected  in double precision, from the arrays by name; on floats it is torch's part too
-    model     ours, where ONNX cannot say it
+    model     ours, where ONNX cannot say it: of images with their channels last
     """
     given = {**inputs, **(constants or {})}
     file = onnx_model(nodes, inputs, {"y": shape}, constants or {})
-    own = ours(model or file, inputs)
+    own = ours(file, inputs) if model is None else ours(model, channels_last(inputs))
     precise = {key: value.double() for key, value in tensors(given).items()}
     wanted = expected(precise).numpy()
     if model is not None:
-        wanted = np.moveaxis(wanted, 1, -1)
+        (wanted,) = channels_last({"y": wanted}).values()
     error = difference(next(iter(own.outputs.values())), wanted)
     single = tensors(given)
     calls: dict[str, Call] = {
@@ -333,7 +333,7 @@ def convolution(
         (1, results, out, out),
         partial(_convolved, stride=stride, padding=padding),
         {"w": w},
-        model=channels_last(x, w, stride, padding, out) if last else None,
+        model=window_model(x, w, stride, padding, out) if last else None,
         flops=2.0 * out * out * results * channels * window * window,
         ratio=1.03 if last else 0.95,
     )
@@ -343,7 +343,13 @@ def _convolved(t: Mapping[str, torch.Tensor], stride: int, padding: int) -> torc
     return functional.conv2d(t["x"], t["w"], stride=stride, padding=padding)
 
 
-def channels_last(x: Array, w: Array, stride: int, padding: int, out: int) -> Model:
+def channels_last(images: Arrays) -> dict[str, Array]:
+    moved = {name: np.moveaxis(image, 1, -1) for name, image in images.items()}
+    return {name: np.ascontiguousarray(image) for name, image in moved.items()}
+
+
+def window_model(x: Array, w: Array, stride: int, padding: int, out: int) -> Model:
+    """The same convolution of an image with its channels last."""
     b = Builder("convolution")
     for axis in "pq":
         b.axis(axis, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import heappop, heappush
@@ -285,6 +286,7 @@ class Drafting:
         assert unit is not None
         axis, reverse, block = scan or (None, False, None)
         forced = self.forced(work, {axis} if axis else set())
+        work = self.without_forced(work, forced)
         read = [indexed(each, self.sizes, forced) for each in work.reads]
         written = [indexed(Read(Place(to)), self.sizes, forced) for _, to in work.writes]
         reads, operands = tuple(a for a, _ in read), tuple(axes for _, axes in read)
@@ -318,6 +320,16 @@ class Drafting:
         self.drafts.append(Draft(call, after, block))
         self._report(call, nodes)
         return len(self.drafts) - 1
+
+    def without_forced(self, work: Work, forced: AbstractSet[Axis]) -> Work:
+        """Without axes that go one position an issue: operands do not have them. One that states
+        are stepped over stays."""
+        gone = forced - work.reduce
+        binding = {
+            ours: tuple(axis for axis in axes if axis not in gone)
+            for ours, axes in work.binding.items()
+        }
+        return replace(work, binding=binding)
 
     def forced(self, work: Work, given: Iterable[Axis] = ()) -> set[Axis]:
         """Axes that go one position an issue, because of how a tensor is indexed somewhere."""

@@ -235,6 +235,33 @@ def test_values_of_an_axis_of_their_own_are_read_whole() -> None:
     assert covered.calls[0].limits["e"] == 6
 
 
+def test_a_window_of_one_position_is_a_product() -> None:
+    b = Builder("convolution")
+    b.axis("p", 6)
+    image = b.input("x", "h c", (6, 8))
+    weight = b.weight("w", "r c o", np.ones((1, 8, 4), np.float32))
+    b.graph("main").output("y", dot(view(image, {"h": "p + r"}), weight, "r c"))
+
+    (covered,) = agree(b.model())
+
+    assert dict(covered.calls[0].opcode.binding)["k"] == ("c",)
+
+
+def test_a_strided_window_goes_one_position_an_issue() -> None:
+    b = Builder("convolution")
+    b.axis("p", 6)
+    source = np.random.default_rng(0)
+    image = b.input("x", "h c", (13, 300))
+    weight = b.weight("w", "r c o", source.standard_normal((3, 300, 4), np.float32))
+    b.graph("main").output("y", dot(view(image, {"h": "2*p + r"}), weight, "r c"))
+
+    (covered,) = agree(b.model())
+
+    (call,) = covered.calls
+    assert call.opcode.instruction == "matmul.step"
+    assert call.limits["p"] == 1
+
+
 def test_a_long_attention_goes_by_its_law() -> None:
     (covered,) = agree(attention_model(50))
 
