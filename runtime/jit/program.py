@@ -80,7 +80,7 @@ class Emission:
     threads   among which large issues are divided
     worth     operations that this must save
     entries   one function a section
-    shared    those of them that divide something
+    shared    names of sections that divide something
     opaque    the issues that run bodies, outside or as native code, by their numbers
     bodies    the bodies of instructions that became native code
     scratch   bytes of work memory of each thread
@@ -497,7 +497,7 @@ class Walker:
             self.ranges[part] = Run(self.f.add(run.start, offset), mine, bound)
             self.compute(narrowed(issue, share.range, part), opcode, meaning)
         hand_out(f, self.given["team"], (name, count), self.given["work"], self.kernels.target)
-        emission.shared.add(f.name)
+        emission.shared.add(self.section.name)
 
     @contextmanager
     def outlined(

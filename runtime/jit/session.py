@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,10 @@ class Session:
         self.words = self.team.words()
         self.context = self._context()
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-        self.entries = [entry(compiled.code.addresses[n]) for n in compiled.emission.entries]
+        self.entries = {
+            section.name: entry(compiled.code.addresses[name])
+            for section, name in zip(self.program.sections, compiled.emission.entries, strict=True)
+        }
 
     def run(
         self, arrays: Mapping[str, Array], parameters: Mapping[str, int] | None = None
@@ -157,24 +161,27 @@ class Session:
         """
         self._bind(arrays)
         self._set(parameters)
-        seconds = self._sections()
+        seconds = self._sections(self.entries)
         names = [parameter.name for parameter in self.program.parameters]
         final = dict(zip(names, map(int, self.parameters), strict=False))
         return self._result(final, seconds)
 
-    def step(self, parameters: Mapping[str, int] | None = None) -> Callable[[], None]:
-        """A call that runs all sections and nothing else: inputs and states are taken as they lie
-        in `tensors`, results stay there. For runs that are short."""
+    def step(
+        self, parameters: Mapping[str, int] | None = None, sections: Collection[str] | None = None
+    ) -> Callable[[], object]:
+        """A call that runs sections (by name; default: all) and nothing else: inputs and states are
+        taken as they lie in `tensors`, results stay there. For runs that are short."""
         self._set(parameters)
-        if len(self.entries) > 1 or self.compiled.emission.shared:
-            return self._again
-        (entry,), (section,) = self.entries, self.program.sections
-        context, call = ctypes.c_void_p(self.context.ctypes.data), self.call
+        names = [name for name in self.entries if sections is None or name in sections]
+        if len(names) != 1 or self.compiled.emission.shared:
+            return partial(self._sections, names)
+        entry, context = self.entries[names[0]], ctypes.c_void_p(self.context.ctypes.data)
+        call = self.call
 
         def once() -> None:
             entry(context)
             if call[STATUS]:
-                self._check(section.name)
+                self._check(names[0])
 
         return once
 
@@ -184,9 +191,6 @@ class Session:
 
     # -- running
 
-    def _again(self) -> None:
-        self._sections()
-
     def _set(self, parameters: Mapping[str, int] | None) -> None:
         """Parameters before a run, and nothing of an earlier one."""
         values = defaults(self.program, parameters)
@@ -195,11 +199,11 @@ class Session:
         for place, parameter in enumerate(self.program.parameters):
             self.parameters[place] = values[parameter.name]
 
-    def _sections(self) -> dict[str, float]:
-        """Run all sections: seconds of each."""
+    def _sections(self, names: Iterable[str]) -> dict[str, float]:
+        """Run sections: seconds of each."""
         seconds: dict[str, float] = {}
-        names, context = self.compiled.emission.entries, self.context.ctypes.data
-        for section, name, entry in zip(self.program.sections, names, self.entries, strict=True):
+        context = self.context.ctypes.data
+        for name in names:
             shared = name in self.compiled.emission.shared
             words = self.team.words() if shared else self.words
             self.context[CONTEXT.index("team")] = words.ctypes.data
@@ -207,13 +211,13 @@ class Session:
             try:
                 if shared:
                     self.team.gather(words, self.work)
-                entry(context)
+                self.entries[name](context)
             finally:
                 words[COUNTER] = STOP  # before any call, which Ctrl-C may end: others wait for it
                 if shared:
                     self.team.let_go()
-            seconds[section.name] = time.perf_counter() - began
-            self._check(section.name)
+            seconds[name] = time.perf_counter() - began
+            self._check(name)
         return seconds
 
     # -- memory

@@ -144,7 +144,7 @@ def test_small_work_stays_on_one_thread() -> None:
     large = session.program_of(matmul, {"m": 256, "k": 256, "n": 256})
 
     assert not code(small, matmul, worth=None).emission.shared
-    assert code(large, matmul, worth=None).emission.shared == {"section0"}
+    assert code(large, matmul, worth=None).emission.shared == {large.sections[0].name}
 
 
 # ---------------------------------------------------------------- what they compute
@@ -347,7 +347,7 @@ def test_an_interrupt_before_native_code_leaves_nothing_waiting() -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    made.entries = [interrupted]  # type: ignore[list-item]  # what a signal there amounts to
+    made.entries = dict.fromkeys(entries, interrupted)  # type: ignore[arg-type]  # what a signal there amounts to
     with pytest.raises(KeyboardInterrupt):
         made.run({})
     made.entries = entries
