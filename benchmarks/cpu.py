@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     from . import _contest as contest
 
 CORE_TYPE = "OPENBLAS_CORETYPE"
-PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution")
+PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
+         "models")  # fmt: skip
 
 
 def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
     """Functions that make the contests of a part, one after the other: each holds its memory."""
+    if part == "models":
+        from . import _cpu_models
+
+        yield from _cpu_models.contests()
+        return
     from . import _cpu_kernels as kernels
 
     match part:
