@@ -47,6 +47,7 @@ class Contest:
     share   of the ceiling that ours must reach; None: printed only
     error   largest difference from float64, over the largest value
     compiling  seconds in which our native code was made
+    threaded   contenders on a number of threads
     """
 
     part: str
@@ -58,6 +59,7 @@ class Contest:
     share: float | None = None
     error: float = 0.0
     compiling: float = 0.0
+    threaded: Mapping[str, Callable[[int], Call]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

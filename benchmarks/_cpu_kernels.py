@@ -72,7 +72,20 @@ def contest(
         TORCH: lambda: expected(single),
         **(peers or {}),
     }
-    return Contest(part, name, calls, error=error, compiling=own.seconds, **goals)
+    threaded: dict[str, Callable[[int], Call]] = {
+        OURS: lambda n: ours(file, inputs, backend="parallel", threads=n).step,
+        RUNTIME: lambda n: runtime(file, inputs, n),
+        TORCH: lambda n: on_threads(n, lambda: expected(single)),
+    }
+    return Contest(
+        part, name, calls, error=error, compiling=own.seconds, threaded=threaded, **goals
+    )
+
+
+def on_threads(number: int, call: Call) -> Call:
+    """Torch's threads are those of a process."""
+    torch.set_num_threads(number)
+    return call
 
 
 # ---------------------------------------------------------------- matrix products

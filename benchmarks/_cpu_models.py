@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -100,10 +101,11 @@ class Decoder:
     peer: _onnx.Decoder
 
     @staticmethod
-    def of(folder: Path, prompt: int) -> Decoder:
+    def of(folder: Path, prompt: int, **options: Any) -> Decoder:
+        """`options` are those of `compile_program`; the peer has one thread."""
         model = read_model_folder(folder, prompt=prompt, tokens=TOKENS + 1, text=False)
         compiled = api.load(model).compile(host.probe())
-        made = compile_program(compiled.program, compiled.library)
+        made = compile_program(compiled.program, compiled.library, **options)
         words = json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"]
         ids = np.random.default_rng(SEED).integers(0, words, prompt).astype(np.int32)
         session = made.session({**compiled.weights, "prompt_ids": ids})
@@ -138,8 +140,13 @@ def prefill(
         RUNTIME: lambda: made.peer.step(given, empty),
     }
     title = f"{name}, prompt of {prompt}"
+
+    def threaded(threads: int) -> Call:
+        more = Decoder.of(folder, prompt, backend="parallel", threads=threads)
+        return more.session.step(more.parameters, ("prefill",))
+
     return Contest("models", title, calls, made.products, ratio=ratio, share=share, error=error,
-                   compiling=made.compiling)  # fmt: skip
+                   compiling=made.compiling, threaded={OURS: threaded})  # fmt: skip
 
 
 def decode(name: str, folder: Path, prompt: int, ratio: float) -> Contest:

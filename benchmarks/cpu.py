@@ -90,9 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
                         help=f"of {', '.join(PARTS)}")  # fmt: skip
     parser.add_argument("--name", default="", help="only rows whose name has this in it")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="measure these threads too, each contender in a process of its own",
+    )
     parser.add_argument("--rounds", type=int, help="default: 9, with --quick 4")
     options = parser.parse_args(arguments)
     os.environ.setdefault(CORE_TYPE, "SkylakeX")
+    everywhere = os.sched_getaffinity(0)
     core = _measure.pin()
     rounds = options.rounds or (4 if options.quick else 9)
     rows: list[Row] = []
@@ -101,10 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found, judged = fresh(part_rows, part, options.name, options.quick, rounds)
         rows += found
         bars += judged
+    if options.threads > 1:
+        from . import _cpu_threads
+
+        os.sched_setaffinity(0, everywhere)
+        found, judged = _cpu_threads.measured(options.threads, rounds)
+        rows += found
+        bars += judged
     settings = {
         "core": core,
         "rounds": rounds,
-        "threads": 1,
+        "threads": options.threads,
         "onnxruntime": "1 thread, all optimisations, inputs and outputs bound",
         "torch": "1 thread",
         "numpy": f"1 thread, {CORE_TYPE}={os.environ[CORE_TYPE]}",
