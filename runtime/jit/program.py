@@ -34,6 +34,7 @@ from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, paramet
 from .restricted import Library, RestrictedError
 from .shares import WORTH, Share, Shares, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
+from .untiled import untiled
 from .written import Written, written_for
 
 OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
@@ -110,6 +111,7 @@ def emit(
     worth: int = WORTH,
 ) -> Emission:
     """The whole program as code."""
+    program = untiled(program, library)
     emission = Emission(Module(), cores, threads, worth)
     kernels = Kernels(program, library, target, emission)
     for number_, section in enumerate(program.sections):
