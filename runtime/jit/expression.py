@@ -55,10 +55,28 @@ class Border(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Weight:
+    """What is known of a region of a weight, which a session may keep in another order too.
+
+    operand  its number
+    packed   where the whole weight lies in that order
+    offset   elements before the region, in the order that it came in
+    extents  of the whole weight
+    pieces   axes along which the region is a piece, and what divides the elements before it
+    """
+
+    operand: int
+    packed: Value
+    offset: Number
+    extents: tuple[int, ...]
+    pieces: Mapping[Axis, int]
+
+
+@dataclass(frozen=True, eq=False)
 class Place:
     """A tensor in memory: where it starts and how many elements one step of an axis is.
 
-    With borders, positions outside of them read as `fill`.
+    With borders, positions outside of them read as `fill`. `weight`: it never changes.
     """
 
     pointer: Value
@@ -66,6 +84,7 @@ class Place:
     strides: Mapping[Axis, Number]
     borders: tuple[Border, ...] = ()
     fill: float = 0.0
+    weight: Weight | None = None
 
 
 @dataclass
@@ -436,4 +455,7 @@ def _fitting(fill: float | int | bool, dtype: str) -> float | int | bool:
 
 def rooted(place: Place, f: Function, offset: Number) -> Place:
     """The same tensor from another element on."""
-    return replace(place, pointer=f.at(place.pointer, offset, STORED[place.dtype]))
+    if offset == 0:
+        return place
+    pointer = f.at(place.pointer, offset, STORED[place.dtype])
+    return replace(place, pointer=pointer, weight=None)
