@@ -187,9 +187,7 @@ class Contractions(Rows):
 
         self.loops(axes, env, turn)
 
-    def each_panel(
-        self, vector: Axis, width: int, body: Callable[[Number, Number], None]
-    ) -> None:
+    def each_panel(self, vector: Axis, width: int, body: Callable[[Number, Number], None]) -> None:
         """Call with (first column, number of columns) of panels along an axis."""
 
         def panel(first: Number, columns: Number) -> None:
@@ -389,7 +387,12 @@ class Contractions(Rows):
 
     def turned(self, s: Place, sides: Sides, dtype: str, env: Env) -> Place:
         """Such an S in scratch, k contiguous; behind each row there is room for whole squares."""
-        (row,), (over,), frame, lanes = sides.rows, sides.over, self.frame, vector_lanes(self.target)
+        (row,), (over,), frame, lanes = (
+            sides.rows,
+            sides.over,
+            self.frame,
+            vector_lanes(self.target),
+        )
         steps, columns = frame.length(row), frame.length(over)
         width = self.f.multiply(self.f.ceil_divide(columns, lanes), lanes)
         room = -(-frame.bounds[over] // lanes) * lanes * frame.bounds[row]

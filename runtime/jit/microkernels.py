@@ -20,10 +20,6 @@ result and its elements from row to row; steps of k; columns."""
 LINE = 64
 """Bytes that the processor fetches together."""
 
-FEW_SUMS = 8
-"""Vectors of sums below which a step would wait for the one before: there are twice as many then,
-for every other step."""
-
 REORDERED = "fadd reassoc nsz contract"
 """A sum that may be taken in another order, as vectors need."""
 
@@ -59,6 +55,7 @@ class Tile:
     depth   axes of k: the last is the innermost loop
     unit    S is contiguous along the innermost
     full    a call takes `count` full vectors of columns
+    ways    sums of each number of the result: every other step adds to the second
     ahead   lines of other memory to fetch in a turn
     """
 
@@ -71,13 +68,14 @@ class Tile:
     depth: int = 1
     unit: bool = True
     full: bool = False
+    ways: int = 1
     ahead: int = 0
 
     @property
     def name(self) -> str:
-        how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}{self.ahead}"
+        how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}"
         shape = f"{self.rows}x{self.count}_{self.step}_{self.depth}"
-        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{how}"
+        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{how}{self.ways}_{self.ahead}"
 
     @property
     def signature(self) -> list[tuple[str, str]]:
@@ -118,7 +116,6 @@ class TileWriter:
         p = f.parameters
         self.lefts = [f.at(p["s"], f.multiply(p["sm"], r), tile.kind) for r in range(tile.rows)]
         self.places = [(r, v) for r in range(tile.rows) for v in range(tile.count)]
-        self.ways = 2 if len(self.places) < FEW_SUMS else 1
 
     def write(self, column: Number) -> None:
         f, t, p = self.f, self.tile, self.f.parameters
@@ -129,9 +126,7 @@ class TileWriter:
             None if t.full else f.compare("sgt", limits, lane_range(f, t.lanes, v * t.lanes))
             for v in vectors
         ]
-        heads = [
-            f.at(p["c"], f.add(f.multiply(p["cm"], r), column), t.kind) for r in range(t.rows)
-        ]
+        heads = [f.at(p["c"], f.add(f.multiply(p["cm"], r), column), t.kind) for r in range(t.rows)]
         at = [f.at(heads[r], v * t.lanes, t.kind) for r, v in self.places]
         for place in at:
             f.prefetch(place)
@@ -143,10 +138,10 @@ class TileWriter:
 
         again = f.compare("ne", p["more"], constant("i64", 0))
         start = f.either(again, before, lambda: [zero] * len(at))
-        start += [zero] * (len(at) * (self.ways - 1))
+        start += [zero] * (len(at) * (self.tile.ways - 1))
         x = f.at(p["x"], column, STORED[t.dtype])
         *sums, _, _ = self.level(0, 0, [*start, x, p["ahead"]])
-        if self.ways == 2:
+        if self.tile.ways == 2:
             add, half = "fadd" if t.kind in FLOATS else "add", len(at)
             sums = [f.binary(add, *pair) for pair in zip(sums[:half], sums[half:], strict=True)]
 
@@ -183,9 +178,7 @@ class TileWriter:
         carried = f.loop(0, many, UNROLLED, turns(UNROLLED), carried)
         return f.loop(many, steps, 1, turns(1), carried)
 
-    def steps(
-        self, offset: Number, step: Number, carried: list[Value], count: int
-    ) -> list[Value]:
+    def steps(self, offset: Number, step: Number, carried: list[Value], count: int) -> list[Value]:
         """Steps of k side by side."""
         f, t, size = self.f, self.tile, len(self.places)
         *sums, x, ahead = carried
@@ -196,7 +189,7 @@ class TileWriter:
         for turn in range(count):
             right = f.at(x, f.multiply(stride, turn), stored)
             vectors = [self.vector(right, v) for v in range(t.count)]
-            way = size * (turn % self.ways)
+            way = size * (turn % self.tile.ways)
             for r, left in enumerate(lefts):
                 one = f.load(f.at(left, f.multiply(step, turn), t.kind), t.kind)
                 one = f.splat(one, t.lanes)

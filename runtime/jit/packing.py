@@ -11,8 +11,7 @@ from infinisa.isa.language import Axis, Input, Node
 
 from .expression import Env, Index, Place
 from .functions import STORED, register
-from .ir import BYTES, Function, Module, Number, Target, Value
-from .microkernels import turn_kernel
+from .ir import BYTES, Number, Target, Value
 
 if TYPE_CHECKING:
     from .contraction import Contractions
@@ -98,7 +97,9 @@ class Packing:
     def strides(self) -> dict[Axis, Number]:
         """Of a panel."""
         f = self.emitter.f
-        given = {axis: f.multiply(self.steps(i + 1), self.width) for i, axis in enumerate(self.over)}
+        given = {
+            axis: f.multiply(self.steps(i + 1), self.width) for i, axis in enumerate(self.over)
+        }
         return {self.vector: 1, **given}
 
     @property

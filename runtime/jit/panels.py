@@ -8,7 +8,6 @@ panel by panel where all rows are one block.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -188,15 +187,15 @@ class Panels:
             count = min(count, -(-wide // lanes))
             full = wide == count * lanes
         more = self.emitter.either_number(steps[0], self.accumulate)
+        ways = 2 if self.emitter.bound(self.sides.rows) == 1 else 1
 
         def tile(at: Env, size: int) -> None:
             at = {**at, self.sides.vector: Index(columns[0]), self.over[0]: Index(steps[0])}
             at |= {axis: Index(0) for axis in self.over[1:]}
             unit = self.s.strides.get(self.over[-1]) == 1
             step = 0 if x is None else self.packing.width
-            code = Tile(
-                self.kind, self.packing.dtype, lanes, size, count, step, len(self.over), unit, full
-            )
+            depth, dtype = len(self.over), self.packing.dtype
+            code = Tile(self.kind, dtype, lanes, size, count, step, depth, unit, full, ways)
             self.call(code, at, x, wide, steps[1], more)
 
         self.rows(env, tile_rows(target, count), tile, rows)
@@ -291,9 +290,7 @@ class Panels:
         return None if bounds[lead] <= most + most // 4 else (lead, most)
 
 
-def pieces(
-    f: Function, length: Number, size: int, body: Callable[[Number, Number], None]
-) -> None:
+def pieces(f: Function, length: Number, size: int, body: Callable[[Number, Number], None]) -> None:
     """Call with (first, number) for pieces of a length, the last one perhaps shorter."""
     if not isinstance(length, int):
         f.loop(0, length, size, lambda i, _: body(i, f.minimum(f.subtract(length, i), size)))

@@ -32,8 +32,8 @@ from infinisa.isa.program import (
 
 from .functions import STORED, narrow, register, saturate
 from .ir import Function, Module, Number, Target, Value, constant, number, text
-from .packing import Layout, pack_weight
 from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
+from .packing import Layout, pack_weight
 from .restricted import Library, RestrictedError
 from .shares import WORTH, Share, Shares, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
