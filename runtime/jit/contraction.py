@@ -271,8 +271,8 @@ class Contractions(Rows):
         along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes
         if along and last is not None and x is not None:
             if s is None or s.strides.get(last) != 1:
-                over = [axis for axis in sides.over if axis != last]
-                s = self.pack(sides.s, (*sides.rows, *over, last), node.dtype, env)
+                outer = [axis for axis in sides.over if axis != last]
+                s = self.pack(sides.s, (*sides.rows, *outer, last), node.dtype, env)
             self.dots(Job(self, kind, sides, place, x, s, env), last, accumulate)
             return
         if s is None or STORED[s.dtype] != kind:

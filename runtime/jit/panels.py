@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .contraction import Contractions
 
 SELDOM = 32
-"""Rows up to which a panel would not be used often enough to pack it, if it can be read in place."""
+"""Rows up to which a panel is not used often enough to pack it, if it can be read in place."""
 
 Part: TypeAlias = "tuple[Axis, Number, Number]"
 """An axis, the first of some of its positions, how many."""
@@ -113,7 +113,7 @@ class Panels:
     def blocks(
         self, memory: Value, first: Number, slab: int, block: tuple[Axis, int] | None
     ) -> None:
-        """Where all panels are packed, from column `first` on: one block of rows after the other."""
+        """All panels are packed, from column `first` on: one block of rows after the other."""
         f = self.f
         if block is None:
             self.block(memory, first, slab, None)
@@ -272,8 +272,8 @@ class Panels:
         return -(-size // 4) * 4 if len(self.over) == 1 else size
 
     def block_of_rows(self) -> tuple[Axis, int] | None:
-        """(an axis of rows, how many of its positions fill three eighths of the second cache); None:
-        all rows do not."""
+        """(an axis of rows, how many of its positions fill three eighths of the second cache);
+        None: all rows do not."""
         if self.row is None:
             return None
         emitter, bounds = self.emitter, self.emitter.frame.bounds

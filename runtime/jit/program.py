@@ -769,7 +769,8 @@ class Walker:
             return self.operand(operand)
         f, shape = self.f, self.program.buffer[operand.buffer].shape
         nowhere = Value("null", "ptr")
-        packed, offset = nowhere, 0
+        packed = nowhere
+        offset: Number = 0
         if layout is not None:
             place = self.kernels.packed(operand.buffer, layout)
             packed = f.load(self.slot(self.given["buffers"], place), "ptr")
@@ -910,7 +911,7 @@ def pieces(f: Function, length: Number, size: Number) -> Number:
 def packable(
     program: Program, meaning: Callable[[Opcode, Sequence[Operand]], Meaning]
 ) -> frozenset[str]:
-    """Weights that contractions alone read, and each as it is: a session may keep them in panels."""
+    """Weights that contractions alone read, each as it is: a session may keep them in panels."""
     found = {buffer.name for buffer in program.of_kind("weight")}
     for section in program.sections:
         for stage in section.stages:
