@@ -23,6 +23,7 @@ from .functions import STORED, register
 from .ir import BYTES, Function, Number, Target, Value, constant, number
 from .microkernels import dots_kernel, spread_kernel, turn_kernel
 from .packing import Layout, Packing, panel_columns, vector_lanes
+from .padding import padded
 from .panels import Panels, cover, pieces
 from .roles import Sides, mergeable
 from .rows import Rows
@@ -218,6 +219,11 @@ class Contractions(Rows):
     def contract(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
         frame = self.frame
         before = dict(frame.lengths), dict(frame.bounds)
+        sides = replace(
+            sides,
+            x=padded(self, sides.x, sides.x.dtype, env, None),
+            s=padded(self, sides.s, node.dtype, env, sides.over),
+        )
         fixed = [axis for axis in node.over if axis not in sides.over]
         fixed += [a for a in (*sides.rows, *sides.columns) if frame.lengths[a] == 1]
         for axis in fixed:

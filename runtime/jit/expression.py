@@ -247,7 +247,7 @@ class Emitter:
         inside = self.every(within)
         with self.guarded(inside):
             raw = self._load(place, env)
-        fill = constant(raw.kind, _fitting(place.fill, place.dtype))
+        fill = constant(raw.kind, fitting(place.fill, place.dtype))
         return f.select(inside, raw, fill)
 
     def every(self, conditions: Sequence[Value]) -> Value:
@@ -384,7 +384,7 @@ class Emitter:
         inside = self.every(within)
         with self.guarded(inside):
             found = self.value(node.x, inner)
-        fill = constant(found.kind, _fitting(node.fill or 0, node.dtype))
+        fill = constant(found.kind, fitting(node.fill or 0, node.dtype))
         return f.select(inside, found, fill)
 
     def _gather(self, table: Node, index: Node, axis: Axis, env: Env) -> Value:
@@ -446,7 +446,7 @@ class Emitter:
         return isinstance(node, Map | Cast | View | Gather | Stack | Position | Size)
 
 
-def _fitting(fill: float | int | bool, dtype: str) -> float | int | bool:
+def fitting(fill: float | int | bool, dtype: str) -> float | int | bool:
     """A fill as a number of this type."""
     if is_float(dtype):
         return float(DTYPES[dtype].numpy.type(fill))

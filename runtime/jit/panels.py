@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from infinisa.isa.language import Axis
@@ -70,7 +71,12 @@ class Panels:
     def row(self) -> Axis | None:
         """The axis whose rows a tile takes; other axes of S are loops."""
         rows, bounds = self.sides.rows, self.emitter.frame.bounds
-        return max(rows, key=lambda axis: bounds[axis]) if rows else None
+
+        def near(axis: Axis) -> int:
+            stride = self.s.strides.get(axis)
+            return -stride if isinstance(stride, int) else 0
+
+        return max(rows, key=lambda axis: (bounds[axis], near(axis))) if rows else None
 
     # -- the loops
 
@@ -79,7 +85,7 @@ class Panels:
         emitter, packing, width = self.emitter, self.packing, self.packing.width
         block = self.block_of_rows()
         if self.x is not None and (kept := self.weight()) is not None:
-            self.of(self.x.dtype).blocks(*kept, block)
+            self.of(self.x.dtype).flattened().blocks(*kept, block)
             return
         if self.x is not None and self.in_place:
             self.of(self.x.dtype).panels(None)
@@ -93,7 +99,7 @@ class Panels:
         slab = -(-bounds[self.sides.vector] // width) * width * deep
         memory = emitter.allot(slab * emitter.bound(self.others), packing.dtype)
         pack_all(packing, memory, self.others, slab, self.env)
-        self.blocks(memory, 0, slab, block)
+        self.flattened().blocks(memory, 0, slab, block)
 
     def of(self, dtype: str) -> Panels:
         """The same with panels of another type."""
@@ -109,6 +115,20 @@ class Panels:
             return None
         self.emitter.packings[self.x.weight.operand] = layout
         return self.x.weight.packed, first, layout.slab
+
+    def flattened(self) -> Panels:
+        """The same over fewer axes of k, where S walks several as one: panels do so anyway."""
+        over, strides, frame = list(self.over), dict(self.s.strides), self.emitter.frame
+        for outer, inner in reversed(list(pairwise(self.over))):
+            length, step = frame.lengths[inner], strides.get(inner, 0)
+            known = isinstance(length, int) and isinstance(step, int)
+            if known and strides.get(outer, 0) == self.f.multiply(step, length):
+                frame.lengths[outer] = self.f.multiply(frame.lengths[outer], length)
+                frame.bounds[outer] *= frame.bounds[inner]
+                strides[outer] = step
+                over.remove(inner)
+                del strides[inner]
+        return replace(self, over=(*over,), s=replace(self.s, strides=strides))
 
     def blocks(
         self, memory: Value, first: Number, slab: int, block: tuple[Axis, int] | None
@@ -126,10 +146,10 @@ class Panels:
         pieces(f, self.emitter.frame.length(lead), size, part)
 
     def block(self, memory: Value, first: Number, slab: int, rows: Part | None) -> None:
-        f, steps = self.f, self.packing.steps()
+        f, steps, inner = self.f, self.steps(self.over), self.steps(self.over[1:])
 
         def some(begin: Number, count: Number) -> None:
-            done = f.multiply(f.multiply(begin, self.packing.steps(1)), self.packing.width)
+            done = f.multiply(f.multiply(begin, inner), self.packing.width)
 
             def other(env: Env, slabs: Number) -> None:
                 def panel(column: Number, columns: Number) -> None:
@@ -167,6 +187,13 @@ class Panels:
             body(0, length)
         else:
             pieces(self.f, length, size, body)
+
+    def steps(self, over: tuple[Axis, ...]) -> Number:
+        """Steps of k of these axes."""
+        total: Number = 1
+        for axis in over:
+            total = self.f.multiply(total, self.emitter.frame.length(axis))
+        return total
 
     # -- tiles
 

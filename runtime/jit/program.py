@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from infinisa.isa.dtypes import DTYPES
-from infinisa.isa.instance import find, resolve
+from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction, State
 from infinisa.isa.language import Affine, Axis, Dot, Input, Scan, Size, everything, refine, walk
 from infinisa.isa.program import (
@@ -37,7 +37,7 @@ from .packing import Layout, pack_weight
 from .restricted import Library, RestrictedError
 from .shares import WORTH, Share, Shares, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
-from .untiled import untiled
+from .untiled import Untiled, untiled
 from .written import Written, written_for
 
 OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
@@ -123,9 +123,9 @@ def emit(
     worth: int = WORTH,
 ) -> Emission:
     """The whole program as code."""
-    program = untiled(program, library)
-    emission = Emission(Module(), cores, threads, worth)
-    kernels = Kernels(program, library, target, emission)
+    whole = untiled(program, library)
+    program, emission = whole.program, Emission(Module(), cores, threads, worth)
+    kernels = Kernels(whole, library, target, emission)
     for number_, section in enumerate(program.sections):
         walker = Walker(program, section, kernels, f"section{number_}")
         walker.run()
@@ -208,25 +208,25 @@ class Kernels:
 
     def __init__(
         self,
-        program: Program,
+        given: Untiled,
         library: Mapping[str, Instruction],
         target: Target,
         emission: Emission,
     ) -> None:
-        self.program, self.library, self.target = program, library, target
+        self.given, self.program, self.library, self.target = given, given.program, library, target
         self.emission, self.module = emission, emission.module
-        self.shares = Shares(program, emission.threads, target.lanes, emission.worth)
+        self.shares = Shares(self.program, emission.threads, target.lanes, emission.worth)
         self.pieces: Iterator[int] = itertools.count()
         self.made: dict[Shape, Made] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
-        self.weights = packable(program, self.meaning)
+        self.weights = packable(self.program, self.meaning)
 
     def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
         """What an opcode means on buffers of these types."""
         types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
         key = opcode.name, types
         if key not in self.meanings:
-            given = resolve(opcode, types, self.library)
+            given = self.given.meaning(opcode, types, self.library)
             definition = find(opcode.instruction, self.library)
             self.meanings[key] = Meaning.of(given, definition, opcode)
         return self.meanings[key]
