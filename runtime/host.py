@@ -20,14 +20,12 @@ from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, load_machine
 
 from .jit.cache import folder
 from .jit.ir import Code, Function, Module, Target, Value, compile_text, constant
+from .jit.processor import cache_bytes
 from .rates import Rates
 from .rates import measure as measure_rates
 
 VERSION = 2
 """Of what is measured and how: another one does not read the old file."""
-
-SECOND_CACHE = 1 << 20
-"""Bytes, where the system does not tell."""
 
 DEPTH = 1024
 """The longest k of one issue: the panels of a contraction then fit the second cache."""
@@ -75,7 +73,7 @@ def measure(rates: Rates | None = None) -> Machine:
     clock = _clock()
     macs = max(1, round(_multiply_adds(lanes) / clock))
     macs = 1 << max(0, round(float(np.log2(macs))))
-    second = _second_cache()
+    second = cache_bytes(2)
     last = Memory(name="last", size=max(rates.cached, 2 * second), managed="hardware", shared=True)
     dram = Memory(
         name="dram",
@@ -97,7 +95,7 @@ def measure(rates: Rates | None = None) -> Machine:
 def issue_limits() -> tuple[int, int, int]:
     """m, k and n of a product of which a large part is alike: the second cache holds some rows of
     one operand, and half of the longest k is what models have."""
-    return max(64, min(256, _second_cache() // 2 // (4 * DEPTH))), DEPTH // 2, COLUMNS
+    return max(64, min(256, cache_bytes(2) // 2 // (4 * DEPTH))), DEPTH // 2, COLUMNS
 
 
 def _units(rates: Rates, clock: float, macs: int, lanes: int) -> Iterator[Unit]:
@@ -148,16 +146,6 @@ def _model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
-
-
-def _second_cache() -> int:
-    for index in range(8):
-        folder = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}")
-        with contextlib.suppress(OSError, ValueError):
-            if (folder / "level").read_text("utf-8").strip() == "2":
-                size = (folder / "size").read_text("utf-8").strip()
-                return int(size.rstrip("KM")) << {"K": 10, "M": 20}.get(size[-1], 0)
-    return SECOND_CACHE
 
 
 def _main_memory() -> int:

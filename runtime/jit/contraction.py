@@ -3,7 +3,7 @@
 One side, X, holds the axis that is contiguous in the result: it is read as vectors, the other
 side, S, one number at a time. Three kernels do the work, shared by all contractions of a program:
 
-tile    R x V registers of the result stay put while all of k streams past; X in packed panels
+tile    R x V registers of the result stay put while k streams past; X in panels (`panels.py`)
 spread  rows of X, each times a number, are added to rows of the result: for few rows
 dots    both sides contiguous along k: for few rows
 """
@@ -18,31 +18,21 @@ from dataclasses import dataclass, replace
 
 from infinisa.isa.language import Axis, Dot, Input, Map, Node, Reduce, View
 
-from .expression import Env, Index, Place, rooted
+from .expression import Env, Frame, Index, Place, rooted
 from .functions import STORED, register
-from .ir import BYTES, Function, Number, Value, constant, number
-from .microkernels import dots_kernel, spread_kernel, tile_kernel, turn_kernel
+from .ir import BYTES, Function, Number, Target, Value, constant, number
+from .microkernels import dots_kernel, spread_kernel, turn_kernel
+from .packing import Layout, Packing, panel_columns, vector_lanes
+from .padding import padded
+from .panels import Panels, cover, pieces
 from .roles import Sides, mergeable
 from .rows import Rows
 
-FEW_ROWS, SOME_ROWS = 4, 32
-"""Up to so many rows memory is read as it lies, one step of k after the other; up to so many, a
-panel would not be used often enough to pack it, if it can be read in place."""
-
-DEEPEST = 1024
-"""Steps of k after which a panel would leave the second cache."""
+FEW_ROWS = 4
+"""Up to so many rows memory is read as it lies, one step of k after the other."""
 
 STRIP = 4096
 """Columns of a few rows of the result that stay in the first cache while k goes by."""
-
-TOGETHER = 1 << 17
-"""Numbers in panels that all rows pass by together: half of a second cache of 1 MB. Each row of S
-is read once for all of them."""
-
-PORTABLE_LANES, PORTABLE_ROWS, PORTABLE_PANEL = 16, 6, 64
-"""The register tile of code that knows no processor: 6 rows of one vector, which LLVM splits where
-registers are narrower (into 12 of the 16 of AVX2). A panel has several tiles side by side, which
-find their rows of S in the first cache."""
 
 ALIGNMENT = 64
 
@@ -55,6 +45,11 @@ class Contractions(Rows):
     work: Value
     used = 0
     largest = 0
+
+    def __init__(self, f: Function, target: Target, frame: Frame) -> None:
+        super().__init__(f, target, frame)
+        self.packings: dict[int, Layout] = {}
+        self.merged_axes: dict[Axis, frozenset[Axis]] = {}
 
     # -- scratch
 
@@ -112,7 +107,7 @@ class Contractions(Rows):
                 self.f, [(more[a].base, s) for a, s in place_.strides.items() if a in more]
             )
             kept = {a: s for a, s in place_.strides.items() if a not in more}
-            return replace(rooted(place_, self.f, offset), strides=kept)
+            return replace(rooted(place_, self.f, offset), strides=kept, weight=None)
         if isinstance(node, View) and node.fill is None:
             inner = self.direct(node.x)
             return None if inner is None else self.seen_through(node, inner)
@@ -136,7 +131,7 @@ class Contractions(Rows):
                 strides[mover] = f.add(strides.get(mover, 0), f.multiply(stride, step))
             first = f.subtract(first, self.frame.starts.get(axis, 0))
             offset = f.add(offset, f.multiply(first, stride))
-        return replace(rooted(inner, f, offset), strides=strides)
+        return replace(rooted(inner, f, offset), strides=strides, weight=None)
 
     def base(self, place: Place, env: Env) -> Value:
         """The address at the axes that have a position."""
@@ -179,6 +174,29 @@ class Contractions(Rows):
         else:
             self.f.loop(0, self.frame.length(axis), 1, turn)
 
+    def each_numbered(
+        self, axes: Sequence[Axis], env: Env, body: Callable[[Env, Number], None]
+    ) -> None:
+        """The same, with the number of the turn."""
+
+        def turn(at: Env) -> None:
+            place: Number = 0
+            for axis in axes:
+                place = self.f.multiply(place, self.frame.length(axis))
+                place = self.f.add(place, at[axis].base)
+            body(at, place)
+
+        self.loops(axes, env, turn)
+
+    def each_panel(self, vector: Axis, width: int, body: Callable[[Number, Number], None]) -> None:
+        """Call with (first column, number of columns) of panels along an axis."""
+
+        def panel(first: Number, columns: Number) -> None:
+            with self.scope():
+                body(first, columns)
+
+        pieces(self.f, self.frame.length(vector), width, panel)
+
     def sides(self, node: Dot, place: Place, env: Env) -> Sides | None:
         """The roles, or None where a fold of products serves better."""
         private = {
@@ -201,6 +219,11 @@ class Contractions(Rows):
     def contract(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
         frame = self.frame
         before = dict(frame.lengths), dict(frame.bounds)
+        sides = replace(
+            sides,
+            x=padded(self, sides.x, sides.x.dtype, env, None),
+            s=padded(self, sides.s, node.dtype, env, sides.over),
+        )
         fixed = [axis for axis in node.over if axis not in sides.over]
         fixed += [a for a in (*sides.rows, *sides.columns) if frame.lengths[a] == 1]
         for axis in fixed:
@@ -225,8 +248,11 @@ class Contractions(Rows):
             for axis in node.axes
         )
         strides = [dict(found.strides) if found else {} for found in places]
+        self.merged_axes = {}
         while pair := mergeable(sides, strides, closed, frame.lengths):
             outer, inner = pair
+            groups = [self.merged_axes.get(axis, frozenset([axis])) for axis in pair]
+            self.merged_axes[inner] = groups[0] | groups[1]
             frame.lengths[inner] = self.f.multiply(frame.lengths[inner], frame.lengths[outer])
             frame.bounds[inner] *= frame.bounds[outer]
             for given in strides:
@@ -245,26 +271,35 @@ class Contractions(Rows):
         """The kernel that fits the strides and the number of rows."""
         x, s = self.direct(sides.x), self.direct(sides.s)
         kind = register(node.dtype)
-        few = self.bound(sides.rows) <= FEW_ROWS
+        kept = x is not None and x.weight is not None
+        few = self.bound(sides.rows) <= FEW_ROWS and not kept
         last = self.contiguous(x, sides)
         along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes
         if along and last is not None and x is not None:
             if s is None or s.strides.get(last) != 1:
-                over = [axis for axis in sides.over if axis != last]
-                s = self.pack(sides.s, (*sides.rows, *over, last), node.dtype, env)
+                outer = [axis for axis in sides.over if axis != last]
+                s = self.pack(sides.s, (*sides.rows, *outer, last), node.dtype, env)
             self.dots(Job(self, kind, sides, place, x, s, env), last, accumulate)
             return
-        ready = few and x is not None and x.strides.get(sides.vector) == 1
-        flat = ready or len(sides.over) == 1
-        if s is None or STORED[s.dtype] != kind or not flat:
+        if s is None or STORED[s.dtype] != kind:
             s = self.pack(sides.s, (*sides.rows, *sides.over), node.dtype, env)
         elif not few and self.crosswise(s, sides):
             s = self.turned(s, sides, node.dtype, env)
-        job = Job(self, kind, sides, place, x, s, env)
-        if ready:
-            self.spread(job, accumulate)
-        else:
-            self.panels(job, node.dtype, accumulate, spread=few)
+        if few and x is not None and x.strides.get(sides.vector) == 1:
+            self.spread(Job(self, kind, sides, place, x, s, env), accumulate)
+            return
+        over = innermost_last(s, sides.over)
+        columns = self.columns(sides, x)
+        width = panel_columns(self.target, columns)
+        packing = Packing(self, sides.x, x, sides.vector, over, node.dtype, width)
+        Panels(self, sides, over, place, x, s, kind, packing, env, accumulate).run()
+
+    def columns(self, sides: Sides, x: Place | None) -> int:
+        """How many columns there are at most: of a weight, in all of it."""
+        if x is None or x.weight is None:
+            return self.frame.bounds[sides.vector]
+        others = [axis for axis in sides.columns if axis != sides.vector]
+        return math.prod(x.weight.extents) // max(1, self.bound((*sides.over, *others)))
 
     def contiguous(self, x: Place | None, sides: Sides) -> Axis | None:
         """An axis of k along which X is contiguous."""
@@ -298,7 +333,7 @@ class Contractions(Rows):
                 at = {**at, vector: Index(first), inner: Index(0)}
                 job.call(name(rows), x, at, inner, depth, columns)
 
-            self.row_tiles(job, env, 4, call)
+            job.tiles(env, 4, call)
 
         def each(env: Env) -> None:
             f.loop(0, length, STRIP, lambda first, _: part(first, env))
@@ -322,100 +357,7 @@ class Contractions(Rows):
         elif accumulate != 1:
             f.when(f.compare("eq", number(accumulate), constant("i64", 0)), clean)
 
-    # -- panels
-
-    def panels(self, job: Job, dtype: str, accumulate: Number, spread: bool) -> None:
-        """X packed into panels of a few vectors, as many as stay cached while all rows pass by."""
-        f, frame, sides = self.f, self.frame, job.sides
-        length: Number = 1
-        for axis in sides.over:
-            length = f.multiply(length, frame.length(axis))
-        job = replace(job, depth=length)
-        if spread:
-            self.clear(job, accumulate)
-            accumulate = 1
-        made = self.laid_out(job, dtype, spread)
-
-        def groups(env: Env) -> None:
-            def group(first: Value, begin: Number, steps: Number) -> None:
-                more = accumulate if begin == 0 else self.either_number(begin, accumulate)
-                with self.scope():
-                    made.pack(env, first, begin, steps)
-                    made.multiply(env, first, begin, steps, more)
-
-            def column(first: Value, _: list[Value]) -> None:
-                if not made.blocked:
-                    group(first, 0, job.depth)
-                    return
-
-                def block(begin: Value, _: list[Value]) -> None:
-                    group(first, begin, f.minimum(f.subtract(job.depth, begin), made.deep))
-
-                f.loop(0, job.depth, made.deep, block)
-
-            f.loop(0, frame.length(sides.vector), made.width * made.together, column)
-
-        self.loops([axis for axis in sides.columns if axis != sides.vector], job.env, groups)
-
-    def laid_out(self, job: Job, dtype: str, spread: bool) -> Panels:
-        """How wide and deep the panels of a contraction are, how many there are, who reads them."""
-        sides, bounds = job.sides, self.frame.bounds
-        columns = bounds[sides.vector]
-        count, tall = self.tile_shape(columns)
-        width = 256 if spread else self.panel_width(count, columns)
-        blocked = len(sides.over) == 1 and bounds[sides.over[0]] > DEEPEST
-        ready = not spread and not blocked and self.in_place(job)
-        deep = DEEPEST // 2 if blocked else self.bound(sides.over)
-        together = min(max(1, TOGETHER // (deep * width)), -(-columns // width))
-        if spread:
-            name, tall = self.micro_spread(job.kind, dtype), 4
-        else:
-            name = self.micro_tile(job.kind, count, masked=ready and not self.even(job, width))
-        memory = self.allot(deep * width * together, dtype)
-        turned = not spread and self.turnable(job)
-        return Panels(job, dtype, memory, width, deep, together, name, tall, blocked, turned, ready)
-
-    def fill_panel(
-        self,
-        job: Job,
-        place: Place,
-        env: Env,
-        columns: tuple[Number, Number],
-        steps: tuple[Number, Number] | None,
-    ) -> None:
-        """A panel of whatever X is: (first, number) of its columns, and of its steps of k."""
-        sides = job.sides
-        with self.part(sides.vector, *columns):
-            if steps is None:
-                self.fill(sides.x, place, (*sides.over, sides.vector), env)
-                return
-            with self.part(sides.over[0], *steps):
-                self.fill(sides.x, place, (*sides.over, sides.vector), env)
-
-    def in_place(self, job: Job) -> bool:
-        """Whether panels can be read where X lies, and are used too seldom to be packed.
-
-        Not in portable code: several narrow tiles would each go through all of X's pages.
-        """
-        x, over = job.x, job.sides.over
-        if x is None or len(over) != 1 or self.target.lanes == 1:
-            return False
-        seldom = self.bound(job.sides.rows) <= SOME_ROWS
-        return seldom and x.strides.get(job.sides.vector) == 1 and STORED[x.dtype] == job.kind
-
-    def even(self, job: Job, width: int) -> bool:
-        """Whether all panels are full."""
-        length = self.frame.length(job.sides.vector)
-        return isinstance(length, int) and length % width == 0
-
-    def turnable(self, job: Job) -> bool:
-        """Whether X lies in memory with k contiguous, not the panel's axis."""
-        over, x = job.sides.over, job.x
-        if x is None or len(over) != 1:
-            return False
-        stride = x.strides.get(job.sides.vector)
-        wide = BYTES[job.kind] == 4 and self.frame.bounds[over[0]] >= self.tile_lanes
-        return x.strides.get(over[0]) == 1 and isinstance(stride, int) and stride > 1 and wide
+    # -- packing
 
     def turn(
         self,
@@ -430,7 +372,7 @@ class Contractions(Rows):
 
         Squares are transposed in registers. `into`: (panel, width); `lengths`: (steps, columns).
         """
-        name = turn_kernel(self.f.module, kind, x.dtype, self.tile_lanes)
+        name = turn_kernel(self.f.module, kind, x.dtype, vector_lanes(self.target))
         self.f.run(name, [
             ("ptr", self.base(x, env)), ("i64", x.strides[across]), ("ptr", into[0]),
             ("i64", into[1]), ("i64", lengths[0]), ("i64", lengths[1]),
@@ -441,17 +383,22 @@ class Contractions(Rows):
 
         Each tile of a panel then reads as many lines of memory as it takes steps.
         """
-        if len(sides.over) != 1 or len(sides.rows) != 1 or self.target.lanes > 1:
+        if len(sides.over) != 1 or len(sides.rows) != 1:
             return False
         (row,), (over,), bounds = sides.rows, sides.over, self.frame.bounds
-        stride = s.strides.get(over)
-        long = min(bounds[sides.vector], bounds[row], bounds[over]) > PORTABLE_LANES
+        stride, lanes = s.strides.get(over), vector_lanes(self.target)
+        long = min(bounds[sides.vector], bounds[row], bounds[over]) > lanes
         wide = BYTES[STORED[s.dtype]] == 4
         return s.strides.get(row) == 1 and isinstance(stride, int) and stride > 1 and long and wide
 
     def turned(self, s: Place, sides: Sides, dtype: str, env: Env) -> Place:
         """Such an S in scratch, k contiguous; behind each row there is room for whole squares."""
-        (row,), (over,), frame, lanes = sides.rows, sides.over, self.frame, self.tile_lanes
+        (row,), (over,), frame, lanes = (
+            sides.rows,
+            sides.over,
+            self.frame,
+            vector_lanes(self.target),
+        )
         steps, columns = frame.length(row), frame.length(over)
         width = self.f.multiply(self.f.ceil_divide(columns, lanes), lanes)
         room = -(-frame.bounds[over] // lanes) * lanes * frame.bounds[row]
@@ -465,19 +412,6 @@ class Contractions(Rows):
         later = f.compare("sgt", number(begin), constant("i64", 0))
         return f.select(later, constant("i64", 1), number(accumulate))
 
-    def panel_place(
-        self, job: Job, panel: Value, dtype: str, width: int, first: Number, begin: Number
-    ) -> Place:
-        """[k][width], addressed by positions on the whole axes."""
-        strides: dict[Axis, Number] = {job.sides.vector: 1}
-        size: Number = width
-        for axis in reversed(job.sides.over):
-            strides[axis] = size
-            size = self.f.multiply(size, self.frame.length(axis))
-        offset = self.f.add(first, self.f.multiply(begin, width))
-        place = Place(panel, dtype, strides)
-        return rooted(place, self.f, self.f.subtract(0, offset))
-
     @contextmanager
     def part(self, axis: Axis, first: Number, length: Number) -> Iterator[None]:
         """Loops over the axis take only these positions."""
@@ -486,74 +420,6 @@ class Contractions(Rows):
         frame.lengths[axis], frame.firsts[axis] = length, first
         yield
         frame.lengths[axis], frame.firsts[axis] = before
-
-    def tile_shape(self, columns: int) -> tuple[int, int]:
-        """(vectors, rows) of the register tile: least waste at the end, then the widest."""
-        lanes, registers = self.target.lanes, self.target.registers
-        if lanes == 1:
-            return 1, PORTABLE_ROWS
-        vectors = -(-columns // lanes)
-        widest = 4 if registers >= 32 else 2
-        count = min(range(1, widest + 1), key=lambda n: (-(-vectors // n) * n, -n))
-        if vectors > 8 * widest:
-            count = widest
-        return count, min((registers - count - 1) // count, 12)
-
-    def panel_width(self, count: int, columns: int) -> int:
-        """Columns of a panel: one tile's, or in portable code several."""
-        if self.target.lanes > 1:
-            return count * self.target.lanes
-        return min(PORTABLE_PANEL, -(-columns // PORTABLE_LANES) * PORTABLE_LANES)
-
-    @property
-    def tile_lanes(self) -> int:
-        """Lanes of the vectors of a register tile."""
-        return self.target.lanes if self.target.lanes > 1 else PORTABLE_LANES
-
-    def row_tiles(self, job: Job, env: Env, tall: int, call: Callable[[Env, int], None]) -> None:
-        """Calls for all rows: tiles of `tall`, and the rest in powers of two."""
-        f, rows = self.f, job.sides.rows
-        if not rows:
-            call(env, 1)
-            return
-        row = max(rows, key=lambda axis: self.frame.bounds[axis])
-        bound, length = self.frame.bounds[row], self.frame.length(row)
-        tall = min(tall, bound)
-
-        def tiles(env: Env) -> None:
-            full = f.whole(length, tall)
-            if full == tall:
-                call({**env, row: Index(0)}, tall)
-            elif full != 0:
-                f.loop(0, full, tall, lambda i, _: call({**env, row: Index(i)}, tall))
-            rest, done = f.subtract(length, full), full
-            size = 1 << ((tall - 1).bit_length() - 1) if tall > 1 else 0
-            while size and rest != 0:
-                rest, done = self.rest_tile(size, rest, done, env, row, call)
-                size //= 2
-
-        self.loops([axis for axis in rows if axis != row], env, tiles)
-
-    def rest_tile(
-        self,
-        size: int,
-        rest: Number,
-        done: Number,
-        env: Env,
-        row: Axis,
-        call: Callable[[Env, int], None],
-    ) -> tuple[Number, Number]:
-        """One tile of `size` rows if so many are left: (what is left, rows done)."""
-        f = self.f
-        if isinstance(rest, int):
-            if rest < size:
-                return rest, done
-            call({**env, row: Index(done)}, size)
-            return rest - size, f.add(done, size)
-        some = f.compare("sge", rest, constant("i64", size))
-        f.when(some, lambda: call({**env, row: Index(done)}, size))
-        taken = f.select(some, constant("i64", size), constant("i64", 0))
-        return f.subtract(rest, taken), f.add(done, taken)
 
     # -- dots
 
@@ -580,17 +446,11 @@ class Contractions(Rows):
             ])  # fmt: skip
 
         def each(env: Env) -> None:
-            self.row_tiles(job, env, most, tile)
+            job.tiles(env, most, tile)
 
         self.loops([*others, *outer], job.env, each)
 
     # -- kernels
-
-    def micro_tile(self, kind: str, count: int, masked: bool = False) -> Callable[[int], str]:
-        def name(rows: int) -> str:
-            return tile_kernel(self.f.module, kind, self.tile_lanes, (rows, count), masked)
-
-        return name
 
     def micro_spread(self, kind: str, dtype: str) -> Callable[[int], str]:
         def name(rows: int) -> str:
@@ -613,7 +473,6 @@ class Job:
     x: Place | None
     s: Place
     env: Env
-    depth: Number = 0
 
     @property
     def row(self) -> Axis | None:
@@ -629,108 +488,48 @@ class Job:
         name: str,
         x: Place,
         env: Env,
-        inner: Axis | None,
+        inner: Axis,
         steps: Number,
         columns: Number,
-        accumulate: Number = 1,
-        width: int = 0,
     ) -> None:
-        """Call a kernel; `inner` is the axis it runs along, None: all of k, without gaps."""
-        emitter, last = self.emitter, inner or self.sides.over[-1]
+        """Call a kernel that runs along axis `inner`."""
+        emitter = self.emitter
         emitter.f.run(name, [
-            ("ptr", emitter.base(x, env)), ("i64", width or x.strides[last]),
+            ("ptr", emitter.base(x, env)), ("i64", x.strides[inner]),
             ("ptr", emitter.base(self.s, env)), ("i64", self.row_stride(self.s)),
-            ("i64", self.s.strides[last]),
+            ("i64", self.s.strides[inner]),
             ("ptr", emitter.base(self.place, env)), ("i64", self.row_stride(self.place)),
-            ("i64", steps), ("i64", columns), ("i64", accumulate),
+            ("i64", steps), ("i64", columns),
         ])  # fmt: skip
 
+    def tiles(self, env: Env, tall: int, call: Callable[[Env, int], None]) -> None:
+        """Calls for all rows."""
+        row, emitter = self.row, self.emitter
+        if row is None:
+            call(env, 1)
+            return
 
-@dataclass(frozen=True)
-class Panels:
-    """Panels of X: `together` of them, one behind the other in `memory`, each [deep][width].
+        def tiles(env: Env) -> None:
+            rows = 0, emitter.frame.length(row)
+            cover(emitter.f, rows, tall, lambda i, n: call({**env, row: Index(i)}, n))
 
-    name     the kernel for a number of rows; it takes at most `tall`
-    blocked  panels hold a part of k at a time
-    turned   X has k contiguous
-    ready    nothing is packed: the kernel reads X where it is
-    """
-
-    job: Job
-    dtype: str
-    memory: Value
-    width: int
-    deep: int
-    together: int
-    name: Callable[[int], str]
-    tall: int
-    blocked: bool
-    turned: bool
-    ready: bool
-
-    def each(self, group: Value, body: Callable[[Value, Number, Value], None]) -> None:
-        """Call with (first column, number of columns, memory) of the panels of a group."""
-        emitter, sides = self.job.emitter, self.job.sides
-        f, end = emitter.f, emitter.frame.length(sides.vector)
-        even = emitter.even(self.job, self.width)
-
-        def panel(first: Value, _: list[Value]) -> None:
-            columns = self.width if even else f.minimum(f.subtract(end, first), self.width)
-            offset = f.multiply(f.subtract(first, group), self.deep) if self.together > 1 else 0
-            with emitter.scope():
-                body(first, columns, f.at(self.memory, offset, self.job.kind))
-
-        if self.together == 1:
-            panel(group, [])
-        else:
-            last = f.minimum(f.add(group, self.width * self.together), end)
-            f.loop(group, last, self.width, panel)
-
-    def pack(self, env: Env, group: Value, begin: Number, steps: Number) -> None:
-        """A group of panels, `steps` of k from `begin`."""
-        job, sides = self.job, self.job.sides
-        emitter, x = job.emitter, job.x
-
-        def one(first: Value, columns: Number, memory: Value) -> None:
-            if self.turned and x is not None:
-                at = {**env, sides.vector: Index(first), sides.over[0]: Index(begin)}
-                into, lengths = (memory, self.width), (steps, columns)
-                emitter.turn(job.kind, x, sides.vector, at, into, lengths)
-            else:
-                part = (begin, steps) if self.blocked else None
-                place = emitter.panel_place(job, memory, self.dtype, self.width, first, begin)
-                emitter.fill_panel(job, place, env, (first, columns), part)
-
-        if not self.ready:
-            self.each(group, one)
-
-    def multiply(
-        self, env: Env, group: Value, begin: Number, steps: Number, accumulate: Number
-    ) -> None:
-        """A group of panels against all rows: each tile of rows against one panel after another."""
-        job, sides = self.job, self.job.sides
-
-        def tile(env: Env, tall: int) -> None:
-            def one(first: Value, columns: Number, memory: Value) -> None:
-                at = {**env, sides.vector: Index(first)}
-                if self.blocked:
-                    at = {**at, sides.over[0]: Index(begin)}
-                if self.ready and job.x is not None:
-                    inner = sides.over[0]
-                    job.call(self.name(tall), job.x, at, inner, steps, columns, accumulate)
-                else:
-                    x = Place(memory, self.dtype, {})
-                    job.call(self.name(tall), x, at, None, steps, columns, accumulate, self.width)
-
-            self.each(group, one)
-
-        job.emitter.row_tiles(job, env, self.tall, tile)
+        emitter.loops([axis for axis in self.sides.rows if axis != row], env, tiles)
 
 
 def as_reduce(node: Dot) -> Reduce:
     """A contraction as a fold of products."""
     product = Map("multiply", (node.a, node.b))
     return Reduce("sum", product, node.over)
+
+
+def innermost_last(s: Place, over: Sequence[Axis]) -> tuple[Axis, ...]:
+    """Axes of k, those along which S moves least last."""
+
+    def stride(axis: Axis) -> int:
+        found = s.strides[axis]
+        return found if isinstance(found, int) else 1 << 40
+
+    return tuple(sorted(over, key=lambda axis: -stride(axis)))
 
 
 def sum_of(f: Function, pairs: Sequence[tuple[Number, Number]]) -> Number:

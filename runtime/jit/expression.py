@@ -55,10 +55,28 @@ class Border(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Weight:
+    """What is known of a region of a weight, which a session may keep in another order too.
+
+    operand  its number
+    packed   where the whole weight lies in that order
+    offset   elements before the region, in the order that it came in
+    extents  of the whole weight
+    pieces   axes along which the region is a piece, and what divides the elements before it
+    """
+
+    operand: int
+    packed: Value
+    offset: Number
+    extents: tuple[int, ...]
+    pieces: Mapping[Axis, int]
+
+
+@dataclass(frozen=True, eq=False)
 class Place:
     """A tensor in memory: where it starts and how many elements one step of an axis is.
 
-    With borders, positions outside of them read as `fill`.
+    With borders, positions outside of them read as `fill`. `weight`: it never changes.
     """
 
     pointer: Value
@@ -66,6 +84,7 @@ class Place:
     strides: Mapping[Axis, Number]
     borders: tuple[Border, ...] = ()
     fill: float = 0.0
+    weight: Weight | None = None
 
 
 @dataclass
@@ -228,7 +247,7 @@ class Emitter:
         inside = self.every(within)
         with self.guarded(inside):
             raw = self._load(place, env)
-        fill = constant(raw.kind, _fitting(place.fill, place.dtype))
+        fill = constant(raw.kind, fitting(place.fill, place.dtype))
         return f.select(inside, raw, fill)
 
     def every(self, conditions: Sequence[Value]) -> Value:
@@ -365,7 +384,7 @@ class Emitter:
         inside = self.every(within)
         with self.guarded(inside):
             found = self.value(node.x, inner)
-        fill = constant(found.kind, _fitting(node.fill or 0, node.dtype))
+        fill = constant(found.kind, fitting(node.fill or 0, node.dtype))
         return f.select(inside, found, fill)
 
     def _gather(self, table: Node, index: Node, axis: Axis, env: Env) -> Value:
@@ -427,7 +446,7 @@ class Emitter:
         return isinstance(node, Map | Cast | View | Gather | Stack | Position | Size)
 
 
-def _fitting(fill: float | int | bool, dtype: str) -> float | int | bool:
+def fitting(fill: float | int | bool, dtype: str) -> float | int | bool:
     """A fill as a number of this type."""
     if is_float(dtype):
         return float(DTYPES[dtype].numpy.type(fill))
@@ -436,4 +455,7 @@ def _fitting(fill: float | int | bool, dtype: str) -> float | int | bool:
 
 def rooted(place: Place, f: Function, offset: Number) -> Place:
     """The same tensor from another element on."""
-    return replace(place, pointer=f.at(place.pointer, offset, STORED[place.dtype]))
+    if offset == 0:
+        return place
+    pointer = f.at(place.pointer, offset, STORED[place.dtype])
+    return replace(place, pointer=pointer, weight=None)

@@ -13,6 +13,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from .cache import remembered
+from .processor import SECOND_CACHE, cache_bytes
 
 FLOATS = ("half", "float", "double")
 BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "i128": 16,
@@ -62,21 +63,23 @@ def constant(kind: str, value: float | int | bool, width: int = 1) -> Value:
 
 @dataclass(frozen=True)
 class Target:
-    """What code is written for: lanes of an f32 vector, how many vector registers, features."""
+    """What code is written for: lanes of an f32 vector, how many vector registers, features, bytes
+    of the second cache."""
 
     lanes: int
     registers: int
     features: frozenset[str]
+    second: int = SECOND_CACHE
 
     @classmethod
     def host(cls) -> Target:
         """The widest vectors of this processor."""
         found = frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
         if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= found:
-            return cls(16, 32, found)
+            return cls(16, 32, found, cache_bytes(2))
         if {"avx2", "fma"} <= found:
-            return cls(8, 16, found)
-        return cls(4, 32 if "neon" in found else 16, found)
+            return cls(8, 16, found, cache_bytes(2))
+        return cls(4, 32 if "neon" in found else 16, found, cache_bytes(2))
 
     @classmethod
     def scalar(cls) -> Target:

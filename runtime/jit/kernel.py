@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.instruction import Instruction
@@ -25,7 +25,7 @@ from infinisa.isa.language import (
 )
 
 from .contraction import Contractions, as_reduce
-from .expression import Border, Env, Frame, Index, Place
+from .expression import Border, Env, Frame, Index, Place, Weight
 from .functions import STORED, register
 from .ir import Function, Number, Value, constant, number
 from .restricted import Library
@@ -48,6 +48,8 @@ class Access:
     fill     what those positions read as; None: there are none
     buffer   a number for its buffer: the kernel must know which operands share memory
     region   a number for how the region follows from ranges: equal ones are the same memory
+    weight   of a weight, each dimension's whole extent and, if the region is a piece of it, what
+             divides the elements before (0: it is all of it); else empty
     """
 
     dtype: str
@@ -57,6 +59,7 @@ class Access:
     fill: float | None
     buffer: int
     region: int
+    weight: tuple[tuple[int, int], ...] = ()
 
     def place(self, pointer: Value, starts: Sequence[Number], f: Function) -> Place:
         """The region in memory: `pointer` is where it starts, `starts` its first positions."""
@@ -471,6 +474,8 @@ def parameters(shape: Shape) -> list[tuple[str, str]]:
             found.append((f"{side}{i}", "ptr" if access.buffer in shared else "ptr noalias"))
             if access.extents:
                 found += [(f"{side}{i}s{d}", "i64") for d in range(len(access.extents))]
+            if access.weight:
+                found += [(f"{side}{i}packed", "ptr noalias"), (f"{side}{i}offset", "i64")]
     for i, (_, start, length) in enumerate(shape.axes):
         found += [(f"start{i}", "i64")] if start is None else []
         found += [(f"length{i}", "i64")] if length is None else []
@@ -526,7 +531,17 @@ def keep_overwritten(kernel: Kernel, meaning: Instruction, shape: Shape) -> None
 def _place(kernel: Kernel, side: str, i: int, access: Access) -> Place:
     given = kernel.f.parameters
     starts: list[Number] = [given[f"{side}{i}s{d}"] for d in range(len(access.extents))]
-    return access.place(given[f"{side}{i}"], starts, kernel.f)
+    place = access.place(given[f"{side}{i}"], starts, kernel.f)
+    return replace(place, weight=_weight(kernel, i, access)) if access.weight else place
+
+
+def _weight(kernel: Kernel, i: int, access: Access) -> Weight:
+    given = kernel.f.parameters
+    pairs = list(zip(access.axes, access.weight, strict=True))
+    pieces = {axis: divisor for axis, (_, divisor) in pairs if divisor}
+    offset: Number = given[f"r{i}offset"] if pieces else 0
+    extents = tuple(extent for _, (extent, _) in pairs)
+    return Weight(i, given[f"r{i}packed"], offset, extents, pieces)
 
 
 def _states(

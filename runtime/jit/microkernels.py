@@ -6,16 +6,19 @@ They work on X, read as vectors, and S, read one number at a time; see `contract
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from .functions import STORED, convert, widen
 from .ir import FLOATS, Function, Module, Number, Value, constant, number
 
-SIGNATURE = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64"),
-             ("sk", "i64"), ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"),
-             ("columns", "i64"), ("more", "i64")]  # fmt: skip
+SPREAD = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64"),
+          ("sk", "i64"), ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"),
+          ("columns", "i64")]  # fmt: skip
 """X and its elements from step to step; S and its elements from row to row and step to step; the
-result and its elements from row to row; steps of k; columns; whether to add to the result."""
+result and its elements from row to row; steps of k; columns."""
 
+LINE = 64
+"""Bytes that the processor fetches together."""
 
 REORDERED = "fadd reassoc nsz contract"
 """A sum that may be taken in another order, as vectors need."""
@@ -38,68 +41,171 @@ def kernel(module: Module, name: str, signature: list[tuple[str, str]]) -> Funct
     return Function(module, name, signature)
 
 
-def tile_kernel(module: Module, kind: str, lanes: int, shape: tuple[int, int], masked: bool) -> str:
-    """rows x count vectors of the result at a time. X is packed: [step][columns]; or, `masked`, it
-    is where it was, and nothing behind its last column is read."""
-    # long: a kernel is one piece
-    rows, count = shape
-    name = f"tile_{kind}_{lanes}_{rows}x{count}{'_masked' if masked else ''}"
-    f = kernel(module, name, SIGNATURE)
-    if f is None:
-        return name
-    p = f.parameters
-    zero = constant(kind, 0, lanes)
-    lefts = [f.at(p["s"], f.multiply(p["sm"], r), kind) for r in range(rows)]
-    places = [(r, v) for r in range(rows) for v in range(count)]
-    again = f.compare("ne", p["more"], constant("i64", 0))
-    many = f.whole(p["steps"], 4)
+UNROLLED = 4
+"""Steps of k that a tile takes in a turn of its innermost loop."""
 
-    def tile(column: Value, _: list[Value]) -> None:
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: `rows` x `count` vectors of the result stay in registers for all steps.
+
+    kind    of the result and of S; `dtype` is that of X in memory
+    step    elements of X from step to step, where it is packed: [step][columns]; 0: X lies
+            elsewhere, and nothing behind its last column is read
+    depth   axes of k: the last is the innermost loop
+    unit    S is contiguous along the innermost
+    full    a call takes `count` full vectors of columns
+    ways    sums of each number of the result: every other step adds to the second
+    ahead   lines of other memory to fetch in a turn
+    """
+
+    kind: str
+    dtype: str
+    lanes: int
+    rows: int
+    count: int
+    step: int
+    depth: int = 1
+    unit: bool = True
+    full: bool = False
+    ways: int = 1
+    ahead: int = 0
+
+    @property
+    def name(self) -> str:
+        how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}"
+        shape = f"{self.rows}x{self.count}_{self.step}_{self.depth}"
+        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{how}{self.ways}_{self.ahead}"
+
+    @property
+    def signature(self) -> list[tuple[str, str]]:
+        """X, its elements from step to step; S, its elements from row to row; of each axis of k
+        the steps and the elements of S from one to the next; the result, its elements from row to
+        row; columns; whether to add to the result; memory to fetch."""
+        found = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64")]
+        for level in range(self.depth):
+            found += [(f"n{level}", "i64"), (f"sk{level}", "i64")]
+        return [*found, ("c", "ptr noalias"), ("cm", "i64"), ("columns", "i64"), ("more", "i64"),
+                ("ahead", "ptr")]  # fmt: skip
+
+
+def tile_kernel(module: Module, tile: Tile) -> str:
+    """The function of a tile; it takes one tile of columns after the other."""
+    f = kernel(module, tile.name, tile.signature)
+    if f is None:
+        return tile.name
+    p = f.parameters
+    writer = TileWriter(f, tile)
+
+    def column(first: Value, _: list[Value]) -> None:
+        writer.write(first)
+
+    if tile.full:
+        writer.write(0)
+    else:
+        f.loop(0, p["columns"], tile.count * tile.lanes, column)
+    f.done()
+    return tile.name
+
+
+class TileWriter:
+    """Writes the code of one tile."""
+
+    def __init__(self, f: Function, tile: Tile) -> None:
+        self.f, self.tile = f, tile
+        p = f.parameters
+        self.lefts = [f.at(p["s"], f.multiply(p["sm"], r), tile.kind) for r in range(tile.rows)]
+        self.places = [(r, v) for r in range(tile.rows) for v in range(tile.count)]
+
+    def write(self, column: Number) -> None:
+        f, t, p = self.f, self.tile, self.f.parameters
         wanted = number(f.subtract(p["columns"], column))
-        limits = f.splat(wanted, lanes)
-        masks = [f.compare("sgt", limits, lane_range(f, lanes, v * lanes)) for v in range(count)]
-        rights = f.at(p["x"], column, kind)
-        heads = [f.at(p["c"], f.add(f.multiply(p["cm"], r), column), kind) for r in range(rows)]
+        limits = f.splat(wanted, t.lanes)
+        vectors = range(t.count)
+        self.masks = [
+            None if t.full else f.compare("sgt", limits, lane_range(f, t.lanes, v * t.lanes))
+            for v in vectors
+        ]
+        heads = [f.at(p["c"], f.add(f.multiply(p["cm"], r), column), t.kind) for r in range(t.rows)]
+        at = [f.at(heads[r], v * t.lanes, t.kind) for r, v in self.places]
+        for place in at:
+            f.prefetch(place)
+        zero = constant(t.kind, 0, t.lanes)
 
         def before() -> list[Value]:
-            return [
-                f.load(f.at(heads[r], v * lanes, kind), kind, lanes, masks[v]) for r, v in places
-            ]
+            pairs = zip(at, self.places, strict=True)
+            return [f.load(place, t.kind, t.lanes, self.masks[v]) for place, (_, v) in pairs]
 
-        def step(index: Number, sums: list[Value]) -> list[Value]:
-            right = f.at(rights, f.multiply(p["xk"], index), kind)
-            vectors = [
-                f.load(f.at(right, v * lanes, kind), kind, lanes, masks[v] if masked else None)
-                for v in range(count)
-            ]
-            offset = f.multiply(p["sk"], index)
-            found = list(sums)
-            for r in range(rows):
-                one = f.splat(f.load(f.at(lefts[r], offset, kind), kind), lanes)
-                for v in range(count):
-                    found[r * count + v] = multiply_add(f, one, vectors[v], found[r * count + v])
-            return found
-
-        def four(index: Value, sums: list[Value]) -> list[Value]:
-            for ahead in range(4):
-                sums = step(f.add(index, ahead), sums)
-            return sums
-
-        start = f.either(again, before, lambda: [zero] * len(places))
-        sums = f.loop(0, many, 4, four, start)
-        sums = f.loop(many, p["steps"], 1, step, sums)
+        again = f.compare("ne", p["more"], constant("i64", 0))
+        start = f.either(again, before, lambda: [zero] * len(at))
+        start += [zero] * (len(at) * (self.tile.ways - 1))
+        x = f.at(p["x"], column, STORED[t.dtype])
+        *sums, _, _ = self.level(0, 0, [*start, x, p["ahead"]])
+        if self.tile.ways == 2:
+            add, half = "fadd" if t.kind in FLOATS else "add", len(at)
+            sums = [f.binary(add, *pair) for pair in zip(sums[:half], sums[half:], strict=True)]
 
         def put(masked: bool) -> list[Value]:
-            for (r, v), value in zip(places, sums, strict=True):
-                f.store(value, f.at(heads[r], v * lanes, kind), masks[v] if masked else None)
+            for place, value, (_, v) in zip(at, sums, self.places, strict=True):
+                f.store(value, place, self.masks[v] if masked else None)
             return []
 
-        whole = f.compare("sge", wanted, constant("i64", count * lanes))
+        if t.full:
+            put(False)
+            return
+        whole = f.compare("sge", wanted, constant("i64", t.count * t.lanes))
         f.either(whole, lambda: put(False), lambda: put(True))
 
-    f.loop(0, p["columns"], count * lanes, tile)
-    f.done()
-    return name
+    def level(self, depth: int, offset: Number, carried: list[Value]) -> list[Value]:
+        """The loops over axes of k from `depth` on; `carried`: sums, X, memory to fetch."""
+        f, t, p = self.f, self.tile, self.f.parameters
+        steps, stride = p[f"n{depth}"], p[f"sk{depth}"]
+        if depth < t.depth - 1:
+
+            def turn(index: Value, carried: list[Value]) -> list[Value]:
+                return self.level(depth + 1, f.add(offset, f.multiply(index, stride)), carried)
+
+            return f.loop(0, steps, 1, turn, carried)
+        step = 1 if t.unit else stride
+        many = f.whole(steps, UNROLLED)
+
+        def turns(count: int) -> Callable[[Value, list[Value]], list[Value]]:
+            def turn(index: Value, carried: list[Value]) -> list[Value]:
+                return self.steps(f.add(offset, f.multiply(index, step)), step, carried, count)
+
+            return turn
+
+        carried = f.loop(0, many, UNROLLED, turns(UNROLLED), carried)
+        return f.loop(many, steps, 1, turns(1), carried)
+
+    def steps(self, offset: Number, step: Number, carried: list[Value], count: int) -> list[Value]:
+        """Steps of k side by side."""
+        f, t, size = self.f, self.tile, len(self.places)
+        *sums, x, ahead = carried
+        for line in range(t.ahead if count > 1 else 0):
+            f.prefetch(f.at(ahead, LINE * line))
+        stored, stride = STORED[t.dtype], t.step or f.parameters["xk"]
+        lefts = [f.at(left, offset, t.kind) for left in self.lefts]
+        for turn in range(count):
+            right = f.at(x, f.multiply(stride, turn), stored)
+            vectors = [self.vector(right, v) for v in range(t.count)]
+            way = size * (turn % self.tile.ways)
+            for r, left in enumerate(lefts):
+                one = f.load(f.at(left, f.multiply(step, turn), t.kind), t.kind)
+                one = f.splat(one, t.lanes)
+                for v, vector in enumerate(vectors):
+                    at = way + r * t.count + v
+                    sums[at] = multiply_add(f, one, vector, sums[at])
+        ahead = f.at(ahead, LINE * t.ahead) if count > 1 else ahead
+        return [*sums, f.at(x, f.multiply(stride, count), stored), ahead]
+
+    def vector(self, right: Value, v: int) -> Value:
+        """A vector of X, widened."""
+        f, t = self.f, self.tile
+        stored = STORED[t.dtype]
+        mask = None if t.step or t.full else self.masks[v]
+        raw = f.load(f.at(right, v * t.lanes, stored), stored, t.lanes, mask)
+        return convert(f, widen(f, raw, t.dtype), t.kind)
 
 
 def lane_range(f: Function, lanes: int, first: int) -> Value:
@@ -110,7 +216,7 @@ def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) 
     """Rows of X added to rows of the result, four steps of k (more for one row) at a time."""
     # long: a kernel is one piece
     name = f"spread_{kind}_{dtype}_{lanes}_{rows}"
-    f = kernel(module, name, SIGNATURE)
+    f = kernel(module, name, SPREAD)
     if f is None:
         return name
     p = f.parameters

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from infinisa.isa.dtypes import DTYPES
-from infinisa.isa.instance import find, resolve
+from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction, State
-from infinisa.isa.language import Affine, Axis, Input, Scan, Size, refine, walk
+from infinisa.isa.language import Affine, Axis, Dot, Input, Scan, Size, everything, refine, walk
 from infinisa.isa.program import (
     COPIES,
     Buffer,
@@ -26,14 +27,17 @@ from infinisa.isa.program import (
     Stage,
     Statement,
     core_share,
+    statements,
 )
 
 from .functions import STORED, narrow, register, saturate
 from .ir import Function, Module, Number, Target, Value, constant, number, text
 from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
+from .packing import Layout, pack_weight
 from .restricted import Library, RestrictedError
 from .shares import WORTH, Share, Shares, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
+from .untiled import Untiled, untiled
 from .written import Written, written_for
 
 OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
@@ -52,15 +56,21 @@ outputs were written, scratch memory, the call area, the function that runs opaq
 the words by which threads share work."""
 
 
+FILL = [("x", "ptr noalias"), ("panels", "ptr noalias")]
+"""A weight as it came in, and where it goes in another layout."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """A range while the code is written: its numbers, and the most its length can be."""
+    """A range while the code is written: its numbers, the most its length can be, and what divides
+    its start (0: it is 0)."""
 
     start: Number
     length: Number
     bound: int
     first: Value | None = None
     turns: Value | None = None
+    divisor: int = 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,9 @@ class Emission:
     scratch: int = 0
     area: int = CALL_HEAD
     frame: int = 0
+    plain: set[str] = field(default_factory=set)
+    packed: dict[tuple[str, Layout], int] = field(default_factory=dict)
+    fills: dict[Layout, str] = field(default_factory=dict)
 
 
 def emit(
@@ -110,8 +123,9 @@ def emit(
     worth: int = WORTH,
 ) -> Emission:
     """The whole program as code."""
-    emission = Emission(Module(), cores, threads, worth)
-    kernels = Kernels(program, library, target, emission)
+    whole = untiled(program, library)
+    program, emission = whole.program, Emission(Module(), cores, threads, worth)
+    kernels = Kernels(whole, library, target, emission)
     for number_, section in enumerate(program.sections):
         walker = Walker(program, section, kernels, f"section{number_}")
         walker.run()
@@ -179,43 +193,68 @@ class Meaning:
         return self.plain.operands, self.plain.outputs, states
 
 
+@dataclass(frozen=True)
+class Made:
+    """A kernel: its name, the operands that it takes in another layout, those that it reads as they
+    are."""
+
+    name: str
+    packings: Mapping[int, Layout]
+    plain: frozenset[int]
+
+
 class Kernels:
     """The kernels of a program: one for each instruction on operands of one shape."""
 
     def __init__(
         self,
-        program: Program,
+        given: Untiled,
         library: Mapping[str, Instruction],
         target: Target,
         emission: Emission,
     ) -> None:
-        self.program, self.library, self.target = program, library, target
+        self.given, self.program, self.library, self.target = given, given.program, library, target
         self.emission, self.module = emission, emission.module
-        self.shares = Shares(program, emission.threads, target.lanes, emission.worth)
+        self.shares = Shares(self.program, emission.threads, target.lanes, emission.worth)
         self.pieces: Iterator[int] = itertools.count()
-        self.names: dict[Shape, str] = {}
+        self.made: dict[Shape, Made] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
+        self.weights = packable(self.program, self.meaning)
 
     def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
         """What an opcode means on buffers of these types."""
         types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
         key = opcode.name, types
         if key not in self.meanings:
-            given = resolve(opcode, types, self.library)
+            given = self.given.meaning(opcode, types, self.library)
             definition = find(opcode.instruction, self.library)
             self.meanings[key] = Meaning.of(given, definition, opcode)
         return self.meanings[key]
 
-    def kernel(self, shape: Shape, meaning: Instruction) -> str:
-        """The name of the function; it is written at the first use."""
-        if shape not in self.names:
-            name = f"kernel{len(self.names)}"
-            self.names[shape] = name
+    def kernel(self, shape: Shape, meaning: Instruction) -> Made:
+        """The function; it is written at the first use."""
+        if shape not in self.made:
+            name = f"kernel{len(self.made)}"
             f = Function(self.module, name, parameters(shape))
             kernel = Kernel(f, self.target, Kernel.new_frame())
             build(kernel, meaning, shape, self.emission.bodies)
             self.emission.scratch = max(self.emission.scratch, kernel.largest)
-        return self.names[shape]
+            code = "\n".join(f.lines)
+            mentioned = {i for i in range(len(shape.reads)) if re.search(rf"%r{i}\b", code)}
+            self.made[shape] = Made(name, kernel.packings, frozenset(mentioned))
+        return self.made[shape]
+
+    def packed(self, buffer: str, layout: Layout) -> int:
+        """The place of a weight in another layout in the table of buffers."""
+        emission = self.emission
+        if layout not in emission.fills:
+            name = emission.fills[layout] = f"pack{len(emission.fills)}"
+            f = Function(self.module, name, FILL, public=True)
+            kernel = Kernel(f, self.target, Kernel.new_frame())
+            pack_weight(kernel, layout)
+            f.done()
+        known = emission.packed
+        return known.setdefault((buffer, layout), len(self.program.buffers) + len(known))
 
 
 class Walker:
@@ -289,7 +328,7 @@ class Walker:
                     self.leave(constant("i1", True), OUT_OF_RANGE)
             else:
                 self.leave(f.compare(how, value, constant("i64", 0)), OUT_OF_RANGE)
-        return Run(start, length, extent.most)
+        return Run(start, length, extent.most, divisor=start if isinstance(start, int) else 1)
 
     def leave(self, condition: Value, status: int) -> None:
         """End the entry with a status if a condition holds."""
@@ -355,7 +394,8 @@ class Walker:
         offset = f.multiply(share, self.core)
         rest = f.subtract(parent.length, offset)
         bound = min(parent.bound, core_share(parent.bound, item.step, cores))
-        run = Run(f.add(parent.start, offset), f.minimum(share, rest), bound)
+        divisor = math.gcd(parent.divisor, item.step)
+        run = Run(f.add(parent.start, offset), f.minimum(share, rest), bound, divisor=divisor)
         if isinstance(rest, int):
             if rest > 0:
                 self.with_range(item, run, item.body)
@@ -376,8 +416,9 @@ class Walker:
             offset = f.multiply(place, item.step)
             length = _rest(f, parent.length, offset, item.step)
             turns = number(f.add(before, turn)) if before else None
-            bound = min(item.step, parent.bound)
-            return Run(f.add(parent.start, offset), length, bound, number(turn), turns)
+            start, bound = f.add(parent.start, offset), min(item.step, parent.bound)
+            divisor = math.gcd(parent.divisor, 0 if offset == 0 else item.step)
+            return Run(start, length, bound, number(turn), turns, divisor)
 
         def body(turn: Number) -> None:
             if item.ahead:
@@ -427,6 +468,7 @@ class Walker:
     def pointer(self, buffer: Buffer, starts: Sequence[Number]) -> Value:
         """The address of a position in the slot of a buffer that these ranges turn to."""
         f = self.f
+        self.kernels.emission.plain.add(buffer.name)
         table = self.slot(self.given["buffers"], self.numbers[buffer.name])
         base = f.load(table, "ptr")
         if buffer.slots > 1:
@@ -436,11 +478,7 @@ class Walker:
                 base = f.at(base, f.multiply(place, buffer.pitch))
         if not buffer.outer:
             base = f.at(base, f.multiply(self.core, self.chips[buffer.memory]))
-        offset: Number = 0
-        size = 1
-        for start, extent in zip(reversed(starts), reversed(buffer.shape), strict=True):
-            offset = f.add(offset, f.multiply(start, size))
-            size *= extent
+        offset = elements(f, starts, buffer.shape)
         return f.at(base, f.multiply(offset, DTYPES[buffer.dtype].size))
 
     def issue(self, issue: Issue) -> None:
@@ -494,7 +532,8 @@ class Walker:
             even = isinstance(length, int) and isinstance(size, int) and length % size == 0
             mine = size if even else self.f.minimum(self.f.subtract(run.length, offset), size)
             part = f"{share.range} of a thread"
-            self.ranges[part] = Run(self.f.add(run.start, offset), mine, bound)
+            divisor = math.gcd(run.divisor, share.grain)
+            self.ranges[part] = Run(self.f.add(run.start, offset), mine, bound, divisor=divisor)
             self.compute(narrowed(issue, share.range, part), opcode, meaning)
         hand_out(f, self.given["team"], (name, count), self.given["work"], self.kernels.target)
         emission.shared.add(self.section.name)
@@ -536,6 +575,7 @@ class Walker:
                 run.bound,
                 carried(run.first) if run.first else None,
                 carried(run.turns) if run.turns else None,
+                run.divisor,
             )
             for range_, run in ranges.items()
             if range_ in self.section.axes or range_ in self.used(issue)
@@ -592,9 +632,32 @@ class Walker:
                     operand.fill,
                     buffers.setdefault(operand.buffer, len(buffers)),
                     regions.setdefault(where, len(regions)),
+                    self.weight(operand, dims, tuple(reversed(strides))),
                 )
             )
         return tuple(found[: len(issue.reads)]), tuple(found[len(issue.reads) :])
+
+    def weight(
+        self, operand: Operand, dims: Sequence[Axis], strides: Sequence[int]
+    ) -> tuple[tuple[int, int], ...]:
+        """`Access.weight`, if a session may keep the operand in another layout."""
+        if operand.buffer not in self.kernels.weights:
+            return ()
+        found = []
+        region = self.region(operand)
+        shape = self.program.buffer[operand.buffer].shape
+        for i, (dimension, (start, length, _)) in enumerate(
+            zip(operand.dimensions, region, strict=True)
+        ):
+            if (start, length) == (0, shape[i]):
+                found.append((shape[i], 0))
+                continue
+            runs = [(self.ranges[term.range].divisor, term) for term in dimension.terms]
+            if not dims[i] or not strides[i] or any(term.base for _, term in runs):
+                return ()
+            parts = [dimension.offset, *(divisor * term.stride for divisor, term in runs)]
+            found.append((shape[i], math.gcd(*parts) * strides[i] or strides[i] << 30))
+        return tuple(found)
 
     def call(self, issue: Issue, opcode: Opcode, meaning: Meaning) -> None:
         """Call the kernel of an issue."""
@@ -659,9 +722,11 @@ class Walker:
             fresh,
             written,
         )
-        kernel = self.kernels.kernel(shape, meaning.plain)
+        made = self.kernels.kernel(shape, meaning.plain)
         arguments: list[tuple[str, Number]] = [("ptr", self.given["work"])]
-        for operand in (*issue.reads, *issue.writes):
+        for i, (operand, access) in enumerate(zip(issue.reads, reads, strict=True)):
+            arguments += self.reading(operand, access, made.packings.get(i), i in made.plain)
+        for operand in issue.writes:
             arguments += self.operand(operand)
         for axis in used:
             start, length = axes[axis].start, axes[axis].length
@@ -671,10 +736,10 @@ class Walker:
         if fresh is None:
             arguments.append(("i64", again))
         if not written:
-            self.f.run(kernel, arguments)
+            self.f.run(made.name, arguments)
             return
         with self.may_fail(issue) as fault:
-            self.f.run(kernel, [*arguments, ("ptr", fault)])
+            self.f.run(made.name, [*arguments, ("ptr", fault)])
 
     @contextmanager
     def may_fail(self, issue: Issue) -> Iterator[Value]:
@@ -695,6 +760,23 @@ class Walker:
         if operand.fill is not None:
             found += [("i64", start) for start in starts]
         return found
+
+    def reading(
+        self, operand: Operand, access: Access, layout: Layout | None, plain: bool
+    ) -> list[tuple[str, Number]]:
+        """The same for what is read: of a weight where it came in, and where it is packed."""
+        if not access.weight:
+            return self.operand(operand)
+        f, shape = self.f, self.program.buffer[operand.buffer].shape
+        nowhere = Value("null", "ptr")
+        packed = nowhere
+        offset: Number = 0
+        if layout is not None:
+            place = self.kernels.packed(operand.buffer, layout)
+            packed = f.load(self.slot(self.given["buffers"], place), "ptr")
+            offset = elements(f, [start for start, _, _ in self.region(operand)], shape)
+        there = self.operand(operand) if plain else [("ptr", nowhere)]
+        return [*there, ("ptr", packed), ("i64", offset)]
 
     def fresh(self, issue: Issue) -> tuple[bool | None, Number]:
         """(whether states start anew, if that is known; else a number that is 0 if they do)."""
@@ -737,6 +819,7 @@ class Walker:
         """Its body as native code if it can be, else in CPython."""
         operands = (*issue.reads, *issue.writes)
         names = [operand.buffer for operand in operands]
+        self.kernels.emission.plain.update(names)
         apart = all(names.count(operand.buffer) == 1 for operand in issue.writes)
         flat = [self.flat(operand) for operand in operands]
         if meaning.body and apart and all(run is not None for run in flat):
@@ -807,12 +890,52 @@ class Walker:
         self.leave(f.compare("ne", status, constant("i64", 0)), FAILED)
 
 
+def elements(f: Function, starts: Sequence[Number], shape: Sequence[int]) -> Number:
+    """The elements of a tensor before a position."""
+    offset: Number = 0
+    size = 1
+    for start, extent in zip(reversed(starts), reversed(shape), strict=True):
+        offset = f.add(offset, f.multiply(start, size))
+        size *= extent
+    return offset
+
+
 def pieces(f: Function, length: Number, size: Number) -> Number:
     """How many pieces of a size there are."""
     if isinstance(length, int) and isinstance(size, int):
         return -(-length // size)
     more = f.subtract(f.add(length, size), 1)
     return f.emit("i64", 1, f"udiv i64 {text(more)}, {text(size)}")
+
+
+def packable(
+    program: Program, meaning: Callable[[Opcode, Sequence[Operand]], Meaning]
+) -> frozenset[str]:
+    """Weights that contractions alone read, each as it is: a session may keep them in panels."""
+    found = {buffer.name for buffer in program.of_kind("weight")}
+    for section in program.sections:
+        for stage in section.stages:
+            for issue in statements(stage.body):
+                if isinstance(issue, Issue):
+                    found -= _read_otherwise(issue, program.opcode[issue.opcode], meaning)
+    return frozenset(found)
+
+
+def _read_otherwise(
+    issue: Issue, opcode: Opcode, meaning: Callable[[Opcode, Sequence[Operand]], Meaning]
+) -> set[str]:
+    """The buffers that an issue does not only take as sides of contractions."""
+    if opcode.instruction in COPIES:
+        return {operand.buffer for operand in issue.reads}
+    given = meaning(opcode, issue.reads).given
+    if given.opaque or given.native:
+        return {operand.buffer for operand in issue.reads}
+    beside = set(given.outputs)
+    for node in everything(given.outputs):
+        if not isinstance(node, Dot):
+            beside.update(node.children)
+    pairs = zip(given.operands, issue.reads, strict=True)
+    return {read.buffer for leaf, read in pairs if leaf in beside or read.fill is not None}
 
 
 def _known(value: Number) -> int | None:

@@ -84,7 +84,7 @@ def compile_program(
     )
     source, bodies = emission.module.text, emission.bodies.module
     more = bodies.text if bodies.functions else ""
-    names = [*emission.entries, *([WORKER] if emission.shared else [])]
+    names = [*emission.entries, *emission.fills.values(), *([WORKER] if emission.shared else [])]
     code = compile_text(source, names, scalar, cache=cache, more=more)
     seconds = time.perf_counter() - began
     return Compiled(program, library, backend, seconds, len(source), emission, code)
@@ -127,13 +127,15 @@ class Session:
     def __init__(self, compiled: Compiled, arrays: Mapping[str, Array]) -> None:
         self.compiled, self.program = compiled, compiled.program
         self.tensors: dict[str, Array] = {}
+        self.panels = {
+            (name, layout): _bytes(layout.bytes) for name, layout in compiled.emission.packed
+        }
         for buffer, array in zip(
             [b for b in self.program.buffers if b.outer],
             bind(self.program, arrays).values(),
             strict=True,
         ):
-            fixed = buffer.kind == "weight" and array.flags.c_contiguous and array.size
-            self.tensors[buffer.name] = array if fixed else _owned(array)
+            self._keep(buffer, array)
         self.chips = self._chips()
         self.parameters = np.zeros(max(1, len(self.program.parameters)), np.int64)
         self.ends = np.zeros(1 + sum(len(b.shape) for b in self.program.buffers), np.int64)
@@ -141,7 +143,9 @@ class Session:
         threads = compiled.emission.threads
         self.work = [_bytes(compiled.emission.scratch) for _ in range(threads)]
         self.team = Team(threads, compiled.code, compiled.emission.frame)
-        self.buffers = np.array([self._address(b) for b in self.program.buffers] or [0], np.uint64)
+        addresses = [self._address(buffer) for buffer in self.program.buffers]
+        addresses += [int(memory.ctypes.data) for memory in self.panels.values()]
+        self.buffers = np.array(addresses or [0], np.uint64)
         self.failure: BaseException | None = None
         self.callback = ctypes.CFUNCTYPE(None)(self._opaque)
         self.words = self.team.words()
@@ -233,20 +237,41 @@ class Session:
         sizes, cores = chip_sizes(self.program), self.compiled.emission.cores
         return {name: _bytes(size * cores) for name, size in sizes.items()}
 
+    def _keep(self, buffer: Buffer, array: Array) -> None:
+        """A tensor in memory: a weight where it is or in panels, if nothing needs it otherwise."""
+        fixed = buffer.kind == "weight" and array.flags.c_contiguous and array.size
+        emission = self.compiled.emission
+        if buffer.kind != "weight" or buffer.name in emission.plain:
+            array = self.tensors[buffer.name] = array if fixed else _owned(array)
+        elif not fixed:
+            array = _owned(array)
+        self._pack(buffer.name, array)
+
+    def _pack(self, name: str, array: Array) -> None:
+        """Bring a weight into the layouts in which it is used."""
+        fills, addresses = self.compiled.emission.fills, self.compiled.code.addresses
+        for (buffer, layout), memory in self.panels.items():
+            if buffer == name:
+                fill = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+                fill(addresses[fills[layout]])(array.ctypes.data, memory.ctypes.data)
+
     def _address(self, buffer: Buffer) -> int:
         if buffer.outer:
-            return int(self.tensors[buffer.name].ctypes.data)
+            kept = self.tensors.get(buffer.name)
+            return 0 if kept is None else int(kept.ctypes.data)
         return int(self.chips[buffer.memory].ctypes.data) + buffer.address
 
     def _bind(self, arrays: Mapping[str, Array]) -> None:
         for buffer in self.program.buffers:
             given, mine = arrays.get(buffer.name), self.tensors.get(buffer.name)
-            if mine is None:
-                continue
-            if given is not None:
+            if given is not None and buffer.outer:
                 only = {buffer.name: given}
                 fresh = bind_one(self.program, buffer, only)
-                np.copyto(mine, fresh)
+                if mine is not None:
+                    np.copyto(mine, fresh)
+                self._pack(buffer.name, np.ascontiguousarray(fresh))
+            elif mine is None:
+                continue
             elif buffer.kind == "state" and self.failure is None and self.started:
                 mine.fill(buffer.initial)
         self.started = True

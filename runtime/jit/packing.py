@@ -1,0 +1,240 @@
+"""X in panels: how wide they are, how they are filled, how a session keeps a weight in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infinisa.isa.language import Axis, Input, Node
+
+from .expression import Env, Index, Place
+from .functions import STORED, register
+from .ir import BYTES, Number, Target, Value
+
+if TYPE_CHECKING:
+    from .contraction import Contractions
+
+PORTABLE_LANES, PORTABLE_ROWS, PORTABLE_PANEL = 16, 6, 64
+"""The register tile of code that knows no processor: 6 rows of one vector, which LLVM splits where
+registers are narrower (into 12 of the 16 of AVX2). A panel has several tiles side by side, which
+find their rows of S in the first cache."""
+
+
+def vector_lanes(target: Target) -> int:
+    """Lanes of the vectors of a register tile."""
+    return target.lanes if target.lanes > 1 else PORTABLE_LANES
+
+
+def tile_vectors(target: Target, columns: int) -> int:
+    """Vectors of a register tile of a panel, where there are so many columns."""
+    if target.lanes == 1:
+        return 1
+    return min(4 if target.registers >= 32 else 2, max(1, -(-columns // target.lanes)))
+
+
+def tile_rows(target: Target, count: int) -> int:
+    """Rows of a register tile of so many vectors."""
+    if target.lanes == 1:
+        return PORTABLE_ROWS
+    return min((target.registers - count - 1) // count, 12)
+
+
+def panel_columns(target: Target, columns: int) -> int:
+    """Columns of a panel: one tile's, or in portable code several."""
+    if target.lanes > 1:
+        return tile_vectors(target, columns) * target.lanes
+    return min(PORTABLE_PANEL, max(1, -(-columns // PORTABLE_LANES)) * PORTABLE_LANES)
+
+
+# ---------------------------------------------------------------- filling panels
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Panels [k][width] of one side of a contraction.
+
+    x       where it lies, if it is in memory
+    vector  its axis along a panel's columns
+    over    axes of k, the innermost last
+    dtype   of what is in the panels; `kind` is its register type
+    """
+
+    emitter: Contractions
+    node: Node
+    x: Place | None
+    vector: Axis
+    over: tuple[Axis, ...]
+    dtype: str
+    width: int
+
+    @property
+    def stored(self) -> str:
+        return STORED[self.dtype]
+
+    def steps(self, after: int = 0) -> Number:
+        """Steps of k of the axes behind the first `after`."""
+        total: Number = 1
+        for axis in self.over[after:]:
+            total = self.emitter.f.multiply(total, self.emitter.frame.length(axis))
+        return total
+
+    def pack(
+        self, env: Env, panel: Value, columns: tuple[Number, Number], part: tuple[Number, Number]
+    ) -> None:
+        """A panel: (first, number) of its columns, and of positions of the first axis of k."""
+        if self.turned is not None:
+            self.turn(self.turned, env, panel, columns, part)
+            return
+        emitter, f, strides = self.emitter, self.emitter.f, self.strides()
+        first = f.add(columns[0], f.multiply(part[0], strides[self.over[0]]))
+        pointer = f.at(panel, f.subtract(0, first), self.stored)
+        with emitter.part(self.vector, *columns), emitter.part(self.over[0], *part):
+            place = Place(pointer, self.dtype, strides)
+            emitter.fill(self.node, place, (*self.over, self.vector), env)
+
+    def strides(self) -> dict[Axis, Number]:
+        """Of a panel."""
+        f = self.emitter.f
+        given = {
+            axis: f.multiply(self.steps(i + 1), self.width) for i, axis in enumerate(self.over)
+        }
+        return {self.vector: 1, **given}
+
+    @property
+    def turned(self) -> Axis | None:
+        """An axis of k along which X is contiguous, as it is not along a panel."""
+        x, kind = self.x, register(self.dtype)
+        if x is None or BYTES[self.stored] != 4 or kind != self.stored:
+            return None
+        stride, lanes = x.strides.get(self.vector), vector_lanes(self.emitter.target)
+        if not isinstance(stride, int) or stride <= 1:
+            return None
+        bounds = self.emitter.frame.bounds
+        units = (a for a in self.over if x.strides.get(a) == 1 and bounds[a] >= lanes)
+        return next(units, None)
+
+    def turn(
+        self,
+        unit: Axis,
+        env: Env,
+        panel: Value,
+        columns: tuple[Number, Number],
+        part: tuple[Number, Number],
+    ) -> None:
+        """The same in squares that are transposed in registers."""
+        emitter, f, strides, lead = self.emitter, self.emitter.f, self.strides(), self.over[0]
+        others = [axis for axis in self.over if axis != unit]
+        length = part[1] if unit == lead else emitter.frame.length(unit)
+        begin = part[0] if unit == lead else 0
+
+        def squares(at: Env) -> None:
+            place: Number = 0
+            for axis in others:
+                moved = f.subtract(at[axis].base, part[0]) if axis == lead else at[axis].base
+                place = f.add(place, f.multiply(moved, strides[axis]))
+            at = {**at, unit: Index(begin), self.vector: Index(columns[0])}
+            into = f.at(panel, place, self.stored), strides[unit]
+            assert self.x is not None
+            emitter.turn(self.stored, self.x, self.vector, at, into, (length, columns[1]))
+
+        if unit == lead:
+            emitter.loops(others, env, squares)
+            return
+        rest = [axis for axis in others if axis != lead]
+        f.loop(part[0], f.add(*part), 1,
+               lambda i, _: emitter.loops(rest, {**env, lead: Index(i)}, squares))  # fmt: skip
+
+
+# ---------------------------------------------------------------- weights
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a session keeps a weight: [others][panel][k][columns of a panel].
+
+    column, over, others  (extent, elements from one to the next in the order that it came in) of
+                          the axis along a panel's columns, the axes of k, all others
+    """
+
+    dtype: str
+    width: int
+    column: tuple[int, int]
+    over: tuple[tuple[int, int], ...]
+    others: tuple[tuple[int, int], ...]
+
+    @property
+    def slab(self) -> int:
+        """Elements of the panels of one position of the other axes."""
+        padded = -(-self.column[0] // self.width) * self.width
+        return padded * math.prod(extent for extent, _ in self.over)
+
+    @property
+    def bytes(self) -> int:
+        return self.slab * math.prod(n for n, _ in self.others) * BYTES[STORED[self.dtype]]
+
+
+def layout_of(
+    packing: Packing, others: tuple[Axis, ...], merged: Mapping[Axis, frozenset[Axis]]
+) -> tuple[Layout, Number] | None:
+    """How a session can keep X, and the first column of the region in that; None: it cannot.
+
+    merged  the axes that an axis of X stands for, if several
+    """
+    x, emitter, vector = packing.x, packing.emitter, packing.vector
+    if x is None or x.weight is None or {*packing.over, *others, vector} != {*x.strides}:
+        return None
+    f, frame, weight, stride = emitter.f, emitter.frame, x.weight, x.strides[vector]
+    known: list[tuple[int, int]] = []
+    for axis in (*packing.over, *others):
+        length, step = frame.length(axis), x.strides[axis]
+        if not isinstance(length, int) or not isinstance(step, int) or not length:
+            return None
+        known.append((length, step))
+    if not isinstance(stride, int):
+        return None
+    columns = math.prod(weight.extents) // math.prod(extent for extent, _ in known)
+    width, own = panel_columns(emitter.target, columns), merged.get(vector, {vector})
+    for axis, divisor in weight.pieces.items():
+        if axis not in own or divisor % (width * stride):
+            return None
+    depth = len(packing.over)
+    layout = Layout(x.dtype, width, (columns, stride), (*known[:depth],), (*known[depth:],))
+    if isinstance(weight.offset, int):
+        return layout, weight.offset // stride
+    return layout, f.emit("i64", 1, f"udiv i64 {weight.offset.text}, {stride}")
+
+
+def pack_weight(emitter: Contractions, layout: Layout) -> None:
+    """The body of a function that puts a weight `x` into `panels`."""
+    f, frame = emitter.f, emitter.frame
+    over = tuple(f"k{i}" for i in range(len(layout.over)))
+    others = tuple(f"o{i}" for i in range(len(layout.others)))
+    names = ("n", *over, *others)
+    pairs = dict(zip(names, (layout.column, *layout.over, *layout.others), strict=True))
+    frame.lengths.update({axis: extent for axis, (extent, _) in pairs.items()})
+    frame.bounds.update({axis: extent for axis, (extent, _) in pairs.items()})
+    x = Place(f.parameters["x"], layout.dtype, {axis: step for axis, (_, step) in pairs.items()})
+    leaf = Input("x", names, layout.dtype)
+    emitter.places[leaf] = x
+    packing = Packing(emitter, leaf, x, "n", over, layout.dtype, layout.width)
+    pack_all(packing, f.parameters["panels"], others, layout.slab, {})
+
+
+def pack_all(
+    packing: Packing, memory: Value, others: tuple[Axis, ...], slab: int, env: Env
+) -> None:
+    """All panels, each with all of its steps."""
+    emitter, f = packing.emitter, packing.emitter.f
+
+    def other(at: Env, slabs: Number) -> None:
+        def panel(column: Number, columns: Number) -> None:
+            offset = f.add(f.multiply(column, packing.steps()), f.multiply(slabs, slab))
+            into = f.at(memory, offset, packing.stored)
+            part = 0, emitter.frame.length(packing.over[0])
+            packing.pack(at, into, (column, columns), part)
+
+        emitter.each_panel(packing.vector, packing.width, panel)
+
+    emitter.each_numbered(others, env, other)

@@ -1,0 +1,174 @@
+"""Windows over memory with a border: copied once with the border filled, then read where they lie.
+
+A window is only a sum of strides, such as that of 2*p + r, once no position needs to be checked.
+The copy has channels contiguous, whatever the order that they came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING
+
+from infinisa.isa.language import Affine, Axis, Input, Node, View
+
+from .expression import Env, Index, Place, fitting, rooted
+from .functions import STORED, register
+from .ir import BYTES, Number, constant
+from .packing import vector_lanes
+
+if TYPE_CHECKING:
+    from .contraction import Contractions
+
+_leaves = count()
+
+
+@dataclass(frozen=True)
+class Span:
+    """Positions that windows reach along an axis of memory.
+
+    length, bound  how many, and the most that can be
+    low, high      those from `low`, below `high`, are in memory
+    shift          the axis's own position at the first
+    """
+
+    length: Number
+    bound: int
+    low: Number = 0
+    high: Number | None = None
+    shift: Number = 0
+
+
+def padded(
+    emitter: Contractions, node: Node, dtype: str, env: Env, last: tuple[Axis, ...] | None
+) -> Node:
+    """The node, or where it reads windows over a border, the same windows over a copy in scratch.
+
+    last  axes that are better contiguous, if windows do not move along them: there is a copy
+          wherever they are not; None: no axis is better
+    """
+    if not isinstance(node, View) or node.x not in emitter.places or node.x in emitter.initials:
+        return node
+    place, given = emitter.places[node.x], dict(node.index)
+    plain = all(index.divide == 1 and not index.modulo for index in given.values())
+    if not plain or (place.borders and node.fill is not None):
+        return node
+    inner = [axis for axis in last or () if axis in place.strides and axis not in given]
+    inner = [axis for axis in inner if axis not in env]
+    crossed = inner and all(place.strides[axis] != 1 for axis in inner)
+    crossed = crossed and any(place.strides.get(axis) == 1 for axis in given)
+    if not place.borders and node.fill is None and not crossed:
+        return node
+    spans = reached(emitter, node, place)
+    fill = place.fill if node.fill is None else node.fill
+    axes = [axis for axis in place.strides if axis not in env]
+    order = [axis for axis in axes if axis not in inner] + inner
+    with_one = [axis for axis in order if axis.startswith("#")]
+    emitter.frame.lengths.update(dict.fromkeys(with_one, 1))
+    emitter.frame.bounds.update(dict.fromkeys(with_one, 1))
+    copy = copied(emitter, place, order, spans, (dtype, fill), env)
+    leaf = Input(f"#window{next(_leaves)}", node.x.axes, dtype)
+    f = emitter.f
+    back: Number = 0
+    for axis in order:
+        back = f.subtract(back, f.multiply(spans[axis].shift, copy.strides[axis]))
+    strides = {axis: step for axis, step in copy.strides.items() if axis not in with_one}
+    emitter.places[leaf] = replace(rooted(copy, f, back), strides=strides)
+    return View(leaf, node.index, None)
+
+
+def reached(emitter: Contractions, node: View, place: Place) -> dict[Axis, Span]:
+    """What windows reach along each axis of the memory that they move over."""
+    f, frame, given = emitter.f, emitter.frame, dict(node.index)
+    borders = {border.axis: border for border in place.borders}
+    found: dict[Axis, Span] = {}
+    for axis in place.strides:
+        own = frame.lengths.get(axis, 1), frame.bounds.get(axis, 1)
+        if axis in borders:
+            found[axis] = Span(*own, borders[axis].low, borders[axis].high)
+        elif node.fill is not None and axis in given:
+            start, length, bound = window(emitter, given[axis])
+            shift = f.subtract(start, frame.starts.get(axis, 0))
+            low = f.subtract(0, shift)
+            found[axis] = Span(length, bound, low, f.add(low, own[0]), shift)
+        else:
+            found[axis] = Span(*own)
+    return found
+
+
+def window(emitter: Contractions, index: Affine) -> tuple[Number, Number, int]:
+    """(first, number, most) of the positions of an index."""
+    f, frame = emitter.f, emitter.frame
+    start: Number = index.offset
+    length: Number = 1
+    bound = 1
+    for axis, stride in index.terms:
+        steps = f.subtract(frame.length(axis), 1)
+        first = frame.starts.get(axis, 0)
+        low = first if stride > 0 else f.add(first, steps)
+        start = f.add(start, f.multiply(low, stride))
+        length = f.add(length, f.multiply(steps, abs(stride)))
+        bound += abs(stride) * (frame.bounds[axis] - 1)
+    return start, length, bound
+
+
+def copied(
+    emitter: Contractions,
+    place: Place,
+    order: list[Axis],
+    spans: Mapping[Axis, Span],
+    filled: tuple[str, float],
+    env: Env,
+) -> Place:
+    """The copy, its axes in this order, the last contiguous; `filled`: its type and its border."""
+    f, frame, (dtype, fill) = emitter.f, emitter.frame, filled
+    before = {axis: (frame.lengths[axis], frame.bounds[axis]) for axis in order}
+    for axis in order:
+        frame.lengths[axis], frame.bounds[axis] = spans[axis].length, spans[axis].bound
+    copy = emitter.scratch_place(order, dtype)
+    bordered = [axis for axis in order if spans[axis].high is not None]
+    if bordered:
+        nothing = constant(register(dtype), fitting(fill, dtype))
+        vector = order[-1] if emitter.target.lanes > 1 else None
+        with emitter.scope():
+            emitter.nest(order, vector, [], env, lambda at: emitter.store(nothing, copy, at))
+    shift: Number = 0
+    for axis in order:
+        shift = f.add(shift, f.multiply(spans[axis].shift, place.strides[axis]))
+    source = replace(rooted(place, f, shift), borders=(), weight=None)
+    with ExitStack() as parts:
+        for axis in bordered:
+            span = spans[axis]
+            assert span.high is not None
+            low = f.maximum(span.low, 0)
+            high = f.minimum(span.high, span.length)
+            parts.enter_context(emitter.part(axis, low, f.maximum(f.subtract(high, low), 0)))
+        inside(emitter, source, copy, order, env)
+    for axis, (length, bound) in before.items():
+        frame.lengths[axis], frame.bounds[axis] = length, bound
+    return copy
+
+
+def inside(emitter: Contractions, source: Place, copy: Place, order: list[Axis], env: Env) -> None:
+    """What is in memory; in squares that are transposed in registers, where that serves."""
+    frame, last = emitter.frame, order[-1]
+    lanes, kind = vector_lanes(emitter.target), STORED[copy.dtype]
+    unit = next((axis for axis in order if source.strides[axis] == 1), None)
+    channels = frame.lengths[last]
+    whole = isinstance(channels, int) and channels % lanes == 0 and last not in frame.firsts
+    if unit is None or unit == last or not whole or BYTES[kind] != 4 or source.dtype != copy.dtype:
+        leaf = Input(f"#source{next(_leaves)}", tuple(order), source.dtype)
+        emitter.places[leaf] = source
+        emitter.fill(leaf, copy, order, env)
+        return
+    others = [axis for axis in order if axis not in (unit, last)]
+
+    def square(at: Env) -> None:
+        at = {**at, unit: Index(frame.firsts.get(unit, 0)), last: Index(0)}
+        into = emitter.base(copy, at), copy.strides[unit]
+        emitter.turn(kind, source, last, at, into, (frame.length(unit), channels))
+
+    with emitter.scope():
+        emitter.nest(others, None, [], env, square)

@@ -1,0 +1,374 @@
+"""Contractions by panels: X in panels of a few vectors, packed or where it lies, loops for caches.
+
+A panel is [k][columns of a register tile]. Rows of S pass by in blocks that stay in the second
+cache, each panel in steps of k that do too: rows, steps, panels, tiles, from outside in. A weight
+was packed when the session began. Any other X is packed when it is used: all of it at once, or
+panel by panel where all rows are one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
+
+from infinisa.isa.language import Axis
+
+from .expression import Env, Index, Place
+from .functions import STORED
+from .ir import BYTES, Function, Number, Value, constant, number
+from .microkernels import Tile, tile_kernel
+from .packing import Packing, layout_of, pack_all, tile_rows, tile_vectors, vector_lanes
+from .roles import Sides
+
+if TYPE_CHECKING:
+    from .contraction import Contractions
+
+SELDOM = 32
+"""Rows up to which a panel is not used often enough to pack it, if it can be read in place."""
+
+Part: TypeAlias = "tuple[Axis, Number, Number]"
+"""An axis, the first of some of its positions, how many."""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A contraction under way.
+
+    sides       what is X and what is S
+    over        axes of k, the innermost last
+    place       of the result
+    x           where X lies, if it is in memory
+    s           S in memory, in the type of the result
+    kind        of the result in registers
+    packing     how panels are filled
+    accumulate  1: add to the result
+    """
+
+    emitter: Contractions
+    sides: Sides
+    over: tuple[Axis, ...]
+    place: Place
+    x: Place | None
+    s: Place
+    kind: str
+    packing: Packing
+    env: Env
+    accumulate: Number
+
+    @property
+    def f(self) -> Function:
+        return self.emitter.f
+
+    @property
+    def others(self) -> tuple[Axis, ...]:
+        """The axes of columns that are loops around the panels."""
+        return tuple(axis for axis in self.sides.columns if axis != self.sides.vector)
+
+    @property
+    def row(self) -> Axis | None:
+        """The axis whose rows a tile takes; other axes of S are loops."""
+        rows, bounds = self.sides.rows, self.emitter.frame.bounds
+
+        def near(axis: Axis) -> int:
+            stride = self.s.strides.get(axis)
+            return -stride if isinstance(stride, int) else 0
+
+        return max(rows, key=lambda axis: (bounds[axis], near(axis))) if rows else None
+
+    # -- the loops
+
+    def run(self) -> None:
+        """The whole contraction."""
+        emitter, packing, width = self.emitter, self.packing, self.packing.width
+        block = self.block_of_rows()
+        if self.x is not None and (kept := self.weight()) is not None:
+            self.of(self.x.dtype).flattened().blocks(*kept, block)
+            return
+        if self.x is not None and self.in_place:
+            self.of(self.x.dtype).panels(None)
+            return
+        bounds, deep = emitter.frame.bounds, emitter.bound(self.over)
+        if block is None:
+            size = self.block_of_steps() or bounds[self.over[0]]
+            deep = deep // bounds[self.over[0]] * size
+            self.panels(emitter.allot(deep * width, packing.dtype))
+            return
+        slab = -(-bounds[self.sides.vector] // width) * width * deep
+        memory = emitter.allot(slab * emitter.bound(self.others), packing.dtype)
+        pack_all(packing, memory, self.others, slab, self.env)
+        self.flattened().blocks(memory, 0, slab, block)
+
+    def of(self, dtype: str) -> Panels:
+        """The same with panels of another type."""
+        return replace(self, packing=replace(self.packing, dtype=dtype))
+
+    def weight(self) -> tuple[Value, Number, int] | None:
+        """(where a session keeps X, first column in it, elements of its slabs), if it can."""
+        found = layout_of(self.packing, self.others, self.emitter.merged_axes)
+        if found is None or self.x is None or self.x.weight is None:
+            return None
+        layout, first = found
+        if layout.width != self.packing.width:
+            return None
+        self.emitter.packings[self.x.weight.operand] = layout
+        return self.x.weight.packed, first, layout.slab
+
+    def flattened(self) -> Panels:
+        """The same over fewer axes of k, where S walks several as one: panels do so anyway."""
+        over, strides, frame = list(self.over), dict(self.s.strides), self.emitter.frame
+        for outer, inner in reversed(list(pairwise(self.over))):
+            length, step = frame.lengths[inner], strides.get(inner, 0)
+            known = isinstance(length, int) and isinstance(step, int)
+            if known and strides.get(outer, 0) == self.f.multiply(step, length):
+                frame.lengths[outer] = self.f.multiply(frame.lengths[outer], length)
+                frame.bounds[outer] *= frame.bounds[inner]
+                strides[outer] = step
+                over.remove(inner)
+                del strides[inner]
+        return replace(self, over=(*over,), s=replace(self.s, strides=strides))
+
+    def blocks(
+        self, memory: Value, first: Number, slab: int, block: tuple[Axis, int] | None
+    ) -> None:
+        """All panels are packed, from column `first` on: one block of rows after the other."""
+        f = self.f
+        if block is None:
+            self.block(memory, first, slab, None)
+            return
+        lead, size = block
+
+        def part(start: Number, rows: Number) -> None:
+            self.block(memory, first, slab, (lead, start, rows))
+
+        pieces(f, self.emitter.frame.length(lead), size, part)
+
+    def block(self, memory: Value, first: Number, slab: int, rows: Part | None) -> None:
+        f, steps, inner = self.f, self.steps(self.over), self.steps(self.over[1:])
+
+        def some(begin: Number, count: Number) -> None:
+            done = f.multiply(f.multiply(begin, inner), self.packing.width)
+
+            def other(env: Env, slabs: Number) -> None:
+                def panel(column: Number, columns: Number) -> None:
+                    offset = f.add(f.multiply(f.add(first, column), steps), done)
+                    offset = f.add(offset, f.multiply(slabs, slab))
+                    x = f.at(memory, offset, self.packing.stored)
+                    self.tiles(env, x, (column, columns), (begin, count), rows)
+
+                self.emitter.each_panel(self.sides.vector, self.packing.width, panel)
+
+            self.emitter.each_numbered(self.others, self.env, other)
+
+        self.each_block(some)
+
+    def panels(self, memory: Value | None) -> None:
+        """One panel after the other against all rows, packed in `memory` or where it lies."""
+
+        def other(env: Env, _: Number) -> None:
+            def panel(column: Number, columns: Number) -> None:
+                def some(begin: Number, count: Number) -> None:
+                    if memory is not None:
+                        self.packing.pack(env, memory, (column, columns), (begin, count))
+                    self.tiles(env, memory, (column, columns), (begin, count), None)
+
+                self.each_block(some)
+
+            self.emitter.each_panel(self.sides.vector, self.packing.width, panel)
+
+        self.emitter.each_numbered(self.others, self.env, other)
+
+    def each_block(self, body: Callable[[Number, Number], None]) -> None:
+        """Call with (first position, positions) of the first axis of k."""
+        length = self.emitter.frame.length(self.over[0])
+        if (size := self.block_of_steps()) is None:
+            body(0, length)
+        else:
+            pieces(self.f, length, size, body)
+
+    def steps(self, over: tuple[Axis, ...]) -> Number:
+        """Steps of k of these axes."""
+        total: Number = 1
+        for axis in over:
+            total = self.f.multiply(total, self.emitter.frame.length(axis))
+        return total
+
+    # -- tiles
+
+    def tiles(
+        self,
+        env: Env,
+        x: Value | None,
+        columns: tuple[Number, Number],
+        steps: tuple[Number, Number],
+        rows: Part | None,
+    ) -> None:
+        """A panel against the rows of a block, or all."""
+        target, wide = self.emitter.target, columns[1]
+        lanes = vector_lanes(target)
+        count = tile_vectors(target, self.packing.width)
+        full = False
+        if isinstance(wide, int) and target.lanes > 1:
+            count = min(count, -(-wide // lanes))
+            full = wide == count * lanes
+        more = self.emitter.either_number(steps[0], self.accumulate)
+        ways = 2 if self.emitter.bound(self.sides.rows) == 1 else 1
+
+        def tile(at: Env, size: int) -> None:
+            at = {**at, self.sides.vector: Index(columns[0]), self.over[0]: Index(steps[0])}
+            at |= {axis: Index(0) for axis in self.over[1:]}
+            unit = self.s.strides.get(self.over[-1]) == 1
+            step = 0 if x is None else self.packing.width
+            depth, dtype = len(self.over), self.packing.dtype
+            code = Tile(self.kind, dtype, lanes, size, count, step, depth, unit, full, ways)
+            self.call(code, at, x, wide, steps[1], more)
+
+        self.rows(env, tile_rows(target, count), tile, rows)
+
+    def call(
+        self, tile: Tile, at: Env, x: Value | None, columns: Number, steps: Number, more: Number
+    ) -> None:
+        """One register tile."""
+        emitter, last = self.emitter, self.over[-1]
+        stride: Number = 0
+        if x is None:
+            assert self.x is not None
+            x, stride = emitter.base(self.x, at), self.x.strides[last]
+        given: list[tuple[str, Number]] = [("ptr", x), ("i64", stride)]
+        given += [("ptr", emitter.base(self.s, at)), ("i64", self.row_stride(self.s))]
+        for axis in self.over:
+            length = steps if axis == self.over[0] else emitter.frame.length(axis)
+            given += [("i64", length), ("i64", self.s.strides[axis])]
+        given += [("ptr", emitter.base(self.place, at)), ("i64", self.row_stride(self.place))]
+        given += [("i64", columns), ("i64", more), ("ptr", x)]
+        self.f.run(tile_kernel(self.f.module, tile), given)
+
+    def row_stride(self, place: Place) -> Number:
+        return place.strides.get(self.row, 0) if self.row else 0
+
+    def rows(
+        self, env: Env, tall: int, call: Callable[[Env, int], None], block: Part | None
+    ) -> None:
+        """Calls for all rows, or those of a block."""
+        row, emitter = self.row, self.emitter
+        if row is None:
+            call(env, 1)
+            return
+        mine: tuple[Number, Number] = 0, emitter.frame.length(row)
+        if block is not None and block[0] == row:
+            mine = block[1:]
+
+        def tiles(env: Env) -> None:
+            cover(self.f, mine, tall, lambda i, n: call({**env, row: Index(i)}, n))
+
+        others = [axis for axis in self.sides.rows if axis != row]
+        if block is None or block[0] == row:
+            emitter.loops(others, env, tiles)
+            return
+        lead, first, length = block
+        rest = [axis for axis in others if axis != lead]
+        self.f.loop(first, self.f.add(first, length), 1,
+                    lambda i, _: emitter.loops(rest, {**env, lead: Index(i)}, tiles))  # fmt: skip
+
+    # -- what fits caches
+
+    @property
+    def in_place(self) -> bool:
+        """Whether panels can be read where X lies, and are used too seldom to be packed.
+
+        Not in portable code: several narrow tiles would each go through all of X's pages.
+        """
+        x, emitter = self.x, self.emitter
+        if x is None or len(self.over) != 1 or emitter.target.lanes == 1:
+            return False
+        seldom = emitter.bound(self.sides.rows) <= SELDOM
+        return seldom and x.strides.get(self.sides.vector) == 1
+
+    def block_of_steps(self) -> int | None:
+        """Positions of the first axis of k so that a panel fills a quarter of the second cache;
+        None: it has no more."""
+        emitter, lead = self.emitter, self.over[0]
+        length = emitter.frame.bounds[lead]
+        inner = emitter.bound(self.over[1:]) * self.packing.width * BYTES[self.packing.stored]
+        most = max(1, emitter.target.second // 4 // inner)
+        if length <= most + most // 4:
+            return None
+        size = -(-length // -(-length // most))
+        return -(-size // 4) * 4 if len(self.over) == 1 else size
+
+    def block_of_rows(self) -> tuple[Axis, int] | None:
+        """(an axis of rows, how many of its positions fill three eighths of the second cache);
+        None: all rows do not."""
+        if self.row is None:
+            return None
+        emitter, bounds = self.emitter, self.emitter.frame.bounds
+        lead = next((axis for axis in self.sides.rows if axis != self.row), self.row)
+        steps = emitter.bound(self.over)
+        if (size := self.block_of_steps()) is not None:
+            steps = steps // bounds[self.over[0]] * size
+        each = emitter.bound(self.sides.rows) // bounds[lead] * steps * BYTES[STORED[self.s.dtype]]
+        most = emitter.target.second * 3 // 8 // each
+        tall = tile_rows(emitter.target, tile_vectors(emitter.target, self.packing.width))
+        if lead == self.row:
+            most = most // tall * tall
+        most = max(most, tall if lead == self.row else 1)
+        return None if bounds[lead] <= most + most // 4 else (lead, most)
+
+
+def pieces(f: Function, length: Number, size: int, body: Callable[[Number, Number], None]) -> None:
+    """Call with (first, number) for pieces of a length, the last one perhaps shorter."""
+    if not isinstance(length, int):
+        f.loop(0, length, size, lambda i, _: body(i, f.minimum(f.subtract(length, i), size)))
+        return
+    full = length // size * size
+    if full == size:
+        body(0, size)
+    elif full:
+        f.loop(0, full, size, lambda i, _: body(i, size))
+    if length > full:
+        body(full, length - full)
+
+
+def cover(
+    f: Function, rows: tuple[Number, Number], tall: int, call: Callable[[Number, int], None]
+) -> None:
+    """Calls with (first row, rows) of tiles: as even as can be, or where the number of rows is
+    known late, of `tall` and then of powers of two."""
+    first, length = rows
+    if isinstance(length, int):
+        if not length:
+            return
+        count = -(-length // tall)
+        small, more = divmod(length, count)
+        end = more * (small + 1)
+        strip(f, first, (0, end), small + 1, call)
+        strip(f, first, (end, length), small, call)
+        return
+    full = f.whole(length, tall)
+    strip(f, first, (0, full), tall, call)
+    done, rest = full, f.subtract(length, full)
+    size = 1 << ((tall - 1).bit_length() - 1) if tall > 1 else 0
+    while size:
+        some = f.compare("sge", number(rest), constant("i64", size))
+        f.when(some, partial(call, f.add(first, done), size))
+        taken = f.select(some, constant("i64", size), constant("i64", 0))
+        rest, done = f.subtract(rest, taken), f.add(done, taken)
+        size //= 2
+
+
+def strip(
+    f: Function,
+    first: Number,
+    part: tuple[Number, Number],
+    size: int,
+    call: Callable[[Number, int], None],
+) -> None:
+    """Tiles of one size."""
+    begin, end = part
+    if isinstance(begin, int) and isinstance(end, int) and end - begin <= size:
+        if end > begin:
+            call(f.add(first, begin), size)
+        return
+    f.loop(begin, end, size, lambda i, _: call(f.add(first, i), size))

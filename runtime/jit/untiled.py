@@ -1,0 +1,347 @@
+"""Loops around contractions undone: native code blocks a contraction for its caches itself.
+
+A program made for a machine with a cache takes its products in tiles. As each tile is a region of
+tensors in outer memory, tiles that are computed without each other are one issue over the whole,
+and so are the pieces of a sum and what finishes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from infinisa.isa.instance import find, resolve
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import (
+    Affine,
+    Axis,
+    Dot,
+    Input,
+    Map,
+    Node,
+    Reduce,
+    Scan,
+    Update,
+    substitute,
+    view,
+    walk,
+)
+from infinisa.isa.program import (
+    COPIES,
+    Issue,
+    Loop,
+    Opcode,
+    Operand,
+    Program,
+    Stage,
+    Statement,
+    statements,
+)
+
+from .shares import Shares, narrowed
+
+Windows: TypeAlias = "dict[tuple[int, Axis], Affine]"
+"""Of an opcode: (operand, axis of a dimension of it), and what that is at positions of others."""
+
+
+@dataclass(frozen=True)
+class Untiled:
+    """A program with fewer, larger issues of its contractions; values are the same.
+
+    windows  of opcodes whose operands are read in windows, by their names
+    """
+
+    program: Program
+    windows: Mapping[str, Windows]
+
+    def meaning(
+        self, opcode: Opcode, types: Sequence[str], library: Mapping[str, Instruction]
+    ) -> Instruction:
+        """What an opcode of the program means."""
+        return _meaning(opcode, types, library, self.windows)
+
+
+def untiled(program: Program, library: Mapping[str, Instruction]) -> Untiled:
+    """Undo the loops of a program around its contractions."""
+    untiling = _Untiling(program, library)
+    return Untiled(untiling.program(), untiling.windows)
+
+
+def _meaning(
+    opcode: Opcode,
+    types: Sequence[str],
+    library: Mapping[str, Instruction],
+    every: Mapping[str, Windows],
+) -> Instruction:
+    windows = every.get(opcode.name)
+    if not windows:
+        return resolve(opcode, types, library)
+    operands = tuple(
+        tuple(name for axis in axes for name in _axes(windows.get((place, axis)), axis))
+        for place, axes in enumerate(opcode.operands)
+    )
+    given = resolve(replace(opcode, operands=operands), types, library)
+    leaves, known = [], dict[Node, Node]()
+    for place, (leaf, axes) in enumerate(zip(given.operands, opcode.operands, strict=True)):
+        read = Input(leaf.name, tuple(axis for axis in axes if axis), leaf.dtype)
+        index = {axis: at for (other, axis), at in windows.items() if other == place}
+        leaves.append(read)
+        if index:
+            known[leaf] = view(read, index)
+    outputs = substitute(given.outputs, known)
+    return replace(given, operands=tuple(leaves), outputs=outputs)
+
+
+def _axes(index: Affine | None, axis: Axis) -> tuple[Axis, ...]:
+    return (axis,) if index is None else index.axes
+
+
+@dataclass
+class _Untiling:
+    given: Program
+    library: Mapping[str, Instruction]
+    windows: dict[str, Windows] = field(default_factory=dict)
+    opcodes: dict[str, Opcode] = field(init=False)
+    uses: Counter[str] = field(init=False)
+    shares: Shares = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.opcodes = dict(self.given.opcode)
+        self.uses = Counter(
+            operand.buffer
+            for section in self.given.sections
+            for stage in section.stages
+            for item in statements(stage.body)
+            if isinstance(item, Issue)
+            for operand in (*item.reads, *item.writes)
+        )
+        self.shares = Shares(self.given, threads=1, lanes=1)
+
+    def program(self) -> Program:
+        sections = tuple(
+            replace(section, stages=tuple(map(self.stage, section.stages)))
+            for section in self.given.sections
+        )
+        return replace(self.given, sections=sections, opcodes=tuple(self.opcodes.values()))
+
+    def stage(self, stage: Stage) -> Stage:
+        return replace(stage, body=tuple(self.each(stage.body)))
+
+    def each(self, items: Sequence[Statement]) -> list[Statement]:
+        found: list[Statement] = []
+        for item in items:
+            found.append(self.loop(item) if isinstance(item, Loop) else item)
+            while len(found) > 1 and (one := self.joined(found[-2], found[-1])):
+                found[-2:] = [one]
+        return found
+
+    def loop(self, loop: Loop) -> Statement:
+        body = tuple(self.each(loop.body))
+        loop = replace(loop, body=body)
+        if len(body) > 1 or loop.ahead or loop.spread or not isinstance(body[0], Issue):
+            return loop
+        return self.over_all(loop, body[0]) or loop
+
+    # -- one loop around one issue
+
+    def over_all(self, loop: Loop, issue: Issue) -> Issue | None:
+        """The issue over the loop's whole range, if that is the same."""
+        meaning = self.contraction(issue)
+        axes = [axis for axis, name in issue.axes if name == loop.range]
+        operands = (*issue.reads, *issue.writes)
+        if meaning is None or len(axes) != 1 or _based(operands, loop.range):
+            return None
+        (axis,), opcode = axes, self.opcodes[issue.opcode]
+        summed = loop.range in (issue.fresh or ())
+        if not any(axis in names for names in (*opcode.operands, *opcode.results)):
+            found = self.extended(loop, issue, axis, summed)
+            if found is None:
+                return None
+            issue = replace(issue, opcode=found.name)
+        if summed:
+            meaning = self.contraction(issue)
+            alike = meaning is not None and axis in _dot(meaning).over
+        else:
+            alike = self.in_pieces(loop, issue)
+        return _renamed(issue, loop.range, loop.parent) if alike else None
+
+    def in_pieces(self, loop: Loop, issue: Issue) -> bool:
+        """Whether pieces of a range are computed without each other."""
+        operands = (*issue.reads, *issue.writes)
+        if not all(self.given.buffer[o.buffer].outer for o in operands):
+            return False
+        opcode, meaning = self.opcodes[issue.opcode], self.contraction(issue)
+        return self.shares.apart(issue) and loop.range in self.shares.ranges(issue, opcode, meaning)
+
+    def extended(self, loop: Loop, issue: Issue, axis: Axis, summed: bool) -> Opcode | None:
+        """The opcode with one more axis, of which an issue takes one position so far: such as a
+        place in a window, which is summed over, or a place of the window."""
+        opcode = self.opcodes[issue.opcode]
+        base, ranges = find(opcode.instruction, self.library), {r: a for a, r in issue.axes}
+        read = [loop.range in _ranges(operand) for operand in issue.reads]
+        written = [loop.range in _ranges(operand) for operand in issue.writes]
+        if loop.step != 1 or any(written) == summed or (summed and not self.adds(base)):
+            return None
+        role = _role(base, read, summed)
+        windows: Windows = {}
+        operands: list[tuple[Axis, ...]] = []
+        for place, (operand, axes) in enumerate(zip(issue.reads, opcode.operands, strict=True)):
+            names = list(axes)
+            for d, dimension in enumerate(operand.dimensions):
+                if loop.range not in (term.range for term in dimension.terms):
+                    continue
+                if any(term.base or term.range not in ranges for term in dimension.terms):
+                    return None
+                index = Affine(tuple((ranges[t.range], t.stride) for t in dimension.terms))
+                names[d] = index.plain or f"{d} of operand {place}"
+                if index.plain is None:
+                    windows[place, names[d]] = index
+            operands.append(tuple(names))
+        results = [
+            _named(*pair, loop.range, axis)
+            for pair in zip(issue.writes, opcode.results, strict=True)
+        ]
+        kept = self.windows.get(opcode.name, {})
+        windows = {**{key: at for key, at in kept.items() if key[1] in operands[key[0]]}, **windows}
+        bound = dict(opcode.binding)
+        if role is None or role in base.indexed:
+            return None
+        bound[role] = (*bound.get(role, (role,)), axis)
+        made = replace(
+            opcode,
+            name=f"{opcode.name} over {axis}",
+            binding=tuple(bound.items()),
+            operands=tuple(operands),
+            results=tuple(results),
+        )
+        if self.known(made) != made or self.windows.setdefault(made.name, windows) != windows:
+            return None
+        return made
+
+    def adds(self, step: Instruction) -> bool:
+        """Whether it adds a sum of products to its state, and nothing else."""
+        (output,) = step.outputs
+        if len(step.states) != 1 or step.states[0].initial != 0.0:
+            return False
+        state = step.states[0].input
+        if not isinstance(output, Map) or output.function != "add":
+            return False
+        return state in output.arguments and any(isinstance(a, Dot) for a in output.arguments)
+
+    def contraction(self, issue: Issue) -> Instruction | None:
+        """What an issue means, if that is one sum of products and nothing else that needs loops of
+        its own: others are computed in rows, so their tiles are what they keep in caches."""
+        opcode = self.opcodes[issue.opcode]
+        if opcode.instruction in COPIES:
+            return None
+        types = [self.given.buffer[operand.buffer].dtype for operand in issue.reads]
+        meaning = _meaning(opcode, types, self.library, self.windows)
+        if meaning.opaque or meaning.native:
+            return None
+        nodes = list(walk(meaning.outputs))
+        folds = [node for node in nodes if isinstance(node, Dot | Reduce | Scan | Update)]
+        return meaning if len(folds) == 1 and isinstance(folds[0], Dot) else None
+
+    # -- the step of a sum and what finishes it
+
+    def joined(self, first: Statement, second: Statement) -> Issue | None:
+        """The instruction that both issues are the pieces of."""
+        if not isinstance(first, Issue) or not isinstance(second, Issue) or first.fresh:
+            return None
+        step, finish = (self.opcodes[issue.opcode] for issue in (first, second))
+        base, _, part = step.instruction.rpartition(".")
+        whole = self.library.get(base)
+        if whole is None or (part, finish.instruction) != ("step", f"{base}.finish"):
+            return None
+        (total,), reads = first.writes, second.reads
+        only = self.uses[total.buffer] == 2 and not self.given.buffer[total.buffer].outer
+        if total != reads[0] or not only or whole.native or self.contraction(first) is None:
+            return None
+        found = self.operands(whole, (first, step), (second, finish))
+        if found is None:
+            return None
+        opcode, operands = found
+        axes = dict((*first.axes, *second.axes))
+        issue = replace(second, opcode=opcode.name, reads=operands, axes=tuple(axes.items()))
+        if not self.shares.apart(issue) or self.known(opcode) != opcode:
+            return None
+        return issue
+
+    def operands(
+        self, whole: Instruction, *parts: tuple[Issue, Opcode]
+    ) -> tuple[Opcode, tuple[Operand, ...]] | None:
+        """The opcode of the whole and what it reads, by the names of operands of its pieces."""
+        given: dict[str, tuple[Operand, tuple[str, ...]]] = {}
+        windows: Windows = {}
+        places = {leaf.name: place for place, leaf in enumerate(whole.operands)}
+        for issue, opcode in parts:
+            read = self.windows.get(opcode.name, {})
+            types = [self.given.buffer[operand.buffer].dtype for operand in issue.reads]
+            leaves = _meaning(opcode, types, self.library, self.windows).operands
+            for leaf, operand, axes in zip(leaves, issue.reads, opcode.operands, strict=True):
+                if given.setdefault(leaf.name, (operand, axes)) != (operand, axes):
+                    return None
+            for (place, axis), index in read.items():
+                windows[places[leaves[place].name], axis] = index
+        step, finish = (opcode for _, opcode in parts)
+        pairs = [given[leaf.name] for leaf in whole.operands]
+        opcode = replace(
+            finish,
+            name=f"{step.name} and finish",
+            instruction=whole.name,
+            meaning=whole.meaning,
+            binding=tuple(dict((*step.binding, *finish.binding)).items()),
+            immediates=tuple(dict((*step.immediates, *finish.immediates)).items()),
+            operands=tuple(axes for _, axes in pairs),
+            limits=(),
+        )
+        if windows and self.windows.setdefault(opcode.name, windows) != windows:
+            return None
+        return opcode, tuple(operand for operand, _ in pairs)
+
+    def known(self, opcode: Opcode) -> Opcode:
+        return self.opcodes.setdefault(opcode.name, opcode)
+
+
+def _dot(meaning: Instruction) -> Dot:
+    (found,) = (node for node in walk(meaning.outputs) if isinstance(node, Dot))
+    return found
+
+
+def _ranges(operand: Operand) -> set[str]:
+    return {term.range for dimension in operand.dimensions for term in dimension.terms}
+
+
+def _based(operands: Sequence[Operand], name: str) -> bool:
+    """Whether a position is counted from the start of a range."""
+    return any(t.base == name for o in operands for d in o.dimensions for t in d.terms)
+
+
+def _role(base: Instruction, read: Sequence[bool], summed: bool) -> Axis | None:
+    """An axis of an instruction that just these operands have, to stand for one more."""
+    if summed:
+        return _dot(base).over[0]
+    return next(
+        (
+            axis
+            for axis in base.outputs[0].axes
+            if [axis in leaf.axes for leaf in base.operands] == list(read)
+        ),
+        None,
+    )
+
+
+def _named(operand: Operand, axes: Sequence[Axis], name: str, axis: Axis) -> tuple[Axis, ...]:
+    """The axes of a result of which a range is a dimension by itself."""
+    return tuple(
+        axis if [term.range for term in dimension.terms] == [name] else old
+        for old, dimension in zip(axes, operand.dimensions, strict=True)
+    )
+
+
+def _renamed(issue: Issue, old: str, new: str) -> Issue:
+    """The issue over another range; it starts anew whatever the old one is at."""
+    fresh = None if issue.fresh is None else tuple(name for name in issue.fresh if name != old)
+    return replace(narrowed(issue, old, new), fresh=fresh)
