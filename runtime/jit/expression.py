@@ -128,11 +128,12 @@ class Emitter:
     # -- scopes
 
     @contextmanager
-    def scope(self) -> Iterator[None]:
-        """What is computed inside is forgotten: it may not have run."""
+    def scope(self, keep: bool = False) -> Iterator[None]:
+        """What is computed inside is forgotten, as it may not have run, unless told to keep it."""
         memo = dict(self.memo)
         yield
-        self.memo = memo
+        if not keep:
+            self.memo = memo
 
     @contextmanager
     def vector(self, width: int, mask: Value | None) -> Iterator[None]:
