@@ -121,7 +121,7 @@ class Emitter:
         self.aliases: dict[Node, tuple[Node, dict[Axis, Index]]] = {}
         self.initials: dict[Node, tuple[Value, float]] = {}
         self.known: set[Node] = set()
-        self.memo: dict[object, Value] = {}
+        self.memo: dict[tuple[object, ...], Value] = {}
         self.mask: Value | None = None
         self.width = 1
 

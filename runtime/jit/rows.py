@@ -219,7 +219,7 @@ class Rows(Emitter):
         big = f.whole(length, copies * width)
         size = len(carried) // copies
         fits = self.in_registers(axis)
-        self.broadcast(roots, env)
+        narrow = self.broadcast(roots, env)
 
         def group(count: int, index: Number, values: list[Value]) -> list[Value]:
             found, parts, start = list(values), [], len(f.lines)
@@ -245,6 +245,7 @@ class Rows(Emitter):
             lanes, mask = (1, None) if left == 1 else (width, self.lanes_below(left))
             with self.scope(keep=fits), self.vector(lanes, mask):
                 step = 0 if left == 1 else 1
+                self.memo.update({} if step else narrow)
                 one = visit({**env, axis: Index(f.add(first, full), step)}, one)
             return [*one, *carried[size:]]
 
@@ -258,12 +259,14 @@ class Rows(Emitter):
                 carried = group((full - big) // width, begin, carried)
             elif copies > 1:
                 carried = f.loop(begin, f.add(first, full), width, single, carried)
-        if length == full:
-            return carried
-        if isinstance(length, int):
-            return rest()
-        some = f.compare("slt", number(full), number(length))
-        return f.either(some, rest, lambda: carried)
+        if length != full and isinstance(length, int):
+            carried = rest()
+        elif length != full:
+            some = f.compare("slt", number(full), number(length))
+            before = carried
+            carried = f.either(some, rest, lambda: before)
+        self.memo.update(narrow)
+        return carried
 
     def in_registers(self, axis: Axis) -> bool:
         """Whether a row along this axis is so short that it is computed without loops."""
@@ -274,13 +277,16 @@ class Rows(Emitter):
         """So many vectors, or half of them where registers are few."""
         return vectors if self.target.registers >= 32 else vectors // 2
 
-    def broadcast(self, roots: Sequence[Node], env: Env) -> None:
-        """Numbers that a whole row is computed with, in all lanes before its loop."""
+    def broadcast(self, roots: Sequence[Node], env: Env) -> dict[tuple[object, ...], Value]:
+        """Numbers that a whole row is computed with, in all lanes before its loop; as they were."""
+        before: dict[tuple[object, ...], Value] = {}
         for node in self.settled(roots, env):
             key = (node, tuple(env.get(axis) for axis in node.axes), "")
             value = self.memo.get(key)
             if value is not None and value.kind in FLOATS and not value.constant:
+                before[key] = value
                 self.memo[key] = self.f.splat(value, self.target.lanes)
+        return before
 
     def settled(self, roots: Sequence[Node], env: Env) -> list[Node]:
         """What is the same at all positions that are still open, as far up as possible."""
@@ -502,7 +508,8 @@ class Rows(Emitter):
         """The fold at one position (or vector of positions) of the kept axes."""
         along = vector if vector in node.over else None
         work = Work(node.x, fold=self.fold_of(node))
-        (found,) = self.sweep([work], self.folding_order(node, along), along, env)
+        order = self.longest_first(node.over, along, [node.x])
+        (found,) = self.sweep([work], order, along, env)
         return found[-1]
 
     def fold_of(self, node: Reduce) -> Fold:
@@ -511,14 +518,16 @@ class Rows(Emitter):
             kind = {"float": "i32", "double": "i64", "i1": "i32"}.get(kind, kind)
         return Fold(node.function, kind, self.target.lanes == 1, node.over[0])
 
-    def folding_order(self, node: Reduce, vector: Axis | None) -> list[Axis]:
+    def longest_first(
+        self, axes: Sequence[Axis], vector: Axis | None, roots: Sequence[Node]
+    ) -> list[Axis]:
         """The longest steps through memory outermost, the vector's axis innermost."""
-        reads = self.reaches(node.x)
+        reads = [reach for root in roots for reach in self.reaches(root)]
 
         def longest(axis: Axis) -> int:
             return max((abs(r.get(axis, 0) or 0) for r in reads), default=0)
 
-        return sorted(node.over, key=lambda axis: (axis == vector, -longest(axis)))
+        return sorted(axes, key=lambda axis: (axis == vector, -longest(axis)))
 
     def fold_in(self, x: Node, fold: Fold, env: Env, carried: list[Value]) -> list[Value]:
         """One more position, or vector of positions, into a fold."""
