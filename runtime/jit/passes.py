@@ -205,7 +205,9 @@ class Passes(Contractions):
             for other in given.needs[task]:
                 if other in where:
                     again = (
-                        bool(axes) and groups[where[other]].axes == axes and not self.folds(other, given)
+                        bool(axes)
+                        and groups[where[other]].axes == axes
+                        and not self.folds(other, given)
                     )
                     least = max(least, where[other] + (not again))
             found = next((i for i in range(least, len(groups)) if axes and groups[i].axes == axes),
