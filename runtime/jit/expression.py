@@ -27,7 +27,17 @@ from infinisa.isa.language import (
     arithmetic_type,
 )
 
-from .functions import FUNCTIONS, STORED, convert, narrow, register, saturate, widen
+from .functions import (
+    FUNCTIONS,
+    STORED,
+    convert,
+    inverse,
+    narrow,
+    register,
+    saturate,
+    scaled,
+    widen,
+)
 from .ir import Function, Number, Target, Value, constant, number
 
 
@@ -121,18 +131,19 @@ class Emitter:
         self.aliases: dict[Node, tuple[Node, dict[Axis, Index]]] = {}
         self.initials: dict[Node, tuple[Value, float]] = {}
         self.known: set[Node] = set()
-        self.memo: dict[object, Value] = {}
+        self.memo: dict[tuple[object, ...], Value] = {}
         self.mask: Value | None = None
         self.width = 1
 
     # -- scopes
 
     @contextmanager
-    def scope(self) -> Iterator[None]:
-        """What is computed inside is forgotten: it may not have run."""
+    def scope(self, keep: bool = False) -> Iterator[None]:
+        """What is computed inside is forgotten, as it may not have run, unless told to keep it."""
         memo = dict(self.memo)
         yield
-        self.memo = memo
+        if not keep:
+            self.memo = memo
 
     @contextmanager
     def vector(self, width: int, mask: Value | None) -> Iterator[None]:
@@ -360,9 +371,30 @@ class Emitter:
         row = ROWS[node.function]
         kind = register(arithmetic_type(node.arguments) if row.result == "bool" else node.dtype)
         values = [self.value(argument, env) for argument in node.arguments]
+        if node.function == "divide" and kind == "float" and self.divides_all(node, env):
+            given = (convert(self.f, values[0], kind), *self.reciprocal(node.arguments[1], env))
+            return scaled(self.f, *given)
         first = 1 if row.result == "branches" else 0
         values[first:] = [convert(self.f, value, kind) for value in values[first:]]
         return FUNCTIONS[node.function](self.f, *values)
+
+    # -- division by one number
+
+    def divides_all(self, node: Map, env: Env) -> bool:
+        """Whether many lanes, or turns of a loop, are divided by the same number."""
+        top, bottom = node.arguments
+        many = any(not env[axis].uniform for axis in top.axes)
+        return many and self.width > 1 and all(env[axis].uniform for axis in bottom.axes)
+
+    def reciprocal(self, node: Node, env: Env) -> tuple[Value, Value]:
+        """Two factors for a division by a value, in all lanes: see `inverse`."""
+        at = tuple(env.get(axis) for axis in node.axes)
+        keys = [("power", node, at), ("inverse", node, at)]
+        if keys[0] not in self.memo:
+            value = self.f.extract(convert(self.f, self.value(node, env), "float"), 0)
+            for key, factor in zip(keys, inverse(self.f, value), strict=True):
+                self.memo[key] = self.f.splat(factor, self.target.lanes)
+        return self.memo[keys[0]], self.memo[keys[1]]
 
     def _view(self, node: View, env: Env) -> Value:
         f, given = self.f, dict(node.index)
@@ -441,6 +473,15 @@ class Emitter:
             case Map() | Cast():
                 for child in node.children:
                     self.prepare(child, env, seen)
+                if self.inverted(node, env):
+                    self.reciprocal(node.children[1], env)
+
+    def inverted(self, node: Node, env: Env) -> bool:
+        """Whether loops to come divide by a number that is known before them."""
+        if not isinstance(node, Map) or node.function != "divide" or self.target.lanes == 1:
+            return False
+        known = all(axis in env and env[axis].uniform for axis in node.arguments[1].axes)
+        return known and register(arithmetic_type(node.arguments)) == "float"
 
     def _computed(self, node: Node) -> bool:
         return isinstance(node, Map | Cast | View | Gather | Stack | Position | Size)

@@ -9,6 +9,7 @@ the C library.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -169,13 +170,13 @@ def clamp(f: Function, x: Value, low: float, high: float) -> Value:
     return f.select(f.compare("ogt", x, like(x, high)), like(x, high), x)
 
 
-def round_near(f: Function, x: Value) -> tuple[Value, Value]:
-    """x of at most 2**21 rounded to a whole number: as a float, and as an i32.
+def round_near(f: Function, x: Value, factor: float) -> tuple[Value, Value]:
+    """x * factor, at most 2**21, rounded to a whole number: as a float, and as an i32.
 
     Adding 1.5 * 2**23 leaves the number in the low bits, for a NaN too: no conversion is undefined.
     """
     magic = like(x, 12582912.0)
-    moved = f.binary("fadd", x, magic)
+    moved = fma(f, x, like(x, factor), magic)
     bits = f.convert("bitcast", moved, "i32")
     return f.binary("fsub", moved, magic), f.binary("sub", bits, like(bits, 0x4B400000))
 
@@ -189,14 +190,24 @@ def exp(f: Function, x: Value) -> Value:
     if x.kind == "double":
         return f.intrinsic("exp", [x])
     x = clamp(f, x, -104.0, 89.0)
-    n, whole = round_near(f, f.binary("fmul", x, like(x, LOG2E)))
+    n, whole = round_near(f, x, LOG2E)
     r = fma(f, n, like(x, -LN2_HIGH), x)
     r = fma(f, n, like(x, -LN2_LOW), r)
-    return scale(f, horner(f, EXP, r), whole)
+    return scale(f, horner(f, EXP, r), n, whole)
 
 
-def scale(f: Function, x: Value, power: Value) -> Value:
-    """x * 2**power in two steps, so that results may be denormal or infinite."""
+def scale(f: Function, x: Value, n: Value, power: Value) -> Value:
+    """x * 2**n: by one instruction, or in two steps, so that results may be denormal or infinite.
+
+    power  n as an i32
+    """
+    if x.width == 16 and "avx512f" in f.module.features:
+        name = "llvm.x86.avx512.mask.scalef.ps.512"
+        f.module.declarations.add(
+            f"declare {x.type} @{name}({x.type}, {x.type}, {x.type}, i16, i32)"
+        )
+        given = f"{x.type} {x.text}, {n.type} {n.text}, {x.type} {x.text}"
+        return f.emit(x.kind, x.width, f"call {x.type} @{name}({given}, i16 -1, i32 4)")
     half = f.binary("ashr", power, like(power, 1))
     for part in (half, f.binary("sub", power, half)):
         bits = f.binary("shl", f.binary("add", part, like(part, 127)), like(part, 23))
@@ -372,6 +383,32 @@ def sqrt(f: Function, x: Value) -> Value:
 
 def reciprocal(f: Function, x: Value) -> Value:
     return f.binary("fdiv", like(x, 1.0), x)
+
+
+def inverse(f: Function, x: Value) -> tuple[Value, Value]:
+    """(s, 1 / (s * x)) with s a power of two, so that y / x is y * s * (1 / (s * x)) wherever a
+    division is defined: 1 / x alone overflows for a denormal x, and is denormal for a huge one."""
+    if x.constant and 2.0**-126 <= abs(number_of(x)) <= 2.0**126:
+        return like(x, 1.0), like(x, 1.0 / number_of(x))
+    size = absolute(f, x)
+    small = f.compare("olt", size, like(x, 2.0**-64))
+    large = f.compare("ogt", size, like(x, 2.0**64))
+    power = f.select(large, like(x, 2.0**-64), like(x, 1.0))
+    power = f.select(small, like(x, 2.0**64), power)
+    return power, reciprocal(f, f.binary("fmul", x, power))
+
+
+def scaled(f: Function, y: Value, power: Value, factor: Value) -> Value:
+    """y / x, given the `inverse` of x: off by at most 1.5 units in the last place."""
+    if power.constant:
+        return f.binary("fmul", y, factor)
+    return f.binary("fmul", f.binary("fmul", y, power), factor)
+
+
+def number_of(x: Value) -> float:
+    """A constant of one lane."""
+    value: float = struct.unpack(">d", bytes.fromhex(x.text[2:]))[0]
+    return value
 
 
 def rounding(name: str) -> Emit:

@@ -89,11 +89,12 @@ class Target:
 
 @dataclass
 class Module:
-    """Functions and what they need from outside."""
+    """Functions and what they need from outside; `features` of the processor that they may use."""
 
     functions: list[str] = field(default_factory=list)
     declarations: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
+    features: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from infinisa.isa.functions import FUNCTIONS
@@ -24,10 +24,11 @@ from infinisa.isa.language import (
     walk,
 )
 
-from .contraction import Contractions, as_reduce
+from .contraction import as_reduce
 from .expression import Border, Env, Frame, Index, Place, Weight
 from .functions import STORED, register
-from .ir import Function, Number, Value, constant, number
+from .ir import Function, Number, Target, Value, constant, number
+from .passes import Passes, Store, Task, sequential
 from .restricted import Library
 from .written import Written, run_written
 
@@ -76,24 +77,15 @@ class Access:
         return Place(pointer, self.dtype, strides, tuple(borders), self.fill or 0.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Store:
-    """A result: a node, where it goes, over which axes; the state there before, if any.
-
-    safe    it reads nothing that storing a result changes, but what it replaces itself
-    """
-
-    node: Node
-    place: Place
-    axes: tuple[Axis, ...]
-    state: Input | None = None
-    safe: bool = True
-
-
-class Kernel(Contractions):
+class Kernel(Passes):
     """Emits blocks: several results together, with what they share computed once."""
 
     accumulate: Number = 0
+
+    def __init__(self, f: Function, target: Target, frame: Frame) -> None:
+        super().__init__(f, target, frame)
+        self.reserved: dict[Node, Place] = {}
+        self.accumulating: Mapping[Store, Dot] = {}
 
     @staticmethod
     def new_frame() -> Frame:
@@ -105,28 +97,31 @@ class Kernel(Contractions):
         Folds, contractions and shared values are computed first, each in loops of its own, inside
         loops over the axes that are outer for all of them.
         """
+        before = self.accumulating
         schedule = Schedule(self, stores, env)
+        self.accumulating = schedule.accumulating
         self.level(schedule, 0, env)
+        self.accumulating = before
 
     def level(self, schedule: Schedule, depth: int, env: Env) -> None:
-        for node in schedule.stored:
-            if schedule.depth(node) == depth and node not in self.places:
-                self.materialise(node, env)
-        if depth < len(schedule.outer):
-            axis = schedule.outer[depth]
+        tasks = [Task(node) for node in schedule.stored if schedule.depth(node) == depth]
+        behind = [Task(s.node, s) for s in schedule.stores if schedule.store_depth(s) == depth]
+        if depth == len(schedule.outer):
+            self.run([*tasks, *behind], env)
+            return
+        self.run(tasks, env, last=False)
+        axis = schedule.outer[depth]
 
-            def turn(index: Value, _: list[Value]) -> None:
-                with self.scope():
-                    self.level(schedule, depth + 1, {**env, axis: Index(index)})
+        def turn(index: Value, _: list[Value]) -> None:
+            with self.scope():
+                self.level(schedule, depth + 1, {**env, axis: Index(index)})
 
-            self.f.loop(0, self.frame.length(axis), 1, turn)
-        for store in schedule.stores:
-            if schedule.store_depth(store) == depth:
-                self.put(schedule, store, env)
+        self.f.loop(0, self.frame.length(axis), 1, turn)
+        self.run(behind, env)
 
     # -- values kept for others
 
-    def materialise(self, node: Node, env: Env) -> None:
+    def keep(self, node: Node, env: Env) -> None:
         inner = [axis for axis in node.axes if axis not in env]
         if isinstance(node, Scan):
             self.scan(node, env)
@@ -139,12 +134,10 @@ class Kernel(Contractions):
                 self.memo[node, at, ""] = self.value(fold, env)
             elif isinstance(node, Reduce):
                 self.reduce(node, None, env)
-            else:
-                self.value(node, env)
-            self.known.add(node)
+            self.keep_number(node, self.value(node, env), env)
             return
         order = self.result_order(node, inner) if isinstance(node, Dot) else inner
-        place = self.scratch_place(order, node.dtype)
+        place = self.reserved.get(node) or self.scratch_place(order, node.dtype)
         match node:
             case Dot():
                 self.dot_into(node, place, env)
@@ -181,12 +174,11 @@ class Kernel(Contractions):
 
     # -- results
 
-    def put(self, schedule: Schedule, store: Store, env: Env) -> None:
-        """Store one result."""
+    def put(self, store: Store, env: Env) -> None:
         node, place = store.node, store.place
-        free = node not in self.places and node not in self.known
-        if free and store in schedule.accumulating:
-            self.dot(schedule.accumulating[store], place, env, self.accumulate)
+        free = not self.there(node)
+        if free and store in self.accumulating:
+            self.dot(self.accumulating[store], place, env, self.accumulate)
         elif free and isinstance(node, Dot):
             self.put_dot(node, store, env)
         elif free and isinstance(node, Reduce) and set(store.axes) <= {*node.axes, *env}:
@@ -205,7 +197,7 @@ class Kernel(Contractions):
             self.dot_into(node, store.place, env)
             return
         with self.scratch():
-            self.materialise(node, env)
+            self.keep(node, env)
             self.fill(node, store.place, store.axes, env)
 
     def put_reduce(self, node: Reduce, place: Place, env: Env) -> None:
@@ -334,7 +326,7 @@ class Schedule:
         return [node for node in order if node in chosen]
 
     def there(self, node: Node) -> bool:
-        return node in self.kernel.places or node in self.kernel.known
+        return self.kernel.there(node)
 
     def nests(self, chosen: set[Node]) -> list[tuple[Node, frozenset[Axis]]]:
         """(root, axes of its loops) for everything that will have loops of its own."""
@@ -402,33 +394,13 @@ class Schedule:
         nodes = list(walk([*self.roots, *self.stored]))
         if not self.stored or any(isinstance(node, Scan | Update) for node in nodes):
             return []
-        inner: set[Axis] = set(self.env)
-        for node in nodes:
-            match node:
-                case Reduce(_, _, over):
-                    inner.update(over)
-                case Dot(a, b, over):
-                    inner.update(over)
-                    inner.update(set(a.axes) ^ set(b.axes))
-                case View(_, index, _):
-                    inner.update(axis for axis, _ in index)
-                case Gather(_, _, axis) | Stack(_, axis):
-                    inner.add(axis)
-        favourite = self.favourite()
+        places = [store.place for store in self.stores]
+        places += [self.kernel.places[n] for n in walk(self.roots) if n in self.kernel.places]
+        inner = {*self.env, *sequential(nodes)}
+        favourite = self.kernel.favourite(places)
         axes = union([*(store.axes for store in self.stores), *(n.axes for n in self.stored)])
         bounds = self.kernel.frame.bounds
         return [a for a in axes if a not in inner and a != favourite and bounds.get(a, 2) > 1]
-
-    def favourite(self) -> Axis | None:
-        """The axis along which most reads and writes are contiguous: it is left for vectors."""
-        votes: dict[Axis, int] = {}
-        places = [store.place for store in self.stores]
-        places += [self.kernel.places[n] for n in walk(self.roots) if n in self.kernel.places]
-        for place in places:
-            for axis, stride in place.strides.items():
-                if stride == 1 and self.kernel.frame.bounds.get(axis, 2) > 1:
-                    votes[axis] = votes.get(axis, 0) + 1
-        return max(votes, key=lambda axis: votes[axis], default=None)
 
     def depth(self, node: Node) -> int:
         """How many of the outer loops a node is in."""
@@ -510,7 +482,9 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape, bodies: Library) -
     for number_, (output, place) in enumerate(zip(shape.outputs, writes, strict=True)):
         axes = tuple(axis for axis in shape.writes[number_].axes if axis)
         safe = not _overtaken(meaning, shape, number_)
-        stores.append(Store(meaning.outputs[output], place, axes, states.get(output), safe))
+        state = states.get(output)
+        alone = state is None and _alone(shape, number_)
+        stores.append(Store(meaning.outputs[output], place, axes, state, safe, alone))
     if shape.written:
         keep_overwritten(kernel, meaning, shape)
         run_written(kernel, meaning, shape.written, shape.outputs, stores, bodies)
@@ -561,6 +535,12 @@ def _states(
         if again != 1:
             kernel.initials[state.input] = (anew or constant("i1", True), state.initial)
     return found
+
+
+def _alone(shape: Shape, number_: int) -> bool:
+    """Whether a result is written to a buffer that nothing else is read from or written to."""
+    buffers = [access.buffer for access in (*shape.reads, *shape.writes)]
+    return buffers.count(shape.writes[number_].buffer) == 1
 
 
 def _overtaken(meaning: Instruction, shape: Shape, number_: int) -> bool:

@@ -124,7 +124,10 @@ def emit(
 ) -> Emission:
     """The whole program as code."""
     whole = untiled(program, library)
-    program, emission = whole.program, Emission(Module(), cores, threads, worth)
+    program, emission = (
+        whole.program,
+        Emission(Module(features=target.features), cores, threads, worth),
+    )
     kernels = Kernels(whole, library, target, emission)
     for number_, section in enumerate(program.sections):
         walker = Walker(program, section, kernels, f"section{number_}")

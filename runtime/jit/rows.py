@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,6 +12,7 @@ from infinisa.isa.functions import FUNCTIONS as ROWS
 from infinisa.isa.language import (
     Affine,
     Axis,
+    Cast,
     Gather,
     Map,
     Node,
@@ -24,11 +26,22 @@ from .expression import Emitter, Env, Index, Place
 from .functions import COMBINE, convert, like, register, saturate
 from .ir import FLOATS, Function, Number, Value, constant, number
 
+Visit: TypeAlias = Callable[[Env, list[Value]], list[Value]]
+"""What is done at a position with the values carried so far: those that are carried on."""
+
 Reach: TypeAlias = Mapping[Axis, int | None]
 """How many elements one step of each axis moves; None: no fixed number."""
 
 STRIDED, HORIZONTAL, BY_BORDER = 8.0, 10.0, 4.0
 """Costs in vector operations: lanes that are not neighbours, folding lanes, a border's mask."""
+
+SIDE_BY_SIDE = 4
+"""Vectors a turn of a loop computes side by side, so that one does not wait for another: half as
+many where there are few registers."""
+
+IN_REGISTERS = 8
+"""Rows of up to so many vectors are computed without loops, and what several passes over them want
+stays in registers: half as many where there are few."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,12 @@ class Fold:
     function: str
     kind: str
     reassociate: bool
+    axis: Axis
+
+    @property
+    def size(self) -> int:
+        """How many values it carries."""
+        return 2 if self.function == "argmax" else 1
 
     def initial(self, width: int) -> list[Value]:
         neutral = constant(self.kind, _neutral(self.function, self.kind), width)
@@ -63,12 +82,29 @@ class Fold:
         better = rows.f.compare("sgt", b[0], a[0])
         return [rows.f.select(better, y, x) for x, y in zip(a, b, strict=True)]
 
+    def join(self, rows: Rows, parts: Sequence[list[Value]]) -> list[Value]:
+        """Partial results as one, in pairs."""
+        parts = list(parts)
+        while len(parts) > 1:
+            pairs = [self.merge(rows, *parts[i : i + 2]) for i in range(0, len(parts) - 1, 2)]
+            parts = pairs + parts[2 * len(pairs) :]
+        return parts[0]
+
     def across(self, rows: Rows, values: Sequence[Value]) -> list[Value]:
         """All lanes folded into one."""
         while values[0].width > 1:
             halves = [rows.f.halves(value) for value in values]
             values = self.merge(rows, [h[0] for h in halves], [h[1] for h in halves])
         return list(values)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What loops do with a value at each position: fold it, or store it."""
+
+    root: Node
+    place: Place | None = None
+    fold: Fold | None = None
 
 
 def ordinal(f: Function, value: Value) -> Value:
@@ -120,69 +156,161 @@ class Rows(Emitter):
         body: Callable[[Env], None],
     ) -> None:
         """Run `body` at every position of `axes`, outermost first; `vector` must be the last."""
+
+        def visit(at: Env, _: list[Value]) -> list[Value]:
+            body(at)
+            return []
+
+        self.carry(axes, vector, roots, env, visit, [])
+
+    def carry(
+        self,
+        axes: Sequence[Axis],
+        vector: Axis | None,
+        roots: Sequence[Node],
+        env: Env,
+        visit: Visit,
+        carried: list[Value],
+        copies: int = 1,
+    ) -> list[Value]:
+        """`nest` with values carried from position to position; so many `copies` of them, each for
+        every so manieth vector."""
         for root in roots:
             self.prepare(root, env)
         if not axes:
-            body(env)
-            return
+            return visit(env, carried)
         axis, *rest = axes
-        length, first = self.frame.length(axis), self.frame.firsts.get(axis, 0)
         if axis == vector:
-            self.vector_loop(axis, length, env, body)
-            return
+            return self.along(axis, roots, env, visit, carried, copies)
+        length, first = self.frame.length(axis), self.frame.firsts.get(axis, 0)
 
-        def turn(index: Value, _: list[Value]) -> None:
+        def inner(index: Number, values: list[Value]) -> list[Value]:
+            at = {**env, axis: Index(index)}
+            return self.carry(rest, vector, roots, at, visit, values, copies)
+
+        def turn(index: Value, values: list[Value]) -> list[Value]:
             with self.scope():
-                self.nest(rest, vector, roots, {**env, axis: Index(index)}, body)
+                return inner(index, values)
 
         if isinstance(length, int) and length == 1:
-            self.nest(rest, vector, roots, {**env, axis: Index(first)}, body)
-        elif isinstance(length, int) and length <= 4 and self.stacked(axis, roots):
+            return inner(first, carried)
+        if isinstance(length, int) and length <= 4 and self.stacked(axis, roots):
             for position in range(length):
-                self.nest(rest, vector, roots, {**env, axis: Index(position)}, body)
-        else:
-            self.f.loop(first, self.f.add(first, length), 1, turn)
+                carried = inner(position, carried)
+            return carried
+        return self.f.loop(first, self.f.add(first, length), 1, turn, carried)
 
     def stacked(self, axis: Axis, roots: Sequence[Node]) -> bool:
         """Whether a node picks its value by this axis: its loop is better unrolled."""
         return any(isinstance(root, Stack) and root.axis == axis for root in roots)
 
-    def vector_loop(
-        self, axis: Axis, length: Number, env: Env, body: Callable[[Env], None]
-    ) -> None:
-        """Full vectors, then the lanes behind the last of them, if there are any."""
-        f, width = self.f, self.target.lanes
-        full, first = f.whole(length, width), self.frame.firsts.get(axis, 0)
-        end = f.add(first, full)
+    def along(
+        self,
+        axis: Axis,
+        roots: Sequence[Node],
+        env: Env,
+        visit: Visit,
+        carried: list[Value],
+        copies: int,
+    ) -> list[Value]:
+        """Several full vectors a turn, then single ones, then the lanes behind the last of them."""
+        f, width, length = self.f, self.target.lanes, self.frame.length(axis)
+        first, full = self.frame.firsts.get(axis, 0), f.whole(length, width)
+        big = f.whole(length, copies * width)
+        size = len(carried) // copies
+        fits = self.in_registers(axis)
+        narrow = self.broadcast(roots, env)
 
-        def turn(index: Value, _: list[Value]) -> None:
-            with self.scope(), self.vector(width, None):
-                body({**env, axis: Index(index, 1)})
+        def group(count: int, index: Number, values: list[Value]) -> list[Value]:
+            found, parts, start = list(values), [], len(f.lines)
+            for copy in range(count):
+                mark, mine = len(f.lines), slice(copy * size, (copy + 1) * size)
+                with self.scope(keep=fits), self.vector(width, None):
+                    at = {**env, axis: Index(f.add(index, copy * width), 1)}
+                    found[mine] = visit(at, found[mine])
+                parts.append(f.lines[mark:])
+            if not fits:
+                f.lines[start:] = interleaved(parts)
+            return found
 
-        if full != 0:
-            f.loop(first, end, width, turn)
-        rest = f.subtract(length, full)
-        if rest == 0:
-            return
-        if rest == 1:  # LLVM 22 writes too much where one lane is left of what it truncates
-            with self.scope():
-                body({**env, axis: Index(end)})
-            return
+        def many(index: Value, values: list[Value]) -> list[Value]:
+            return group(copies, index, values)
 
-        def masked() -> None:
-            with self.scope(), self.vector(width, self.lanes_below(rest)):
-                body({**env, axis: Index(end, 1)})
+        def single(index: Value, values: list[Value]) -> list[Value]:
+            return [*group(1, index, values[:size]), *values[size:]]
 
-        if isinstance(rest, int):
-            masked()
+        def rest() -> list[Value]:
+            one, left = list(carried[:size]), f.subtract(length, full)
+            # LLVM 22 writes too much where one lane is left of what it truncates.
+            lanes, mask = (1, None) if left == 1 else (width, self.lanes_below(left))
+            with self.scope(keep=fits), self.vector(lanes, mask):
+                step = 0 if left == 1 else 1
+                self.memo.update({} if step else narrow)
+                one = visit({**env, axis: Index(f.add(first, full), step)}, one)
+            return [*one, *carried[size:]]
+
+        if fits and isinstance(full, int):
+            for index in range(0, full, copies * width):
+                carried = group(min(copies, (full - index) // width), f.add(first, index), carried)
         else:
-            f.when(f.compare("sgt", rest, constant("i64", 0)), masked)
+            begin = f.add(first, big)
+            carried = f.loop(first, begin, copies * width, many, carried) if big != 0 else carried
+            if isinstance(full, int) and isinstance(big, int):
+                carried = group((full - big) // width, begin, carried)
+            elif copies > 1:
+                carried = f.loop(begin, f.add(first, full), width, single, carried)
+        if length != full and isinstance(length, int):
+            carried = rest()
+        elif length != full:
+            some = f.compare("slt", number(full), number(length))
+            before = carried
+            carried = f.either(some, rest, lambda: before)
+        self.memo.update(narrow)
+        return carried
+
+    def in_registers(self, axis: Axis) -> bool:
+        """Whether a row along this axis is so short that it is computed without loops."""
+        length, most = self.frame.length(axis), self.few(IN_REGISTERS)
+        return isinstance(length, int) and 0 < length <= most * self.target.lanes
+
+    def few(self, vectors: int) -> int:
+        """So many vectors, or half of them where registers are few."""
+        return vectors if self.target.registers >= 32 else vectors // 2
+
+    def broadcast(self, roots: Sequence[Node], env: Env) -> dict[tuple[object, ...], Value]:
+        """Numbers that a whole row is computed with, in all lanes before its loop; as they were."""
+        before: dict[tuple[object, ...], Value] = {}
+        for node in self.settled(roots, env):
+            key = (node, tuple(env.get(axis) for axis in node.axes), "")
+            value = self.memo.get(key)
+            if value is not None and value.kind in FLOATS and not value.constant:
+                before[key] = value
+                self.memo[key] = self.f.splat(value, self.target.lanes)
+        return before
+
+    def settled(self, roots: Sequence[Node], env: Env) -> list[Node]:
+        """What is the same at all positions that are still open, as far up as possible."""
+        found: list[Node] = []
+        stack, seen = list(roots), set[Node]()
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if all(axis in env for axis in node.axes):
+                found.append(node)
+            elif isinstance(node, Map | Cast) and node not in self.places:
+                stack += node.children
+        return found
 
     def lanes_below(self, rest: Number) -> Value:
         """The mask of the first `rest` lanes."""
         f, width = self.f, self.target.lanes
-        count = f.convert("trunc", number(rest), "i32")
-        return f.compare("slt", f.lane_numbers("i32", width), count)
+        key = ("lanes below", rest)
+        if key not in self.memo:
+            count = f.convert("trunc", number(rest), "i32")
+            self.memo[key] = f.compare("slt", f.lane_numbers("i32", width), count)
+        return self.memo[key]
 
     # -- the vector's axis
 
@@ -221,15 +349,19 @@ class Rows(Emitter):
         return found
 
     def vector_axis(
-        self, root: Node, axes: Sequence[Axis], stores: Sequence[Place], folded: Sequence[Axis] = ()
+        self,
+        roots: Sequence[Node],
+        axes: Sequence[Axis],
+        stores: Sequence[Place],
+        folded: Sequence[Axis] = (),
     ) -> Axis | None:
         """The axis of `axes` along which vectors cost least; None where there are no vectors."""
         width = self.target.lanes
         if width == 1 or not axes:
             return None
-        reads = self.reaches(root)
+        reads = [reach for root in roots for reach in self.reaches(root)]
         reads += [_reach(place, {a: {a: 1} for a in place.strides}) for place in stores]
-        work = self.work_of(root)
+        work = self.work_of(roots)
         best, least = None, float(work + len(reads)) * 0.9
         for axis in axes:
             bound = self.frame.bounds.get(axis, 1 << 20)
@@ -245,15 +377,15 @@ class Rows(Emitter):
                 best, least = axis, cost
         return best
 
-    def work_of(self, root: Node) -> int:
-        """Operations to compute a node at one position from what is in memory."""
-        nodes = self.inlined(root)
+    def work_of(self, roots: Sequence[Node]) -> int:
+        """Operations to compute nodes at one position from what is in memory."""
+        nodes = self.inlined(roots)
         return sum(ROWS[node.function].cost for node in nodes if isinstance(node, Map))
 
-    def inlined(self, root: Node) -> list[Node]:
-        """The nodes computed on the way to a root: down to what is in memory or known."""
+    def inlined(self, roots: Sequence[Node]) -> list[Node]:
+        """The nodes computed on the way to some: down to what is in memory or known."""
         found: dict[Node, None] = {}
-        stack = [root]
+        stack = list(roots)
         while stack:
             node = stack.pop()
             if node not in found and node not in self.places and node not in self.known:
@@ -267,14 +399,52 @@ class Rows(Emitter):
         """Store a node at every position of `axes`; it may lack some of them."""
         open_axes = [axis for axis in axes if axis not in env]
         inner = [axis for axis in open_axes if axis in root.axes or axis in place.strides]
-        vector = self.vector_axis(root, inner, [place])
-
-        def body(at: Env) -> None:
-            value = convert(self.f, self.value(root, at), register(root.dtype))
-            self.store(saturate(self.f, value, root.dtype, place.dtype), place, at)
-
+        vector = self.vector_axis([root], inner, [place])
         with self.scope():
-            self.nest(self.order(inner, place, vector), vector, [root], env, body)
+            self.sweep([Work(root, place)], self.order(inner, place, vector), vector, env)
+
+    def sweep(
+        self, works: Sequence[Work], axes: Sequence[Axis], vector: Axis | None, env: Env
+    ) -> list[list[Value]]:
+        """Loops that do several things at every position of `axes`: what each fold comes to."""
+        folds = [work.fold for work in works if work.fold]
+        lanes = self.target.lanes if vector else self.width
+        copies = self.side_by_side(vector) if vector else 1
+        starts = [fold.initial(lanes) for fold in folds]
+        sizes = [len(start) for start in starts]
+        one = [value for start in starts for value in start]
+
+        def visit(at: Env, carried: list[Value]) -> list[Value]:
+            found, rest = [], carried
+            for work in works:
+                if work.fold is None:
+                    self.put_value(work, at)
+                    continue
+                mine, rest = rest[: work.fold.size], rest[work.fold.size :]
+                found += self.fold_in(work.root, work.fold, at, mine)
+            return found
+
+        roots = [work.root for work in works]
+        carried = self.carry(axes, vector, roots, env, visit, one * copies, copies)
+        parts = [carried[i : i + len(one)] for i in range(0, len(carried), max(1, len(one)))]
+        found = []
+        for fold, size in zip(folds, sizes, strict=True):
+            values = fold.join(self, [part[:size] for part in parts])
+            parts = [part[size:] for part in parts]
+            found.append(fold.across(self, values) if vector else values)
+        return found
+
+    def side_by_side(self, axis: Axis) -> int:
+        """How many vectors along an axis a turn of a loop computes."""
+        most = self.frame.bounds.get(axis, 1 << 20) // self.target.lanes
+        return max(1, min(most, self.few(SIDE_BY_SIDE)))
+
+    def put_value(self, work: Work, at: Env) -> None:
+        """Store a value at a position."""
+        root, place = work.root, work.place
+        assert place is not None
+        value = convert(self.f, self.value(root, at), register(root.dtype))
+        self.store(saturate(self.f, value, root.dtype, place.dtype), place, at)
 
     def update(self, root: Update, place: Place, env: Env, copied: bool) -> None:
         """x into memory, unless it is there, then the value over it."""
@@ -308,7 +478,7 @@ class Rows(Emitter):
         stores = [
             Place(place.pointer, place.dtype, {a: 9 if s is None else s for a, s in reach.items()})
         ]
-        vector = self.vector_axis(root.value, plain, stores)
+        vector = self.vector_axis([root.value], plain, stores)
         with self.scope():
             self.nest(self.order(plain, stores[0], vector), vector, [root.value], env, body)
 
@@ -318,7 +488,7 @@ class Rows(Emitter):
         """Fold into memory or, without a place, into a value that is then known."""
         kept = [axis for axis in node.axes if axis not in env]
         stores = [place] if place else []
-        vector = self.vector_axis(node.x, [*kept, *node.over], stores, node.over)
+        vector = self.vector_axis([node.x], [*kept, *node.over], stores, node.over)
         outer = self.order(kept, place, vector if vector in kept else None)
 
         def body(at: Env) -> None:
@@ -336,105 +506,55 @@ class Rows(Emitter):
 
     def folded(self, node: Reduce, vector: Axis | None, env: Env) -> Value:
         """The fold at one position (or vector of positions) of the kept axes."""
+        along = vector if vector in node.over else None
+        work = Work(node.x, fold=self.fold_of(node))
+        order = self.longest_first(node.over, along, [node.x])
+        (found,) = self.sweep([work], order, along, env)
+        return found[-1]
+
+    def fold_of(self, node: Reduce) -> Fold:
         kind = register(node.x.dtype if node.function == "argmax" else node.dtype)
         if node.function == "argmax":
             kind = {"float": "i32", "double": "i64", "i1": "i32"}.get(kind, kind)
-        fold = Fold(node.function, kind, reassociate=self.target.lanes == 1)
-        along = vector in node.over
-        reads = self.reaches(node.x)
+        return Fold(node.function, kind, self.target.lanes == 1, node.over[0])
+
+    def longest_first(
+        self, axes: Sequence[Axis], vector: Axis | None, roots: Sequence[Node]
+    ) -> list[Axis]:
+        """The longest steps through memory outermost, the vector's axis innermost."""
+        reads = [reach for root in roots for reach in self.reaches(root)]
 
         def longest(axis: Axis) -> int:
             return max((abs(r.get(axis, 0) or 0) for r in reads), default=0)
 
-        over = sorted(node.over, key=lambda axis: (axis == vector, -longest(axis)))
-        width = self.target.lanes if along else self.width
-        found = self.fold_loops(node, fold, over, vector, env, fold.initial(width))
-        if along:
-            found = fold.across(self, found)
-        return found[-1]
+        return sorted(axes, key=lambda axis: (axis == vector, -longest(axis)))
 
-    def fold_loops(
-        self,
-        node: Reduce,
-        fold: Fold,
-        over: Sequence[Axis],
-        vector: Axis | None,
-        env: Env,
-        carried: list[Value],
-    ) -> list[Value]:
-        self.prepare(node.x, env)
-        if not over:
-            return self.visit(node, fold, env, carried)
-        axis, *rest = over
-        if axis == vector:
-            return self.fold_vectors(node, fold, axis, env, carried)
-
-        def turn(index: Value, values: list[Value]) -> list[Value]:
-            with self.scope():
-                at = {**env, axis: Index(index)}
-                return self.fold_loops(node, fold, rest, vector, at, values)
-
-        return self.f.loop(0, self.frame.length(axis), 1, turn, carried)
-
-    def visit(self, node: Reduce, fold: Fold, env: Env, carried: list[Value]) -> list[Value]:
-        """One more position into a fold."""
+    def fold_in(self, x: Node, fold: Fold, env: Env, carried: list[Value]) -> list[Value]:
+        """One more position, or vector of positions, into a fold."""
         f, width = self.f, carried[0].width
-        value = self.value(node.x, env)
+        value = self.value(x, env)
         if fold.function == "argmax":
             value = ordinal(f, value)
         given = [f.splat(convert(f, value, fold.kind), width)]
         if fold.function == "argmax":
-            index = env[node.over[0]]
+            index = env[fold.axis]
             at = number(index.base) if index.uniform else self.lanes(index)
             given.append(f.splat(f.convert("trunc", at, "i32"), width))
-        if self.mask is not None and self.mask.width == width:
+        mask = self.mask if self.width == width else self.lanes_below(self.width)
+        if mask is not None and mask.width == width:
             neutral = fold.initial(width)
-            given = [f.select(self.mask, x, y) for x, y in zip(given, neutral, strict=True)]
+            given = [f.select(mask, x, y) for x, y in zip(given, neutral, strict=True)]
         return fold.take(self, carried, given)
 
-    def fold_vectors(
-        self, node: Reduce, fold: Fold, axis: Axis, env: Env, carried: list[Value]
-    ) -> list[Value]:
-        """Four vectors a turn, each with a fold of its own; then single ones; then the rest."""
-        f, width = self.f, self.target.lanes
-        length = self.frame.length(axis)
-        full = f.whole(length, width)
-        many = 4 if self.frame.bounds.get(axis, 1 << 20) >= 4 * width else 1
-        big = f.whole(length, many * width) if many > 1 else 0
-        count = len(carried)
 
-        def turn(copies: int) -> Callable[[Value, list[Value]], list[Value]]:
-            def body(index: Value, values: list[Value]) -> list[Value]:
-                found: list[Value] = []
-                with self.scope(), self.vector(width, None):
-                    for copy in range(copies):
-                        base = f.add(index, copy * width)
-                        at = {**env, axis: Index(base, 1)}
-                        mine = values[copy * count : (copy + 1) * count]
-                        found += self.visit(node, fold, at, mine)
-                return found
-
-            return body
-
-        if big != 0:
-            start = [*carried, *(fold.initial(width) * (many - 1))]
-            ends = f.loop(0, big, many * width, turn(many), start)
-            carried = ends[:count]
-            for copy in range(1, many):
-                carried = fold.merge(self, carried, ends[copy * count : (copy + 1) * count])
-        if full != big:
-            carried = f.loop(big, full, width, turn(1), carried)
-        rest = f.subtract(length, full)
-        if rest == 0:
-            return carried
-
-        def end() -> list[Value]:
-            with self.scope(), self.vector(width, self.lanes_below(rest)):
-                return self.visit(node, fold, {**env, axis: Index(full, 1)}, carried)
-
-        if isinstance(rest, int):
-            return end()
-        return f.either(f.compare("sgt", rest, constant("i64", 0)), end, lambda: carried)
+def interleaved(parts: Sequence[Sequence[str]]) -> list[str]:
+    """Straight pieces of code that need nothing of each other, line by line in turn."""
+    straight = all(line.startswith("  ") and not line.startswith("  br ")
+                   for part in parts for line in part)  # fmt: skip
+    if not straight:
+        return [line for part in parts for line in part]
+    turns = itertools.zip_longest(*parts)
+    return [line for turn in turns for line in turn if line is not None]
 
 
 def _moved(affine: Affine, moves: Mapping[Axis, Reach]) -> Reach:
