@@ -245,7 +245,7 @@ class Passes(Contractions):
         small = len(axes) == 1 and vector is not None and self.in_registers(axes[0])
         works = []
         for task, root in zip(group.tasks, roots, strict=True):
-            if task not in places:
+            if task not in places and isinstance(task.node, Reduce):
                 works.append(Work(root, fold=self.fold_of(task.node)))
             elif not (small and self.passing(task, group, given, env)):
                 works.append(Work(root, places[task]))

@@ -204,6 +204,7 @@ class Rows(Emitter):
         """Whether a node picks its value by this axis: its loop is better unrolled."""
         return any(isinstance(root, Stack) and root.axis == axis for root in roots)
 
+    # long: the full turns, the single vectors and the tail share what they carry
     def along(
         self,
         axis: Axis,

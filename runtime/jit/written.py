@@ -23,7 +23,8 @@ from .ir import Number, Value, constant, number
 from .restricted import Library, RestrictedError
 
 if TYPE_CHECKING:
-    from .kernel import Kernel, Store
+    from .kernel import Kernel
+    from .passes import Store
 
 Argument = tuple[str, Number]
 
