@@ -27,7 +27,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.runtime.jit.ir import Function, Module, Target, Value, compile_text, constant
+from infinisa.runtime.jit.ir import Function, Module, Value, compile_text, constant
+from infinisa.runtime.jit.processor import Target
 
 Row = Mapping[str, object]
 P = ParamSpec("P")

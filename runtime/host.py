@@ -19,8 +19,8 @@ from infinisa.isa.errors import MachineError
 from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, load_machine
 
 from .jit.cache import folder
-from .jit.ir import Code, Function, Module, Target, Value, compile_text, constant
-from .jit.processor import cache_bytes
+from .jit.ir import Code, Function, Module, Value, compile_text, constant
+from .jit.processor import Target, cache_bytes
 from .rates import Rates
 from .rates import measure as measure_rates
 

@@ -20,11 +20,12 @@ from infinisa.isa.language import Axis, Dot, Input, Map, Node, Reduce, View
 
 from .expression import Env, Frame, Index, Place, rooted
 from .functions import STORED, register
-from .ir import BYTES, Function, Number, Target, Value, constant, number
+from .ir import BYTES, Function, Number, Value, constant, number
 from .microkernels import dots_kernel, spread_kernel, turn_kernel
 from .packing import Layout, Packing, panel_columns, vector_lanes
 from .padding import padded
 from .panels import Panels, cover, pieces
+from .processor import Target
 from .roles import Sides, mergeable
 from .rows import Rows
 

@@ -38,7 +38,8 @@ from .functions import (
     scaled,
     widen,
 )
-from .ir import Function, Number, Target, Value, constant, number
+from .ir import Function, Number, Value, constant, number
+from .processor import Target
 
 
 class Index(NamedTuple):

@@ -201,7 +201,7 @@ def scale(f: Function, x: Value, n: Value, power: Value) -> Value:
 
     power  n as an i32
     """
-    if x.width == 16 and "avx512f" in f.module.features:
+    if x.width == 16 and "avx512f" in f.module.target.features:
         name = "llvm.x86.avx512.mask.scalef.ps.512"
         f.module.declarations.add(
             f"declare {x.type} @{name}({x.type}, {x.type}, {x.type}, i16, i32)"

@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from .cache import remembered
-from .processor import SECOND_CACHE, cache_bytes
+from .processor import Target
 
 FLOATS = ("half", "float", "double")
 BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "i128": 16,
@@ -61,44 +61,18 @@ def constant(kind: str, value: float | int | bool, width: int = 1) -> Value:
     return Value(text if width == 1 else f"splat ({kind} {text})", kind, width)
 
 
-@dataclass(frozen=True)
-class Target:
-    """What code is written for: lanes of an f32 vector, how many vector registers, features, bytes
-    of the second cache."""
-
-    lanes: int
-    registers: int
-    features: frozenset[str]
-    second: int = SECOND_CACHE
-
-    @classmethod
-    def host(cls) -> Target:
-        """The widest vectors of this processor."""
-        found = frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
-        if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= found:
-            return cls(16, 32, found, cache_bytes(2))
-        if {"avx2", "fma"} <= found:
-            return cls(8, 16, found, cache_bytes(2))
-        return cls(4, 32 if "neon" in found else 16, found, cache_bytes(2))
-
-    @classmethod
-    def scalar(cls) -> Target:
-        """Nothing of this processor: one number at a time, but for the register tiles of sums."""
-        return cls(1, 16, frozenset())
-
-
 @dataclass
 class Module:
-    """Functions and what they need from outside; `features` of the processor that they may use."""
+    """Functions for a processor, and what they need from outside."""
 
+    target: Target = field(default_factory=Target.host)
     functions: list[str] = field(default_factory=list)
     declarations: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
-    features: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:
-        head = [f'target triple = "{llvm.get_default_triple()}"', *sorted(self.declarations)]
+        head = [f'target triple = "{self.target.triple}"', *sorted(self.declarations)]
         return "\n".join([*head, *self.functions])
 
 
@@ -502,28 +476,50 @@ class Code:
 
 
 def compile_text(
-    source: str, names: Sequence[str], optimise: bool, *, cache: bool = False, more: str = ""
+    source: str,
+    names: Sequence[str],
+    optimise: bool,
+    *,
+    target: Target | None = None,
+    cache: bool = False,
+    more: str = "",
 ) -> Code:
     """LLVM text to native code.
 
     optimise  run LLVM's passes, which vector code does not need
+    target    default: this processor
     more      another module that the first one calls; it is always optimised
     """
-    images = [_image(source, optimise, cache)]
+    target = target or Target.host()
+    images = [_image(source, optimise, target, cache)]
     if more:
-        images.append(_image(more, True, cache))
+        images.append(_image(more, True, target, cache))
     return link(images, names)
 
 
-def _image(source: str, optimise: bool, cache: bool) -> bytes:
-    return remembered(source, str(optimise), lambda: to_object(source, optimise), cache)
+def _image(source: str, optimise: bool, target: Target, cache: bool) -> bytes:
+    how = f"{optimise} {target.triple} {target.cpu} {target.flags}"
+    return remembered(source, how, lambda: to_object(source, optimise, target=target), cache)
 
 
-def to_object(source: str, optimise: bool, passes: Sequence[str] = ()) -> bytes:
+def to_object(
+    source: str, optimise: bool, passes: Sequence[str] = (), target: Target | None = None
+) -> bytes:
     """Native code for text; `passes` are those of LLVM to run if not all that it thinks good."""
+    machine = (target or Target.host()).machine()
+    return bytes(machine.emit_object(lowered(source, optimise, passes, machine)))
+
+
+def to_assembler(source: str, target: Target, optimise: bool = False) -> str:
+    """The instructions of the processor, as text."""
+    machine = target.machine()
+    return str(machine.emit_assembly(lowered(source, optimise, (), machine)))
+
+
+def lowered(source: str, optimise: bool, passes: Sequence[str], machine: Any) -> Any:
+    """LLVM's module of a text, verified, behind its passes."""
     module = llvm.parse_assembly(source)
     module.verify()
-    machine = target_machine()
     if passes:
         chosen = llvm.create_new_module_pass_manager()
         for name in passes:
@@ -536,7 +532,7 @@ def to_object(source: str, optimise: bool, passes: Sequence[str] = ()) -> bytes:
         options.slp_vectorization = True
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
-    return bytes(machine.emit_object(module))
+    return module
 
 
 def link(images: Sequence[bytes], names: Sequence[str]) -> Code:
@@ -557,17 +553,4 @@ _libraries = itertools.count()
 @cache
 def linker() -> Any:
     """One for the whole process; programs come and go as libraries of it."""
-    return llvm.create_lljit_compiler(target_machine())
-
-
-def target_machine() -> Any:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    llvm.initialize_native_asmparser()
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        opt=2,
-        codemodel="jitdefault",
-        jit=True,
-    )
+    return llvm.create_lljit_compiler(Target.host().machine())

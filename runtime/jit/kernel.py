@@ -27,8 +27,9 @@ from infinisa.isa.language import (
 from .contraction import as_reduce
 from .expression import Border, Env, Frame, Index, Place, Weight
 from .functions import STORED, register
-from .ir import Function, Number, Target, Value, constant, number
+from .ir import Function, Number, Value, constant, number
 from .passes import Passes, Store, Task, sequential
+from .processor import Target
 from .restricted import Library
 from .written import Written, run_written
 

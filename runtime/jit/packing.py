@@ -11,7 +11,8 @@ from infinisa.isa.language import Axis, Input, Node
 
 from .expression import Env, Index, Place
 from .functions import STORED, register
-from .ir import BYTES, Number, Target, Value
+from .ir import BYTES, Number, Value
+from .processor import Target
 
 if TYPE_CHECKING:
     from .contraction import Contractions

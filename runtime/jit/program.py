@@ -31,9 +31,10 @@ from infinisa.isa.program import (
 )
 
 from .functions import STORED, narrow, register, saturate
-from .ir import Function, Module, Number, Target, Value, constant, number, text
+from .ir import Function, Module, Number, Value, constant, number, text
 from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
 from .packing import Layout, pack_weight
+from .processor import Target
 from .restricted import Library, RestrictedError
 from .shares import WORTH, Share, Shares, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
@@ -126,7 +127,7 @@ def emit(
     whole = untiled(program, library)
     program, emission = (
         whole.program,
-        Emission(Module(features=target.features), cores, threads, worth),
+        Emission(Module(target), cores, threads, worth),
     )
     kernels = Kernels(whole, library, target, emission)
     for number_, section in enumerate(program.sections):

@@ -22,7 +22,8 @@ from infinisa.isa.verify import verify
 
 from ..opaque import run_body
 from ..values import Array, Result, bind
-from .ir import Code, Target, compile_text
+from .ir import Code, compile_text, to_assembler
+from .processor import Target
 from .program import (
     CALL_HEAD,
     CONTEXT,
@@ -56,6 +57,7 @@ def compile_program(
     cores: int = 1,
     threads: int | None = None,
     worth: int = WORTH,
+    target: str = "",
     verified: bool = False,
     cache: bool = True,
 ) -> Compiled:
@@ -67,6 +69,8 @@ def compile_program(
     threads   of "parallel"; default: the cores that this process may use
     worth     operations that dividing an issue among threads must save
     cores     that the program was compiled for; their parts run one after the other
+    target    a kind of processor to restrict the code to, of `processor.PROCESSORS`; default: all
+              that this one has
     verified  the caller has done that
     cache     keep the code in the user's cache folder, and take it from there
     """
@@ -79,15 +83,23 @@ def compile_program(
         verify(program, None, library, cores)
     began = time.perf_counter()
     scalar = backend == "scalar"
-    emission = emit(
-        program, library, Target.scalar() if scalar else Target.host(), cores, count, worth
-    )
+    chosen = Target.scalar() if scalar else Target.named(target) if target else Target.host()
+    if missing := chosen.missing():
+        raise CompileError(f"target {target!r}: this processor lacks {', '.join(missing)}")
+    emission = emit(program, library, chosen, cores, count, worth)
     source, bodies = emission.module.text, emission.bodies.module
     more = bodies.text if bodies.functions else ""
     names = [*emission.entries, *emission.fills.values(), *([WORKER] if emission.shared else [])]
-    code = compile_text(source, names, scalar, cache=cache, more=more)
+    code = compile_text(source, names, scalar, target=chosen, cache=cache, more=more)
     seconds = time.perf_counter() - began
     return Compiled(program, library, backend, seconds, len(source), emission, code)
+
+
+def assembler(program: Program, library: Mapping[str, Instruction], target: str) -> str:
+    """A program in the instructions of a kind of processor, which need not be this one."""
+    chosen = Target.named(target)
+    verify(program, None, library, 1)
+    return to_assembler(emit(program, library, chosen, 1).module.text, chosen)
 
 
 @dataclass(frozen=True, eq=False)

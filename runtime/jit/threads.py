@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from infinisa.isa.errors import CompileError, ProgramError
 
-from .ir import Code, Function, Module, Number, Target, Value, constant
+from .ir import Code, Function, Module, Number, Value, constant
+from .processor import Target
 
 COUNTER, DONE, DUE, CODE, FRAME = 0, 16, 32, 33, 48
 """Places in a team's words, on cache lines of their own: the number of this hand-out and how many

@@ -15,7 +15,8 @@ from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.evaluate import saturate
 from infinisa.isa.functions import FUNCTIONS
 from infinisa.runtime.jit import functions
-from infinisa.runtime.jit.ir import Function, Module, Target, Value, compile_text
+from infinisa.runtime.jit.ir import Function, Module, Value, compile_text
+from infinisa.runtime.jit.processor import Target
 
 Array = NDArray[Any]
 WIDTHS = (1, Target.host().lanes)
