@@ -432,7 +432,7 @@ class Meaning:
         (other,) = substitute([root], numbers) if numbers else (root,)
         given = {leaf.name: kind for leaf, kind in zip(local.leaves, types, strict=True)}
         sizes = {a: n for a, n in question.sizes.items() if a not in question.run_time}
-        return Verdict(local.root, other, question.capped(3), sizes, given, answer.points)
+        return Verdict(local.root, other, question.few, sizes, given, answer.points)
 
     def yielded(
         self,

@@ -250,6 +250,12 @@ class Question:
         loops = (axis for axis, role in self.local.roles.items() if role.kind == Role.LOOP)
         return self.lengths | {axis: min(self.lengths[axis], most) for axis in loops}
 
+    @property
+    def few(self) -> dict[Axis, int]:
+        """Lengths at which errors show: some rows, or one if it is long."""
+        some = self.capped(3)
+        return some if prod(some.values()) <= MANY else self.capped(1)
+
     @cached_property
     def positive(self) -> bool:
         """Whether it has no value at ordinary points, only at positive ones."""
