@@ -9,30 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TypeAlias
 
 from infinisa.isa.language import Axis
 
 from .calls import Access, Call, Tensor
 from .cost import Sizes
-from .home import Setting
-
-Key: TypeAlias = tuple[object, ...]
-
-
-@dataclass(frozen=True)
-class Names:
-    """What a group calls its axes and tensors, in order of first appearance."""
-
-    axes: tuple[Axis, ...]
-    tensors: tuple[str, ...]
-
-    @cached_property
-    def numbered(self) -> Names:
-        """The names that all groups alike have in common: their numbers."""
-        axes, tensors = range(len(self.axes)), range(len(self.tensors))
-        return Names(tuple(map(str, axes)), tuple(map(str, tensors)))
+from .home import Key, Names, Setting
 
 
 @dataclass
@@ -70,7 +52,8 @@ class Likeness:
             (tuple((axes[axis], stride) for axis, stride in dimension.terms), dimension.offset)
             for dimension in access.index
         )
-        return tensor.dtype, tensor.shape, tensor.kind, tensor.absolute, index
+        numbers = tensor.initial, access.fill
+        return tensor.dtype, tensor.shape, tensor.kind, tensor.absolute, numbers, index
 
     def of(self, setting: Setting) -> tuple[Key, Names]:
         """The key of a group and its names."""

@@ -34,8 +34,8 @@ from .cost import (
     spread_steps,
 )
 from .graph import usual_lengths
-from .home import Frame, Setting, Uses, volume
-from .likeness import Key, Likeness, Names
+from .home import Frame, Key, Names, Setting, Uses, volume
+from .likeness import Likeness
 from .nest import Cut, Nest, Run, may_share, nest
 from .place import chip_bytes
 
@@ -194,6 +194,7 @@ class Search:
     places: dict[Run, tuple[Setting, Key, Names]] = field(default_factory=dict)
     best_known: dict[Key, Group | None] = field(default_factory=dict)
     costed: dict[Key, Group | None] = field(default_factory=dict)
+    final: dict[Key, Group] = field(default_factory=dict)
     hopes: dict[Key, float] = field(default_factory=dict)
     shared: dict[tuple[Call, Call, Axis], bool] = field(default_factory=dict)
     least: dict[int, float] = field(default_factory=dict)
@@ -346,6 +347,14 @@ class Search:
 
         If places take more than their contents, the same order is tried again for less memory.
         """
+        _, key, names = self._place(run)
+        if key not in self.final:
+            self.final[key] = _renamed(self._placed(run), names, names.numbered)
+        group = _renamed(self.final[key], names.numbered, names)
+        calls = self.covered.calls[run[0] : run[1]]
+        return replace(group, first=run[0], calls=calls, like=key, names=names)
+
+    def _placed(self, run: Run) -> Group:
         coarse, fine = self.best(run), self.best(run, FINE)
         if coarse and fine and coarse.time < fine.time:
             fine = coarse
