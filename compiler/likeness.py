@@ -7,7 +7,7 @@ axis they touch, which of the group's tensors and axes it is, in order of first 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from infinisa.isa.language import Axis
@@ -55,6 +55,33 @@ class Likeness:
         numbers = tensor.initial, access.fill
         return tensor.dtype, tensor.shape, tensor.kind, tensor.absolute, numbers, index
 
+    def signatures(self, calls: Sequence[Call], reach: int) -> tuple[int, ...]:
+        """What each call of the graph is and what it shares with those before it: runs of at most
+        `reach` calls with the same numbers have one key, as nearly all have that repeat others."""
+        last = {access.tensor: i for i, call in enumerate(calls) for access in call.accesses}
+        axes: dict[Axis, tuple[int, int]] = {}
+        tensors: dict[str, tuple[int, int]] = {}
+        written: set[str] = set()
+        found = []
+        for i, call in enumerate(calls):
+            number, own, names = self.number(call)
+            near = [_near(axes.get(axis), i, reach) for axis in own]
+            touched = [
+                (
+                    _near(tensors.get(name), i, reach),
+                    name in tensors,
+                    name in written,
+                    last[name] > i,
+                )
+                for name in names
+            ]
+            axes.update((axis, (i, n)) for n, axis in enumerate(own))
+            tensors.update((name, (i, n)) for n, name in enumerate(names))
+            written.update(access.tensor for access in call.writes)
+            key = (number, *near, *touched)
+            found.append(self.numbers.setdefault(key, len(self.numbers)))
+        return tuple(found)
+
     def of(self, setting: Setting) -> tuple[Key, Names]:
         """The key of a group and its names."""
         axes: dict[Axis, int] = {}
@@ -68,6 +95,12 @@ class Likeness:
         for some in (setting.outside, setting.begun):
             key.append(tuple(number for name, number in tensors.items() if name in some))
         return tuple(key), Names(tuple(axes), tuple(tensors))
+
+
+def _near(place: tuple[int, int] | None, at: int, reach: int) -> tuple[int, int] | None:
+    """How many calls before that of number `at` something was met, and as which; None beyond
+    reach."""
+    return (at - place[0], place[1]) if place and at - place[0] < reach else None
 
 
 def _instruction(call: Call, axes: Mapping[Axis, int]) -> Key:
