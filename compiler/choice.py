@@ -58,9 +58,13 @@ ROUNDS = 3
 
 def unit_for(instruction: Instruction, machine: Machine) -> Unit | None:
     """The unit that runs an instruction: the one of that name, else the first of that kind."""
-    named = [unit for unit in machine.units if unit.name == instruction.unit]
-    of_kind = [unit for unit in machine.units if unit.kind == instruction.unit]
-    return next(iter(named + of_kind), None)
+    of_kind = None
+    for unit in machine.units:
+        if unit.name == instruction.unit:
+            return unit
+        if of_kind is None and unit.kind == instruction.unit:
+            of_kind = unit
+    return of_kind
 
 
 def tile_limit(instruction: Instruction, unit: Unit, axis: Axis) -> int | None:
@@ -121,6 +125,17 @@ class Choosing:
     def usable(self) -> list[Instruction]:
         """The instructions that a unit of the machine runs."""
         return [i for i in self.library.values() if unit_for(i, self.machine) is not None]
+
+    @cached_property
+    def folds(self) -> Mapping[str, tuple[Instruction, Axis]]:
+        """By the name of each reduction the first instruction that folds one of two axes by it,
+        and that axis."""
+        found: dict[str, tuple[Instruction, Axis]] = {}
+        for each in self.usable():
+            match each.outputs:
+                case (Reduce(function, Input(_, (_, _)), (axis,)),):
+                    found.setdefault(function, (each, axis))
+        return found
 
     def step(self, match: Match) -> tuple[Instruction, Axis] | None:
         """The law by which a match goes in pieces of an axis, if it must: (step, axis).
@@ -205,12 +220,7 @@ def combiner(definition: Instruction, choosing: Choosing) -> tuple[Instruction, 
             return None if found is None else (found, law.axis)
     fold = definition.accumulation
     how = combining(fold) if fold is not None else None
-    name = how.name if how is not None else "sum"
-    for each in choosing.usable():
-        match each.outputs:
-            case (Reduce(function, Input(_, (_, _)), (axis,)),) if function == name:
-                return each, axis
-    return None
+    return choosing.folds.get(how.name if how is not None else "sum")
 
 
 # ---------------------------------------------------------------- choices

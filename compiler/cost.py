@@ -23,7 +23,7 @@ from infinisa.isa.program import core_share
 from infinisa.isa.timing import Number
 
 from .calls import Call
-from .home import Home, Setting, Uses, loads, results, volume
+from .home import Home, Key, Names, Setting, Uses, loads, results, volume
 from .nest import Cut, Nest
 
 Array = NDArray[Any]
@@ -106,6 +106,8 @@ class Group:
     spread  the axis dealt out over cores, in multiples of `step`
     slots   copies of a buffer opened inside a loop
     time    predicted cycles; `bytes`: to and from DRAM; `busy`: cycles of each unit
+    like    what it has in common with all that are alike and scheduled in the same way, if that is
+            known; `names`: what it calls what they call otherwise
     """
 
     first: int
@@ -119,6 +121,8 @@ class Group:
     time: float
     bytes: float
     busy: Mapping[str, float] = field(default_factory=dict)
+    like: Key | None = field(default=None, compare=False, repr=False)
+    names: Names | None = field(default=None, compare=False, repr=False)
 
 
 def spread_step(calls: Sequence[Call], axis: Axis) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from infinisa.isa.errors import CompileError
@@ -25,7 +25,7 @@ from infinisa.isa.program import (
 
 from .calls import Access, Call, Covered, Tensor
 from .cost import Group, Sizes
-from .home import Frame, Home
+from .home import Frame, Home, Key
 from .nest import Run
 from .place import core_sizes, layout, slots_of
 from .tile import frame, lengths
@@ -50,11 +50,11 @@ def emit(
     for graph, groups in covered:
         _add(buffers, (_outside(graph, tensor, machine) for tensor in _bound(graph)))
         site = Site(graph, machine, lengths(graph, ()), frame(graph, machine))
-        writers = [StageWriter(site, group, number) for number, group in enumerate(groups)]
-        stages = tuple(writer.stage() for writer in writers)
-        for writer in writers:
-            _add(buffers, (*writer.outside.values(), *writer.chip.values()))
-        sections.append(Section(graph.name, graph.extents, stages, graph.repeat, graph.tokens))
+        stages = written(site, groups)
+        for stage in stages:
+            _add(buffers, (*stage.outside.values(), *(buffer for _, buffer in stage.chip)))
+        texts = tuple(stage.text for stage in stages)
+        sections.append(Section(graph.name, graph.extents, texts, graph.repeat, graph.tokens))
     opcodes: dict[str, Opcode] = {}
     if machine.scratchpad.managed == "software":
         opcodes.update((opcode.name, opcode) for opcode in COPY_OPCODES)
@@ -141,18 +141,110 @@ class Site:
     around: Frame
 
 
+@dataclass(frozen=True)
+class Written:
+    """A group as a stage, with its buffers.
+
+    outside  by tensor
+    chip     each with its tensor
+    """
+
+    group: Group
+    text: Stage
+    outside: Mapping[str, Buffer]
+    chip: tuple[tuple[str, Buffer], ...]
+
+
+def written(site: Site, groups: Sequence[Group]) -> list[Written]:
+    """The stages of a section. Groups that are alike, over the same axes, have one text but for the
+    names of buffers."""
+    first: dict[Key, Written] = {}
+    found = []
+    for number, group in enumerate(groups):
+        key = _text_key(group)
+        if key is None or key not in first:
+            stage = StageWriter(site, group, number).written()
+            if key is not None:
+                first[key] = stage
+        else:
+            stage = rewritten(site, first[key], group, number)
+        found.append(stage)
+    return found
+
+
+def _text_key(group: Group) -> Key | None:
+    """What the text of a stage follows from, but for the names of tensors."""
+    if group.names is None:
+        return None
+    calls = tuple((call.opcode.name, call.sets) for call in group.calls)
+    return group.like, group.names.axes, calls
+
+
+def rewritten(site: Site, first: Written, group: Group, number: int) -> Written:
+    """A group written as one that is alike was."""
+    assert first.group.names is not None
+    assert group.names is not None
+    tensors = dict(zip(first.group.names.tensors, group.names.tensors, strict=True))
+    outside = {
+        tensors[name]: _outside(site.graph, site.graph.tensors[tensors[name]], site.machine)
+        for name in first.outside
+    }
+    names = {buffer.name: outside[tensors[name]].name for name, buffer in first.outside.items()}
+    chip: dict[str, tuple[str, Buffer]] = {}
+    for tensor, buffer in first.chip:
+        name = names[buffer.name] = chip_name(site.graph, number, tensors[tensor], chip)
+        chip[name] = tensors[tensor], replace(buffer, name=name)
+    text = Stage(
+        group.calls[0].name,
+        _with_buffers(first.text.body, names),
+        tuple((names[name], begin, end) for name, begin, end in first.text.lifetimes),
+    )
+    return Written(group, text, outside, tuple(chip.values()))
+
+
+def _with_buffers(items: Iterable[Statement], names: Mapping[str, str]) -> tuple[Statement, ...]:
+    """Statements with other names for buffers."""
+
+    def renamed(operands: Iterable[Operand]) -> tuple[Operand, ...]:
+        return tuple([Operand(names[o.buffer], o.dimensions, o.fill) for o in operands])
+
+    return tuple(
+        [
+            replace(item, body=_with_buffers(item.body, names))
+            if isinstance(item, Loop)
+            else replace(item, reads=renamed(item.reads), writes=renamed(item.writes))
+            for item in items
+        ]
+    )
+
+
+def chip_name(graph: Covered, number: int, tensor: str, taken: Container[str]) -> str:
+    """A name for a buffer of a tensor in a stage that none of the stage's buffers has."""
+    own = tensor.removeprefix(f"{graph.name}/")
+    name = base = f"{graph.name}/{number}/{own}"
+    again = 1
+    while name in taken:
+        again += 1
+        name = f"{base}.{again}"
+    return name
+
+
 class StageWriter:
     """Writes one group as one stage."""
 
     def __init__(self, site: Site, group: Group, number: int) -> None:
         self.graph, self.machine, self.group, self.number = site.graph, site.machine, group, number
-        self.chip: dict[str, Buffer] = {}
+        self.chip: dict[str, tuple[str, Buffer]] = {}
         self.outside: dict[str, Buffer] = {}
         self.opened: dict[tuple[object, ...], Opened] = {}
         self.names = {extent.axis for extent in site.graph.extents}
         setting = site.around.setting((group.first, group.first + len(group.calls)))
         self.most = core_sizes(group, site.sizes, site.machine.cores)
         self.layout = layout(group, setting, self.most)
+
+    def written(self) -> Written:
+        text = self.stage()
+        return Written(self.group, text, self.outside, tuple(self.chip.values()))
 
     def stage(self) -> Stage:
         ranges = {extent.axis: extent.axis for extent in self.graph.extents}
@@ -253,13 +345,8 @@ class StageWriter:
     def buffer(self, number: int, home: Home, scope: Scope) -> Buffer:
         spot, tensor = self.layout.spots[number], home.tensor
         slots = slots_of(home, self.group)
-        own = tensor.name.removeprefix(f"{self.graph.name}/")
-        name = base = f"{self.graph.name}/{self.number}/{own}"
-        again = 1
-        while name in self.chip:
-            again += 1
-            name = f"{base}.{again}"
-        self.chip[name] = Buffer(
+        name = chip_name(self.graph, self.number, tensor.name, self.chip)
+        made = Buffer(
             name,
             self.machine.scratchpad.name,
             self.layout.shapes[number],
@@ -272,7 +359,8 @@ class StageWriter:
             spot.pitch,
             tensor.initial,
         )
-        return self.chip[name]
+        self.chip[name] = tensor.name, made
+        return made
 
     def load(self, opened: Opened, scope: Scope) -> Issue:
         outside = self.outside_operand(opened.home.access, scope)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from infinisa.isa.language import Axis
 from infinisa.isa.timing import Number
@@ -20,6 +20,23 @@ from .nest import Nest, Run
 
 Uses = tuple[tuple[int, Access], ...]
 """Accesses, each with the number of its call in the group."""
+
+
+Key: TypeAlias = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a group calls its axes and tensors, in order of first appearance."""
+
+    axes: tuple[Axis, ...]
+    tensors: tuple[str, ...]
+
+    @cached_property
+    def numbered(self) -> Names:
+        """The names that all groups alike have in common: their numbers."""
+        axes, tensors = range(len(self.axes)), range(len(self.tensors))
+        return Names(tuple(map(str, axes)), tuple(map(str, tensors)))
 
 
 @dataclass(frozen=True)

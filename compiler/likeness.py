@@ -7,32 +7,14 @@ axis they touch, which of the group's tensors and axes it is, in order of first 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TypeAlias
 
 from infinisa.isa.language import Axis
 
 from .calls import Access, Call, Tensor
 from .cost import Sizes
-from .home import Setting
-
-Key: TypeAlias = tuple[object, ...]
-
-
-@dataclass(frozen=True)
-class Names:
-    """What a group calls its axes and tensors, in order of first appearance."""
-
-    axes: tuple[Axis, ...]
-    tensors: tuple[str, ...]
-
-    @cached_property
-    def numbered(self) -> Names:
-        """The names that all groups alike have in common: their numbers."""
-        axes, tensors = range(len(self.axes)), range(len(self.tensors))
-        return Names(tuple(map(str, axes)), tuple(map(str, tensors)))
+from .home import Key, Names, Setting
 
 
 @dataclass
@@ -70,7 +52,35 @@ class Likeness:
             (tuple((axes[axis], stride) for axis, stride in dimension.terms), dimension.offset)
             for dimension in access.index
         )
-        return tensor.dtype, tensor.shape, tensor.kind, tensor.absolute, index
+        numbers = tensor.initial, access.fill
+        return tensor.dtype, tensor.shape, tensor.kind, tensor.absolute, numbers, index
+
+    def signatures(self, calls: Sequence[Call], reach: int) -> tuple[int, ...]:
+        """What each call of the graph is and what it shares with those before it: runs of at most
+        `reach` calls with the same numbers have one key, as nearly all have that repeat others."""
+        last = {access.tensor: i for i, call in enumerate(calls) for access in call.accesses}
+        axes: dict[Axis, tuple[int, int]] = {}
+        tensors: dict[str, tuple[int, int]] = {}
+        written: set[str] = set()
+        found = []
+        for i, call in enumerate(calls):
+            number, own, names = self.number(call)
+            near = [_near(axes.get(axis), i, reach) for axis in own]
+            touched = [
+                (
+                    _near(tensors.get(name), i, reach),
+                    name in tensors,
+                    name in written,
+                    last[name] > i,
+                )
+                for name in names
+            ]
+            axes.update((axis, (i, n)) for n, axis in enumerate(own))
+            tensors.update((name, (i, n)) for n, name in enumerate(names))
+            written.update(access.tensor for access in call.writes)
+            key = (number, *near, *touched)
+            found.append(self.numbers.setdefault(key, len(self.numbers)))
+        return tuple(found)
 
     def of(self, setting: Setting) -> tuple[Key, Names]:
         """The key of a group and its names."""
@@ -85,6 +95,12 @@ class Likeness:
         for some in (setting.outside, setting.begun):
             key.append(tuple(number for name, number in tensors.items() if name in some))
         return tuple(key), Names(tuple(axes), tuple(tensors))
+
+
+def _near(place: tuple[int, int] | None, at: int, reach: int) -> tuple[int, int] | None:
+    """How many calls before that of number `at` something was met, and as which; None beyond
+    reach."""
+    return (at - place[0], place[1]) if place and at - place[0] < reach else None
 
 
 def _instruction(call: Call, axes: Mapping[Axis, int]) -> Key:

@@ -359,21 +359,22 @@ class Meaning:
                 takes = [[pattern.accepts(n, kind) for kind in types] for n in pattern.operands]
                 ways = bindings(local.roles, local.root.axes, pattern.local.roles, takes)
                 bound += [(pattern, binding) for binding in ways]
-        question = question.quick
-        if not bound or not question.defined:
+        quick = question.quick
+        if not bound or not quick.defined:
             return []
         found: list[Reading] = []
         for pattern, binding in bound:
             axes, given = binding.over(local.leaves)
             if pattern.instruction.immediates and any(
-                degree < Degree.OTHER and question.degree(leaf.name) > degree
+                degree < Degree.OTHER and quick.degree(leaf.name) > degree
                 for leaf, degree in zip(given, pattern.degrees, strict=True)
             ):
                 continue
             with contextlib.suppress(LanguageError):  # it cannot be said of these axes
                 found.append((pattern, binding, over_axes(pattern, axes, given)))
-        plain = [root for _, _, (root, *_) in found if not immediates_in(root)]
-        far = question.far(plain) if len(plain) > 1 else set[Node]()
+        roots = (root for _, _, (root, *_) in found if not immediates_in(root))
+        plain = [root for root in roots if quick is question or question.first(root, 2) is quick]
+        far = quick.far(plain) if len(plain) > 1 else set[Node]()
         return [reading for reading in found if reading[2][0] not in far]
 
     def apart(self, question: Question, pattern: Pattern, root: Node) -> bool:
@@ -431,7 +432,7 @@ class Meaning:
         (other,) = substitute([root], numbers) if numbers else (root,)
         given = {leaf.name: kind for leaf, kind in zip(local.leaves, types, strict=True)}
         sizes = {a: n for a, n in question.sizes.items() if a not in question.run_time}
-        return Verdict(local.root, other, question.short(3), sizes, given, answer.points)
+        return Verdict(local.root, other, question.few, sizes, given, answer.points)
 
     def yielded(
         self,

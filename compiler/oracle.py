@@ -13,6 +13,7 @@ import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -214,27 +215,46 @@ class Question:
         """How long axes are at the points: short, but what indices and numbers need."""
         return lengths(self.local, self.sizes, self.constants, self.run_time)
 
-    def many(self, candidates: Sequence[object]) -> bool:
-        """Whether so many numbers are better tried at fewer points first."""
-        return len(candidates) > 1 and len(candidates) * math.prod(self.lengths.values()) > MANY
+    def first(self, other: Node, candidates: int = 1) -> Question | None:
+        """What rules another computation out in less time, if there is such a thing: this one at
+        fewer points or of shorter axes. So many numbers are tried for its immediates."""
+        if candidates * prod(self.lengths.values()) <= MANY:
+            return None
+        if self.short is not None and self.short.tells(other):
+            return self.short.question.brief
+        return self.brief if candidates > 1 else None
 
     @property
     def quick(self) -> Question:
         """It, or if it has long axes what says nearly as much in less time."""
-        return self.brief if math.prod(self.lengths.values()) > MANY else self
+        if prod(self.lengths.values()) <= MANY:
+            return self
+        return self.brief if self.short is None else self.short.question.brief
+
+    @cached_property
+    def short(self) -> Short | None:
+        """The same in a model whose long axes are short, where numbers are lengths; None if it
+        cannot be."""
+        return shortened(self)
 
     @cached_property
     def brief(self) -> Question:
         """The same at one position of each axis along which nothing is summed or counted."""
         made = replace(self, points={}, variants={}, degrees={})
-        made.lengths.update(self.short(1))
+        made.lengths.update(self.capped(1))
         return made
 
-    def short(self, most: int) -> dict[Axis, int]:
+    def capped(self, most: int) -> dict[Axis, int]:
         """The lengths, but at most so many positions of axes along which nothing is summed or
         counted."""
         loops = (axis for axis, role in self.local.roles.items() if role.kind == Role.LOOP)
         return self.lengths | {axis: min(self.lengths[axis], most) for axis in loops}
+
+    @property
+    def few(self) -> dict[Axis, int]:
+        """Lengths at which errors show: some rows, or one if it is long."""
+        some = self.capped(3)
+        return some if prod(some.values()) <= MANY else self.capped(1)
 
     @cached_property
     def positive(self) -> bool:
@@ -402,6 +422,87 @@ class Question:
         return values_of(root, self.local.root.axes, self.lengths, arrays, immediates)
 
 
+@dataclass(frozen=True)
+class Short:
+    """A question about the same computation in a smaller model. What is not equal there is not
+    equal in the model either, for what is holds for all lengths; but whatever is equal there is
+    asked about at the model's own, where a number that is a length by chance is just a number.
+
+    numbers  of the computation that are taken for lengths, as they are in the model
+    """
+
+    question: Question
+    numbers: tuple[float, ...]
+
+    def tells(self, other: Node) -> bool:
+        """Whether it can tell another computation apart: none of the other's own numbers may be
+        what is taken for a length here. Values for immediates that come of such numbers are
+        lengths in the same way, but need not be whole where the lengths are short."""
+        if any(isinstance(node.default, int) for node in immediates_in(other)):
+            return False
+        taken = forms_of(numbers_in(other))
+        return not any(is_rounded(c, t, ()) for c in self.numbers for t in taken)
+
+
+def shortened(question: Question) -> Short | None:
+    """A question whose axes are short where they are long because a number may be their length.
+    Those that are as long as each other stay so; None where that is not possible, where positions
+    are computed with, or where a number may be several lengths."""
+    local, sizes = question.local, question.sizes
+    groups = numbered(local, sizes, question.constants, question.run_time)
+    if any(local.roles[axis].indexed for some in groups for axis in some):
+        return None
+    short = shorter(groups, sizes, question.constants)
+    if short is None:
+        return None
+    long = {prod(sizes[a] for a in some): prod(short[a] for a in some) for some in groups}
+    numbers: dict[Node, Node] = {}
+    for node in nodes_of(local.root):
+        if isinstance(node, Constant) and not isinstance(node.value, bool):
+            meant = [_as(node.value, n, long[n]) for n in long if _may_be(node.value, n)]
+            if not all(_close(number, meant[0]) for number in meant):
+                return None
+            for number in meant[:1]:
+                if isinstance(node.value, int) and number != int(number):
+                    return None
+                numbers[node] = Constant(type(node.value)(number))
+    (root,) = substitute([local.root], numbers)
+    if len(numbers_in(root)) < len(question.constants):
+        return None  # two numbers are one but for a rounding
+    made = replace(
+        question, local=replace(local, root=root), sizes={**sizes, **short},
+        points={}, variants={}, degrees={},
+    )  # fmt: skip
+    return Short(made, tuple(n.value for n in numbers if isinstance(n, Constant)))
+
+
+def shorter(
+    groups: Sequence[Sequence[Axis]], sizes: Mapping[Axis, int], constants: Iterable[float]
+) -> dict[Axis, int] | None:
+    """Short lengths for the axes of some groups: equally long groups stay equally long, others do
+    not become so. None if nothing gets shorter, or not without that."""
+    taken = _lengths_of(constants)
+    found: dict[Axis, int] = {}
+    lengths: dict[int, int] = {}
+    for some in sorted(groups, key=lambda some: (prod(sizes[a] for a in some), -len(some))):
+        for axis in some:
+            if axis not in found:
+                known = lengths.get(sizes[axis], 0)
+                free = (n for n in itertools.count(3) if n not in {*taken, *lengths.values()})
+                found[axis] = min(known or next(free), sizes[axis])
+        length = prod(found[axis] for axis in some)
+        if lengths.setdefault(prod(sizes[axis] for axis in some), length) != length:
+            return None
+    apart = len({*lengths.values()}) == len(lengths)
+    return found if apart and any(n < sizes[axis] for axis, n in found.items()) else None
+
+
+def _as(number: float, length: int, short: int) -> float:
+    """What a number that stands for a length is where that is short."""
+    power = next(p for p in POWERS if _close(abs(number) ** p, length))
+    return math.copysign(float(short) ** (1 / power), number)
+
+
 def values_of(
     root: Node,
     axes: Sequence[Axis],
@@ -441,7 +542,7 @@ def _number(
 
 
 def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: int) -> Array:
-    values = random.normal(size=min(math.prod(shape), POOL)) * probe.scale
+    values = random.normal(size=min(prod(shape), POOL)) * probe.scale
     values = np.resize(values, shape)
     if probe.positive:
         values = np.exp(values / (1 + probe.scale)) * max(probe.scale, 1.0)
@@ -560,16 +661,10 @@ def lengths(
     widths = WIDTHS.get(len(apart), (3, 2))
     found.update((axis, widths[n % len(widths)]) for n, axis in enumerate(apart))
     ended = [axis for axis, role in local.roles.items() if role.ended]
-    several = [some for n in (2, 3) for some in itertools.combinations(ended, n)]
-    groups = [*((axis,) for axis in local.axes), *several]
+    groups = groups_of(local)
     exact: dict[Axis, int] = {}
-    for some in groups:
-        length = math.prod(sizes[axis] for axis in some)
-        loop = any(local.roles[axis].kind == Role.LOOP for axis in some)
-        if length == 1 or loop or run_time & {*some}:
-            continue
-        if any(_may_be(c, length) for c in constants):
-            exact.update((axis, sizes[axis]) for axis in some)
+    for some in numbered(local, sizes, constants, run_time):
+        exact.update((axis, sizes[axis]) for axis in some)
     counted = [node.axis for node in nodes if isinstance(node, Position)]
     whole = [int(c) for c in constants if abs(c) < MOST_POSITIONS and c == int(c)]
     for axis in counted:
@@ -597,6 +692,37 @@ def lengths(
     return found
 
 
+def groups_of(local: Local) -> list[tuple[Axis, ...]]:
+    """The axes whose positions may be counted, alone and together."""
+    ended = [axis for axis, role in local.roles.items() if role.ended]
+    several = [some for n in (2, 3) for some in itertools.combinations(ended, n)]
+    return [*((axis,) for axis in local.axes), *several]
+
+
+def numbered(
+    local: Local,
+    sizes: Mapping[Axis, int],
+    constants: Sequence[float],
+    run_time: frozenset[Axis],
+) -> list[tuple[Axis, ...]]:
+    """The groups of axes that are computed over and whose length a number may be."""
+    found = []
+    for some in groups_of(local):
+        length = prod(sizes[axis] for axis in some)
+        loop = any(local.roles[axis].kind == Role.LOOP for axis in some)
+        if length == 1 or loop or run_time & {*some}:
+            continue
+        if any(_may_be(c, length) for c in constants):
+            found.append(some)
+    return found
+
+
+def _lengths_of(constants: Iterable[float]) -> set[int]:
+    """The lengths that numbers may be."""
+    found = {round(abs(c) ** power) for c in constants if 1e-6 < abs(c) < 1e6 for power in POWERS}
+    return found - {0, 1}
+
+
 def _keep_apart(
     found: dict[Axis, int],
     exact: Container[Axis],
@@ -604,10 +730,9 @@ def _keep_apart(
     constants: Iterable[float],
 ) -> None:
     """Lengthen the axes that need not be exactly as long, where a number may be such a length."""
-    taken = {round(abs(c) ** power) for c in constants if 1e-6 < abs(c) < 1e6 for power in POWERS}
-    taken -= {0, 1}
+    taken = _lengths_of(constants)
     free = [some for some in groups if any(axis not in exact for axis in some)]
-    while some := next((s for s in free if math.prod(found[a] for a in s) in taken), ()):
+    while some := next((s for s in free if prod(found[a] for a in s) in taken), ()):
         found[next(axis for axis in some if axis not in exact)] += 1
 
 
@@ -679,12 +804,7 @@ def snapped(root: Node, literals: Iterable[float], narrow: Iterable[str] = ()) -
     squares."""
     if not numbers_in(root):
         return root
-    targets = [
-        t
-        for q in literals
-        if q and math.isfinite(q)
-        for t in (q, 1 / q, q * q, 1 / (q * q), -q, math.sqrt(abs(q)), 1 / math.sqrt(abs(q)))
-    ]
+    targets = forms_of(literals)
     known: dict[Node, Node] = {}
     for node in nodes_of(root):
         if isinstance(node, Constant) and isinstance(node.value, float) and node.value:
@@ -693,6 +813,16 @@ def snapped(root: Node, literals: Iterable[float], narrow: Iterable[str] = ()) -
                     known[node] = Constant(target)
                     break
     return substitute([root], known)[0] if known else root
+
+
+def forms_of(literals: Iterable[float]) -> list[float]:
+    """What an instruction's numbers may be written as."""
+    return [
+        t
+        for q in literals
+        if q and math.isfinite(q)
+        for t in (q, 1 / q, q * q, 1 / (q * q), -q, math.sqrt(abs(q)), 1 / math.sqrt(abs(q)))
+    ]
 
 
 def is_rounded(number: float, exact: float, narrow: Iterable[str]) -> bool:
@@ -719,10 +849,10 @@ def apart_if_alike(question: Question, other: Node, immediates: Sequence[Immedia
     question = with_literals(question, other)
     used = [node for node in immediates if node in immediates_in(other)]
     candidates = list(candidates_for(used, question.constants))
-    if question.many(candidates):
-        question = question.brief
+    if (first := question.first(other, len(candidates))) is not None:
+        candidates = [each for _, each in tries(used, question, first)]
     try:
-        return nearest(question, other, candidates, alike=True)[1]
+        return nearest(first or question, other, candidates, alike=True)[1]
     except (LanguageError, TypeError):
         return 0.0
 
@@ -758,10 +888,12 @@ def same(
     candidates = list(candidates_for(used, question.constants))
     points = 0
     try:
-        if question.many(candidates):
-            candidates, apart = nearest(question.brief, other, candidates)
+        if (first := question.first(other, len(candidates))) is not None:
+            pairs = tries(used, question, first)
+            best, apart = nearest(first, other, [written for _, written in pairs])
             if apart:
                 return None, apart
+            candidates = [numbers for numbers, written in pairs if written in best]
         for probe in question.probes(corners):
             _, value = question.value(probe)
             if probe.seed <= ORDINARY and np.isnan(value).mean() > 0.75:
@@ -785,6 +917,13 @@ def same(
     return Answer(candidates[0], points), 0.0
 
 
+def tries(
+    immediates: Sequence[Immediate], question: Question, first: Question
+) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Values for the immediates, each also as it is in a question that is asked first."""
+    return [*paired(immediates, question.constants, first.constants)]
+
+
 def nearest(
     question: Question, other: Node, candidates: Sequence[dict[str, float]], alike: bool = False
 ) -> tuple[list[dict[str, float]], float]:
@@ -800,7 +939,7 @@ def nearest(
 def with_literals(question: Question, other: Node) -> Question:
     """The question with the numbers of another computation where they differ by a rounding."""
     sizes = [question.lengths[axis] for axis in sizes_in(other)]
-    literals = (*numbers_in(other), *map(float, sizes), *([math.prod(sizes)] if sizes else []))
+    literals = (*numbers_in(other), *map(float, sizes), *([prod(sizes)] if sizes else []))
     root = snapped(question.local.root, literals, question.narrow)
     if root is question.local.root:
         return question
@@ -815,18 +954,34 @@ def candidates_for(
     immediates: Sequence[Immediate], constants: Sequence[float]
 ) -> Iterator[dict[str, float]]:
     """Values for the immediates: their defaults, and what the cone's numbers may have come from."""
-    constants = [x for x in constants if abs(x) < LARGEST]
-    made = dict.fromkeys(
-        y
-        for x in constants
-        for y in (x, *((1 / x, x * x, 1 / (x * x), -x) if x and math.isfinite(x) else ()))
-    )
-    for x, y in itertools.combinations([c for c in constants if c and math.isfinite(c)], 2):
-        made.update(dict.fromkeys((x * y, x / y, y / x)))
+    return (numbers for numbers, _ in paired(immediates, constants, constants))
+
+
+def paired(
+    immediates: Sequence[Immediate], constants: Sequence[float], short: Sequence[float]
+) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
+    """Values for the immediates, and what these are where the constants are others."""
+    pairs = [(x, y) for x, y in zip(constants, short, strict=True) if abs(x) < LARGEST]
+    real = [(x, y) for x, y in pairs if x and math.isfinite(x)]
+    made = dict.fromkeys(pair for x, y in pairs for pair in zip(_from(x), _from(y), strict=True))
+    for one, other in itertools.combinations(real, 2):
+        products = (_of_two(a, b) for a, b in zip(one, other, strict=True))
+        made.update(dict.fromkeys(zip(*products, strict=True)))
     choices = []
     for node in immediates:
-        whole = isinstance(node.default, int)
-        each = dict.fromkeys([node.default, *made, 1.0, 0.0])
-        choices.append([round(v) if whole else v for v in each if not whole or v == round(v)])
+        each = dict.fromkeys([(v, v) for v in (node.default,)] + [*made] + [(1.0, 1.0), (0.0, 0.0)])
+        if isinstance(node.default, int):
+            each = dict.fromkeys((round(v), round(w)) for v, w in each if v == round(v))
+        choices.append([*each])
     for values in itertools.islice(itertools.product(*choices), MOST_TRIED):
-        yield {node.name: value for node, value in zip(immediates, values, strict=True)}
+        named = [(node.name, *pair) for node, pair in zip(immediates, values, strict=True)]
+        yield {name: v for name, v, _ in named}, {name: w for name, _, w in named}
+
+
+def _from(x: float) -> tuple[float, ...]:
+    """What one number may have come from."""
+    return (x, 1 / x, x * x, 1 / (x * x), -x) if x and math.isfinite(x) else (x,)
+
+
+def _of_two(x: float, y: float) -> tuple[float, ...]:
+    return x * y, x / y, y / x

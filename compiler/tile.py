@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise, permutations
 from math import inf, isinf
 from typing import NamedTuple
@@ -34,8 +35,8 @@ from .cost import (
     spread_steps,
 )
 from .graph import usual_lengths
-from .home import Frame, Setting, Uses, volume
-from .likeness import Key, Likeness, Names
+from .home import Frame, Key, Names, Setting, Uses, volume
+from .likeness import Likeness
 from .nest import Cut, Nest, Run, may_share, nest
 from .place import chip_bytes
 
@@ -194,7 +195,9 @@ class Search:
     places: dict[Run, tuple[Setting, Key, Names]] = field(default_factory=dict)
     best_known: dict[Key, Group | None] = field(default_factory=dict)
     costed: dict[Key, Group | None] = field(default_factory=dict)
+    final: dict[Key, Group] = field(default_factory=dict)
     hopes: dict[Key, float] = field(default_factory=dict)
+    keys: dict[tuple[int, ...], Key] = field(default_factory=dict)
     shared: dict[tuple[Call, Call, Axis], bool] = field(default_factory=dict)
     least: dict[int, float] = field(default_factory=dict)
     cycles: Cycles = field(default_factory=Cycles)
@@ -221,16 +224,17 @@ class Search:
 
         order  the only one to try
         """
-        group, names = self._alike(run, effort, fill, slots, order)
+        group = self._alike(run, effort, fill, slots, order)
         if group is None:
             return None
+        _, _, names = self._place(run)
         calls = self.covered.calls[run[0] : run[1]]
         return replace(_renamed(group, names.numbered, names), first=run[0], calls=calls)
 
     def time(self, run: Run) -> float:
         """The cycles that the fastest schedule of a run takes, as far as a coarse search finds it;
         infinite if nothing fits."""
-        group, _ = self._alike(run)
+        group = self._alike(run)
         return group.time if group else inf
 
     def _alike(
@@ -240,11 +244,12 @@ class Search:
         fill: float = FILLS[0],
         slots: int = 2,
         order: tuple[Axis, ...] | None = None,
-    ) -> tuple[Group | None, Names]:
-        """What is the best for all runs that are alike, in numbers, and this run's names."""
-        setting, key, names = self._place(run)
-        key = (key, effort, fill, slots, order and tuple(map(names.axes.index, order)))
+    ) -> Group | None:
+        """What is the best for all runs that are alike, in numbers."""
+        numbers = tuple(map(self._place(run)[2].axes.index, order)) if order else None
+        key = self._key(run), effort, fill, slots, numbers
         if key not in self.best_known:
+            setting, _, names = self._place(run)
             target = Target.of(self.machine, fill)
             tried = [order] if order else orders(setting.calls, effort.heads, self.sizes.most)
             groups = self._ranked(setting, tried, effort.points, target, slots)
@@ -252,7 +257,20 @@ class Search:
                 again = [group.order for group in groups[: effort.best]]
                 groups = self._ranked(setting, again, effort.finest, target, slots) or groups
             self.best_known[key] = _renamed(groups[0], names, names.numbered) if groups else None
-        return self.best_known[key], names
+        return self.best_known[key]
+
+    def _key(self, run: Run) -> Key:
+        """What a run has in common with all that are alike."""
+        if run[1] - run[0] > LONGEST:
+            return self._place(run)[1]
+        signature = self.signatures[run[0] : run[1]]
+        if signature not in self.keys:
+            self.keys[signature] = self._place(run)[1]
+        return self.keys[signature]
+
+    @cached_property
+    def signatures(self) -> tuple[int, ...]:
+        return self.likeness.signatures(self.covered.calls, LONGEST)
 
     def _place(self, run: Run) -> tuple[Setting, Key, Names]:
         """A run in its graph, what it has in common with all that are alike, and its names."""
@@ -308,9 +326,9 @@ class Search:
 
     def hope(self, run: Run) -> float:
         """No schedule of this run as one group is faster than this."""
-        setting, key, _ = self._place(run)
+        key = self._key(run)
         if key not in self.hopes:
-            self.hopes[key] = self._hope(setting)
+            self.hopes[key] = self._hope(self._place(run)[0])
         return self.hopes[key]
 
     def _hope(self, setting: Setting) -> float:
@@ -346,6 +364,14 @@ class Search:
 
         If places take more than their contents, the same order is tried again for less memory.
         """
+        _, key, names = self._place(run)
+        if key not in self.final:
+            self.final[key] = _renamed(self._placed(run), names, names.numbered)
+        group = _renamed(self.final[key], names.numbered, names)
+        calls = self.covered.calls[run[0] : run[1]]
+        return replace(group, first=run[0], calls=calls, like=key, names=names)
+
+    def _placed(self, run: Run) -> Group:
         coarse, fine = self.best(run), self.best(run, FINE)
         if coarse and fine and coarse.time < fine.time:
             fine = coarse

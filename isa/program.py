@@ -275,8 +275,79 @@ class Program:
     def buffer(self) -> Mapping[str, Buffer]:
         return {buffer.name: buffer for buffer in self.buffers}
 
+    @cached_property
+    def likes(self) -> tuple[tuple[Like, ...], ...]:
+        """For each stage of each section, which stages of the section it is like."""
+        texts = _Texts(self.buffers)
+        return tuple(texts.likes(section) for section in self.sections)
+
     def of_kind(self, kind: Kind) -> tuple[Buffer, ...]:
         return tuple(buffer for buffer in self.buffers if buffer.kind == kind)
+
+
+# ---------------------------------------------------------------- stages that are alike
+
+
+class Like(NamedTuple):
+    """Stages of a section are alike if they have one text but for the names of buffers, and these
+    buffers differ in names and contents only, as those of repeated layers do.
+
+    first    the number of the first stage that this one is like
+    buffers  the names of its buffers in order of appearance
+    """
+
+    first: int
+    buffers: tuple[str, ...]
+
+
+class _Texts:
+    """Writes texts of stages with numbers for names of buffers."""
+
+    def __init__(self, buffers: Iterable[Buffer]) -> None:
+        self.numbers: dict[object, int] = {}
+        self.known: dict[int, int] = {}
+        self.buffers = {
+            buffer.name: self._number(replace(buffer, name="", content="")) for buffer in buffers
+        }
+
+    def likes(self, section: Section) -> tuple[Like, ...]:
+        first: dict[tuple[object, ...], int] = {}
+        found = []
+        for number, stage in enumerate(section.stages):
+            text, names = self.text(stage)
+            found.append(Like(first.setdefault(text, number), names))
+        return tuple(found)
+
+    def text(self, stage: Stage) -> tuple[tuple[object, ...], tuple[str, ...]]:
+        """The text of a stage, and the names of its buffers."""
+        names: dict[str, int] = {}
+        found: list[object] = []
+        waiting: list[Statement | None] = [*reversed(stage.body)]
+        while waiting:
+            match waiting.pop():
+                case Loop(name, parent, step, body, ahead, spread, reverse):
+                    found.append((name, parent, step, len(ahead), spread, reverse))
+                    waiting += (None, *reversed(body), *reversed(ahead))
+                case Issue(opcode, unit, reads, writes, axes, fresh, sets):
+                    found.append((opcode, unit, axes, fresh, sets, len(reads)))
+                    for operand in (*reads, *writes):
+                        found += (self._operand(operand, names), operand.fill)
+                case None:
+                    found.append(None)
+        for name, begin, end in stage.lifetimes:
+            found += (names.setdefault(name, len(names)), begin, end)
+        found += [self.buffers.get(name, name) for name in names]
+        return tuple(found), tuple(names)
+
+    def _operand(self, operand: Operand, names: dict[str, int]) -> tuple[int, int]:
+        """Its buffer and its dimensions; like stages share these, so they are compared once."""
+        number = self.known.get(id(operand.dimensions))
+        if number is None:
+            number = self.known[id(operand.dimensions)] = self._number(operand.dimensions)
+        return names.setdefault(operand.buffer, len(names)), number
+
+    def _number(self, thing: object) -> int:
+        return self.numbers.setdefault(thing, len(self.numbers))
 
 
 def statements(items: Iterable[Statement]) -> Iterator[Statement]:

@@ -69,12 +69,14 @@ Scope = Mapping[str, Known]
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A place in a stage: the loops open there, outermost first, and the ranges."""
+    """A place in a stage: the loops open there, outermost first, and the ranges; `alike`: how many
+    stages like this one there are."""
 
     section: Section
     number: int
     loops: tuple[Loop, ...]
     ranges: Scope
+    alike: int
 
     @property
     def stage(self) -> Stage:
@@ -175,22 +177,15 @@ def piece_range(loop: Loop, parent: Known, cores: int) -> Known:
     return Known(loop.range, parent, parent.low, parent.high, longest, shortest)
 
 
-@dataclass
 class Walker:
-    """Collects the loops and issues of a program, with what is known where they stand."""
+    """Collects the loops and issues of a stage, with what is known where they stand."""
 
-    program: Program
-    cores: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, place: Place, cores: int) -> None:
+        self.cores = cores
         self.loops: list[LoopSite] = []
         self.sites: list[Site] = []
-        most = {parameter.name: parameter.most for parameter in self.program.parameters}
-        for section in self.program.sections:
-            axes = {extent.axis: axis_range(extent, most) for extent in section.extents}
-            for number, stage in enumerate(section.stages):
-                self.position = 0
-                self.statements(stage.body, Place(section, number, (), axes), 1)
+        self.position = 0
+        self.statements(place.stage.body, place, 1)
 
     def statements(self, items: Iterable[Statement], place: Place, times: int) -> None:
         for item in items:
@@ -211,7 +206,7 @@ class Walker:
         self.loops.append(site)
         parent = place.ranges.get(loop.parent) or Known(loop.parent, None, 0, 0, 0, 0)
         ranges = {**place.ranges, loop.range: piece_range(loop, parent, self.cores)}
-        inner = Place(place.section, place.number, (*place.loops, loop), ranges)
+        inner = replace(place, loops=(*place.loops, loop), ranges=ranges)
         trips = 1 if loop.spread else -(-parent.longest // max(loop.step, 1))
         for issue in loop.ahead:
             self.issue(issue, inner, times * trips, loop)
@@ -219,7 +214,10 @@ class Walker:
 
 
 class Facts:
-    """A program on a machine with a library of instructions, looked at from all sides."""
+    """A program on a machine with a library of instructions, looked at from all sides.
+
+    Of stages that are alike (`Program.likes`) the first stands for all.
+    """
 
     def __init__(
         self,
@@ -237,33 +235,32 @@ class Facts:
         self._resolved: dict[tuple[Opcode, tuple[str, ...]], Instruction] = {}
 
     @cached_property
-    def walked(self) -> Walker:
-        return Walker(self.program, self.cores)
+    def walked(self) -> Mapping[tuple[int, int], Walker]:
+        """The first stages of those that are alike, by the numbers of section and stage."""
+        return {
+            (section, number): self.walk(section, number)
+            for section, likes in enumerate(self.program.likes)
+            for number in dict.fromkeys(like.first for like in likes)
+        }
 
-    @property
+    def walk(self, section: int, number: int) -> Walker:
+        where, likes = self.program.sections[section], self.program.likes[section]
+        axes = {extent.axis: axis_range(extent, self.most) for extent in where.extents}
+        alike = sum(like.first == likes[number].first for like in likes)
+        return Walker(Place(where, number, (), axes, alike), self.cores)
+
+    @cached_property
     def loops(self) -> list[LoopSite]:
-        return self.walked.loops
+        return [site for walker in self.walked.values() for site in walker.loops]
 
-    @property
+    @cached_property
     def sites(self) -> list[Site]:
-        return self.walked.sites
+        return [site for walker in self.walked.values() for site in walker.sites]
 
     @cached_property
     def calls(self) -> list[Site]:
         """The issues that are not copies."""
         return [site for site in self.sites if not site.copies]
-
-    @cached_property
-    def stages(self) -> Mapping[tuple[str, int], list[Site]]:
-        """The issues of each stage, by section and number."""
-        found: dict[tuple[str, int], list[Site]] = {
-            (section.name, number): []
-            for section in self.program.sections
-            for number in range(len(section.stages))
-        }
-        for site in self.sites:
-            found[site.place.section.name, site.place.number].append(site)
-        return found
 
     def types(self, site: Site) -> tuple[str, ...]:
         """The element types that an issue reads."""

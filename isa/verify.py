@@ -59,14 +59,17 @@ def verify(
     for rule in RULES:
         for fault in rule(facts):
             raise ProgramError(f"{fault} (rule: {rule.__name__.replace('_', ' ')})")
-    return sum(len(site.issue.reads) + len(site.issue.writes) for site in facts.sites)
+    return sum(
+        site.place.alike * (len(site.issue.reads) + len(site.issue.writes)) for site in facts.sites
+    )
 
 
 def issue_bound(facts: Facts) -> int:
     """How many issues a program runs at most, on all cores."""
     total = 0
     for site in facts.sites:
-        total += site.times * facts.cores * most_turns(facts, site.place.section)
+        times = site.times * site.place.alike
+        total += times * facts.cores * most_turns(facts, site.place.section)
     return total
 
 
@@ -336,7 +339,7 @@ def cores_work_apart(facts: Facts) -> Iterator[str]:
             yield f"{dealt}: must be all of its stage, being dealt out over cores"
         if dealt.loop.ahead or dealt.loop.reverse:
             yield f"{dealt}: must have no order of turns, being dealt out over cores"
-    for sites in facts.stages.values():
+    for sites in (walker.sites for walker in facts.walked.values()):
         if not sites or not (loops := sites[0].place.loops) or not loops[0].spread:
             continue
         for site in sites:
@@ -487,12 +490,30 @@ def length(site: Site, dimension: Dimension) -> int:
 def results_are_written_before_they_are_read(facts: Facts) -> Iterator[str]:
     """A temporary or an output is written by an issue that stands before those that read it."""
     written: set[str] = set()
-    for site in facts.sites:
+    opened = {place: opens(facts, walker.sites) for place, walker in facts.walked.items()}
+    for section, likes in enumerate(facts.program.likes):
+        for number, like in enumerate(likes):
+            read, wrote = opened[section, like.first]
+            names = dict(zip(likes[like.first].buffers, like.buffers, strict=True))
+            for at, name in read:
+                if names[name] not in written:
+                    site = facts.walk(section, number).sites[at]
+                    yield f"{site}: {names[name]!r} must be written before it is read"
+            written.update(names[name] for name in wrote)
+
+
+def opens(facts: Facts, sites: Sequence[Site]) -> tuple[list[tuple[int, str]], set[str]]:
+    """The temporaries and outputs that a stage reads before it writes them, each with the number of
+    the issue, and the buffers that it writes."""
+    read: list[tuple[int, str]] = []
+    written: set[str] = set()
+    for number, site in enumerate(sites):
         for operand in site.issue.reads:
             buffer = facts.buffers[operand.buffer]
             if buffer.kind in ("temporary", "output") and buffer.name not in written:
-                yield f"{site}: {buffer.name!r} must be written before it is read"
+                read.append((number, buffer.name))
         written.update(operand.buffer for operand in site.issue.writes)
+    return read, written
 
 
 def chip_buffers_are_alive_once(facts: Facts) -> Iterator[str]:
@@ -512,9 +533,10 @@ def chip_buffers_are_alive_once(facts: Facts) -> Iterator[str]:
 
 
 def stages(facts: Facts) -> Iterator[tuple[str, Stage]]:
-    for section in facts.program.sections:
-        for number, stage in enumerate(section.stages):
-            yield f"section {section.name!r}, stage {number} {stage.name!r}", stage
+    for section, number in facts.walked:
+        where = facts.program.sections[section]
+        stage = where.stages[number]
+        yield f"section {where.name!r}, stage {number} {stage.name!r}", stage
 
 
 def places_do_not_meet(facts: Facts) -> Iterator[str]:

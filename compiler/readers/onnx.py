@@ -22,6 +22,7 @@ from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import InfinisaError, ModelError
 from infinisa.isa.language import Input, Node
 
+from ..garbage import uncollected
 from ..graph import Graph, Model
 from ..naming import Named, name_axes
 from ..operator import DEFAULT_DOMAIN, TYPES, Operator, table
@@ -54,6 +55,7 @@ COMPUTED = frozenset(
 """Operators that need not be known when their inputs are constants: their results are no larger."""
 
 
+@uncollected()
 def read(
     path: str | Path, operators: Iterable[Operator], sizes: Mapping[str, int] | None = None
 ) -> Model:

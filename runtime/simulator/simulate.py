@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 from infinisa.isa.errors import SimulationError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Program, Ranges, Section, defaults, extents, turns
+from infinisa.isa.program import Like, Program, Ranges, Section, defaults, extents, turns
 
 from .auto import AutoEngine
 from .compiled_engine import CompiledEngine, KernelEngine
@@ -225,10 +225,16 @@ class Runner:
 
     def jobs(self, values: dict[str, int], progress: Progress | None = None) -> Jobs:
         """The stages of the program in order; whoever runs them sends what each took."""
-        for section in self.program.sections:
-            yield from self.section(section, values, progress)
+        for section, likes in zip(self.program.sections, self.program.likes, strict=True):
+            yield from self.section(section, likes, values, progress)
 
-    def section(self, section: Section, values: dict[str, int], progress: Progress | None) -> Jobs:
+    def section(
+        self,
+        section: Section,
+        likes: Sequence[Like],
+        values: dict[str, int],
+        progress: Progress | None,
+    ) -> Jobs:
         """All turns of a section; if the user stops it, `sections` has what ran of it."""
         views = [
             View(self.program, self.machine, self.costs, section, stage, self.owner, self.address)
@@ -242,8 +248,13 @@ class Runner:
                     progress(section.name, turn, count)
                 done.begin()
                 outermost = extents(section, values)
-                for view in views:
-                    report = yield from self.stage(view, outermost, turn)
+                took: dict[int, StageReport] = {}
+                for view, like in zip(views, likes, strict=True):
+                    report = took.get(like.first)
+                    if report is None:
+                        report = yield from self.stage(view, outermost, turn)
+                        if self.remembers(view) and not self.path:
+                            took[like.first] = report
                     self.now += report.cycles
                     done.add(report)
                 done.tokens[-1] = section.tokens.value(values)
@@ -257,7 +268,7 @@ class Runner:
         self, view: View, outermost: Ranges, turn: int
     ) -> Generator[Job, Outcome, StageReport]:
         """What a stage takes: it is run if that is not known."""
-        remember = view.repeats and not self.trace and self.alone
+        remember = self.remembers(view)
         key = view.key(outermost) if remember else None
         if key in self.known:
             return self.recall(view, self.known[key])
@@ -269,6 +280,10 @@ class Runner:
         if remember:
             self.known[key] = {self.names(view): report}
         return report
+
+    def remembers(self, view: View) -> bool:
+        """Whether what a stage takes holds for all that are like it."""
+        return view.repeats and not self.trace and self.alone
 
     def names(self, view: View) -> Names:
         """The names in the report of a stage: of opcodes and, with a path, of layers."""

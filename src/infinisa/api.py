@@ -19,6 +19,7 @@ from infinisa.compiler.coverage import Coverage, total_of
 from infinisa.compiler.discover import Discovery
 from infinisa.compiler.discover import discover as discover_instructions
 from infinisa.compiler.explain import explain
+from infinisa.compiler.garbage import uncollected
 from infinisa.compiler.graph import Model
 from infinisa.compiler.operator import Operator
 from infinisa.compiler.pipeline import Compilation, compile_model
@@ -212,6 +213,7 @@ class Compiled:
             return {name: self.model.weights[name].load() for name in needed}
         return _stored_weights(self.store, needed)
 
+    @uncollected()
     def simulate(
         self,
         parameters: Mapping[str, int] | None = None,

@@ -34,3 +34,24 @@ def test_who_put_it_off_before_keeps_it_so() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_was_made_counts_as_old() -> None:
+    gc.collect()
+    with uncollected():
+        made = [[number] for number in range(1000)]
+
+    assert any(each is made for each in gc.get_objects(generation=2))
+    assert not any(each is made[0] for each in gc.get_objects(generation=0))
+
+
+def test_what_somebody_froze_stays_so() -> None:
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with uncollected():
+            pass
+
+        assert gc.get_freeze_count() >= frozen > 0
+    finally:
+        gc.unfreeze()

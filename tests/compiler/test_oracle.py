@@ -406,11 +406,62 @@ def test_many_numbers_are_tried_at_few_points_first() -> None:
     asked = question(root, sizes=long)
     other = X * rsqrt(mean(X * X, "n") + eps)
 
-    assert asked.many([0] * 16)
     assert [*asked.brief.lengths.values()] == [1, 768]
     answer, _ = same(asked, here(other, asked), [eps])
     assert answer is not None
     assert answer.immediates == {"eps": 1e-5}
+
+
+LONG = {**SIZES, "n": 8192, "c": 8192}
+
+
+def test_what_no_number_refutes_is_refuted_where_axes_are_short() -> None:
+    """A number that is a length is that of the short axis; it has its own length where the two are
+    equal, and values for immediates are those of the long axis."""
+    asked = question(X * rsqrt(sum(X * X, "n") * (1.0 / 8192) + 1e-5) * 0.5, sizes=LONG)
+    factor = Immediate("factor", 1.0)
+
+    assert asked.short is not None
+    _, short = asked.short.question.lengths.values()
+    assert short < 64
+    assert asked.short.numbers == (1 / 8192,)
+    assert [*asked.short.question.constants] == pytest.approx([1 / short, 1e-5, 0.5])
+    for other, numbers in [
+        (X * rsqrt(mean(X * X, "n") + THETA) * factor, {"theta": 1e-5, "factor": 0.5}),
+        (X * rsqrt(sum(X * X, "n") * factor + THETA) * 0.5, {"theta": 1e-5, "factor": 1 / 8192}),
+    ]:
+        answer, _ = same(asked, here(other, asked), [THETA, factor])
+        assert answer is not None
+        assert answer.immediates == numbers
+    for other in (
+        X * rsqrt(mean(X * X * X, "n") + THETA) * factor,
+        X * rsqrt(sum(X * X, "n") * (1.0 / 8191) + THETA) * factor,
+        X * rsqrt(sum(X * X, "n") * (1.0 / short) + THETA) * factor,
+    ):
+        assert same(asked, here(other, asked), [THETA, factor])[0] is None
+
+
+def test_a_number_may_be_a_long_axis_s_length_by_chance() -> None:
+    asked = question(sum(X, "n") * 8192.0, sizes=LONG)
+    literal, length = sum(X, "n") * 8192.0, sum(X, "n") * cast(size("n"), "f64")
+
+    assert asked.short is not None
+    assert not asked.short.tells(here(literal, asked))
+    assert asked.short.tells(here(length, asked))
+    for other in (literal, length):
+        assert same(asked, here(other, asked), [])[0] is not None
+    assert same(asked, here(sum(X, "n") * 8191.0, asked), [])[0] is None
+
+
+def test_axes_as_long_as_each_other_stay_so() -> None:
+    """8192 may be the length of n, and of s and t together."""
+    product = dot(Input("one", ("m", "s", "t")), Input("two", ("n", "s", "t")), "s t")
+    asked = question(sum(product * product, "n") * (1.0 / 8192), sizes=LONG | {"s": 64, "t": 128})
+
+    assert asked.short is not None
+    found = asked.short.question.lengths
+    s, t, n = (found[axis] for axis in sorted(found, key=asked.sizes.__getitem__)[1:])
+    assert s * t == n < 64
 
 
 def test_the_distances_of_several_results_are_those_of_each() -> None:

@@ -1,6 +1,8 @@
 """Which calls are joined, in tiles of what size, and what is found only once."""
 
+import itertools
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from benchmarks import _layers as layers
 from benchmarks._handmade import Handmade
 from infinisa.compiler import tile
+from infinisa.compiler.calls import Covered
 from infinisa.compiler.cost import Group, levels, tile_sizes
 from infinisa.compiler.home import Setting
 from infinisa.compiler.nest import Cut, nest
@@ -171,6 +174,39 @@ def test_repeated_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> N
         return len(searched)
 
     assert searches(3) == searches(12)
+
+
+def mixed(seed: int) -> Covered:
+    """Calls that read and write few tensors, again and again."""
+    random = Random(seed)
+    g = Handmade("main", EDGE, LIBRARY, {"m": 32, "n": 32})
+    for number in range(5):
+        kind = "input" if number == 0 else "output" if number == 1 else "temporary"
+        g.tensor(f"t{number}", "m n", kind)
+    for _ in range(20):
+        axes = random.choice(["m n", "n m"])
+        reads = [f"t{random.randrange(5)}[{axes}]" for _ in range(2)]
+        g.call("add", f"m={axes.replace(' ', ',')}", reads, [f"t{random.randrange(1, 5)}[m n]"])
+    return g.covered()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_runs_of_equal_signatures_are_alike(seed: int) -> None:
+    """The signature is the quicker question: where it says yes, the key says so too."""
+    layer = layers.gpt2(EDGE, LIBRARY, 128, 768, 12, 3072)
+    covered = mixed(seed) if seed else layers.stacked(layer, 4)
+    search = tile.Search(covered, EDGE, tile.lengths(covered, ()))
+    last = len(covered.calls)
+    keys: dict[object, set[object]] = {}
+    for first, end in itertools.combinations(range(last + 1), 2):
+        if end - first <= tile.LONGEST:
+            signature = search.signatures[first:end]
+            keys.setdefault(signature, set()).add(
+                search.likeness.of(search.around.setting((first, end)))[0]
+            )
+
+    assert {len(each) for each in keys.values()} == {1}
+    assert seed or len(keys) < last * tile.LONGEST / 2
 
 
 def test_the_smallest_tile_must_fit() -> None:

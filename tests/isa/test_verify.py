@@ -14,8 +14,9 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Immediate, Input, dot, stack, sum, update, view
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Loop, Program, Statement
+from infinisa.isa.scope import Facts
 from infinisa.isa.timing import Timing
-from infinisa.isa.verify import RULES, verify
+from infinisa.isa.verify import RULES, issue_bound, verify
 from tests.isa.programs import LIBRARY, TINY, programs
 
 X, G, Y, N = Input("x", ("m",)), Input("x", ("g",)), Input("y", ()), Input("y", ("n",))
@@ -375,6 +376,51 @@ def test_work_dealt_out_is_measured_by_the_machine() -> None:
     assert verify(edited(*edits), DUAL, ALL) == 16
     assert refusal(edited(*edits), TINY).endswith(
         "axis 's' must be at most 32 an issue, not 40 (rule: axes have ranges)"
+    )
+
+
+CHAIN = """
+program chain for tiny
+
+opcode relu = relu @ on vector
+    bind m = s
+    read (s)
+    write (s)
+    outputs 0
+
+buffer x: input f32 [8] in dram
+buffer a: temporary f32 [8] in dram
+buffer b: temporary f32 [8] in dram
+buffer c: temporary f32 [8] in dram
+buffer y: output f32 [8] in dram
+
+section main
+    axis s = 8
+    stage one
+        a[s] = relu(x[s]) on vector over s
+    stage two
+        b[s] = relu(a[s]) on vector over s
+    stage three
+        c[s] = relu(b[s]) on vector over s
+    stage four
+        y[s] = relu(c[s]) on vector over s
+"""
+
+
+def test_stages_that_are_alike_are_proved_once_and_count_each() -> None:
+    made = program(CHAIN)
+
+    assert [like.first for like in made.likes[0]] == [0, 1, 1, 3]
+    assert verify(made, TINY, ALL) == 8
+    assert issue_bound(Facts(made, TINY, ALL)) == 4
+
+
+def test_what_a_stage_reads_must_be_written_though_another_is_like_it() -> None:
+    assert refusal(
+        program(CHAIN.replace("relu(b[s])", "relu(c[s])").replace("c[s] =", "b[s] ="))
+    ) == (
+        "section 'main', stage 2 'three', `b[s] = relu(c[s]) on vector over s`: 'c' must be "
+        "written before it is read (rule: results are written before they are read)"
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...builder import Builder
+from ...garbage import uncollected
 from ...graph import Model
 from ..text import Codec
 from . import bert, gpt2, llama
@@ -28,6 +29,7 @@ ARCHITECTURES: Mapping[str, Callable[[Folder], None]] = {
 """Readers by the `model_type` of config.json."""
 
 
+@uncollected()
 def read_folder(
     path: str | Path,
     *,
