@@ -69,11 +69,19 @@ class Module:
     functions: list[str] = field(default_factory=list)
     declarations: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
+    tables: list[str] = field(default_factory=list)
+
+    def table(self, numbers: Sequence[int]) -> Value:
+        """Constants in memory."""
+        listed = ", ".join(f"i64 {number}" for number in numbers)
+        title = f"@table{len(self.tables)}"
+        self.tables.append(f"{title} = internal constant [{len(numbers)} x i64] [{listed}]")
+        return Value(title, "ptr")
 
     @property
     def text(self) -> str:
         head = [f'target triple = "{self.target.triple}"', *sorted(self.declarations)]
-        return "\n".join([*head, *self.functions])
+        return "\n".join([*head, *self.tables, *self.functions])
 
 
 Body: TypeAlias = Callable[[Value, list[Value]], Sequence[Value] | None]

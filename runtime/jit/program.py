@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instance import find
@@ -19,6 +21,7 @@ from infinisa.isa.program import (
     Count,
     Extent,
     Issue,
+    Like,
     Loop,
     Opcode,
     Operand,
@@ -261,17 +264,33 @@ class Kernels:
         return known.setdefault((buffer, layout), len(self.program.buffers) + len(known))
 
 
+Want: TypeAlias = Literal["buffer", "end"] | Layout
+"""What a stage must know of a buffer: its place in the table of buffers, in that of ends, or, packed,
+in that of buffers."""
+
+
+@dataclass
+class Wanted:
+    """The numbers that the function of a stage is given, by number and kind of its buffer."""
+
+    buffers: tuple[str, ...]
+    numbers: dict[tuple[int, Want], int] = field(default_factory=dict)
+
+    def at(self, want: Want, buffer: str) -> int:
+        """Where one of them is."""
+        return self.numbers.setdefault((self.buffers.index(buffer), want), len(self.numbers))
+
+
 class Walker:
     """Writes the function of one section."""
 
     def __init__(self, program: Program, section: Section, kernels: Kernels, name: str) -> None:
         self.program, self.section, self.kernels = program, section, kernels
         self.f = Function(kernels.module, name, [("context", "ptr")], public=True)
-        context = self.f.parameters["context"]
-        self.given = {
-            table: self.f.load(self.f.at(context, i, "ptr"), "ptr")
-            for i, table in enumerate(CONTEXT)
-        }
+        self.context = self.f.parameters["context"]
+        self.given = self.tables(self.context)
+        self.stages: dict[str, Wanted] = {}
+        self.wanted: Wanted | None = None
         self.places = {p.name: i for i, p in enumerate(program.parameters)}
         self.numbers = {buffer.name: i for i, buffer in enumerate(program.buffers)}
         self.ends = output_dimensions(program)
@@ -303,12 +322,95 @@ class Walker:
         self.ranges = {}
         for extent in self.section.extents:
             self.ranges[extent.axis] = self.extent(extent)
-        for stage in self.section.stages:
-            self.stage(stage)
+        likes = self.program.likes[self.program.sections.index(self.section)]
+        often = Counter(like.first for like in likes)
+        for stage, like in zip(self.section.stages, likes, strict=True):
+            if often[like.first] > 1 and self.plain(stage):
+                self.call_stage(stage, like)
+            else:
+                self.stage(stage)
+
+    # -- stages that are alike
+
+    def plain(self, stage: Stage) -> bool:
+        """Whether nothing in a stage can end the section."""
+        for item in statements(stage.body):
+            if isinstance(item, Issue):
+                opcode = self.program.opcode[item.opcode]
+                if opcode.instruction not in COPIES:
+                    meaning = self.kernels.meaning(opcode, item.reads)
+                    if meaning.given.opaque or meaning.written:
+                        return False
+        return True
+
+    def call_stage(self, stage: Stage, like: Like) -> None:
+        """A stage that others are like: one function for all of them, which finds its buffers by
+        numbers that it is given."""
+        name = f"{self.f.name}_stage{like.first}"
+        moving = [
+            number_
+            for run in (self.ranges[extent.axis] for extent in self.section.extents)
+            for number_ in (run.start, run.length)
+            if not isinstance(number_, int)
+        ]
+        if name not in self.stages:
+            wanted = Wanted(like.buffers)
+            self.stages[name] = wanted
+            with self.inside(name, moving, wanted):
+                self.stage(stage)
+        wanted = self.stages[name]
+        places = [self.resolve(want, like.buffers[n]) for n, want in wanted.numbers]
+        table = self.f.module.table(places)
+        arguments: list[tuple[str, Number]] = [("ptr", self.context), ("ptr", table)]
+        self.f.run(name, [*arguments, *(("i64", value) for value in moving)])
+
+    @contextmanager
+    def inside(self, name: str, moving: Sequence[Value], wanted: Wanted) -> Iterator[None]:
+        """What is written meanwhile goes into the function of a stage."""
+        before = self.f, self.given, self.ranges, self.wanted
+        given = [(f"n{i}", "i64") for i in range(len(moving))]
+        head = [("context", "ptr"), ("numbers", "ptr")]
+        self.f = Function(self.f.module, name, [*head, *given])
+        mine = self.f.parameters
+        known = {value: mine[label] for value, (label, _) in zip(moving, given, strict=True)}
+
+        def here(number_: Number) -> Number:
+            return number_ if isinstance(number_, int) else known[number_]
+
+        self.given = {**self.tables(mine["context"]), "numbers": mine["numbers"]}
+        self.ranges = {
+            axis: replace(run, start=here(run.start), length=here(run.length))
+            for axis, run in before[2].items()
+            if axis in self.section.axes
+        }
+        self.wanted = wanted
+        yield
+        self.f.done()
+        self.f, self.given, self.ranges, self.wanted = before
+
+    def tables(self, context: Value) -> dict[str, Value]:
+        """The tables that an entry is given."""
+        f = self.f
+        return {name: f.load(f.at(context, i, "ptr"), "ptr") for i, name in enumerate(CONTEXT)}
+
+    def place(self, want: Want, buffer: str) -> Number:
+        """Where something of a buffer is in its table: known, or read from the numbers that a stage
+        is given."""
+        if self.wanted is None:
+            return self.resolve(want, buffer)
+        return self.f.load(self.slot(self.given["numbers"], self.wanted.at(want, buffer)), "i64")
+
+    def resolve(self, want: Want, buffer: str) -> int:
+        if isinstance(want, Layout):
+            return self.kernels.packed(buffer, want)
+        if want == "end":
+            return self.ends[buffer]
+        self.kernels.emission.plain.add(buffer)
+        return self.numbers[buffer]
 
     # -- numbers
 
-    def slot(self, table: Value, place: int) -> Value:
+    def slot(self, table: Value, place: Number) -> Value:
         return self.f.at(table, place, "i64")
 
     def count(self, count: Count) -> Number:
@@ -472,8 +574,7 @@ class Walker:
     def pointer(self, buffer: Buffer, starts: Sequence[Number]) -> Value:
         """The address of a position in the slot of a buffer that these ranges turn to."""
         f = self.f
-        self.kernels.emission.plain.add(buffer.name)
-        table = self.slot(self.given["buffers"], self.numbers[buffer.name])
+        table = self.slot(self.given["buffers"], self.place("buffer", buffer.name))
         base = f.load(table, "ptr")
         if buffer.slots > 1:
             turns = self.ranges[buffer.rotor].turns
@@ -570,7 +671,9 @@ class Walker:
         def carry(value: Number) -> Number:
             return value if isinstance(value, int) else carried(value)
 
-        self.given = {"buffers": carried(given["buffers"]), "work": mine["work"]}
+        tables = ("buffers", "numbers")
+        shared = {str(name): carried(given[name]) for name in tables if name in given}
+        self.given = {**shared, "work": mine["work"]}
         self.core = carry(core)
         self.ranges = {
             range_: Run(
@@ -604,7 +707,8 @@ class Walker:
         if operand.buffer not in self.ends:
             return
         for dimension, (start, length, _) in enumerate(self.region(operand)):
-            cell = self.slot(self.given["ends"], self.ends[operand.buffer] + dimension)
+            place = f.add(self.place("end", operand.buffer), dimension)
+            cell = self.slot(self.given["ends"], place)
             end = f.maximum(f.load(cell, "i64"), f.add(start, length))
             f.store(number(end), cell)
 
@@ -776,7 +880,7 @@ class Walker:
         packed = nowhere
         offset: Number = 0
         if layout is not None:
-            place = self.kernels.packed(operand.buffer, layout)
+            place = self.place(layout, operand.buffer)
             packed = f.load(self.slot(self.given["buffers"], place), "ptr")
             offset = elements(f, [start for start, _, _ in self.region(operand)], shape)
         there = self.operand(operand) if plain else [("ptr", nowhere)]
