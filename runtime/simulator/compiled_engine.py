@@ -28,20 +28,22 @@ from .layout import (
     CYCLE,
     DATA,
     DRAM,
-    END,
+    DUE,
     ENDED,
     EVENT,
     FREE,
-    FREEING,
     FULL,
     FULL_SINCE,
     HAZARD,
+    HAZARDS,
     ISSUING,
     JUMPED,
     KIND_SIZE,
     KINDS,
+    LANDED,
     LANE,
     LAPSE,
+    LAST,
     LEAPS,
     LEPT,
     MARK,
@@ -62,6 +64,7 @@ from .layout import (
     TOUCHES,
     UNTIL,
     WATCHED,
+    WIDE,
     WIDTH,
 )
 from .memory import Cache, FifoChannel, Rates, Sharing, caches_of
@@ -204,7 +207,7 @@ class Stage:
         constants, flat = self.constants, self.flat
         cores, ring = constants.CORES, constants.RING
         places = constants.places
-        self.record, self.uses = places["RECORD"], places["USES"]
+        self.record, self.none, self.uses = places["RECORD"], places["NONE"], places["USES"]
         self.account, self.sets = places["ACCOUNT"], places["SETS"]
         self.state = places["PLACES"] + places["TIMES"] + flat.watched
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
@@ -224,7 +227,9 @@ class Stage:
         self.now[WIDTH], self.now[WATCHED] = flat.width, flat.watched
         self.cores = self.array(cores * CORE)
         for core in range(cores):
-            self.cores[core * CORE + FULL_SINCE], self.cores[core * CORE + FREEING] = -1, NEVER
+            place = core * CORE
+            self.cores[place + FULL_SINCE], self.cores[place + LAST] = -1, -1
+            self.cores[place + DUE] = NEVER
         self.slots = self.array(cores * ring * SLOT)
         self.units = self.array(cores * constants.UNITS * LANE)
         self.masks = self.mask_array(cores * self.sets)
@@ -315,6 +320,11 @@ class Stage:
             raise SimulationError(
                 f"stage {self.view.stage.name!r} of section {self.view.section.name!r} is stuck"
             )
+        if self.now[WIDE]:
+            raise Unsuited(
+                f"stage {self.view.stage.name!r}: an issue takes {1 << 31} cycles and more, which "
+                "only the simpy engine traces"
+            )
 
     @property
     def arrays(self) -> list[Array]:
@@ -361,9 +371,12 @@ class Stage:
             (shape.stores, constants.STORES),
         )
         for numbers, room in sides:
-            places = [(number + 1) * cores * HAZARD for number in numbers]
-            words += [*places, *[0] * (room - len(places))]
-        while (len(self.view.numbers) + 1) * cores * HAZARD * self.mask_words > len(self.hazards):
+            none = len(words) - HAZARDS  # the hazard that stands for none in the first place
+            known = [self.none + number for number in numbers]
+            words += [h * cores * HAZARD for h in (*known, *range(none + len(known), none + room))]
+        while (len(self.view.numbers) + self.none) * cores * HAZARD * self.mask_words > len(
+            self.hazards
+        ):
             self.hazards = self.longer(self.hazards, "u8")
         if constants.FAIR and shape.bus > self.most_bytes:
             raise Unsuited(
@@ -420,7 +433,8 @@ class Stage:
     # -- results
 
     def report(self) -> StageReport:
-        end = self.begin + int(self.now[END]) + int(self.now[SKEW])
+        lanes = np.array(self.units, np.int64).reshape(-1, LANE)[:, [FREE, LANDED]]
+        end = self.begin + int(lanes[lanes < NEVER].max()) + int(self.now[SKEW])
         used: dict[int, Shape] = {}
         for number, shape in enumerate(self.shapes):
             shape.uses += int(self.counts[self.uses + number])
@@ -469,7 +483,7 @@ class Stage:
         if not self.constants.TRACE:
             return ()
         cores = self.constants.CORES
-        times = np.array(self.trace, np.int64).reshape(-1, cores, EVENT)
+        times = np.asarray(self.trace, np.int64).reshape(-1, cores, EVENT)
         sizes = [int(self.cores[c * CORE + NEXT]) for c in range(cores)]
         parts = [times[:size, c] for c, size in enumerate(sizes)]
         return Recorded(

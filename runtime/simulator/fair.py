@@ -19,16 +19,17 @@ from .layout import (
     CAPPED,
     CHANNEL,
     CHANNEL_BUSY,
+    COPIES,
     CORE,
     CORES,
     CYCLE,
     DONE,
     DRAIN,
     DRAM,
-    END,
+    DUE,
     EVENT,
+    FETCHED,
     FREE,
-    FREEING,
     KIND_SIZE,
     KINDS,
     LANDED,
@@ -40,16 +41,16 @@ from .layout import (
     PARTS,
     POSITION,
     RATE,
-    RECORD,
+    RECORD_AT,
     RING,
     SETTLED_AT,
-    SHAPE,
     SHARE,
     SLOT,
     TRACE,
     UNIT,
     UNITS,
     UNTIL,
+    WIDE,
     WORK,
     Longs,
     Words,
@@ -173,20 +174,21 @@ def release(
     core = c * CORE
     position = units[unit + POSITION]
     slot = (c * RING + (position & (RING - 1))) * SLOT
-    record = slots[slot + SHAPE] * RECORD
+    record = slots[slot + RECORD_AT]
     until = max(units[unit + BEGAN] + records[record + OCCUPANCY], t)
     done = max(until + max(records[record + DRAIN], 0) + ARRIVAL, units[unit + LANDED])
     units[unit + FREE] = until
     units[unit + LANDED] = done
     slots[slot + DONE] = done
     counts[account_of(c, u) + DRAM] += until - units[unit + BEGAN] - units[unit + WORK]
-    cores[core + FREEING] = min(cores[core + FREEING], until)
-    now[END] = max(now[END], max(until, done))
-    if now[KINDS + slots[slot + UNIT] * KIND_SIZE + 2] == 0:
+    cores[core + DUE] = min(cores[core + DUE], done)
+    if now[KINDS + slots[slot + UNIT] * KIND_SIZE + COPIES] == 0:
         counts[account_of(c, UNITS) + BUSY] += max(0, until - cores[core + UNTIL])
         cores[core + UNTIL] = max(cores[core + UNTIL], until)
         cores[core + MOVING] -= 1
     if TRACE:
+        began = units[unit + BEGAN]
         event = (position * CORES + c) * EVENT
-        trace[event + 1] = until
-        trace[event + 2] = done
+        trace[event + 1] = (until - began) | (done - began) << 32
+        if done - slots[slot + FETCHED] >= 1 << 31:
+            now[WIDE] = 1

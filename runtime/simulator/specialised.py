@@ -122,9 +122,11 @@ class Constants:
         """The names of places that follow from the machine."""
         account = layout.DATA + self.CLASSES
         return {
+            "SINGLE": self.UNITS == self.CLASSES,
             "SETS": layout.WAITING + 3 * self.CLASSES,
             "ACCOUNT": account,
             "USES": 1 + self.CORES * (self.UNITS + 1) * account,
+            "NONE": self.READS + self.WRITES + self.STORES,
             "RECORD": layout.HAZARDS + self.READS + self.WRITES + self.STORES,
             "PLACES": 1 + 5 * self.WINDOW,
             "TIMES": 7 * self.UNITS + 4,
