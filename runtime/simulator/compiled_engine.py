@@ -202,6 +202,7 @@ class Stage:
     shapes: list[Shape] = field(default_factory=list)
     misses: dict[str, Misses] = field(default_factory=dict)
     leaps: list[Leap] = field(default_factory=list)
+    grown: bool = True
 
     def __post_init__(self) -> None:
         constants, flat = self.constants, self.flat
@@ -268,6 +269,7 @@ class Stage:
 
     def longer(self, array: Array, dtype: str = "i8") -> Array:
         """Twice as long, with zeros behind."""
+        self.grown = True
         if not self.engine.native:
             return array + [0] * len(array)
         return np.concatenate([array, np.zeros(len(array), dtype)])
@@ -281,7 +283,7 @@ class Stage:
         self.now[ROW] = SNAPSHOT + 2 * cores + cores * self.state + len(self.counts)
         size = max(1, len(self.flat.loops)) * int(self.now[ROW])
         if len(self.snaps) < size:
-            self.snaps = self.array(size)
+            self.snaps, self.grown = self.array(size), True
         for core in range(cores):
             for block in self.flat.block.values():
                 place = core * self.flat.width + block + STATE
@@ -299,12 +301,9 @@ class Stage:
             PAUSED: lambda core: None,
             JUMPED: self.leapt,
         }
-        arrays = self.arrays
-        go = kernel(arrays)
         while True:
-            if any(new is not old for new, old in zip(self.arrays, arrays, strict=True)):
-                arrays = self.arrays
-                go = kernel(arrays)
+            if self.grown:
+                go, self.grown = kernel(self.arrays), False
             self.now[STEPS] = PATIENCE
             try:
                 reason = go()
@@ -436,8 +435,9 @@ class Stage:
         lanes = np.array(self.units, np.int64).reshape(-1, LANE)[:, [FREE, LANDED]]
         end = self.begin + int(lanes[lanes < NEVER].max()) + int(self.now[SKEW])
         used: dict[int, Shape] = {}
-        for number, shape in enumerate(self.shapes):
-            shape.uses += int(self.counts[self.uses + number])
+        uses = self.counts[self.uses : self.uses + len(self.shapes)]
+        for shape, count in zip(self.shapes, map(int, uses), strict=True):
+            shape.uses += count
             used[id(shape)] = shape
         transfers = int(self.counts[CHANNEL_BUSY])
         return stage_report(
