@@ -28,7 +28,6 @@ from .layout import (
     CYCLE,
     DATA,
     DRAM,
-    DUE,
     ENDED,
     EVENT,
     FREE,
@@ -59,6 +58,7 @@ from .layout import (
     SKEW,
     SKIPPED,
     SLOT,
+    SOONEST,
     STEPS,
     TOUCHED,
     TOUCHES,
@@ -95,6 +95,9 @@ MOST_ROOM = 1 << 20
 """Issues of a core that a trace has room for at first."""
 
 LARGEST_WORD, LARGEST_LONG = (1 << 31) - 1, (1 << 62) - 1
+
+MOST_CLASSES = 62
+"""Unit classes that are bits of a number."""
 
 
 @dataclass
@@ -157,6 +160,8 @@ def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
         return f"memories.{machine.dram.name} has the channel {sharing!r}{origin}"
     if machine.scratchpad.banks:
         return f"memories.{machine.scratchpad.name} has banks"
+    if len(machine.units) > MOST_CLASSES:
+        return f"machine {machine.name!r} has more than {MOST_CLASSES} classes of units"
     if machine.interconnect:
         return f"machine {machine.name!r} has an interconnect"
     if policy.free is not None:
@@ -230,7 +235,7 @@ class Stage:
         for core in range(cores):
             place = core * CORE
             self.cores[place + FULL_SINCE], self.cores[place + LAST] = -1, -1
-            self.cores[place + DUE] = NEVER
+            self.cores[place + SOONEST] = NEVER
         self.slots = self.array(cores * ring * SLOT)
         self.units = self.array(cores * constants.UNITS * LANE)
         self.masks = self.mask_array(cores * self.sets)

@@ -26,7 +26,6 @@ from .layout import (
     DONE,
     DRAIN,
     DRAM,
-    DUE,
     EVENT,
     FETCHED,
     FREE,
@@ -46,6 +45,7 @@ from .layout import (
     SETTLED_AT,
     SHARE,
     SLOT,
+    SOONEST,
     TRACE,
     UNIT,
     UNITS,
@@ -181,7 +181,7 @@ def release(
     units[unit + LANDED] = done
     slots[slot + DONE] = done
     counts[account_of(c, u) + DRAM] += until - units[unit + BEGAN] - units[unit + WORK]
-    cores[core + DUE] = min(cores[core + DUE], done)
+    cores[core + SOONEST] = min(cores[core + SOONEST], done)
     if now[KINDS + slots[slot + UNIT] * KIND_SIZE + COPIES] == 0:
         counts[account_of(c, UNITS) + BUSY] += max(0, until - cores[core + UNTIL])
         cores[core + UNTIL] = max(cores[core + UNTIL], until)

@@ -45,7 +45,6 @@ from .layout import (
     DONE,
     DRAIN,
     DRAM,
-    DUE,
     ENDED,
     EVENT,
     FAIR,
@@ -100,6 +99,7 @@ from .layout import (
     SINGLE,
     SKIPPED,
     SLOT,
+    SOONEST,
     STEPS,
     STORERS,
     STORES,
@@ -164,19 +164,21 @@ def run(
     active: Longs,
 ) -> int:
     """Simulate until all is done or something is needed: why it returns."""
+    t = now[TIME]
+    resumed = now[RESUMED]
+    now[RESUMED] = 0
     while True:
-        t = now[TIME]
-        if now[RESUMED] == 0:
+        if resumed == 0:
             if FAIR and now[ACTIVE] > 0 and now[CHANNEL] <= t:
                 end_transfers(t, now, cores, slots, units, counts, records, trace, active)
             for c in range(CORES):
                 core = c * CORE
-                if cores[core + DUE] == t:
+                if cores[core + SOONEST] == t:
                     complete(t, c, cores, slots, masks, then, hazards, records)
                     retire(c, cores, masks)
                 room = cores[core + HEAD] + WINDOW
                 cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, room)
-        now[RESUMED] = 1
+        resumed = 0
         for c in range(CORES):
             core = c * CORE
             if cores[core + NEXT] < cores[core + LIMIT] and cores[core + ENDED] == 0:
@@ -185,8 +187,9 @@ def run(
                     records, plan, sizes, table, regs,
                 )  # fmt: skip
                 if reason != FINISHED:
+                    now[TIME] = t
+                    now[RESUMED] = 1
                     return reason
-        now[RESUMED] = 0
         soonest = NEVER
         for c in range(CORES):
             core = c * CORE
@@ -198,7 +201,7 @@ def run(
                 later = issue_chosen(
                     t, c, now, cores, slots, units, masks, after, counts, records, trace, active
                 )
-            soonest = min(soonest, min(later, cores[core + DUE]))
+            soonest = min(soonest, min(later, cores[core + SOONEST]))
             if cores[core + ENDED] == 0 and cores[core + NEXT] < cores[core + HEAD] + WINDOW:
                 soonest = t + 1
         if FAIR and now[ACTIVE] > 0:
@@ -209,12 +212,11 @@ def run(
             now[CROSSED] = NEVER
         if soonest == NEVER:
             return FINISHED
-        now[TIME] = soonest
+        t = soonest
         now[STEPS] -= 1
-        if TRACE and jumped:
-            return JUMPED
-        if now[STEPS] < 0:
-            return PAUSED
+        if now[STEPS] < 0 or (TRACE and jumped):
+            now[TIME] = t
+            return JUMPED if TRACE and jumped else PAUSED
 
 
 # ---- end
@@ -232,7 +234,7 @@ def complete(
 ) -> None:
     """End what is done now, and find out when the next is."""
     head = cores[c * CORE + HEAD]
-    due = NEVER
+    soonest = NEVER
     left = masks[c * SETS + RUNNING]
     while left != 0:
         s = first(left)
@@ -241,8 +243,8 @@ def complete(
         if done == t:
             end(t, c, s, head + ((s - head) & (RING - 1)), slots, masks, then, hazards, records)
         else:
-            due = min(due, done)
-    cores[c * CORE + DUE] = due
+            soonest = min(soonest, done)
+    cores[c * CORE + SOONEST] = soonest
 
 
 def end(
@@ -287,8 +289,8 @@ def free(t: int, c: int, s: int, holder: int, slots: Longs, masks: Masks) -> Non
     """The issue in slot s has one less to wait for; of several that happen in a cycle, the youngest
     was the last."""
     slot = (c * RING + s) * SLOT
-    other = slots[slot + HOLDER] if slots[slot + READY] == t else 0
-    slots[slot + HOLDER] = max(holder, other)
+    other = slots[slot + HOLDER]
+    slots[slot + HOLDER] = max(holder, other if slots[slot + READY] == t else 0)
     slots[slot + READY] = t
     waits = slots[slot + WAITS] - 1
     slots[slot + WAITS] = waits
@@ -761,7 +763,7 @@ def start(
     if not FAIR or until != NEVER:
         done = max(done, units[unit + LANDED])
         units[unit + LANDED] = done
-        cores[c * CORE + DUE] = min(cores[c * CORE + DUE], done)
+        cores[c * CORE + SOONEST] = min(cores[c * CORE + SOONEST], done)
     slots[slot + DONE] = done
     if TRACE:
         event = ((head + ahead) * CORES + c) * EVENT
@@ -770,7 +772,7 @@ def start(
         distance = head + ahead + 1 - held if held > 0 else 0
         trace[event] = t
         trace[event + 2] = (t - fetched) | (t - slots[slot + READY]) << 32
-        trace[event + 3] = distance | (u - now[kind]) << 32
+        trace[event + 3] = distance | (0 if SINGLE else u - now[kind]) << 32
         if not FAIR or until != NEVER:  # else its end is written when it is known
             trace[event + 1] = (until - t) | (done - t) << 32
             if done - fetched >= 1 << 31:
@@ -810,7 +812,8 @@ def charge(
     the window was full until it waited. None, if it has not waited."""
     fetched = max(slots[slot + FETCHED], since)
     ready = max(slots[slot + READY], fetched)
-    queue = slots[slot + FILL] - full if slots[slot + FETCHED] > since else 0
+    queue = slots[slot + FILL] - full
+    queue = queue if slots[slot + FETCHED] > since else 0
     counts[account + QUEUE] += queue
     counts[account + ISSUING] += fetched - since - queue + max(t, since) - ready
     counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched

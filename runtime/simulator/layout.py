@@ -70,10 +70,10 @@ it gets of the channel."""
 COPIES, CAP, SHARE = 2, 3, 4
 
 CORE = 16
-(HEAD, NEXT, LIMIT, ENDED, DUE, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, LAST,
+(HEAD, NEXT, LIMIT, ENDED, SOONEST, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, LAST,
  UNTIL_FULL, MOVING) = range(13)  # fmt: skip
 """HEAD and NEXT: positions of the oldest issue and of the next. LIMIT: positions before it enter in
-this cycle. DUE: when the first of those that were started is done. UNTIL: when units other than
+this cycle. SOONEST: when the first of those that were started is done. UNTIL: when units other than
 copy units are free. SKIPPED: issues that were left out. FILLED: in how many cycles the window was
 full until LAST, when issues entered, without those left out; FULL_SINCE: since when it is full
 again, -1 if it is not. UNTIL_FULL: FILLED as it was in cycle UNTIL, if that is before LAST. MOVING:
