@@ -28,13 +28,13 @@ from .layout import (
     CYCLE,
     DATA,
     DRAM,
-    ENDED,
     EVENT,
     FREE,
     FULL,
     FULL_SINCE,
     HAZARD,
     HAZARDS,
+    HOLDS,
     ISSUING,
     JUMPED,
     KIND_SIZE,
@@ -235,7 +235,7 @@ class Stage:
         for core in range(cores):
             place = core * CORE
             self.cores[place + FULL_SINCE], self.cores[place + LAST] = -1, -1
-            self.cores[place + SOONEST] = NEVER
+            self.cores[place + HOLDS], self.cores[place + SOONEST] = constants.WINDOW, NEVER
         self.slots = self.array(cores * ring * SLOT)
         self.units = self.array(cores * constants.UNITS * LANE)
         self.masks = self.mask_array(cores * self.sets)
@@ -319,7 +319,7 @@ class Stage:
                 break
             answers[code](core)
         cores = range(self.constants.CORES)
-        ended = all(self.cores[c * CORE + ENDED] for c in cores)
+        ended = not any(self.cores[c * CORE + HOLDS] for c in cores)
         if not ended or any(self.masks[c * self.sets * self.mask_words] for c in cores):
             raise SimulationError(
                 f"stage {self.view.stage.name!r} of section {self.view.section.name!r} is stuck"

@@ -188,7 +188,6 @@ def release(
         cores[core + MOVING] -= 1
     if TRACE:
         began = units[unit + BEGAN]
-        event = (position * CORES + c) * EVENT
-        trace[event + 1] = (until - began) | (done - began) << 32
+        trace[(position * CORES + c) * EVENT + 1] = (until - began) | (done - began) << 32
         if done - slots[slot + FETCHED] >= 1 << 31:
             now[WIDE] = 1

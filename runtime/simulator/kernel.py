@@ -45,7 +45,6 @@ from .layout import (
     DONE,
     DRAIN,
     DRAM,
-    ENDED,
     EVENT,
     FAIR,
     FETCH,
@@ -63,7 +62,9 @@ from .layout import (
     HEIGHT,
     HEIGHTS,
     HOLDER,
+    HOLDS,
     IN_ORDER,
+    INSTANCE_AT,
     ISSUE,
     ISSUING,
     JUMP,
@@ -125,7 +126,7 @@ from .layout import (
     Masks,
     Words,
 )
-from .walk import AT, CACHES, OVER, STEP, UNKNOWN, advance
+from .walk import AT, CACHES, KIND, ONLY, STEP, STOPS, advance, index_of
 
 HOLDER_CLASS = (1 << CLASS_BITS) - 1
 
@@ -176,20 +177,21 @@ def run(
                 if cores[core + SOONEST] == t:
                     complete(t, c, cores, slots, masks, then, hazards, records)
                     retire(c, cores, masks)
-                room = cores[core + HEAD] + WINDOW
-                cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, room)
-        resumed = 0
         for c in range(CORES):
             core = c * CORE
-            if cores[core + NEXT] < cores[core + LIMIT] and cores[core + ENDED] == 0:
+            room = cores[core + HEAD] + cores[core + HOLDS]
+            if c + 1 >= resumed and cores[core + NEXT] < room:
+                if c + 1 != resumed:
+                    cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, room)
                 reason = fetch(
                     t, c, now, cores, slots, units, masks, then, after, before, hazards, counts,
                     records, plan, sizes, table, regs,
                 )  # fmt: skip
                 if reason != FINISHED:
                     now[TIME] = t
-                    now[RESUMED] = 1
+                    now[RESUMED] = c + 1
                     return reason
+        resumed = 0
         soonest = NEVER
         for c in range(CORES):
             core = c * CORE
@@ -202,7 +204,7 @@ def run(
                     t, c, now, cores, slots, units, masks, after, counts, records, trace, active
                 )
             soonest = min(soonest, min(later, cores[core + SOONEST]))
-            if cores[core + ENDED] == 0 and cores[core + NEXT] < cores[core + HEAD] + WINDOW:
+            if cores[core + NEXT] < cores[core + HEAD] + cores[core + HOLDS]:
                 soonest = t + 1
         if FAIR and now[ACTIVE] > 0:
             soonest = min(soonest, now[CHANNEL])
@@ -363,28 +365,30 @@ def fetch(
 ) -> int:
     """Issues enter the window of core c: why not, if something is needed first."""
     core = c * CORE
+    walk = c * now[WIDTH]
     position = cores[core + NEXT]
     limit = cores[core + LIMIT]
+    if TRACE and limit > now[ROOM]:
+        return FULL + (c << CLASS_BITS)
     reason = FINISHED
     note_free(t, c, cores, units)
+    at = regs[walk + AT]
     while position < limit:
-        if TRACE and position >= now[ROOM]:
-            reason = FULL + (c << CLASS_BITS)
-            break
-        shape = advance(c, now, plan, sizes, table, regs)
-        if shape == OVER:
-            cores[core + ENDED] = 1
+        at = advance(c, at, now, plan, sizes, regs)
+        if plan[at + KIND] == STOPS:
+            cores[core + HOLDS] = 0
             pass_lead(now, cores)
             break
-        if shape == UNKNOWN:
-            reason = SHAPELESS + (c << CLASS_BITS)
-            break
-        if CACHED:
-            at = regs[c * now[WIDTH] + AT] - STEP
-            if plan[at + CACHES] != 0 and now[TOUCHED] == 0:
-                regs[c * now[WIDTH] + AT] = at
-                reason = TOUCHES + (c << CLASS_BITS)
+        shape = plan[at + ONLY]
+        if shape < 0:
+            shape = table[index_of(at, walk, plan, sizes, regs)]
+            if shape < 0:
+                reason = SHAPELESS + (c << CLASS_BITS)
                 break
+        if CACHED and plan[at + CACHES] != 0 and now[TOUCHED] == 0:
+            reason = TOUCHES + (c << CLASS_BITS)
+            break
+        at += STEP
         behind = enter(t, c, position, shape, now, slots, masks, then, after, hazards, records)
         slots[(c * RING + (position & (RING - 1))) * SLOT + FILL] = cores[core + FILLED]
         counts[USES + shape] += 1
@@ -392,6 +396,7 @@ def fetch(
             before[c * RING + (position & (RING - 1))] = behind
             climb(c, position, cores, slots, masks, before, records)
         position += 1
+    regs[walk + AT] = at
     cores[core + NEXT] = position
     cores[core + FULL_SINCE] = t if position == cores[core + HEAD] + WINDOW else -1
     return reason
@@ -400,7 +405,7 @@ def fetch(
 def pass_lead(now: Longs, cores: Longs) -> None:
     """The first core that has not fetched all leads: jumps are looked for at its loops."""
     leader = 0
-    while leader < CORES and cores[leader * CORE + ENDED] != 0:
+    while leader < CORES and cores[leader * CORE + HOLDS] == 0:
         leader += 1
     now[LEADER] = leader
 
@@ -769,10 +774,9 @@ def start(
         event = ((head + ahead) * CORES + c) * EVENT
         fetched = slots[slot + FETCHED]
         held = slots[slot + HOLDER] >> CLASS_BITS
-        distance = head + ahead + 1 - held if held > 0 else 0
         trace[event] = t
         trace[event + 2] = (t - fetched) | (t - slots[slot + READY]) << 32
-        trace[event + 3] = distance | (0 if SINGLE else u - now[kind]) << 32
+        trace[event + 3] = held if SINGLE else held | (u - now[kind]) << INSTANCE_AT
         if not FAIR or until != NEVER:  # else its end is written when it is known
             trace[event + 1] = (until - t) | (done - t) << 32
             if done - fetched >= 1 << 31:

@@ -70,14 +70,15 @@ it gets of the channel."""
 COPIES, CAP, SHARE = 2, 3, 4
 
 CORE = 16
-(HEAD, NEXT, LIMIT, ENDED, SOONEST, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, LAST,
+(HEAD, NEXT, LIMIT, HOLDS, SOONEST, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, LAST,
  UNTIL_FULL, MOVING) = range(13)  # fmt: skip
 """HEAD and NEXT: positions of the oldest issue and of the next. LIMIT: positions before it enter in
-this cycle. SOONEST: when the first of those that were started is done. UNTIL: when units other than
-copy units are free. SKIPPED: issues that were left out. FILLED: in how many cycles the window was
-full until LAST, when issues entered, without those left out; FULL_SINCE: since when it is full
-again, -1 if it is not. UNTIL_FULL: FILLED as it was in cycle UNTIL, if that is before LAST. MOVING:
-units other than copy units with a transfer of which the end is not known."""
+this cycle. HOLDS: WINDOW until all have entered, then 0. SOONEST: when the first of those that were
+started is done. UNTIL: when units other than copy units are free. SKIPPED: issues that were left
+out. FILLED: in how many cycles the window was full until LAST, when issues entered, without those
+left out; FULL_SINCE: since when it is full again, -1 if it is not. UNTIL_FULL: FILLED as it was in
+cycle UNTIL, if that is before LAST. MOVING: units other than copy units with a transfer of which
+the end is not known."""
 
 SLOT = 16
 RECORD_AT, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES, FILL, BUS, HEIGHT = range(11)
@@ -117,10 +118,10 @@ first hazards, which stand for none: one for each place in a record."""
 NONE = READS + WRITES + STORES
 RECORD = HAZARDS + NONE
 
-EVENT = 4
-"""Of a trace: the start; then pairs of 32 bits, the first the lower: cycles until the unit is free
-and until the issue is done; since it was fetched and since it was ready; how many issues before it
-its holder is (0: it has none) and the instance."""
+EVENT, INSTANCE_AT = 4, 40
+"""Of a trace: the start; then in halves of 32 bits, the first the lower, cycles until the unit is
+free and until the issue is done; since it was fetched and since it was ready; then 1 + the position
+of its holder (0: it has none) and from bit INSTANCE_AT on the instance."""
 
 # ---- why the kernel returns
 

@@ -14,9 +14,12 @@ from infinisa.isa.machine import LARGEST_WINDOW
 from infinisa.isa.program import Ranges, stream
 
 from .contract import Entry, Event
+from .layout import INSTANCE_AT
 from .shapes import View
 
 Numbers: TypeAlias = NDArray[Any]
+
+LOWER = (1 << 32) - 1
 
 
 class Leap(NamedTuple):
@@ -188,14 +191,15 @@ class Recorded(Expanded):
 
 
 def unpacked(part: Numbers) -> Numbers:
-    """The numbers of `layout.EVENT`, times as such."""
-    start = part[:, 0]
-    low, high = part[:, 1:] & 0xFFFFFFFF, part[:, 1:] >> 32
+    """The numbers of `layout.EVENT` as such, holders by how far before they are."""
+    start, later, earlier, last = part.T
     rows = np.empty((len(part), 7), np.int64)
     rows[:, 0] = start
-    rows[:, 1], rows[:, 2] = start + low[:, 0], start + high[:, 0]
-    rows[:, 3], rows[:, 4] = start - low[:, 1], start - high[:, 1]
-    rows[:, 5], rows[:, 6] = low[:, 2], high[:, 2]
+    rows[:, 1], rows[:, 2] = start + (later & LOWER), start + (later >> 32)
+    rows[:, 3], rows[:, 4] = start - (earlier & LOWER), start - (earlier >> 32)
+    held = last & ((1 << INSTANCE_AT) - 1)
+    rows[:, 5] = np.where(held != 0, np.arange(1, len(part) + 1) - held, 0)
+    rows[:, 6] = last >> INSTANCE_AT
     return rows
 
 
