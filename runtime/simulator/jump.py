@@ -11,7 +11,7 @@ What a state need not have: hazards, and what waits for what, follow from the wi
 
 from __future__ import annotations
 
-from ..jit.bits import apart, bit
+from ..jit.bits import apart, bit, rare
 from .fair import account_of
 from .layout import (
     ALIVE,
@@ -101,7 +101,7 @@ SNAPSHOT = 2
 its next issue and in how many cycles its window was full."""
 
 
-@apart
+@rare
 def consider(
     t: int,
     now: Longs,
@@ -158,7 +158,7 @@ def agrees(saving: bool, snaps: Longs, place: int, value: int) -> bool:
     return snaps[place] == value
 
 
-@apart
+@rare
 def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs) -> None:
     """What a snapshot has besides the state."""
     snaps[row] = t + now[SKEW]
@@ -318,7 +318,7 @@ def turns_since(
     return regs[c * now[WIDTH] + counter] - snaps[place + counter]
 
 
-@apart
+@rare
 def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs) -> int:
     """How many periods can be left out: until some core comes to a piece of another length."""
     most = NEVER
@@ -338,7 +338,7 @@ def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps:
     return most
 
 
-@apart
+@rare
 def leap(
     t: int,
     turns: int,
