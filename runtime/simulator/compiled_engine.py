@@ -37,6 +37,7 @@ from .layout import (
     HOLDS,
     ISSUING,
     JUMPED,
+    KIND_AT,
     KIND_SIZE,
     KINDS,
     LANDED,
@@ -238,6 +239,9 @@ class Stage:
             self.cores[place + HOLDS], self.cores[place + SOONEST] = constants.WINDOW, NEVER
         self.slots = self.array(cores * ring * SLOT)
         self.units = self.array(cores * constants.UNITS * LANE)
+        kinds = [k for k, unit in enumerate(machine.units) for _ in range(unit.count)]
+        for lane, k in enumerate(kinds * cores):
+            self.units[lane * LANE + KIND_AT] = KINDS + KIND_SIZE * k
         self.masks = self.mask_array(cores * self.sets)
         self.then = self.mask_array(cores * ring)
         self.after = self.mask_array(cores * ring)

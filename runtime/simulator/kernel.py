@@ -21,7 +21,7 @@ snaps     states to compare with, see `jump`
 from __future__ import annotations
 
 from ..jit.bits import Mask, apart, bit, count, first, last, rotated, static
-from .fair import account_of, ask, end_transfers
+from .fair import account_of, ask, divide, end_transfers
 from .jump import consider
 from .layout import (
     ACTIVE,
@@ -207,6 +207,8 @@ def run(
             if cores[core + NEXT] < cores[core + HEAD] + cores[core + HOLDS]:
                 soonest = t + 1
         if FAIR and now[ACTIVE] > 0:
+            if now[CHANNEL] <= t:
+                divide(t, now, units, active)
             soonest = min(soonest, now[CHANNEL])
         jumped = False
         if JUMP and now[CROSSED] != NEVER and now[LEADER] < CORES:
@@ -749,7 +751,7 @@ def start(
         done = until + drain
         if moves > 0:
             bus = slots[slot + BUS] if CACHED else records[record + BYTES]
-            ask(t, c * UNITS + u, slot, head + ahead, work, bus, now, slots, units, counts, active)
+            ask(t, c * UNITS + u, head + ahead, work, bus, now, units, counts, active)
             until = NEVER
             done = NEVER
     else:

@@ -60,9 +60,10 @@ them are compared; ROW: numbers of a snapshot, the last COUNTED of them are coun
 for what a cache does not hold of the issue at hand, if TOUCHED. LEAPS: how often the period of
 LAPSE cycles was left out that began at the snapshot at MARK, in cycle LEPT.
 CHANNEL is when the channel is free or, where it is shared fairly, when the first of the ACTIVE
-transfers ends; then they were settled in cycle SETTLED_AT, a BYTE is so much work, and the channel
-does CYCLE of it in a cycle. MISSED_BUS: as MISSED, in bytes of the channel. WIDE: whether an issue
-takes too long for a trace."""
+transfers ends, and not after TIME if that is not worked out yet; they were settled in cycle
+SETTLED_AT, a BYTE is so much work, and the channel does CYCLE of it in a cycle. MISSED_BUS: as
+MISSED, in bytes of the channel. WIDE: whether an issue takes too long for a trace. RESUMED: 1 + the
+core that had asked for something."""
 
 KINDS, KIND_SIZE = NOW, 5
 """Behind them for each unit class: its first unit, the first behind it, whether it copies, and what
@@ -90,11 +91,13 @@ alone, BUS: bytes of it; both only with CACHED."""
 CLASS_BITS = 8
 
 LANE = 16
-(FREE, LANDED, TAKEN, FULL_AT, LEFT, RATE, PARTS, CAPPED, POSITION, BEGAN, WORK) = range(11)
+(FREE, LANDED, TAKEN, FULL_AT, KIND_AT, LEFT, RATE, PARTS, CAPPED, POSITION, BEGAN,
+ WORK) = range(12)  # fmt: skip
 """Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT:
-FILLED as it was when it became free, if that is before LAST. The rest is of the
-transfer of the issue at POSITION, where the channel is shared fairly: LEFT of its work, it does
-RATE / PARTS of it in a cycle, and the unit BEGAN it and has so much WORK."""
+FILLED as it was when it became free, if that is before LAST. KIND_AT: where the numbers of its
+class are (KINDS). The rest is of the transfer of the issue at POSITION, where the channel is shared
+fairly: LEFT of its work, it does RATE / PARTS of it in a cycle, and the unit BEGAN it and has so
+much WORK."""
 
 ALIVE, RUNNING, WAITING = range(3)
 SETS = WAITING + 3 * CLASSES
