@@ -815,11 +815,12 @@ def charge(
     t: int, since: int, full: int, account: int, slot: int, slots: Longs, counts: Longs
 ) -> None:
     """What the cycles were in which a unit waited for the issue that it takes now; `full` in which
-    the window was full until it waited. None, if it has not waited."""
-    fetched = max(slots[slot + FETCHED], since)
-    ready = max(slots[slot + READY], fetched)
-    queue = slots[slot + FILL] - full
-    queue = queue if slots[slot + FETCHED] > since else 0
-    counts[account + QUEUE] += queue
-    counts[account + ISSUING] += fetched - since - queue + max(t, since) - ready
-    counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched
+    the window was full until it waited."""
+    if since < t:
+        fetched = max(slots[slot + FETCHED], since)
+        ready = max(slots[slot + READY], fetched)
+        queue = slots[slot + FILL] - full
+        queue = queue if slots[slot + FETCHED] > since else 0
+        counts[account + QUEUE] += queue
+        counts[account + ISSUING] += fetched - since - queue + t - ready
+        counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched
