@@ -68,14 +68,14 @@ class Written:
         self.order = np.array(order, np.int32)
         self.hazards = len(view.numbers) + 1
         self.accounts = np.zeros((len(machine.units) + 1, 4 + len(machine.units)), np.int64)
-        self.events = np.empty((0, 8), np.int64)
+        self.events = np.empty((0, 4), np.int64)
         self.function = library.simulate
         self.function.restype = ctypes.c_int64
 
     def run(self) -> int:
         """When the last issue is done; `events` has the times of each, in memory made for them, as
         the engine does."""
-        self.events = np.empty((len(self.order), 8), np.int64)
+        self.events = np.empty((len(self.order), 4), np.int64)
         hazards = np.zeros((self.hazards, 3), np.uint64)
         self.accounts[:] = 0
         arrays = self.shapes, self.order, hazards, self.events, self.accounts

@@ -36,7 +36,7 @@ from infinisa.runtime.simulator.policy import POLICIES as POLICY
 from infinisa.runtime.simulator.shapes import Costs, View
 from infinisa.runtime.simulator.simpy_engine import SimpyEngine
 from infinisa.runtime.simulator.specialised import Constants, compiled
-from infinisa.runtime.simulator.trace import Recorded
+from infinisa.runtime.simulator.trace import Recorded, unpacked
 from tests.runtime.programs import RANDOM_LIBRARY, nest, random_machine, random_program
 
 from . import _gcc, _measure, _streams
@@ -195,7 +195,7 @@ def differences(written: _gcc.Written, ours: tuple[StageReport, Sequence[Event]]
     """Issues whose times are others in C."""
     end, events = written.run(), ours[1]
     found = sorted((e.number, e.start, e.free, e.done, e.fetched, e.ready) for e in events)
-    theirs = written.events[:, :5]
+    theirs = unpacked(written.events)[:, :5]
     mine = np.array(found, np.int64)[:, 1:]
     return int((mine != theirs).any(axis=1).sum()) + (end != ours[0].cycles)
 

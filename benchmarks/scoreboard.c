@@ -18,7 +18,7 @@ typedef uint64_t u64;
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 typedef struct { i32 unit, occupancy, drain, transfer, reads[READS], writes[WRITES], store; } shape_t;
-typedef struct { i64 start, free, done, fetched, ready, holder, unused[2]; } event_t;
+typedef struct { i64 start; i32 free, done, fetched, ready; i64 holder; } event_t; /* from start on */
 typedef struct { i64 busy, issue, queue, dram, data[CLASSES]; } account_t;
 typedef struct { u64 writer, readers, stores; } hazard_t;
 typedef struct { i64 free, landed, full; } unit_t;
@@ -153,9 +153,9 @@ i64 simulate(const shape_t *restrict shapes, const i32 *restrict stream, i64 siz
                 slot->done = done;
                 soonest = MIN(soonest, done);
                 end = MAX(end, MAX(until, done));
-                i64 holder = slot->holder >> 8;
-                events[at] = (event_t){t, until, done, slot->fetched, slot->ready,
-                                       holder ? at + 1 - holder : 0, {0}};
+                if (done - slot->fetched > INT32_MAX) return -1;
+                events[at] = (event_t){t, until - t, done - t, t - slot->fetched, t - slot->ready,
+                                       slot->holder >> 8};
                 u64 waiting = after[s];
                 after[s] = 0;
                 for (; waiting; waiting &= waiting - 1) {

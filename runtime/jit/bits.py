@@ -48,6 +48,11 @@ def apart(body: Body) -> Body:
     return body
 
 
+def rare(body: Body) -> Body:
+    """Marks a function that is so rarely called that it had better be written soon than fast."""
+    return body
+
+
 def static(numbers: range) -> range:
     """`for k in static(range(3))` is written out: k is known in each turn."""
     return numbers

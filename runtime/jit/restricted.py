@@ -165,9 +165,17 @@ def definition(code: types.CodeType) -> ast.FunctionDef:
 def definitions(file: str) -> Mapping[int, ast.FunctionDef]:
     """All functions of a file, by their first lines: reading it once is quicker than looking for
     each."""
-    tree = ast.parse("".join(linecache.getlines(file)))
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return {min([n.lineno, *(d.lineno for d in n.decorator_list)]): n for n in nodes}
+    found = {}
+    left: list[ast.AST] = [ast.parse("".join(linecache.getlines(file)))]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.FunctionDef):
+            found[min([node.lineno, *(mark.lineno for mark in node.decorator_list)])] = node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inside = getattr(node, part, None)
+            if isinstance(inside, list):  # a lambda has an expression
+                left += inside
+    return found
 
 
 class Compiler:
@@ -199,6 +207,8 @@ class Compiler:
         marks = [mark.id for mark in tree.decorator_list if isinstance(mark, ast.Name)]
         if bits.apart.__name__ in marks:
             inline = "noinline"
+        if bits.rare.__name__ in marks:
+            inline = "noinline optnone"
         self.f = Function(library.module, name, given, public=public, result=result, inline=inline)
         inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
         self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
@@ -441,6 +451,8 @@ class Compiler:
 
     def evaluated(self, node: ast.expr) -> object:
         """The value of an expression if it is known while code is written, else None."""
+        if isinstance(node, ast.Constant):
+            return node.value
         names: dict[str, object] = {}
         for part in ast.walk(node):
             if not isinstance(part, KNOWN):
@@ -452,6 +464,8 @@ class Compiler:
                 names[part.id] = self.known.get(part.id, self.names.get(part.id))
                 if not isinstance(names[part.id], int | tuple):
                     return None
+        if isinstance(node, ast.Name):
+            return names[node.id]
         code = compile(ast.Expression(node), self.body.__name__, "eval")
         found: object = eval(code, {"__builtins__": {}}, names)  # of constants and operators only
         return found

@@ -28,20 +28,22 @@ from .layout import (
     CYCLE,
     DATA,
     DRAM,
-    END,
-    ENDED,
     EVENT,
     FREE,
-    FREEING,
     FULL,
     FULL_SINCE,
     HAZARD,
+    HAZARDS,
+    HOLDS,
     ISSUING,
     JUMPED,
+    KIND_AT,
     KIND_SIZE,
     KINDS,
+    LANDED,
     LANE,
     LAPSE,
+    LAST,
     LEAPS,
     LEPT,
     MARK,
@@ -57,11 +59,13 @@ from .layout import (
     SKEW,
     SKIPPED,
     SLOT,
+    SOONEST,
     STEPS,
     TOUCHED,
     TOUCHES,
     UNTIL,
     WATCHED,
+    WIDE,
     WIDTH,
 )
 from .memory import Cache, FifoChannel, Rates, Sharing, caches_of
@@ -92,6 +96,9 @@ MOST_ROOM = 1 << 20
 """Issues of a core that a trace has room for at first."""
 
 LARGEST_WORD, LARGEST_LONG = (1 << 31) - 1, (1 << 62) - 1
+
+MOST_CLASSES = 62
+"""Unit classes that are bits of a number."""
 
 
 @dataclass
@@ -154,6 +161,8 @@ def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
         return f"memories.{machine.dram.name} has the channel {sharing!r}{origin}"
     if machine.scratchpad.banks:
         return f"memories.{machine.scratchpad.name} has banks"
+    if len(machine.units) > MOST_CLASSES:
+        return f"machine {machine.name!r} has more than {MOST_CLASSES} classes of units"
     if machine.interconnect:
         return f"machine {machine.name!r} has an interconnect"
     if policy.free is not None:
@@ -199,12 +208,13 @@ class Stage:
     shapes: list[Shape] = field(default_factory=list)
     misses: dict[str, Misses] = field(default_factory=dict)
     leaps: list[Leap] = field(default_factory=list)
+    grown: bool = True
 
     def __post_init__(self) -> None:
         constants, flat = self.constants, self.flat
         cores, ring = constants.CORES, constants.RING
         places = constants.places
-        self.record, self.uses = places["RECORD"], places["USES"]
+        self.record, self.none, self.uses = places["RECORD"], places["NONE"], places["USES"]
         self.account, self.sets = places["ACCOUNT"], places["SETS"]
         self.state = places["PLACES"] + places["TIMES"] + flat.watched
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
@@ -224,9 +234,14 @@ class Stage:
         self.now[WIDTH], self.now[WATCHED] = flat.width, flat.watched
         self.cores = self.array(cores * CORE)
         for core in range(cores):
-            self.cores[core * CORE + FULL_SINCE], self.cores[core * CORE + FREEING] = -1, NEVER
+            place = core * CORE
+            self.cores[place + FULL_SINCE], self.cores[place + LAST] = -1, -1
+            self.cores[place + HOLDS], self.cores[place + SOONEST] = constants.WINDOW, NEVER
         self.slots = self.array(cores * ring * SLOT)
         self.units = self.array(cores * constants.UNITS * LANE)
+        kinds = [k for k, unit in enumerate(machine.units) for _ in range(unit.count)]
+        for lane, k in enumerate(kinds * cores):
+            self.units[lane * LANE + KIND_AT] = KINDS + KIND_SIZE * k
         self.masks = self.mask_array(cores * self.sets)
         self.then = self.mask_array(cores * ring)
         self.after = self.mask_array(cores * ring)
@@ -263,6 +278,7 @@ class Stage:
 
     def longer(self, array: Array, dtype: str = "i8") -> Array:
         """Twice as long, with zeros behind."""
+        self.grown = True
         if not self.engine.native:
             return array + [0] * len(array)
         return np.concatenate([array, np.zeros(len(array), dtype)])
@@ -276,7 +292,7 @@ class Stage:
         self.now[ROW] = SNAPSHOT + 2 * cores + cores * self.state + len(self.counts)
         size = max(1, len(self.flat.loops)) * int(self.now[ROW])
         if len(self.snaps) < size:
-            self.snaps = self.array(size)
+            self.snaps, self.grown = self.array(size), True
         for core in range(cores):
             for block in self.flat.block.values():
                 place = core * self.flat.width + block + STATE
@@ -294,12 +310,9 @@ class Stage:
             PAUSED: lambda core: None,
             JUMPED: self.leapt,
         }
-        arrays = self.arrays
-        go = kernel(arrays)
         while True:
-            if any(new is not old for new, old in zip(self.arrays, arrays, strict=True)):
-                arrays = self.arrays
-                go = kernel(arrays)
+            if self.grown:
+                go, self.grown = kernel(self.arrays), False
             self.now[STEPS] = PATIENCE
             try:
                 reason = go()
@@ -310,10 +323,15 @@ class Stage:
                 break
             answers[code](core)
         cores = range(self.constants.CORES)
-        ended = all(self.cores[c * CORE + ENDED] for c in cores)
+        ended = not any(self.cores[c * CORE + HOLDS] for c in cores)
         if not ended or any(self.masks[c * self.sets * self.mask_words] for c in cores):
             raise SimulationError(
                 f"stage {self.view.stage.name!r} of section {self.view.section.name!r} is stuck"
+            )
+        if self.now[WIDE]:
+            raise Unsuited(
+                f"stage {self.view.stage.name!r}: an issue takes {1 << 31} cycles and more, which "
+                "only the simpy engine traces"
             )
 
     @property
@@ -361,9 +379,12 @@ class Stage:
             (shape.stores, constants.STORES),
         )
         for numbers, room in sides:
-            places = [(number + 1) * cores * HAZARD for number in numbers]
-            words += [*places, *[0] * (room - len(places))]
-        while (len(self.view.numbers) + 1) * cores * HAZARD * self.mask_words > len(self.hazards):
+            none = len(words) - HAZARDS  # the hazard that stands for none in the first place
+            known = [self.none + number for number in numbers]
+            words += [h * cores * HAZARD for h in (*known, *range(none + len(known), none + room))]
+        while (len(self.view.numbers) + self.none) * cores * HAZARD * self.mask_words > len(
+            self.hazards
+        ):
             self.hazards = self.longer(self.hazards, "u8")
         if constants.FAIR and shape.bus > self.most_bytes:
             raise Unsuited(
@@ -420,10 +441,12 @@ class Stage:
     # -- results
 
     def report(self) -> StageReport:
-        end = self.begin + int(self.now[END]) + int(self.now[SKEW])
+        lanes = np.array(self.units, np.int64).reshape(-1, LANE)[:, [FREE, LANDED]]
+        end = self.begin + int(lanes[lanes < NEVER].max()) + int(self.now[SKEW])
         used: dict[int, Shape] = {}
-        for number, shape in enumerate(self.shapes):
-            shape.uses += int(self.counts[self.uses + number])
+        uses = self.counts[self.uses : self.uses + len(self.shapes)]
+        for shape, count in zip(self.shapes, map(int, uses), strict=True):
+            shape.uses += count
             used[id(shape)] = shape
         transfers = int(self.counts[CHANNEL_BUSY])
         return stage_report(
@@ -469,7 +492,7 @@ class Stage:
         if not self.constants.TRACE:
             return ()
         cores = self.constants.CORES
-        times = np.array(self.trace, np.int64).reshape(-1, cores, EVENT)
+        times = np.asarray(self.trace, np.int64).reshape(-1, cores, EVENT)
         sizes = [int(self.cores[c * CORE + NEXT]) for c in range(cores)]
         parts = [times[:size, c] for c, size in enumerate(sizes)]
         return Recorded(

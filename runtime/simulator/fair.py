@@ -1,13 +1,12 @@
 """Fair sharing of the DRAM channel in the kernel: the integers of `memory.Rates`.
 
 A transfer belongs to the unit that asked for it. `active` lists the units that have one (a number
-for each unit of each core), ACTIVE of them. They are settled, and their rates divided anew, in the
-cycles in which one begins or ends.
+for each unit of each core), ACTIVE of them. They are settled in the cycles in which one begins or
+ends, and at the end of these their rates divided anew.
 """
 
 from __future__ import annotations
 
-from ..jit.bits import apart
 from .layout import (
     ACCOUNT,
     ACTIVE,
@@ -19,18 +18,17 @@ from .layout import (
     CAPPED,
     CHANNEL,
     CHANNEL_BUSY,
+    COPIES,
     CORE,
     CORES,
     CYCLE,
     DONE,
     DRAIN,
     DRAM,
-    END,
     EVENT,
+    FETCHED,
     FREE,
-    FREEING,
-    KIND_SIZE,
-    KINDS,
+    KIND_AT,
     LANDED,
     LANE,
     LEFT,
@@ -40,16 +38,16 @@ from .layout import (
     PARTS,
     POSITION,
     RATE,
-    RECORD,
+    RECORD_AT,
     RING,
     SETTLED_AT,
-    SHAPE,
     SHARE,
     SLOT,
+    SOONEST,
     TRACE,
-    UNIT,
     UNITS,
     UNTIL,
+    WIDE,
     WORK,
     Longs,
     Words,
@@ -62,11 +60,17 @@ def account_of(c: int, u: int) -> int:
 
 
 def ask(
-    t: int, lane: int, slot: int, position: int, work: int, bus: int, now: Longs, slots: Longs,
-    units: Longs, counts: Longs, active: Longs,
+    t: int, lane: int, position: int, work: int, bus: int, now: Longs, units: Longs, counts: Longs,
+    active: Longs,
 ) -> None:  # fmt: skip
     """A unit begins a transfer of so many bytes of the channel."""
-    settle(t, now, units, counts, active)
+    if now[ACTIVE] > 0 and now[SETTLED_AT] < t:
+        cycles = t - now[SETTLED_AT]
+        counts[CHANNEL_BUSY] += cycles
+        for k in range(now[ACTIVE]):
+            unit = active[k] * LANE
+            units[unit + LEFT] = left_after(cycles, unit, units)
+    now[SETTLED_AT] = t
     unit = lane * LANE
     units[unit + LEFT] = bus * now[BYTE]
     units[unit + POSITION] = position
@@ -74,35 +78,40 @@ def ask(
     units[unit + WORK] = work
     active[now[ACTIVE]] = lane
     now[ACTIVE] += 1
-    divide(t, now, slots, units, active)
+    now[CHANNEL] = t
 
 
-def settle(t: int, now: Longs, units: Longs, counts: Longs, active: Longs) -> None:
-    """Count what was done since the last change."""
-    cycles = t - now[SETTLED_AT]
-    now[SETTLED_AT] = t
-    if now[ACTIVE] > 0:
-        counts[CHANNEL_BUSY] += cycles
-        for k in range(now[ACTIVE]):
-            unit = active[k] * LANE
-            units[unit + LEFT] -= cycles * units[unit + RATE] // units[unit + PARTS]
+def left_after(cycles: int, unit: int, units: Longs) -> int:
+    """What is left of a transfer that many cycles after it was settled."""
+    done = cycles * units[unit + RATE]
+    if units[unit + PARTS] != 1:
+        done = done // units[unit + PARTS]
+    return units[unit + LEFT] - done
 
 
-def divide(t: int, now: Longs, slots: Longs, units: Longs, active: Longs) -> None:
-    """Divide the channel anew among the active, and find out when the first of them ends."""
+def divide(t: int, now: Longs, units: Longs, active: Longs) -> None:
+    """Divide the channel anew among the active, when all that begins and ends in a cycle has, and
+    find out when the first of them ends."""
     size = now[ACTIVE]
+    rate = now[CYCLE]
+    if size == 1:
+        unit = active[0] * LANE
+        rate = min(rate, now[units[unit + KIND_AT] + CAP])
+        units[unit + RATE] = rate
+        units[unit + PARTS] = 1
+        now[CHANNEL] = t + (units[unit + LEFT] + rate - 1) // rate
+        return
     parts = 0
     for k in range(size):
         unit = active[k] * LANE
         units[unit + CAPPED] = 0
-        parts += now[kind_of(active[k], units, slots) + SHARE]
-    rate = now[CYCLE]
+        parts += now[units[unit + KIND_AT] + SHARE]
     more = True
     while more:
         more = False
         for k in range(size):
             unit = active[k] * LANE
-            kind = kind_of(active[k], units, slots)
+            kind = units[unit + KIND_AT]
             if units[unit + CAPPED] == 0 and now[kind + CAP] * parts < rate * now[kind + SHARE]:
                 units[unit + CAPPED] = 1
                 rate -= now[kind + CAP]
@@ -111,7 +120,7 @@ def divide(t: int, now: Longs, slots: Longs, units: Longs, active: Longs) -> Non
     soonest = NEVER
     for k in range(size):
         unit = active[k] * LANE
-        kind = kind_of(active[k], units, slots)
+        kind = units[unit + KIND_AT]
         capped = units[unit + CAPPED] != 0
         a = now[kind + CAP] if capped else rate * now[kind + SHARE]
         b = 1 if capped else parts
@@ -121,15 +130,6 @@ def divide(t: int, now: Longs, slots: Longs, units: Longs, active: Longs) -> Non
     now[CHANNEL] = soonest
 
 
-def kind_of(lane: int, units: Longs, slots: Longs) -> int:
-    """Where the numbers of the class of an active unit are."""
-    core = lane // UNITS
-    position = units[lane * LANE + POSITION]
-    slot = (core * RING + (position & (RING - 1))) * SLOT
-    return KINDS + slots[slot + UNIT] * KIND_SIZE
-
-
-@apart
 def end_transfers(
     t: int,
     now: Longs,
@@ -142,17 +142,20 @@ def end_transfers(
     active: Longs,
 ) -> None:
     """End the transfers of which nothing is left."""
-    settle(t, now, units, counts, active)
+    cycles = t - now[SETTLED_AT]
+    counts[CHANNEL_BUSY] += cycles
+    now[SETTLED_AT] = t
     kept = 0
     for k in range(now[ACTIVE]):
         lane = active[k]
-        if units[lane * LANE + LEFT] > 0:
+        left = left_after(cycles, lane * LANE, units)
+        units[lane * LANE + LEFT] = left
+        if left > 0:
             active[kept] = lane
             kept += 1
         else:
             release(t, lane, now, cores, slots, units, counts, records, trace)
     now[ACTIVE] = kept
-    divide(t, now, slots, units, active)
 
 
 def release(
@@ -167,26 +170,28 @@ def release(
     trace: Longs,
 ) -> None:
     """The transfer of a unit has ended: when it is free, and when its issue is done."""
-    c = lane // UNITS
+    c = 0
+    if CORES > 1:
+        c = lane // UNITS
     u = lane - c * UNITS
     unit = lane * LANE
     core = c * CORE
     position = units[unit + POSITION]
     slot = (c * RING + (position & (RING - 1))) * SLOT
-    record = slots[slot + SHAPE] * RECORD
+    record = slots[slot + RECORD_AT]
     until = max(units[unit + BEGAN] + records[record + OCCUPANCY], t)
     done = max(until + max(records[record + DRAIN], 0) + ARRIVAL, units[unit + LANDED])
     units[unit + FREE] = until
     units[unit + LANDED] = done
     slots[slot + DONE] = done
     counts[account_of(c, u) + DRAM] += until - units[unit + BEGAN] - units[unit + WORK]
-    cores[core + FREEING] = min(cores[core + FREEING], until)
-    now[END] = max(now[END], max(until, done))
-    if now[KINDS + slots[slot + UNIT] * KIND_SIZE + 2] == 0:
+    cores[core + SOONEST] = min(cores[core + SOONEST], done)
+    if now[units[unit + KIND_AT] + COPIES] == 0:
         counts[account_of(c, UNITS) + BUSY] += max(0, until - cores[core + UNTIL])
         cores[core + UNTIL] = max(cores[core + UNTIL], until)
         cores[core + MOVING] -= 1
     if TRACE:
-        event = (position * CORES + c) * EVENT
-        trace[event + 1] = until
-        trace[event + 2] = done
+        began = units[unit + BEGAN]
+        trace[(position * CORES + c) * EVENT + 1] = (until - began) | (done - began) << 32
+        if done - slots[slot + FETCHED] >= 1 << 31:
+            now[WIDE] = 1

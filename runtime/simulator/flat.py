@@ -38,17 +38,6 @@ class Unsuited(SimulationError):
     """What only the simpy engine runs."""
 
 
-def ranges_of(text: Text) -> Iterable[str]:
-    """All that an issue names, once."""
-    names = dict.fromkeys((*text.lengths, *text.starts, *(rotor for rotor, _ in text.rotors)))
-    for operand in (*text.issue.reads, *text.issue.writes):
-        for term in (term for dimension in operand.dimensions for term in dimension.terms):
-            names[term.range] = None
-            if term.base:
-                names[term.base] = None
-    return names
-
-
 @dataclass
 class Flat:
     """A stage for outermost ranges of these lengths.
@@ -87,7 +76,7 @@ class Flat:
         for loop in self.loops:
             names |= dict.fromkeys((loop.parent, loop.range))
         for text in self.view.texts.values():
-            names.update(dict.fromkeys(ranges_of(text)))
+            names.update(dict.fromkeys(text.ranges))
         return list(names)
 
     @cached_property
@@ -173,14 +162,23 @@ class Flat:
     def standing(self, text: Text, registers: Sequence[int]) -> Ranges:
         """The ranges of an issue as registers have them; turns up to a multiple of all slots."""
         found: Ranges = {}
-        for name in ranges_of(text):
-            kind = int(registers[self.length[name]])
-            rotors = [(slots, r) for (rotor, slots), r in self.rotor.items() if rotor == name]
-            turned = [(slots, int(registers[r])) for slots, r in rotors]
-            turns = next(n for n in count() if all(n % slots == rest for slots, rest in turned))
-            start = int(registers[self.start[name]])
-            found[name] = Piece(start, self.lengths[name][kind], 0, turns)
+        for name in text.ranges:
+            length = self.lengths[name][int(registers[self.length[name]])]
+            turns = self._turns(self.turning[name], registers) if name in self.turning else 0
+            found[name] = Piece(int(registers[self.start[name]]), length, 0, turns)
         return found
+
+    @cached_property
+    def turning(self) -> Mapping[str, list[tuple[int, int]]]:
+        """The slots and registers of the rotors of ranges that have any."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for (name, slots), register in self.rotor.items():
+            found.setdefault(name, []).append((slots, register))
+        return found
+
+    def _turns(self, rotors: Sequence[tuple[int, int]], registers: Sequence[int]) -> int:
+        turned = [(slots, int(registers[register])) for slots, register in rotors]
+        return next(n for n in count() if all(n % slots == rest for slots, rest in turned))
 
     # -- steps
 

@@ -11,7 +11,7 @@ What a state need not have: hazards, and what waits for what, follow from the wi
 
 from __future__ import annotations
 
-from ..jit.bits import apart, bit
+from ..jit.bits import apart, bit, rare
 from .fair import account_of
 from .layout import (
     ALIVE,
@@ -31,11 +31,13 @@ from .layout import (
     FILLED_SKIPPED,
     FREE,
     FULL_AT,
+    FULL_SINCE,
     HEAD,
     HOLDER,
     LANDED,
     LANE,
     LAPSE,
+    LAST,
     LEADER,
     LEAPS,
     LEFT,
@@ -45,12 +47,12 @@ from .layout import (
     NEXT,
     POSITION,
     READY,
+    RECORD_AT,
     RING,
     ROW,
     RUNNING,
     SETS,
     SETTLED_AT,
-    SHAPE,
     SKEW,
     SKIPPED,
     SLOT,
@@ -99,7 +101,7 @@ SNAPSHOT = 2
 its next issue and in how many cycles its window was full."""
 
 
-@apart
+@rare
 def consider(
     t: int,
     now: Longs,
@@ -143,6 +145,12 @@ def consider(
     return False
 
 
+def filled(t: int, c: int, cores: Longs) -> int:
+    """In how many cycles the window was full until now."""
+    since = cores[c * CORE + FULL_SINCE]
+    return cores[c * CORE + FILLED] + (t - since if since >= 0 else 0)
+
+
 def agrees(saving: bool, snaps: Longs, place: int, value: int) -> bool:
     """Keep a number of a snapshot, or compare with it."""
     if saving:
@@ -150,14 +158,14 @@ def agrees(saving: bool, snaps: Longs, place: int, value: int) -> bool:
     return snaps[place] == value
 
 
-@apart
+@rare
 def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs) -> None:
     """What a snapshot has besides the state."""
     snaps[row] = t + now[SKEW]
     for c in range(CORES):
         core = c * CORE
         snaps[row + SNAPSHOT + 2 * c] = cores[core + NEXT] + cores[core + SKIPPED]
-        snaps[row + SNAPSHOT + 2 * c + 1] = cores[core + FILLED] + cores[core + FILLED_SKIPPED]
+        snaps[row + SNAPSHOT + 2 * c + 1] = filled(t, c, cores) + cores[core + FILLED_SKIPPED]
     first = row + now[ROW] - now[COUNTED]
     for k in range(now[COUNTED]):
         snaps[first + k] = counts[k]
@@ -208,22 +216,22 @@ def alike_windows(
         when = GONE
         readied = 0
         holder = 0
-        filled = 0
+        full = 0
         if (masks[c * SETS + RUNNING] & bit(s)) != 0:
             when = slots[slot + DONE] - t if slots[slot + DONE] != NEVER else -GONE
         elif (masks[c * SETS + ALIVE] & bit(s)) != 0:
             when = slots[slot + FETCHED] - t
-            filled = slots[slot + FILL] - cores[c * CORE + FILLED]
+            full = slots[slot + FILL] - filled(t, c, cores)
             if slots[slot + WAITS] == 0:
                 readied = slots[slot + READY] - t
                 if slots[slot + HOLDER] != 0:
                     holder = slots[slot + HOLDER] - ((head + at) << CLASS_BITS)
         same = (
-            agrees(saving, snaps, place + 1 + 5 * at, slots[slot + SHAPE])
+            agrees(saving, snaps, place + 1 + 5 * at, slots[slot + RECORD_AT])
             and agrees(saving, snaps, place + 2 + 5 * at, when)
             and agrees(saving, snaps, place + 3 + 5 * at, readied)
             and agrees(saving, snaps, place + 4 + 5 * at, holder)
-            and agrees(saving, snaps, place + 5 + 5 * at, filled)
+            and agrees(saving, snaps, place + 5 + 5 * at, full)
         )
         at += 1
     return same
@@ -260,7 +268,7 @@ def alike_units(
             free = units[unit + FREE] - t
             same = agrees(saving, snaps, at, max(free, 0)) and agrees(saving, snaps, at + 1, landed)
             if same and (saving or worked(c, u, row, now, counts, snaps)):
-                full = filled(units[unit + FULL_AT], c, cores)
+                full = full_at(t, units[unit + FREE], units[unit + FULL_AT], c, cores)
                 same = agrees(saving, snaps, at + 2, free) and agrees(saving, snaps, at + 3, full)
         u += 1
     if same:
@@ -268,15 +276,16 @@ def alike_units(
         free = cores[c * CORE + UNTIL] - t
         same = agrees(saving, snaps, at, max(free, 0))
         if same and (saving or worked(c, UNITS, row, now, counts, snaps)):
-            full = filled(cores[c * CORE + UNTIL_FULL], c, cores)
+            until = cores[c * CORE + UNTIL]
+            full = full_at(t, until, cores[c * CORE + UNTIL_FULL], c, cores)
             same = agrees(saving, snaps, at + 1, free) and agrees(saving, snaps, at + 2, full)
     return same
 
 
-def filled(full: int, c: int, cores: Longs) -> int:
-    """When it was that the window had been full for so long, by how long it has been; 1: a unit
-    works, and it is not known yet."""
-    return full - cores[c * CORE + FILLED] if full != NEVER else 1
+def full_at(t: int, free: int, full: int, c: int, cores: Longs) -> int:
+    """In how many cycles less the window had been full when a unit became free; 1: that is not
+    noted yet."""
+    return full - filled(t, c, cores) if free < cores[c * CORE + LAST] else 1
 
 
 def worked(c: int, u: int, row: int, now: Longs, counts: Longs, snaps: Longs) -> bool:
@@ -309,7 +318,7 @@ def turns_since(
     return regs[c * now[WIDTH] + counter] - snaps[place + counter]
 
 
-@apart
+@rare
 def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs) -> int:
     """How many periods can be left out: until some core comes to a piece of another length."""
     most = NEVER
@@ -329,7 +338,7 @@ def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps:
     return most
 
 
-@apart
+@rare
 def leap(
     t: int,
     turns: int,
@@ -347,12 +356,13 @@ def leap(
     lapse = t + now[SKEW] - snaps[row]
     for c in range(CORES):
         core = c * CORE
-        full = cores[core + FILLED] + cores[core + FILLED_SKIPPED]
+        full = filled(t, c, cores) + cores[core + FILLED_SKIPPED]
         full = turns * (full - snaps[row + SNAPSHOT + 2 * c + 1])
         cores[core + FILLED_SKIPPED] += full
         for u in range(UNITS):
             if not worked(c, u, row, now, counts, snaps):
                 units[(c * UNITS + u) * LANE + FREE] -= turns * lapse
+                units[(c * UNITS + u) * LANE + LANDED] -= turns * lapse
                 units[(c * UNITS + u) * LANE + FULL_AT] -= full
         if not worked(c, UNITS, row, now, counts, snaps):
             cores[core + UNTIL] -= turns * lapse

@@ -21,7 +21,7 @@ snaps     states to compare with, see `jump`
 from __future__ import annotations
 
 from ..jit.bits import Mask, apart, bit, count, first, last, rotated, static
-from .fair import account_of, ask, end_transfers
+from .fair import account_of, ask, divide, end_transfers
 from .jump import consider
 from .layout import (
     ACTIVE,
@@ -37,6 +37,7 @@ from .layout import (
     CLASS,
     CLASS_BITS,
     CLASSES,
+    COPIES,
     CORE,
     CORES,
     CROSSED,
@@ -44,8 +45,6 @@ from .layout import (
     DONE,
     DRAIN,
     DRAM,
-    END,
-    ENDED,
     EVENT,
     FAIR,
     FETCH,
@@ -54,7 +53,6 @@ from .layout import (
     FILLED,
     FINISHED,
     FREE,
-    FREEING,
     FULL,
     FULL_AT,
     FULL_SINCE,
@@ -64,7 +62,9 @@ from .layout import (
     HEIGHT,
     HEIGHTS,
     HOLDER,
+    HOLDS,
     IN_ORDER,
+    INSTANCE_AT,
     ISSUE,
     ISSUING,
     JUMP,
@@ -73,6 +73,7 @@ from .layout import (
     KINDS,
     LANDED,
     LANE,
+    LAST,
     LEADER,
     LIMIT,
     MISSED,
@@ -89,13 +90,14 @@ from .layout import (
     READS,
     READY,
     RECORD,
+    RECORD_AT,
     RESUMED,
     RING,
     ROOM,
     RUNNING,
     SETS,
-    SHAPE,
     SHAPELESS,
+    SINGLE,
     SKIPPED,
     SLOT,
     SOONEST,
@@ -115,6 +117,7 @@ from .layout import (
     USES,
     WAITING,
     WAITS,
+    WIDE,
     WIDTH,
     WINDOW,
     WRITER,
@@ -123,7 +126,7 @@ from .layout import (
     Masks,
     Words,
 )
-from .walk import AT, CACHES, OVER, STEP, UNKNOWN, advance
+from .walk import AT, CACHES, KIND, ONLY, STEP, STOPS, advance, index_of
 
 HOLDER_CLASS = (1 << CLASS_BITS) - 1
 
@@ -162,36 +165,50 @@ def run(
     active: Longs,
 ) -> int:
     """Simulate until all is done or something is needed: why it returns."""
+    t = now[TIME]
+    resumed = now[RESUMED]
+    now[RESUMED] = 0
     while True:
-        t = now[TIME]
-        soonest = now[SOONEST]
-        if now[RESUMED] == 0:
-            soonest = NEVER
+        if resumed == 0:
             if FAIR and now[ACTIVE] > 0 and now[CHANNEL] <= t:
                 end_transfers(t, now, cores, slots, units, counts, records, trace, active)
             for c in range(CORES):
-                done = complete(t, c, cores, slots, masks, then, hazards, records)
-                soonest = min(soonest, done)
-                retire(t, c, cores, units, masks)
-        now[RESUMED] = 1
-        for c in range(CORES):
-            reason = fetch(
-                t, c, now, cores, slots, masks, then, after, before, hazards, counts, records,
-                plan, sizes, table, regs,
-            )  # fmt: skip
-            if reason != FINISHED:
-                now[SOONEST] = soonest
-                return reason
-        now[RESUMED] = 0
+                core = c * CORE
+                if cores[core + SOONEST] == t:
+                    complete(t, c, cores, slots, masks, then, hazards, records)
+                    retire(c, cores, masks)
         for c in range(CORES):
             core = c * CORE
-            if cores[core + ENDED] == 0 and cores[core + NEXT] < cores[core + HEAD] + WINDOW:
-                soonest = min(soonest, t + 1)
-            later = issue(
-                t, c, now, cores, slots, units, masks, after, counts, records, trace, active
-            )
-            soonest = min(soonest, later)
+            room = cores[core + HEAD] + cores[core + HOLDS]
+            if c + 1 >= resumed and cores[core + NEXT] < room:
+                if c + 1 != resumed:
+                    cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, room)
+                reason = fetch(
+                    t, c, now, cores, slots, units, masks, then, after, before, hazards, counts,
+                    records, plan, sizes, table, regs,
+                )  # fmt: skip
+                if reason != FINISHED:
+                    now[TIME] = t
+                    now[RESUMED] = c + 1
+                    return reason
+        resumed = 0
+        soonest = NEVER
+        for c in range(CORES):
+            core = c * CORE
+            if OLDEST and not IN_ORDER:
+                later = issue(
+                    t, c, now, cores, slots, units, masks, after, counts, records, trace, active
+                )
+            else:
+                later = issue_chosen(
+                    t, c, now, cores, slots, units, masks, after, counts, records, trace, active
+                )
+            soonest = min(soonest, min(later, cores[core + SOONEST]))
+            if cores[core + NEXT] < cores[core + HEAD] + cores[core + HOLDS]:
+                soonest = t + 1
         if FAIR and now[ACTIVE] > 0:
+            if now[CHANNEL] <= t:
+                divide(t, now, units, active)
             soonest = min(soonest, now[CHANNEL])
         jumped = False
         if JUMP and now[CROSSED] != NEVER and now[LEADER] < CORES:
@@ -199,12 +216,11 @@ def run(
             now[CROSSED] = NEVER
         if soonest == NEVER:
             return FINISHED
-        now[TIME] = soonest
+        t = soonest
         now[STEPS] -= 1
-        if TRACE and jumped:
-            return JUMPED
-        if now[STEPS] < 0:
-            return PAUSED
+        if now[STEPS] < 0 or (TRACE and jumped):
+            now[TIME] = t
+            return JUMPED if TRACE and jumped else PAUSED
 
 
 # ---- end
@@ -219,21 +235,20 @@ def complete(
     then: Masks,
     hazards: Masks,
     records: Words,
-) -> int:
-    """End what is done now, the oldest first; when the next will be done."""
+) -> None:
+    """End what is done now, and find out when the next is."""
     head = cores[c * CORE + HEAD]
     soonest = NEVER
-    left = rotated(masks[c * SETS + RUNNING], head, RING)
+    left = masks[c * SETS + RUNNING]
     while left != 0:
-        ahead = first(left)
+        s = first(left)
         left = left & (left - 1)
-        s = (head + ahead) & (RING - 1)
         done = slots[(c * RING + s) * SLOT + DONE]
         if done == t:
-            end(t, c, s, head + ahead, slots, masks, then, hazards, records)
+            end(t, c, s, head + ((s - head) & (RING - 1)), slots, masks, then, hazards, records)
         else:
             soonest = min(soonest, done)
-    return soonest
+    cores[c * CORE + SOONEST] = soonest
 
 
 def end(
@@ -251,7 +266,7 @@ def end(
     gone = ~bit(s)
     slot = (c * RING + s) * SLOT
     unit = slots[slot + UNIT]
-    record = slots[slot + SHAPE] * RECORD + HAZARDS
+    record = slots[slot + RECORD_AT] + HAZARDS
     masks[c * SETS + ALIVE] = masks[c * SETS + ALIVE] & gone
     masks[c * SETS + RUNNING] = masks[c * SETS + RUNNING] & gone
     own = c * SETS + WAITING + CLASSES + unit
@@ -275,10 +290,11 @@ def end(
 
 
 def free(t: int, c: int, s: int, holder: int, slots: Longs, masks: Masks) -> None:
-    """The issue in slot s has one less to wait for; of several that end in a cycle, the youngest
-    was the last, and comes last."""
+    """The issue in slot s has one less to wait for; of several that happen in a cycle, the youngest
+    was the last."""
     slot = (c * RING + s) * SLOT
-    slots[slot + HOLDER] = holder
+    other = slots[slot + HOLDER]
+    slots[slot + HOLDER] = max(holder, other if slots[slot + READY] == t else 0)
     slots[slot + READY] = t
     waits = slots[slot + WAITS] - 1
     slots[slot + WAITS] = waits
@@ -290,42 +306,43 @@ def free(t: int, c: int, s: int, holder: int, slots: Longs, masks: Masks) -> Non
 # ---- fetch
 
 
-def retire(t: int, c: int, cores: Longs, units: Longs, masks: Masks) -> None:
-    """Done issues leave the window from its old end; how far issues may enter in this cycle."""
-    core = c * CORE
-    if cores[core + FREEING] <= t:
-        note_free(t, c, cores, units)
-    if cores[core + FULL_SINCE] >= 0:
-        cores[core + FILLED] += t - cores[core + FULL_SINCE]
-    head = cores[core + HEAD]
+def retire(c: int, cores: Longs, masks: Masks) -> None:
+    """Done issues leave the window from its old end."""
+    head = cores[c * CORE + HEAD]
     alive = masks[c * SETS + ALIVE]
     if alive == 0:
-        head = cores[core + NEXT]
+        head = cores[c * CORE + NEXT]
     else:
         head += first(rotated(alive, head, RING))
-    cores[core + HEAD] = head
-    cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, head + WINDOW)
+    cores[c * CORE + HEAD] = head
 
 
 def note_free(t: int, c: int, cores: Longs, units: Longs) -> None:
-    """Of units that are free now: in how many cycles the window was full until they were."""
+    """Before issues enter: in how many cycles the window has been full, and had been when units
+    became free. It was full all the time since issues entered last, or not at all."""
     core = c * CORE
-    since = cores[core + FULL_SINCE]
-    freeing = NEVER
-    for u in range(UNITS):
-        unit = (c * UNITS + u) * LANE
-        free_at = units[unit + FREE]
-        if units[unit + FULL_AT] == NEVER:
-            if free_at <= t:
-                full = free_at - since if since >= 0 else 0
-                units[unit + FULL_AT] = cores[core + FILLED] + full
-            else:
-                freeing = min(freeing, free_at)
-    over = cores[core + UNTIL] <= t and cores[core + MOVING] == 0
-    if cores[core + UNTIL_FULL] == NEVER and over:
-        full = cores[core + UNTIL] - since if since >= 0 else 0
-        cores[core + UNTIL_FULL] = cores[core + FILLED] + full
-    cores[core + FREEING] = freeing
+    last = cores[core + LAST]
+    was_full = cores[core + FULL_SINCE] >= 0
+    filled = cores[core + FILLED]
+    filled += t - last if was_full else 0
+    if SINGLE:
+        for u in static(range(CLASSES)):
+            note_unit(t, (c * UNITS + u) * LANE, last, was_full, filled, units)
+    else:
+        for u in range(UNITS):
+            note_unit(t, (c * UNITS + u) * LANE, last, was_full, filled, units)
+    until = cores[core + UNTIL]
+    if until >= last:
+        cores[core + UNTIL_FULL] = filled - (t - until if was_full else 0)
+    cores[core + FILLED] = filled
+    cores[core + LAST] = t
+
+
+def note_unit(t: int, unit: int, last: int, was_full: bool, filled: int, units: Longs) -> None:
+    """A unit that is not free yet is noted again later."""
+    free_at = units[unit + FREE]
+    if free_at >= last:
+        units[unit + FULL_AT] = filled - (t - free_at if was_full else 0)
 
 
 # long: a parameter a line
@@ -335,6 +352,7 @@ def fetch(
     now: Longs,
     cores: Longs,
     slots: Longs,
+    units: Longs,
     masks: Masks,
     then: Masks,
     after: Masks,
@@ -349,27 +367,30 @@ def fetch(
 ) -> int:
     """Issues enter the window of core c: why not, if something is needed first."""
     core = c * CORE
+    walk = c * now[WIDTH]
     position = cores[core + NEXT]
     limit = cores[core + LIMIT]
+    if TRACE and limit > now[ROOM]:
+        return FULL + (c << CLASS_BITS)
     reason = FINISHED
-    while position < limit and cores[core + ENDED] == 0 and reason == FINISHED:
-        if TRACE and position >= now[ROOM]:
-            reason = FULL + (c << CLASS_BITS)
-            break
-        shape = advance(c, now, plan, sizes, table, regs)
-        if shape == OVER:
-            cores[core + ENDED] = 1
+    note_free(t, c, cores, units)
+    at = regs[walk + AT]
+    while position < limit:
+        at = advance(c, at, now, plan, sizes, regs)
+        if plan[at + KIND] == STOPS:
+            cores[core + HOLDS] = 0
             pass_lead(now, cores)
             break
-        if shape == UNKNOWN:
-            reason = SHAPELESS + (c << CLASS_BITS)
-            break
-        if CACHED:
-            at = regs[c * now[WIDTH] + AT] - STEP
-            if plan[at + CACHES] != 0 and now[TOUCHED] == 0:
-                regs[c * now[WIDTH] + AT] = at
-                reason = TOUCHES + (c << CLASS_BITS)
+        shape = plan[at + ONLY]
+        if shape < 0:
+            shape = table[index_of(at, walk, plan, sizes, regs)]
+            if shape < 0:
+                reason = SHAPELESS + (c << CLASS_BITS)
                 break
+        if CACHED and plan[at + CACHES] != 0 and now[TOUCHED] == 0:
+            reason = TOUCHES + (c << CLASS_BITS)
+            break
+        at += STEP
         behind = enter(t, c, position, shape, now, slots, masks, then, after, hazards, records)
         slots[(c * RING + (position & (RING - 1))) * SLOT + FILL] = cores[core + FILLED]
         counts[USES + shape] += 1
@@ -377,6 +398,7 @@ def fetch(
             before[c * RING + (position & (RING - 1))] = behind
             climb(c, position, cores, slots, masks, before, records)
         position += 1
+    regs[walk + AT] = at
     cores[core + NEXT] = position
     cores[core + FULL_SINCE] = t if position == cores[core + HEAD] + WINDOW else -1
     return reason
@@ -385,7 +407,7 @@ def fetch(
 def pass_lead(now: Longs, cores: Longs) -> None:
     """The first core that has not fetched all leads: jumps are looked for at its loops."""
     leader = 0
-    while leader < CORES and cores[leader * CORE + ENDED] != 0:
+    while leader < CORES and cores[leader * CORE + HOLDS] == 0:
         leader += 1
     now[LEADER] = leader
 
@@ -428,7 +450,7 @@ def enter(
     same = replace & masks[alike]
     follow = follow | (replace & ~same)
     behind = same & ~masks[sets + RUNNING] & ~follow
-    if records[record + ALONE] != 0:
+    if SINGLE or records[record + ALONE] != 0:
         masks[alike] = masks[alike] | own
     masks[sets + ALIVE] = masks[sets + ALIVE] | own
     earlier = follow | behind
@@ -436,23 +458,20 @@ def enter(
     if IN_ORDER:
         unstarted = sets + WAITING + 2 * CLASSES + unit
         masks[unstarted] = masks[unstarted] | own
-    slots[slot + SHAPE] = shape
+    slots[slot + RECORD_AT] = record
     slots[slot + UNIT] = unit
     slots[slot + WAITS] = waits
     slots[slot + FETCHED] = t
     slots[slot + READY] = t if waits == 0 else -1
     slots[slot + HOLDER] = 0
-    slots[slot + MOVES] = records[record + TRANSFER]
-    if FAIR:
-        slots[slot + BUS] = records[record + BYTES]
     if CACHED:
-        slots[slot + MOVES] += now[MISSED]
-        slots[slot + BUS] += now[MISSED_BUS]
+        slots[slot + MOVES] = records[record + TRANSFER] + now[MISSED]
+        slots[slot + BUS] = records[record + BYTES] + now[MISSED_BUS]
         now[MISSED] = 0
         now[MISSED_BUS] = 0
         now[TOUCHED] = 0
-    if waits == 0:
-        masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
+    nothing: Mask = 0
+    masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | (own if waits == 0 else nothing)
     while follow != 0:
         other = c * RING + first(follow)
         then[other] = then[other] | own
@@ -500,15 +519,21 @@ def climb(
 
 def latency_of(slot: int, slots: Longs, records: Words) -> int:
     """Cycles from the start of an issue until it is done, when nothing holds up its transfer."""
-    record = slots[slot + SHAPE] * RECORD
+    record = slots[slot + RECORD_AT]
     occupancy = records[record + OCCUPANCY]
     drain = records[record + DRAIN]
-    moves = slots[slot + MOVES]
+    moves = moves_of(slot, slots, records)
     return max(occupancy, moves) + max(drain, 0) + ARRIVAL if moves > 0 else occupancy + drain
 
 
+def moves_of(slot: int, slots: Longs, records: Words) -> int:
+    """Cycles of the transfer of an issue when it is alone."""
+    return slots[slot + MOVES] if CACHED else records[slots[slot + RECORD_AT] + TRANSFER]
+
+
 def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> None:
-    """What comes later sees this issue at its hazards; the first hazard stands for none."""
+    """What comes later sees this issue at its hazards. Of those that stand for none, only one that
+    is written would hold up what comes later."""
     for k in static(range(READS)):
         h = records[touched + k] + c * HAZARD + READERS
         hazards[h] = hazards[h] | own
@@ -517,17 +542,16 @@ def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> No
         hazards[h + WRITER] = own
         hazards[h + READERS] = 0
         hazards[h + STORERS] = 0
+        hazards[(k * CORES + c) * HAZARD + WRITER] = 0
     for k in static(range(READS + WRITES, READS + WRITES + STORES)):
         h = records[touched + k] + c * HAZARD + STORERS
         hazards[h] = hazards[h] | own
-    hazards[c * HAZARD + WRITER] = 0
-    hazards[c * HAZARD + READERS] = 0
-    hazards[c * HAZARD + STORERS] = 0
 
 
 # ---- issue
 
 
+# long: a parameter a line
 def issue(
     t: int,
     c: int,
@@ -542,41 +566,83 @@ def issue(
     trace: Longs,
     active: Longs,
 ) -> int:
-    """Start ready issues on free units: when one of those that have, or could then, is next."""
+    """Start ready issues on free units: when another could start."""
+    width = ISSUE
+    soonest = NEVER
+    can = 0  # classes that have a ready issue and a free unit, as bits
+    for k in static(range(CLASSES)):
+        if masks[c * SETS + WAITING + k] != 0:
+            if SINGLE:
+                free_at = units[(c * UNITS + k) * LANE + FREE]
+            else:
+                free_at = next_free(t - 1, c, KINDS + KIND_SIZE * k, now, units)
+            if free_at <= t:
+                can = can | (1 << k)
+            else:
+                soonest = min(soonest, free_at)
+    while can != 0 and (ISSUE >= UNITS or width > 0):
+        k = first(can)
+        can = can & (can - 1)
+        ready = c * SETS + WAITING + k
+        if SINGLE:
+            width -= 1
+            ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
+            start(
+                t, c, k, k, ahead, now, cores, slots, units, masks, after, counts, records, trace,
+                active,
+            )  # fmt: skip
+            if masks[ready] != 0:
+                soonest = min(soonest, units[(c * UNITS + k) * LANE + FREE])
+        else:
+            kind = KINDS + KIND_SIZE * k
+            for u in range(now[kind], now[kind + 1]):
+                free_at = units[(c * UNITS + u) * LANE + FREE]
+                if free_at <= t and masks[ready] != 0 and (ISSUE >= UNITS or width > 0):
+                    width -= 1
+                    ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
+                    start(
+                        t, c, k, u, ahead, now, cores, slots, units, masks, after, counts, records,
+                        trace, active,
+                    )  # fmt: skip
+            if masks[ready] != 0:
+                soonest = min(soonest, next_free(t, c, kind, now, units))
+    return soonest if can == 0 else t + 1
+
+
+# long: a parameter a line
+def issue_chosen(
+    t: int,
+    c: int,
+    now: Longs,
+    cores: Longs,
+    slots: Longs,
+    units: Longs,
+    masks: Masks,
+    after: Masks,
+    counts: Longs,
+    records: Words,
+    trace: Longs,
+    active: Longs,
+) -> int:
+    """The same where the policy chooses issues and units."""
     width = ISSUE
     soonest = NEVER
     for k in range(CLASSES):
-        ready = c * SETS + WAITING + k
-        if masks[ready] != 0:
+        if masks[c * SETS + WAITING + k] != 0:
             kind = KINDS + KIND_SIZE * k
-            if OLDEST and not IN_ORDER:
-                for u in range(now[kind], now[kind + 1]):
-                    free_at = units[(c * UNITS + u) * LANE + FREE]
-                    if free_at <= t and masks[ready] != 0 and (ISSUE >= UNITS or width > 0):
-                        width -= 1
-                        ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
-                        done = start(
-                            t, c, k, u, ahead, now, cores, slots, units, masks, after, counts,
-                            records, trace, active,
-                        )  # fmt: skip
-                        soonest = min(soonest, done)
-                if masks[ready] != 0:
-                    soonest = min(soonest, next_free(t, c, kind, now, units))
-            else:
-                ahead = startable(t, c, k, cores, slots, masks, records)
-                u = 0
-                while ahead >= 0 and u >= 0 and width > 0:
-                    u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
-                    if u >= 0:
-                        width -= 1
-                        done = start(
-                            t, c, k, u, ahead, now, cores, slots, units, masks, after, counts,
-                            records, trace, active,
-                        )  # fmt: skip
-                        soonest = min(soonest, done)
-                        ahead = startable(t, c, k, cores, slots, masks, records)
-                if ahead >= 0:
-                    soonest = min(soonest, next_free(t, c, kind, now, units))
+            ahead = startable(t, c, k, cores, slots, masks, records)
+            u = 0
+            while ahead >= 0 and u >= 0 and width > 0:
+                u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
+                if u >= 0:
+                    width -= 1
+                    start(
+                        t, c, k, u, ahead, now, cores, slots, units, masks, after, counts, records,
+                        trace, active,
+                    )  # fmt: skip
+                    ahead = startable(t, c, k, cores, slots, masks, records)
+            if ahead >= 0:
+                soonest = min(soonest, next_free(t, c, kind, now, units))
     return soonest
 
 
@@ -609,8 +675,8 @@ def startable(
         ahead = first(left)
         left = left & (left - 1)
         slot = (c * RING + ((head + ahead) & (RING - 1))) * SLOT
-        moves = slots[slot + MOVES]
-        occupancy = records[slots[slot + SHAPE] * RECORD + OCCUPANCY]
+        moves = moves_of(slot, slots, records)
+        occupancy = records[slots[slot + RECORD_AT] + OCCUPANCY]
         key = issue_key(
             head + ahead + cores[c * CORE + SKIPPED],
             occupancy,
@@ -660,8 +726,8 @@ def start(
     records: Words,
     trace: Longs,
     active: Longs,
-) -> int:
-    """Unit u of class k takes an issue: when that is done."""
+) -> None:
+    """Unit u of class k takes an issue."""
     head = cores[c * CORE + HEAD]
     s = (head + ahead) & (RING - 1)
     slot = (c * RING + s) * SLOT
@@ -672,62 +738,58 @@ def start(
         masks[unstarted] = masks[unstarted] ^ bit(s)
     kind = KINDS + KIND_SIZE * k
     unit = (c * UNITS + u) * LANE
-    record = slots[slot + SHAPE] * RECORD
+    record = slots[slot + RECORD_AT]
     occupancy = records[record + OCCUPANCY]
     drain = records[record + DRAIN]
-    moves = slots[slot + MOVES]
+    moves = moves_of(slot, slots, records)
     work = max(occupancy, moves)
     until = t + occupancy
-    done = until + drain
     account = account_of(c, u)
     charge(t, units[unit + FREE], units[unit + FULL_AT], account, slot, slots, counts)
     counts[account + BUSY] += work
-    if moves > 0:
-        if FAIR:
-            bus = slots[slot + BUS]
-            ask(t, c * UNITS + u, slot, head + ahead, work, bus, now, slots, units, counts, active)
+    if FAIR:
+        done = until + drain
+        if moves > 0:
+            bus = slots[slot + BUS] if CACHED else records[record + BYTES]
+            ask(t, c * UNITS + u, head + ahead, work, bus, now, units, counts, active)
             until = NEVER
             done = NEVER
-        else:
-            now[CHANNEL] = max(now[CHANNEL], t) + moves
-            until = max(until, now[CHANNEL])
-            done = until + max(drain, 0) + ARRIVAL
-            counts[CHANNEL_BUSY] += moves
-            counts[account + DRAM] += until - t - work
-    if now[kind + 2] == 0:
+    else:
+        # without a transfer nothing changes: that the channel was free before counts for nothing
+        channel = max(now[CHANNEL], t) + moves
+        now[CHANNEL] = channel
+        counts[CHANNEL_BUSY] += moves
+        until = max(until, channel if moves > 0 else 0)
+        done = until + (max(drain, 0) + ARRIVAL if moves > 0 else drain)
+        counts[account + DRAM] += until - t - work
+    if now[kind + COPIES] == 0:
         join(t, c, until, slot, cores, slots, counts)
     units[unit + FREE] = until
     if not OLDEST:
         units[unit + TAKEN] += 1
-    units[unit + FULL_AT] = NEVER
-    if until != NEVER:
+    if not FAIR or until != NEVER:
         done = max(done, units[unit + LANDED])
         units[unit + LANDED] = done
-        cores[c * CORE + FREEING] = min(cores[c * CORE + FREEING], until)
-        now[END] = max(now[END], max(until, done))
+        cores[c * CORE + SOONEST] = min(cores[c * CORE + SOONEST], done)
     slots[slot + DONE] = done
     if TRACE:
         event = ((head + ahead) * CORES + c) * EVENT
-        trace[event] = t
-        trace[event + 1] = until
-        trace[event + 2] = done
-        trace[event + 3] = slots[slot + FETCHED]
-        trace[event + 4] = slots[slot + READY]
+        fetched = slots[slot + FETCHED]
         held = slots[slot + HOLDER] >> CLASS_BITS
-        trace[event + 5] = head + ahead + 1 - held if held > 0 else 0
-        trace[event + 6] = u - now[kind]
+        trace[event] = t
+        trace[event + 2] = (t - fetched) | (t - slots[slot + READY]) << 32
+        trace[event + 3] = held if SINGLE else held | (u - now[kind]) << INSTANCE_AT
+        if not FAIR or until != NEVER:  # else its end is written when it is known
+            trace[event + 1] = (until - t) | (done - t) << 32
+            if done - fetched >= 1 << 31:
+                now[WIDE] = 1
     waiting = after[c * RING + s]
     if waiting != 0:
         after[c * RING + s] = 0
         holder = ((head + ahead + 1) << CLASS_BITS) + k
         while waiting != 0:
-            other = (c * RING + first(waiting)) * SLOT
-            if slots[other + READY] == t:  # something that it waited for was done in this cycle
-                free(t, c, first(waiting), max(holder, slots[other + HOLDER]), slots, masks)
-            else:
-                free(t, c, first(waiting), holder, slots, masks)
+            free(t, c, first(waiting), holder, slots, masks)
             waiting = waiting & (waiting - 1)
-    return done
 
 
 def join(t: int, c: int, until: int, slot: int, cores: Longs, slots: Longs, counts: Longs) -> None:
@@ -744,11 +806,9 @@ def join(t: int, c: int, until: int, slot: int, cores: Longs, slots: Longs, coun
     if FAIR and until == NEVER:
         cores[core + MOVING] += 1
         cores[core + UNTIL] = max(worked, t)
-        cores[core + UNTIL_FULL] = NEVER
-    elif until > worked:
-        counts[account + BUSY] += until - max(worked, t)
-        cores[core + UNTIL] = until
-        cores[core + UNTIL_FULL] = NEVER
+    else:
+        counts[account + BUSY] += max(0, until - max(worked, t))
+        cores[core + UNTIL] = max(until, worked)
 
 
 def charge(
@@ -757,9 +817,10 @@ def charge(
     """What the cycles were in which a unit waited for the issue that it takes now; `full` in which
     the window was full until it waited."""
     if since < t:
-        fetched = min(max(slots[slot + FETCHED], since), t)
+        fetched = max(slots[slot + FETCHED], since)
         ready = max(slots[slot + READY], fetched)
-        queue = slots[slot + FILL] - full if fetched > since else 0
+        queue = slots[slot + FILL] - full
+        queue = queue if slots[slot + FETCHED] > since else 0
         counts[account + QUEUE] += queue
         counts[account + ISSUING] += fetched - since - queue + t - ready
         counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched

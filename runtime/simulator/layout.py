@@ -27,6 +27,8 @@ ARRIVAL = 0
 
 CLASSES = 1
 UNITS = 1
+SINGLE = True
+"""Whether each class has one unit."""
 
 READS = 3
 WRITES = 1
@@ -48,48 +50,54 @@ JUMP = True
 
 NEVER = 1 << 62
 
-NOW = 25
-(TIME, SOONEST, CHANNEL, END, SKEW, RESUMED, CROSSED, LEADER, ROOM, STEPS, WIDTH, WATCHED, ROW,
+NOW = 24
+(TIME, CHANNEL, SKEW, RESUMED, CROSSED, LEADER, ROOM, STEPS, WIDTH, WATCHED, ROW,
  TOUCHED, MISSED, COUNTED, LEAPS, LAPSE, MARK, LEPT, MISSED_BUS, ACTIVE,
- SETTLED_AT, BYTE, CYCLE) = range(NOW)  # fmt: skip
-"""TIME is of this cycle, without the SKEW that jumps have added; SOONEST is the next to look at.
-END: when the last result so far is there. ROOM: positions that the trace has, STEPS: cycles that
-the call may still look at. WIDTH: registers of a core, the first WATCHED of them are compared; ROW:
-numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles for what a cache does not
-hold of the issue at hand, if TOUCHED. LEAPS: how often the period of LAPSE
-cycles was left out that began at the snapshot at MARK, in cycle LEPT.
+ SETTLED_AT, BYTE, CYCLE, WIDE) = range(NOW)  # fmt: skip
+"""TIME is of this cycle, without the SKEW that jumps have added. ROOM: positions that the trace
+has, STEPS: cycles that the call may still look at. WIDTH: registers of a core, the first WATCHED of
+them are compared; ROW: numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles
+for what a cache does not hold of the issue at hand, if TOUCHED. LEAPS: how often the period of
+LAPSE cycles was left out that began at the snapshot at MARK, in cycle LEPT.
 CHANNEL is when the channel is free or, where it is shared fairly, when the first of the ACTIVE
-transfers ends; then they were settled in cycle SETTLED_AT, a BYTE is so much work, and the channel
-does CYCLE of it in a cycle. MISSED_BUS: as MISSED, in bytes of the channel."""
+transfers ends, and not after TIME if that is not worked out yet; they were settled in cycle
+SETTLED_AT, a BYTE is so much work, and the channel does CYCLE of it in a cycle. MISSED_BUS: as
+MISSED, in bytes of the channel. WIDE: whether an issue takes too long for a trace. RESUMED: 1 + the
+core that had asked for something."""
 
 KINDS, KIND_SIZE = NOW, 5
 """Behind them for each unit class: its first unit, the first behind it, whether it copies, and what
 it gets of the channel."""
-CAP, SHARE = 3, 4
+COPIES, CAP, SHARE = 2, 3, 4
 
 CORE = 16
-(HEAD, NEXT, LIMIT, ENDED, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, FREEING,
- UNTIL_FULL, MOVING) = range(12)  # fmt: skip
+(HEAD, NEXT, LIMIT, HOLDS, SOONEST, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, LAST,
+ UNTIL_FULL, MOVING) = range(13)  # fmt: skip
 """HEAD and NEXT: positions of the oldest issue and of the next. LIMIT: positions before it enter in
-this cycle. UNTIL: when units other than copy units are free. SKIPPED: issues that were left out.
-FILLED: in how many cycles the window was full, without those since FULL_SINCE and those left out;
-FREEING: when to note that of the next unit that becomes free, in its FULL_AT or for the core in
-UNTIL_FULL. MOVING: units other than copy units with a transfer of which the end is not known."""
+this cycle. HOLDS: WINDOW until all have entered, then 0. SOONEST: when the first of those that were
+started is done. UNTIL: when units other than copy units are free. SKIPPED: issues that were left
+out. FILLED: in how many cycles the window was full until LAST, when issues entered, without those
+left out; FULL_SINCE: since when it is full again, -1 if it is not. UNTIL_FULL: FILLED as it was in
+cycle UNTIL, if that is before LAST. MOVING: units other than copy units with a transfer of which
+the end is not known."""
 
 SLOT = 16
-SHAPE, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES, FILL, BUS, HEIGHT = range(11)
-"""HOLDER: (position + 1) * 256 + unit class of the issue that was waited for last; 0: of none.
+RECORD_AT, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES, FILL, BUS, HEIGHT = range(11)
+"""RECORD_AT: where the record of its shape is. HOLDER: (position + 1) * 256 + unit class of the
+issue that was waited for last; 0: of none.
 FILL: cycles in which the window had been full when the issue entered. MOVES: cycles of its transfer
-alone, BUS: bytes of it."""
+alone, BUS: bytes of it; both only with CACHED."""
 
 CLASS_BITS = 8
 
 LANE = 16
-(FREE, LANDED, TAKEN, FULL_AT, LEFT, RATE, PARTS, CAPPED, POSITION, BEGAN, WORK) = range(11)
-"""Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT: in
-how many cycles the window had been full when it became free; NEVER until then. The rest is of the
-transfer of the issue at POSITION, where the channel is shared fairly: LEFT of its work, it does
-RATE / PARTS of it in a cycle, and the unit BEGAN it and has so much WORK."""
+(FREE, LANDED, TAKEN, FULL_AT, KIND_AT, LEFT, RATE, PARTS, CAPPED, POSITION, BEGAN,
+ WORK) = range(12)  # fmt: skip
+"""Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT:
+FILLED as it was when it became free, if that is before LAST. KIND_AT: where the numbers of its
+class are (KINDS). The rest is of the transfer of the issue at POSITION, where the channel is shared
+fairly: LEFT of its work, it does RATE / PARTS of it in a cycle, and the unit BEGAN it and has so
+much WORK."""
 
 ALIVE, RUNNING, WAITING = range(3)
 SETS = WAITING + 3 * CLASSES
@@ -108,12 +116,15 @@ USES = 1 + CORES * (UNITS + 1) * ACCOUNT
 """Of the counts: the channel's, then the accounts, then how often each shape was used."""
 
 CLASS, OCCUPANCY, DRAIN, TRANSFER, BYTES, ALONE, HAZARDS = range(7)
-"""Of a record; its hazards are reads, then writes, then stores."""
-RECORD = HAZARDS + READS + WRITES + STORES
+"""Of a record; its hazards are reads, then writes, then stores. Where it has less, there are the
+first hazards, which stand for none: one for each place in a record."""
+NONE = READS + WRITES + STORES
+RECORD = HAZARDS + NONE
 
-EVENT = 8
-"""Of a trace: start, free, done, fetched, ready, how many issues before it its holder is (0: it has
-none), instance."""
+EVENT, INSTANCE_AT = 4, 40
+"""Of a trace: the start; then in halves of 32 bits, the first the lower, cycles until the unit is
+free and until the issue is done; since it was fetched and since it was ready; then 1 + the position
+of its holder (0: it has none) and from bit INSTANCE_AT on the instance."""
 
 # ---- why the kernel returns
 

@@ -153,6 +153,17 @@ class Text:
     cached: tuple[tuple[bool, Operand, Buffer], ...]
     shapes: dict[tuple[int, ...], Shape] = field(default_factory=dict)
 
+    @cached_property
+    def ranges(self) -> tuple[str, ...]:
+        """All ranges that the issue names, once."""
+        names = dict.fromkeys((*self.lengths, *self.starts, *(rotor for rotor, _ in self.rotors)))
+        for operand in (*self.issue.reads, *self.issue.writes):
+            for term in (term for dimension in operand.dimensions for term in dimension.terms):
+                names[term.range] = None
+                if term.base:
+                    names[term.base] = None
+        return tuple(names)
+
 
 class Missed(NamedTuple):
     """A region that a cache did not hold."""

@@ -14,9 +14,12 @@ from infinisa.isa.machine import LARGEST_WINDOW
 from infinisa.isa.program import Ranges, stream
 
 from .contract import Entry, Event
+from .layout import INSTANCE_AT
 from .shapes import View
 
 Numbers: TypeAlias = NDArray[Any]
+
+LOWER = (1 << 32) - 1
 
 
 class Leap(NamedTuple):
@@ -75,7 +78,7 @@ class Joined(Expanded):
 class Recorded(Expanded):
     """The issues of one run of a stage in the kernel, in the order in which they started.
 
-    times   of each core, for each issue that it fetched one by one: see `layout.EVENT`
+    packed  of each core, for each issue that it fetched one by one: see `layout.EVENT`
     moved   of each core, for each of these: what it (read, wrote) past a cache
     leaps   what came again
     """
@@ -84,19 +87,24 @@ class Recorded(Expanded):
     outermost: Ranges
     turn: int
     begin: int
-    times: Sequence[Numbers]
+    packed: Sequence[Numbers]
     moved: Sequence[Sequence[tuple[int, int]]]
     leaps: Sequence[Leap]
 
     def __len__(self) -> int:
         more = sum(leap.issues * leap.times for leap in self.leaps)
-        return more + sum(map(len, self.times))
+        return more + sum(map(len, self.packed))
+
+    @cached_property
+    def times(self) -> Sequence[Numbers]:
+        """Of each issue: start, free, done, fetched, ready, holder, instance."""
+        return [unpacked(part) for part in self.packed]
 
     def order(self, core: int, column: int) -> tuple[Numbers, Numbers]:
         """For each issue of a core in program order, where a time of it is recorded, and how much
         later it was."""
         leaps = [leap for leap in self.leaps if leap.core == core]
-        size = len(self.times[core]) + sum(leap.issues * leap.times for leap in leaps)
+        size = len(self.packed[core]) + sum(leap.issues * leap.times for leap in leaps)
         places, shifts = np.empty(size, np.int64), np.empty(size, np.int64)
         number = position = later = 0
         for leap in leaps:
@@ -108,7 +116,7 @@ class Recorded(Expanded):
                 self._repeat(places, shifts, number, column, leap)
             number += leap.issues * leap.times
             later += leap.times * leap.lapse
-        places[number:] = np.arange(position, len(self.times[core]))
+        places[number:] = np.arange(position, len(self.packed[core]))
         shifts[number:] = later
         return places, shifts
 
@@ -180,6 +188,19 @@ class Recorded(Expanded):
                     )
                 )
         return sorted(found, key=lambda event: (event.start, event.core, event.number))
+
+
+def unpacked(part: Numbers) -> Numbers:
+    """The numbers of `layout.EVENT` as such, holders by how far before they are."""
+    start, later, earlier, last = part.T
+    rows = np.empty((len(part), 7), np.int64)
+    rows[:, 0] = start
+    rows[:, 1], rows[:, 2] = start + (later & LOWER), start + (later >> 32)
+    rows[:, 3], rows[:, 4] = start - (earlier & LOWER), start - (earlier >> 32)
+    held = last & ((1 << INSTANCE_AT) - 1)
+    rows[:, 5] = np.where(held != 0, np.arange(1, len(part) + 1) - held, 0)
+    rows[:, 6] = last >> INSTANCE_AT
+    return rows
 
 
 def events(view: View, turn: int, log: Iterable[tuple[int, Entry]]) -> tuple[Event, ...]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from .layout import CROSSED, JUMP, LEADER, WIDTH, Longs, Words
 
-OVER, UNKNOWN = -1, -2
-"""The stream is over; the table has no shape for the issue yet."""
+UNKNOWN = -1
+"""The table has no shape for an issue yet."""
 
-ISSUES, BEGINS, AHEAD, BACK, ENDS, SHARES, STOPS = range(7)
+ISSUES, STOPS, BEGINS, AHEAD, BACK, ENDS, SHARES = range(7)
 """Kinds of steps."""
 
 STEP = 8
@@ -41,25 +41,15 @@ AT = 0
 """The register of the next step."""
 
 
-def advance(c: int, now: Longs, plan: Words, sizes: Longs, table: Words, regs: Longs) -> int:
-    """The shape of the next issue of core c, or OVER, or UNKNOWN."""
+def advance(c: int, at: int, now: Longs, plan: Words, sizes: Longs, regs: Longs) -> int:
+    """The step of the next issue of core c, or of the end."""
     base = c * now[WIDTH]
-    at = regs[base + AT]
-    while True:
-        kind = plan[at + KIND]
-        if kind == ISSUES:
-            shape = plan[at + ONLY]
-            if shape < 0:
-                shape = table[index_of(at, base, plan, sizes, regs)]
-            regs[base + AT] = at if shape < 0 else at + STEP
-            return shape
-        if kind == STOPS:
-            regs[base + AT] = at
-            return OVER
-        if kind == SHARES:
+    while plan[at + KIND] > STOPS:
+        if plan[at + KIND] == SHARES:
             at = share(c, at, base, plan, sizes, regs)
         else:
-            at = turn(c, kind, at, base, now, plan, sizes, regs)
+            at = turn(c, plan[at + KIND], at, base, now, plan, sizes, regs)
+    return at
 
 
 def index_of(at: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
