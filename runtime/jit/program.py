@@ -265,8 +265,8 @@ class Kernels:
 
 
 Want: TypeAlias = Literal["buffer", "end"] | Layout
-"""What a stage must know of a buffer: its place in the table of buffers, in that of ends, or, packed,
-in that of buffers."""
+"""What a stage must know of a buffer: its place in the table of buffers, in that of ends, or that of
+its packed form."""
 
 
 @dataclass
