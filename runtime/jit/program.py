@@ -265,8 +265,8 @@ class Kernels:
 
 
 Want: TypeAlias = Literal["buffer", "end"] | Layout
-"""What a stage must know of a buffer: its place in the table of buffers, in that of ends, or that of
-its packed form."""
+"""What a stage must know of a buffer: its place in the table of buffers, in that of ends, or the
+place of its packed form."""
 
 
 @dataclass
