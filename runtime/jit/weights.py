@@ -90,7 +90,9 @@ def kept(
     whole = (math.prod(member.extent for member in groups[axis]) for axis in over[1:])
     if any(frame.length(axis) != most for axis, most in zip(over[1:], whole, strict=True)):
         return None
-    if any(axis.divisor * axis.stride % reach for axis in wide) or any(a.divisor for a in deep[1:]):
+    inside = any(axis.divisor * axis.stride % reach for axis in wide)
+    inside = inside or any(axis.name in env and axis.stride % reach for axis in wide)
+    if inside or any(axis.divisor for axis in deep[1:]):
         return None
     moves: dict[Axis, tuple[int, Number]] = {}
     for axis in (other for other in sides.columns if other != sides.vector):
