@@ -22,7 +22,7 @@ from infinisa.isa.instruction import Instruction, instruction, step_of
 from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
-from infinisa.runtime.jit.ir import Target
+from infinisa.runtime.jit.processor import Target
 from infinisa.runtime.jit.untiled import untiled
 
 
@@ -40,8 +40,8 @@ session = _neighbour("test_session")
 
 TARGETS = {
     "host": Target.host(),
-    "16 registers of 8 lanes": Target(8, 16, frozenset()),
-    "16 registers of 4 lanes": Target(4, 16, frozenset()),
+    "avx2": Target.named("avx2"),
+    "sse": Target.named("sse"),
     "a small second cache": replace(Target.host(), second=1 << 14),
 }
 LENGTHS = some.one_of(some.integers(1, 9), some.integers(1, 140), some.sampled_from((64, 128, 192)))
