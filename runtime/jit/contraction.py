@@ -22,12 +22,13 @@ from .expression import Env, Frame, Index, Place, rooted
 from .functions import STORED, register
 from .ir import BYTES, Function, Number, Value, constant, number
 from .microkernels import dots_kernel, spread_kernel, turn_kernel
-from .packing import Layout, Packing, panel_columns, vector_lanes
+from .packing import Packing, panel_columns, vector_lanes
 from .padding import padded
 from .panels import Panels, cover, pieces
 from .processor import Target
 from .roles import Sides, mergeable
 from .rows import Rows
+from .weights import Layout, kept
 
 FEW_ROWS = 4
 """Up to so many rows memory is read as it lies, one step of k after the other."""
@@ -175,20 +176,6 @@ class Contractions(Rows):
         else:
             self.f.loop(0, self.frame.length(axis), 1, turn)
 
-    def each_numbered(
-        self, axes: Sequence[Axis], env: Env, body: Callable[[Env, Number], None]
-    ) -> None:
-        """The same, with the number of the turn."""
-
-        def turn(at: Env) -> None:
-            place: Number = 0
-            for axis in axes:
-                place = self.f.multiply(place, self.frame.length(axis))
-                place = self.f.add(place, at[axis].base)
-            body(at, place)
-
-        self.loops(axes, env, turn)
-
     def each_panel(self, vector: Axis, width: int, body: Callable[[Number, Number], None]) -> None:
         """Call with (first column, number of columns) of panels along an axis."""
 
@@ -272,8 +259,7 @@ class Contractions(Rows):
         """The kernel that fits the strides and the number of rows."""
         x, s = self.direct(sides.x), self.direct(sides.s)
         kind = register(node.dtype)
-        kept = x is not None and x.weight is not None
-        few = self.bound(sides.rows) <= FEW_ROWS and not kept
+        few = self.bound(sides.rows) <= FEW_ROWS and (x is None or x.weight is None)
         last = self.contiguous(x, sides)
         along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes
         if along and last is not None and x is not None:
@@ -290,17 +276,15 @@ class Contractions(Rows):
             self.spread(Job(self, kind, sides, place, x, s, env), accumulate)
             return
         over = innermost_last(s, sides.over)
-        columns = self.columns(sides, x)
-        width = panel_columns(self.target, columns)
-        packing = Packing(self, sides.x, x, sides.vector, over, node.dtype, width)
-        Panels(self, sides, over, place, x, s, kind, packing, env, accumulate).run()
-
-    def columns(self, sides: Sides, x: Place | None) -> int:
-        """How many columns there are at most: of a weight, in all of it."""
-        if x is None or x.weight is None:
-            return self.frame.bounds[sides.vector]
-        others = [axis for axis in sides.columns if axis != sides.vector]
-        return math.prod(x.weight.extents) // max(1, self.bound((*sides.over, *others)))
+        found = kept(self, x, sides, over, env)
+        panels = None
+        dtype, width = node.dtype, panel_columns(self.target, self.frame.bounds[sides.vector])
+        if found is not None and x is not None and x.weight is not None:
+            panels, layout = found
+            dtype, width = layout.dtype, layout.width
+            self.packings[x.weight.operand] = layout
+        packing = Packing(self, sides.x, x, sides.vector, over, dtype, width)
+        Panels(self, sides, over, place, x, s, kind, packing, env, accumulate).run(panels)
 
     def contiguous(self, x: Place | None, sides: Sides) -> Axis | None:
         """An axis of k along which X is contiguous."""

@@ -65,22 +65,25 @@ class Border(NamedTuple):
     high: Number
 
 
+class WeightAxis(NamedTuple):
+    """A dimension of a weight: its whole extent, elements from one position to the next, where a
+    region of it starts, and what divides that (0: it starts at 0)."""
+
+    name: Axis
+    extent: int
+    stride: int
+    start: Number
+    divisor: int
+
+
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """What is known of a region of a weight, which a session may keep in another order too.
-
-    operand  its number
-    packed   where the whole weight lies in that order
-    offset   elements before the region, in the order that it came in
-    extents  of the whole weight
-    pieces   axes along which the region is a piece, and what divides the elements before it
-    """
+    """A region of a weight, which a session may keep in another order: the operand's number, where
+    the whole weight lies in that order, its dimensions."""
 
     operand: int
     packed: Value
-    offset: Number
-    extents: tuple[int, ...]
-    pieces: Mapping[Axis, int]
+    axes: tuple[WeightAxis, ...]
 
 
 @dataclass(frozen=True, eq=False)

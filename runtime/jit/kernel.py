@@ -25,7 +25,7 @@ from infinisa.isa.language import (
 )
 
 from .contraction import as_reduce
-from .expression import Border, Env, Frame, Index, Place, Weight
+from .expression import Border, Env, Frame, Index, Place, Weight, WeightAxis
 from .functions import STORED, register
 from .ir import Function, Number, Value, constant, number
 from .passes import Passes, Store, Task, sequential
@@ -50,8 +50,8 @@ class Access:
     fill     what those positions read as; None: there are none
     buffer   a number for its buffer: the kernel must know which operands share memory
     region   a number for how the region follows from ranges: equal ones are the same memory
-    weight   of a weight, each dimension's whole extent and, if the region is a piece of it, what
-             divides the elements before (0: it is all of it); else empty
+    weight   of a weight, each dimension's whole extent, and what divides the first position there
+             (0: it is 0); else empty
     """
 
     dtype: str
@@ -448,7 +448,8 @@ def parameters(shape: Shape) -> list[tuple[str, str]]:
             if access.extents:
                 found += [(f"{side}{i}s{d}", "i64") for d in range(len(access.extents))]
             if access.weight:
-                found += [(f"{side}{i}packed", "ptr noalias"), (f"{side}{i}offset", "i64")]
+                found.append((f"{side}{i}packed", "ptr noalias"))
+                found += [(f"{side}{i}first{d}", "i64") for d in moving(access)]
     for i, (_, start, length) in enumerate(shape.axes):
         found += [(f"start{i}", "i64")] if start is None else []
         found += [(f"length{i}", "i64")] if length is None else []
@@ -510,13 +511,20 @@ def _place(kernel: Kernel, side: str, i: int, access: Access) -> Place:
     return replace(place, weight=_weight(kernel, i, access)) if access.weight else place
 
 
+def moving(access: Access) -> list[int]:
+    """The dimensions of a weight along which a region may begin elsewhere than at 0."""
+    return [d for d, (_, divisor) in enumerate(access.weight) if divisor]
+
+
 def _weight(kernel: Kernel, i: int, access: Access) -> Weight:
     given = kernel.f.parameters
-    pairs = list(zip(access.axes, access.weight, strict=True))
-    pieces = {axis: divisor for axis, (_, divisor) in pairs if divisor}
-    offset: Number = given[f"r{i}offset"] if pieces else 0
-    extents = tuple(extent for _, (extent, _) in pairs)
-    return Weight(i, given[f"r{i}packed"], offset, extents, pieces)
+    axes: list[WeightAxis] = []
+    stride = 1
+    for d, (extent, divisor) in reversed(list(enumerate(access.weight))):
+        start: Number = given[f"r{i}first{d}"] if divisor else 0
+        axes.append(WeightAxis(access.axes[d] or f"#{d}", extent, stride, start, divisor))
+        stride *= extent
+    return Weight(i, given[f"r{i}packed"], tuple(reversed(axes)))
 
 
 def _states(

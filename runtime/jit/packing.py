@@ -1,13 +1,11 @@
-"""X in panels: how wide they are, how they are filled, how a session keeps a weight in them."""
+"""X in panels: how wide they are, how they are filled."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infinisa.isa.language import Axis, Input, Node
+from infinisa.isa.language import Axis, Node
 
 from .expression import Env, Index, Place
 from .functions import STORED, register
@@ -148,88 +146,17 @@ class Packing:
                lambda i, _: emitter.loops(rest, {**env, lead: Index(i)}, squares))  # fmt: skip
 
 
-# ---------------------------------------------------------------- weights
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a session keeps a weight: [others][panel][k][columns of a panel].
-
-    column, over, others  (extent, elements from one to the next in the order that it came in) of
-                          the axis along a panel's columns, the axes of k, all others
-    """
-
-    dtype: str
-    width: int
-    column: tuple[int, int]
-    over: tuple[tuple[int, int], ...]
-    others: tuple[tuple[int, int], ...]
-
-    @property
-    def slab(self) -> int:
-        """Elements of the panels of one position of the other axes."""
-        padded = -(-self.column[0] // self.width) * self.width
-        return padded * math.prod(extent for extent, _ in self.over)
-
-    @property
-    def bytes(self) -> int:
-        return self.slab * math.prod(n for n, _ in self.others) * BYTES[STORED[self.dtype]]
-
-
-def layout_of(
-    packing: Packing, others: tuple[Axis, ...], merged: Mapping[Axis, frozenset[Axis]]
-) -> tuple[Layout, Number] | None:
-    """How a session can keep X, and the first column of the region in that; None: it cannot.
-
-    merged  the axes that an axis of X stands for, if several
-    """
-    x, emitter, vector = packing.x, packing.emitter, packing.vector
-    if x is None or x.weight is None or {*packing.over, *others, vector} != {*x.strides}:
-        return None
-    f, frame, weight, stride = emitter.f, emitter.frame, x.weight, x.strides[vector]
-    known: list[tuple[int, int]] = []
-    for axis in (*packing.over, *others):
-        length, step = frame.length(axis), x.strides[axis]
-        if not isinstance(length, int) or not isinstance(step, int) or not length:
-            return None
-        known.append((length, step))
-    if not isinstance(stride, int):
-        return None
-    columns = math.prod(weight.extents) // math.prod(extent for extent, _ in known)
-    width, own = panel_columns(emitter.target, columns), merged.get(vector, {vector})
-    for axis, divisor in weight.pieces.items():
-        if axis not in own or divisor % (width * stride):
-            return None
-    depth = len(packing.over)
-    layout = Layout(x.dtype, width, (columns, stride), (*known[:depth],), (*known[depth:],))
-    if isinstance(weight.offset, int):
-        return layout, weight.offset // stride
-    return layout, f.emit("i64", 1, f"udiv i64 {weight.offset.text}, {stride}")
-
-
-def pack_weight(emitter: Contractions, layout: Layout) -> None:
-    """The body of a function that puts a weight `x` into `panels`."""
-    f, frame = emitter.f, emitter.frame
-    over = tuple(f"k{i}" for i in range(len(layout.over)))
-    others = tuple(f"o{i}" for i in range(len(layout.others)))
-    names = ("n", *over, *others)
-    pairs = dict(zip(names, (layout.column, *layout.over, *layout.others), strict=True))
-    frame.lengths.update({axis: extent for axis, (extent, _) in pairs.items()})
-    frame.bounds.update({axis: extent for axis, (extent, _) in pairs.items()})
-    x = Place(f.parameters["x"], layout.dtype, {axis: step for axis, (_, step) in pairs.items()})
-    leaf = Input("x", names, layout.dtype)
-    emitter.places[leaf] = x
-    packing = Packing(emitter, leaf, x, "n", over, layout.dtype, layout.width)
-    pack_all(packing, f.parameters["panels"], others, layout.slab, {})
-
-
 def pack_all(
     packing: Packing, memory: Value, others: tuple[Axis, ...], slab: int, env: Env
 ) -> None:
     """All panels, each with all of its steps."""
     emitter, f = packing.emitter, packing.emitter.f
 
-    def other(at: Env, slabs: Number) -> None:
+    def other(at: Env) -> None:
+        slabs: Number = 0
+        for axis in others:
+            slabs = f.add(f.multiply(slabs, emitter.frame.length(axis)), at[axis].base)
+
         def panel(column: Number, columns: Number) -> None:
             offset = f.add(f.multiply(column, packing.steps()), f.multiply(slabs, slab))
             into = f.at(memory, offset, packing.stored)
@@ -238,4 +165,4 @@ def pack_all(
 
         emitter.each_panel(packing.vector, packing.width, panel)
 
-    emitter.each_numbered(others, env, other)
+    emitter.loops(others, env, other)

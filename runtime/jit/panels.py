@@ -20,8 +20,9 @@ from .expression import Env, Index, Place
 from .functions import STORED
 from .ir import BYTES, Function, Number, Value, constant, number
 from .microkernels import Tile, tile_kernel
-from .packing import Packing, layout_of, pack_all, tile_rows, tile_vectors, vector_lanes
+from .packing import Packing, pack_all, tile_rows, tile_vectors, vector_lanes
 from .roles import Sides
+from .weights import Kept
 
 if TYPE_CHECKING:
     from .contraction import Contractions
@@ -80,15 +81,15 @@ class Panels:
 
     # -- the loops
 
-    def run(self) -> None:
-        """The whole contraction."""
+    def run(self, kept: Kept | None) -> None:
+        """The whole contraction; `kept`: X in panels, if it is there already."""
         emitter, packing, width = self.emitter, self.packing, self.packing.width
         block = self.block_of_rows()
-        if self.x is not None and (kept := self.weight()) is not None:
-            self.of(self.x.dtype).flattened().blocks(*kept, block)
+        if kept is not None:
+            self.flattened().blocks(kept, block)
             return
         if self.x is not None and self.in_place:
-            self.of(self.x.dtype).panels(None)
+            replace(self, packing=replace(packing, dtype=self.x.dtype)).panels(None)
             return
         bounds, deep = emitter.frame.bounds, emitter.bound(self.over)
         if block is None:
@@ -99,22 +100,12 @@ class Panels:
         slab = -(-bounds[self.sides.vector] // width) * width * deep
         memory = emitter.allot(slab * emitter.bound(self.others), packing.dtype)
         pack_all(packing, memory, self.others, slab, self.env)
-        self.flattened().blocks(memory, 0, slab, block)
-
-    def of(self, dtype: str) -> Panels:
-        """The same with panels of another type."""
-        return replace(self, packing=replace(self.packing, dtype=dtype))
-
-    def weight(self) -> tuple[Value, Number, int] | None:
-        """(where a session keeps X, first column in it, elements of its slabs), if it can."""
-        found = layout_of(self.packing, self.others, self.emitter.merged_axes)
-        if found is None or self.x is None or self.x.weight is None:
-            return None
-        layout, first = found
-        if layout.width != self.packing.width:
-            return None
-        self.emitter.packings[self.x.weight.operand] = layout
-        return self.x.weight.packed, first, layout.slab
+        moves: dict[Axis, tuple[int, Number]] = {}
+        slabs: Number = 1
+        for axis in reversed(self.others):
+            moves[axis] = 0, slabs
+            slabs = self.f.multiply(slabs, emitter.frame.length(axis))
+        self.flattened().blocks(Kept(memory, packing.steps(), slab, moves=moves), block)
 
     def flattened(self) -> Panels:
         """The same over fewer axes of k, where S walks several as one: panels do so anyway."""
@@ -130,44 +121,47 @@ class Panels:
                 del strides[inner]
         return replace(self, over=(*over,), s=replace(self.s, strides=strides))
 
-    def blocks(
-        self, memory: Value, first: Number, slab: int, block: tuple[Axis, int] | None
-    ) -> None:
-        """All panels are packed, from column `first` on: one block of rows after the other."""
-        f = self.f
+    def blocks(self, kept: Kept, block: tuple[Axis, int] | None) -> None:
+        """All panels are there: one block of rows after the other."""
         if block is None:
-            self.block(memory, first, slab, None)
+            self.block(kept, None)
             return
         lead, size = block
 
         def part(start: Number, rows: Number) -> None:
-            self.block(memory, first, slab, (lead, start, rows))
+            self.block(kept, (lead, start, rows))
 
-        pieces(f, self.emitter.frame.length(lead), size, part)
+        pieces(self.f, self.emitter.frame.length(lead), size, part)
 
-    def block(self, memory: Value, first: Number, slab: int, rows: Part | None) -> None:
-        f, steps, inner = self.f, self.steps(self.over), self.steps(self.over[1:])
+    def block(self, kept: Kept, rows: Part | None) -> None:
+        f, inner, width = self.f, self.steps(self.over[1:]), self.packing.width
 
         def some(begin: Number, count: Number) -> None:
-            done = f.multiply(f.multiply(begin, inner), self.packing.width)
+            step = f.add(kept.step, f.multiply(begin, inner))
 
-            def other(env: Env, slabs: Number) -> None:
+            def other(env: Env) -> None:
+                first, slabs = kept.column, kept.number
+                for axis, (columns, more) in kept.moves.items():
+                    first = f.add(first, f.multiply(env[axis].base, columns))
+                    slabs = f.add(slabs, f.multiply(env[axis].base, more))
+
                 def panel(column: Number, columns: Number) -> None:
-                    offset = f.add(f.multiply(f.add(first, column), steps), done)
-                    offset = f.add(offset, f.multiply(slabs, slab))
-                    x = f.at(memory, offset, self.packing.stored)
+                    offset = f.multiply(f.add(first, column), kept.steps)
+                    offset = f.add(offset, f.multiply(step, width))
+                    offset = f.add(offset, f.multiply(slabs, kept.slab))
+                    x = f.at(kept.memory, offset, self.packing.stored)
                     self.tiles(env, x, (column, columns), (begin, count), rows)
 
-                self.emitter.each_panel(self.sides.vector, self.packing.width, panel)
+                self.emitter.each_panel(self.sides.vector, width, panel)
 
-            self.emitter.each_numbered(self.others, self.env, other)
+            self.emitter.loops(self.others, self.env, other)
 
         self.each_block(some)
 
     def panels(self, memory: Value | None) -> None:
         """One panel after the other against all rows, packed in `memory` or where it lies."""
 
-        def other(env: Env, _: Number) -> None:
+        def other(env: Env) -> None:
             def panel(column: Number, columns: Number) -> None:
                 def some(begin: Number, count: Number) -> None:
                     if memory is not None:
@@ -178,7 +172,7 @@ class Panels:
 
             self.emitter.each_panel(self.sides.vector, self.packing.width, panel)
 
-        self.emitter.each_numbered(self.others, self.env, other)
+        self.emitter.loops(self.others, self.env, other)
 
     def each_block(self, body: Callable[[Number, Number], None]) -> None:
         """Call with (first position, positions) of the first axis of k."""

@@ -63,7 +63,7 @@ class Target:
     @classmethod
     def scalar(cls) -> Target:
         """Nothing of this processor: one number at a time, but for the register tiles of sums."""
-        return replace(cls.host(), lanes=1, registers=16, features=frozenset())
+        return replace(cls.host(), lanes=1, registers=16, features=frozenset(), second=SECOND_CACHE)
 
     @classmethod
     def named(cls, name: str) -> Target:

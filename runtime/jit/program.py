@@ -35,13 +35,13 @@ from infinisa.isa.program import (
 
 from .functions import STORED, narrow, register, saturate
 from .ir import Function, Module, Number, Value, constant, number, text
-from .kernel import Access, Kernel, Shape, axes_of, build, needs_starts, parameters
-from .packing import Layout, pack_weight
+from .kernel import Access, Kernel, Shape, axes_of, build, moving, needs_starts, parameters
 from .processor import Target
 from .restricted import Library, RestrictedError
 from .shares import WORTH, Share, Shares, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
 from .untiled import Untiled, untiled
+from .weights import Layout, pack_weight
 from .written import Written, written_for
 
 OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
@@ -740,31 +740,23 @@ class Walker:
                     operand.fill,
                     buffers.setdefault(operand.buffer, len(buffers)),
                     regions.setdefault(where, len(regions)),
-                    self.weight(operand, dims, tuple(reversed(strides))),
+                    self.weight(operand),
                 )
             )
         return tuple(found[: len(issue.reads)]), tuple(found[len(issue.reads) :])
 
-    def weight(
-        self, operand: Operand, dims: Sequence[Axis], strides: Sequence[int]
-    ) -> tuple[tuple[int, int], ...]:
+    def weight(self, operand: Operand) -> tuple[tuple[int, int], ...]:
         """`Access.weight`, if a session may keep the operand in another layout."""
         if operand.buffer not in self.kernels.weights:
             return ()
         found = []
-        region = self.region(operand)
-        shape = self.program.buffer[operand.buffer].shape
-        for i, (dimension, (start, length, _)) in enumerate(
-            zip(operand.dimensions, region, strict=True)
-        ):
-            if (start, length) == (0, shape[i]):
-                found.append((shape[i], 0))
-                continue
-            runs = [(self.ranges[term.range].divisor, term) for term in dimension.terms]
-            if not dims[i] or not strides[i] or any(term.base for _, term in runs):
-                return ()
-            parts = [dimension.offset, *(divisor * term.stride for divisor, term in runs)]
-            found.append((shape[i], math.gcd(*parts) * strides[i] or strides[i] << 30))
+        starts, shape = self.region(operand), self.program.buffer[operand.buffer].shape
+        pairs = zip(operand.dimensions, starts, shape, strict=True)
+        for dimension, (start, _, _), extent in pairs:
+            parts = [self.ranges[term.range].divisor * term.stride for term in dimension.terms]
+            based = any(term.base for term in dimension.terms)
+            divisor = 1 if based else math.gcd(dimension.offset, *parts)
+            found.append((extent, 0 if start == 0 else divisor or extent))
         return tuple(found)
 
     def call(self, issue: Issue, opcode: Opcode, meaning: Meaning) -> None:
@@ -875,16 +867,16 @@ class Walker:
         """The same for what is read: of a weight where it came in, and where it is packed."""
         if not access.weight:
             return self.operand(operand)
-        f, shape = self.f, self.program.buffer[operand.buffer].shape
-        nowhere = Value("null", "ptr")
+        f, nowhere = self.f, Value("null", "ptr")
         packed = nowhere
-        offset: Number = 0
+        firsts: list[tuple[str, Number]] = [("i64", 0)] * len(moving(access))
         if layout is not None:
             place = self.place(layout, operand.buffer)
             packed = f.load(self.slot(self.given["buffers"], place), "ptr")
-            offset = elements(f, [start for start, _, _ in self.region(operand)], shape)
+            region = self.region(operand)
+            firsts = [("i64", region[d][0]) for d in moving(access)]
         there = self.operand(operand) if plain else [("ptr", nowhere)]
-        return [*there, ("ptr", packed), ("i64", offset)]
+        return [*there, ("ptr", packed), *firsts]
 
     def fresh(self, issue: Issue) -> tuple[bool | None, Number]:
         """(whether states start anew, if that is known; else a number that is 0 if they do)."""

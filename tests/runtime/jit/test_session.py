@@ -69,7 +69,7 @@ def program_of(
     """
     most, steps, order = most or {}, steps or {}, order or {}
     ranges = {axis: f"{axis}1" if axis in steps else axis for axis in sizes}
-    reduced = meaning.reduced if meaning.states else frozenset()
+    reduced = {axis for axis in sizes if meaning.states and axis not in meaning.outputs[0].axes}
     buffers, reads, writes, operands, written = [], [], [], [], []
     for leaf in meaning.operands:
         axes = tuple(order.get(leaf.name, leaf.axes))

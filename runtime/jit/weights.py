@@ -1,0 +1,187 @@
+"""Weights in panels, as a session keeps them: one layout for all the contractions that use one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from infinisa.isa.language import Axis, Input
+
+from .expression import Env, Place, WeightAxis
+from .functions import STORED
+from .ir import BYTES, Number, Value
+from .packing import Packing, pack_all, panel_columns
+from .roles import Sides
+
+if TYPE_CHECKING:
+    from .contraction import Contractions
+
+Run = tuple[int, int]
+"""(extent, elements from one position to the next in the order that a weight came in)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """[others][panel][k][columns of a panel]; the last panel may be wider than what is left."""
+
+    dtype: str
+    width: int
+    column: Run
+    over: tuple[Run, ...]
+    others: tuple[Run, ...]
+
+    @property
+    def steps(self) -> int:
+        return math.prod(extent for extent, _ in self.over)
+
+    @property
+    def slab(self) -> int:
+        """Elements of the panels of one position of the other axes."""
+        return -(-self.column[0] // self.width) * self.width * self.steps
+
+    @property
+    def bytes(self) -> int:
+        return self.slab * math.prod(n for n, _ in self.others) * BYTES[STORED[self.dtype]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where the X of a contraction is in panels that hold more than that.
+
+    steps   of k of a panel; `slab`: elements of the panels of one position of the other axes
+    column  the first column, `step` the first step, `number` that of the slab
+    moves   of axes that are loops around: (columns, slabs) from one position to the next
+    """
+
+    memory: Value
+    steps: Number
+    slab: int
+    column: Number = 0
+    step: Number = 0
+    number: Number = 0
+    moves: Mapping[Axis, tuple[int, Number]] = field(default_factory=dict)
+
+
+def kept(
+    emitter: Contractions, x: Place | None, sides: Sides, over: tuple[Axis, ...], env: Env
+) -> tuple[Kept, Layout] | None:
+    """X in panels of a session, if that can keep it so: wherever a region begins, its columns must
+    begin a panel, and its steps must follow each other."""
+    if x is None or x.weight is None:
+        return None
+    axes = {axis.name: axis for axis in x.weight.axes if axis.extent != 1}
+    groups = {axis: _members(emitter, axis, axes) for axis in (*sides.columns, *over)}
+    if not all(groups.values()) or sum(map(len, groups.values())) > len(axes):
+        return None
+    deep = [member for axis in over for member in groups[axis]]
+    wide, others = _columns(groups[sides.vector], [a for a in axes.values() if a not in deep])
+    columns = math.prod(axis.extent for axis in wide)
+    stride = wide[-1].stride
+    layout = Layout(
+        x.dtype,
+        panel_columns(emitter.target, columns),
+        (columns, stride),
+        _joined(deep),
+        tuple((axis.extent, axis.stride) for axis in others),
+    )
+    reach, frame = layout.width * stride, emitter.frame
+    whole = (math.prod(member.extent for member in groups[axis]) for axis in over[1:])
+    if any(frame.length(axis) != most for axis, most in zip(over[1:], whole, strict=True)):
+        return None
+    inside = any(axis.divisor * axis.stride % reach for axis in wide)
+    inside = inside or any(axis.name in env and axis.stride % reach for axis in wide)
+    if inside or any(axis.divisor for axis in deep[1:]):
+        return None
+    moves: dict[Axis, tuple[int, Number]] = {}
+    for axis in (other for other in sides.columns if other != sides.vector):
+        inner = groups[axis][-1]
+        if inner in wide and inner.stride % reach:
+            return None
+        moves[axis] = (inner.stride // stride, 0) if inner in wide else (0, _slabs(others, inner))
+    return _placed(emitter, x.weight.packed, layout, (wide, deep, others), moves, env), layout
+
+
+def _placed(
+    emitter: Contractions,
+    memory: Value,
+    layout: Layout,
+    axes: tuple[Sequence[WeightAxis], Sequence[WeightAxis], Sequence[WeightAxis]],
+    moves: Mapping[Axis, tuple[int, Number]],
+    env: Env,
+) -> Kept:
+    """The region that begins at the starts of its axes, at an environment."""
+    f = emitter.f
+    wide, deep, others = axes
+
+    def start(axis: WeightAxis) -> Number:
+        return f.add(axis.start, env[axis.name].base) if axis.name in env else axis.start
+
+    column: Number = 0
+    step: Number = 0
+    number: Number = 0
+    for axis in wide:
+        column = f.add(column, f.multiply(start(axis), axis.stride // layout.column[1]))
+    inner = layout.steps
+    for axis in deep:
+        inner //= axis.extent
+        step = f.add(step, f.multiply(start(axis), inner))
+    for axis in others:
+        number = f.add(number, f.multiply(start(axis), _slabs(others, axis)))
+    return Kept(memory, layout.steps, layout.slab, column, step, number, moves)
+
+
+def _members(
+    emitter: Contractions, axis: Axis, axes: Mapping[Axis, WeightAxis]
+) -> list[WeightAxis]:
+    """The axes of a weight that an axis of a contraction stands for, outermost first."""
+    names = emitter.merged_axes.get(axis, frozenset([axis]))
+    found = [axes[name] for name in names if name in axes]
+    return sorted(found, key=lambda axis: -axis.stride)
+
+
+def _columns(
+    vector: Sequence[WeightAxis], rest: Sequence[WeightAxis]
+) -> tuple[list[WeightAxis], list[WeightAxis]]:
+    """(axes that are one run of columns, outermost first; all others): alike for all regions."""
+    run = [vector[-1]]
+    while True:
+        reach = run[0].stride * run[0].extent
+        found = [axis for axis in rest if axis not in run and axis.stride == reach]
+        if not found:
+            break
+        run.insert(0, found[0])
+    return run, [axis for axis in rest if axis not in run]
+
+
+def _joined(axes: Sequence[WeightAxis]) -> tuple[Run, ...]:
+    """Axes of k as runs: those that lie one in the other are one."""
+    found: list[Run] = []
+    for axis in axes:
+        if found and found[-1][1] == axis.stride * axis.extent:
+            found[-1] = (found[-1][0] * axis.extent, axis.stride)
+        else:
+            found.append((axis.extent, axis.stride))
+    return tuple(found)
+
+
+def _slabs(others: Sequence[WeightAxis], axis: WeightAxis) -> int:
+    """Slabs from one position of an axis to the next."""
+    return math.prod(other.extent for other in others[others.index(axis) + 1 :])
+
+
+def pack_weight(emitter: Contractions, layout: Layout) -> None:
+    """The body of a function that puts a weight `x` into `panels`."""
+    f, frame = emitter.f, emitter.frame
+    over = tuple(f"k{i}" for i in range(len(layout.over)))
+    others = tuple(f"o{i}" for i in range(len(layout.others)))
+    names = ("n", *over, *others)
+    runs = dict(zip(names, (layout.column, *layout.over, *layout.others), strict=True))
+    frame.lengths.update({axis: extent for axis, (extent, _) in runs.items()})
+    frame.bounds.update({axis: extent for axis, (extent, _) in runs.items()})
+    x = Place(f.parameters["x"], layout.dtype, {axis: step for axis, (_, step) in runs.items()})
+    leaf = Input("x", names, layout.dtype)
+    emitter.places[leaf] = x
+    packing = Packing(emitter, leaf, x, "n", over, layout.dtype, layout.width)
+    pack_all(packing, f.parameters["panels"], others, layout.slab, {})

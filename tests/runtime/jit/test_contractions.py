@@ -1,0 +1,364 @@
+"""Sums of products of any shape, order, type and processor: native code equals NumPy."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as some
+
+from infinisa.isa import language as L
+from infinisa.isa.assembly import parse_text
+from infinisa.isa.instruction import Instruction, instruction, step_of
+from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
+from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.jit import compile_program
+from infinisa.runtime.jit.processor import Target
+from infinisa.runtime.jit.untiled import untiled
+
+
+def _neighbour(name: str) -> ModuleType:
+    """A test module beside this one: pytest's import mode knows no packages of tests."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+session = _neighbour("test_session")
+
+TARGETS = {
+    "host": Target.host(),
+    "avx2": Target.named("avx2"),
+    "sse": Target.named("sse"),
+    "a small second cache": replace(Target.host(), second=1 << 14),
+}
+LENGTHS = some.one_of(some.integers(1, 9), some.integers(1, 140), some.sampled_from((64, 128, 192)))
+TYPES = ("f32", "f32", "f32", "bf16", "f16", "f64", "i8")
+
+
+@instruction(unit="matrix")
+def matmul(a: "m k", b: "k n"):
+    return L.dot(a, b, "k")
+
+
+@instruction(unit="matrix")
+def scaled(a: "m k", b: "k n", c: "n"):
+    return L.maximum(L.dot(a, b, "k") + c, 0.0)
+
+
+@instruction(unit="matrix")
+def experts(a: "e m k", b: "e k n"):
+    return L.dot(a, b, "k")
+
+
+@instruction(unit="matrix")
+def heads(a: "s d", b: "d h w"):
+    return L.dot(a, b, "d")
+
+
+@instruction(unit="matrix")
+def joined(a: "s h w", b: "h w d"):
+    return L.dot(a, b, "h w")
+
+
+@contextmanager
+def processor(target: Target) -> Iterator[None]:
+    with patch.object(Target, "host", classmethod(lambda _: target)):
+        yield
+
+
+def with_weights(program: Program, names: set[str]) -> Program:
+    def kind(buffer: Buffer) -> Buffer:
+        return replace(buffer, kind="weight") if buffer.name in names else buffer
+
+    return replace(program, buffers=tuple(map(kind, program.buffers)))
+
+
+def arrays_for(program: Program) -> dict[str, Any]:
+    kinds = {buffer.name: buffer.kind for buffer in program.buffers}
+    inputs = replace(
+        program,
+        buffers=tuple(
+            replace(b, kind="input") if kinds[b.name] == "weight" else b for b in program.buffers
+        ),
+    )
+    found: dict[str, Any] = session.arrays_for(inputs)
+    return found
+
+
+def check(
+    program: Program,
+    meaning: Instruction,
+    target: Target,
+    backend: str = "vector",
+    parameters: Mapping[str, int] | None = None,
+) -> None:
+    arrays, library = arrays_for(program), {meaning.name: meaning}
+    wanted = interpret(program, library, arrays, parameters)
+    with processor(target):
+        code = compile_program(program, library, backend, **session.BACKENDS[backend])
+    found = code.run(arrays, parameters)
+    for name, array in wanted.outputs.items():
+        session.near(found.outputs[name], array, 1e-5, name)
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=some.data())
+def test_any_product(data: some.DataObject) -> None:
+    meaning = data.draw(some.sampled_from((matmul, scaled, experts, heads, joined)))
+    sizes = {axis: data.draw(LENGTHS, axis) for axis in meaning.axes}
+    if len(sizes) > 3:
+        sizes = {axis: min(size, 70) for axis, size in sizes.items()} | {meaning.axes[0]: 3}
+    order = {leaf.name: data.draw(some.permutations(leaf.axes)) for leaf in meaning.operands}
+    order["out0"] = data.draw(some.permutations(meaning.outputs[0].axes))
+    loops = data.draw(some.sets(some.sampled_from(meaning.outputs[0].axes), max_size=2))
+    steps = {axis: data.draw(some.sampled_from((1, 5, 16, 64))) for axis in loops}
+    kind = data.draw(some.sampled_from(TYPES))
+    types = {name: kind for name in order if name in "ab"}
+    late = data.draw(some.sets(some.sampled_from(meaning.axes), max_size=2))
+    most = {axis: sizes[axis] + data.draw(some.integers(0, 40)) for axis in sorted(late)}
+    results = [
+        "f64" if kind == "f64" else "i32" if kind == "i8" and meaning is not scaled else "f32"
+    ]
+    program = session.program_of(
+        meaning, sizes, steps, order=order, types=types, most=most, results=results
+    )
+    weights = data.draw(some.sets(some.sampled_from([leaf.name for leaf in meaning.operands])))
+    target = TARGETS[data.draw(some.sampled_from(sorted(TARGETS)))]
+    backend = data.draw(some.sampled_from(("vector", "vector", "scalar", "parallel")))
+
+    parameters = {axis: sizes[axis] for axis in most}
+    check(with_weights(program, weights), meaning, target, backend, parameters)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=some.data())
+def test_any_convolution(data: some.DataObject) -> None:
+    steps = data.draw(some.tuples(some.integers(1, 3), some.integers(1, 3)))
+    outside = data.draw(some.sampled_from((None, 0.0, 1.5)))
+    shift = 0 if outside is None else data.draw(some.integers(0, 2))
+
+    def conv(x: "h w c", k: "r u c o"):
+        index = {"h": f"{steps[0]}*p + r - {shift}", "w": f"{steps[1]}*q + u - {shift}"}
+        return L.dot(L.view(x, index), k, "r u c")
+
+    meaning = instruction(unit="matrix", name="conv")(conv)
+    most = {"p": 9, "q": 20, "r": 3, "u": 4, "c": 40, "o": 80}
+    sizes = {axis: data.draw(some.integers(1, size), axis) for axis, size in most.items()}
+    reach = [s * (sizes[a] - 1) + sizes[b] for s, a, b in zip(steps, "pq", "ru", strict=True)]
+    assume(min(reach) > shift + 1)
+    order = {"x": data.draw(some.sampled_from(("hwc", "chw"))),
+             "k": data.draw(some.sampled_from(("ruco", "ocru"))),
+             "out0": data.draw(some.sampled_from(("pqo", "opq")))}  # fmt: skip
+    fill = None if outside is None else {"x": outside}
+    loops = {"p": 2} if data.draw(some.booleans()) else {}
+    program = session.program_of(meaning, sizes, loops, order=order, fill=fill)
+    weights: set[str] = {"k"} if data.draw(some.booleans()) else set()
+    target = TARGETS[data.draw(some.sampled_from(sorted(TARGETS)))]
+    backend = data.draw(some.sampled_from(("vector", "vector", "scalar", "parallel")))
+
+    check(with_weights(program, weights), meaning, target, backend)
+
+
+@instruction(unit="matrix")
+def causal(x: "t c", k: "j c o"):
+    return L.dot(L.view(x, {"t": "2*t - j"}, fill=0.5), k, "j c")
+
+
+@pytest.mark.parametrize("order", [{}, {"x": "ct"}], ids=str)
+@pytest.mark.parametrize("backend", session.BACKENDS)
+def test_windows_over_a_border_of_their_own(backend: str, order: dict[str, str]) -> None:
+    program = session.program_of(causal, {"t": 19, "c": 16, "j": 4, "o": 33}, order=order)
+
+    check(with_weights(program, {"k"}), causal, Target.host(), backend)
+
+
+# ---------------------------------------------------------------- loops undone
+
+PLACES = """program convolution for host
+opcode adding = matmul.step "{meaning}" on matrix
+    bind m = q
+    bind k = c
+    bind n = o
+    read (c q)
+    read (o c . .)
+    write (. q o)
+    outputs 0
+buffer y: output f32 [5, 9, 33] in dram
+buffer x: input f32 [17, 11, 10] in dram
+buffer w: weight f32 [33, 17, 3, 2] in dram
+section all
+    axis c = 17
+    axis p = 5
+    axis q = 9
+    axis r = 3
+    axis u = 2
+    axis o = 33
+    stage only
+        for p1 in p step 1:
+            for q1 in q step 4:
+                for o1 in o step 16:
+                    for r1 in r step 1:
+                        for u1 in u step 1:
+                            y[p1, q1, o1] = {issue}
+"""
+ADDING = (
+    "adding(x[c, r1+2*p1-1, u1+q1-1] fill 0.0, w[o1, c, r1, u1]) on matrix "
+    "over r=r1, u=u1, p=p1, q=q1, o=o1, c fresh r1, u1"
+)
+
+
+def issues(program: Program) -> list[Issue | Loop]:
+    stages = [stage for section in program.sections for stage in section.stages]
+    return [item for stage in stages for item in statements(stage.body)]
+
+
+@pytest.mark.parametrize("backend", session.BACKENDS)
+def test_places_of_windows_in_loops_are_one_sum(backend: str) -> None:
+    step, _ = step_of(matmul)
+    text = PLACES.replace("{meaning}", step.meaning).replace("(c q)", "(c . q)")
+    text = text.replace("{issue}", ADDING)
+    program, library = parse_text(text, "convolution"), {"matmul": matmul}
+    arrays = arrays_for(program)
+    wanted = interpret(program, library, arrays)
+
+    assert len(issues(untiled(program, library).program)) == 1
+    found = compile_program(program, library, backend, **session.BACKENDS[backend]).run(arrays)
+    session.near(found.outputs["y"], wanted.outputs["y"], 1e-5, backend)
+
+
+PIECES = """program pieces for host
+opcode adding = matmul_bias.step "{step}" on matrix
+    bind m = m
+    bind k = k
+    bind n = n
+    read (m k)
+    read (k n)
+    write (m n)
+    outputs 0
+opcode ending = matmul_bias.finish "{finish}" on matrix
+    bind m = m
+    bind n = n
+    read (m n)
+    read (n)
+    write (m n)
+    outputs 0
+buffer y: output f32 [20, 90] in dram
+buffer a: input f32 [20, 70] in dram
+buffer b: weight f32 [70, 90] in dram
+buffer c: weight f32 [90] in dram
+buffer total: temporary f32 [16, 32] in cache place 0 pitch 2048 slots 2 rotor n1
+section all
+    axis m = 20
+    axis k = 70
+    axis n = 90
+    stage only
+        alive total 0 to 2
+        for m1 in m step 16:
+            for n1 in n step 32:
+                for k1 in k step 16:
+                    total[m1-m1, n1-n1] = {issue}
+                y[m1, n1] = ending(total[m1-m1, n1-n1], c[n1]) on matrix over m=m1, n=n1
+"""
+ACCUMULATING = "adding(a[m1, k1], b[k1, n1]) on matrix over m=m1, n=n1, k=k1 fresh k1"
+
+
+@instruction(unit="matrix")
+def matmul_bias(a: "m k", b: "k n", c: "n"):
+    return L.dot(a, b, "k") + c
+
+
+def test_steps_and_what_finishes_them_are_one_issue() -> None:
+    step, finish = step_of(matmul_bias)
+    assert finish is not None
+    text = PIECES.replace("{step}", step.meaning).replace("{finish}", finish.meaning)
+    text = text.replace("{issue}", ACCUMULATING)
+    program, library = parse_text(text, "pieces"), {"matmul_bias": matmul_bias}
+    arrays = arrays_for(program)
+    wanted = interpret(program, library, arrays).outputs["y"]
+
+    (issue,) = issues(untiled(program, library).program)
+    assert isinstance(issue, Issue)
+    assert [read.buffer for read in issue.reads] == ["a", "b", "c"]
+    for backend, more in session.BACKENDS.items():
+        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
+        session.near(found, wanted, 1e-5, backend)
+
+
+def test_tiles_that_read_what_others_wrote_stay_in_order() -> None:
+    """Each tile reads rows above its own of the buffer that it writes."""
+    text = """program chain for host
+opcode product = matmul "{meaning}" on matrix
+    bind m = m
+    bind k = k
+    bind n = n
+    read (m k)
+    read (k n)
+    write (m n)
+    outputs 0
+buffer y: output f32 [12, 8] in dram
+buffer b: weight f32 [8, 8] in dram
+section all
+    axis m = 12
+    axis k = 8
+    axis n = 8
+    stage only
+        for m1 in m step 1:
+            y[m1, n] = product(y[m1-1, k] fill 1.0, b[k, n]) on matrix over m=m1, k, n
+"""
+    program = parse_text(text.replace("{meaning}", matmul.meaning), "chain")
+    library = {"matmul": matmul}
+
+    assert any(isinstance(item, Loop) for item in issues(untiled(program, library).program))
+
+
+# ---------------------------------------------------------------- weights of a session
+
+
+def test_a_weight_is_kept_in_panels_only() -> None:
+    program = with_weights(session.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"b"})
+    arrays = arrays_for(program)
+    made = compile_program(program, {"matmul": matmul})
+    kept = made.session(arrays)
+
+    assert "b" not in kept.tensors
+    first = kept.run({}).outputs["out0"].copy()
+    np.testing.assert_allclose(first, arrays["a"] @ arrays["b"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_weight_given_later_is_packed_again() -> None:
+    program = with_weights(session.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"b"})
+    arrays = arrays_for(program)
+    kept = compile_program(program, {"matmul": matmul}).session(arrays)
+    kept.run({})
+    other = arrays["b"] * 2 + 1
+
+    found = kept.run({"b": other}).outputs["out0"]
+
+    np.testing.assert_allclose(found, arrays["a"] @ other, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_of_different_numbers_share_one_layout() -> None:
+    """A piece of columns, a piece of k and the whole use the same panels."""
+    step, _ = step_of(matmul)
+    library = {"matmul": matmul}
+    whole = session.program_of(step, {"m": 33, "k": 96, "n": 256}, {"k": 32, "n": 128})
+    program = with_weights(whole, {"b"})
+    made = compile_program(program, library, "parallel", threads=2, worth=1)
+
+    assert len(made.emission.packed) == 1
+    arrays = arrays_for(program)
+    found = made.run(arrays).outputs["out0"]
+    np.testing.assert_allclose(found, arrays["a"] @ arrays["b"], rtol=1e-4, atol=1e-4)
