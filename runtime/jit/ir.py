@@ -13,6 +13,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from .cache import remembered
+from .half import conversions
 from .processor import Target
 
 FLOATS = ("half", "float", "double")
@@ -81,7 +82,8 @@ class Module:
     @property
     def text(self) -> str:
         head = [f'target triple = "{self.target.triple}"', *sorted(self.declarations)]
-        return "\n".join([*head, *self.tables, *self.functions])
+        source = "\n".join([*head, *self.tables, *self.functions])
+        return source + conversions(source, self.target.converts_half)
 
 
 Body: TypeAlias = Callable[[Value, list[Value]], Sequence[Value] | None]

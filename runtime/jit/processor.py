@@ -17,7 +17,7 @@ FIRST_CACHE, SECOND_CACHE = 32 << 10, 1 << 20
 
 
 SSE = ("sse2", "sse4.2")
-AVX2 = (*SSE, "avx", "avx2", "fma")
+AVX2 = (*SSE, "avx", "avx2", "fma", "f16c")
 AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq")
 PROCESSORS = {
     "avx512": (16, 32, "", "x86-64-v4", AVX512),
@@ -72,6 +72,11 @@ class Target:
             raise CompileError(f"target must be {', '.join(PROCESSORS)}, not {name!r}")
         lanes, registers, triple, cpu, features = PROCESSORS[name]
         return cls(lanes, registers, frozenset(features), triple or llvm.get_default_triple(), cpu)
+
+    @property
+    def converts_half(self) -> bool:
+        """Whether an instruction converts f16."""
+        return bool({"f16c", "neon"} & self.features)
 
     def missing(self) -> list[str]:
         """What the code may use and this processor does not have."""
