@@ -17,9 +17,6 @@ SPREAD = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64
 """X and its elements from step to step; S and its elements from row to row and step to step; the
 result and its elements from row to row; steps of k; columns."""
 
-LINE = 64
-"""Bytes that the processor fetches together."""
-
 REORDERED = "fadd reassoc nsz contract"
 """A sum that may be taken in another order, as vectors need."""
 
@@ -56,7 +53,6 @@ class Tile:
     unit    S is contiguous along the innermost
     full    a call takes `count` full vectors of columns
     ways    sums of each number of the result: every other step adds to the second
-    ahead   lines of other memory to fetch in a turn
     """
 
     kind: str
@@ -69,24 +65,22 @@ class Tile:
     unit: bool = True
     full: bool = False
     ways: int = 1
-    ahead: int = 0
 
     @property
     def name(self) -> str:
         how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}"
         shape = f"{self.rows}x{self.count}_{self.step}_{self.depth}"
-        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{how}{self.ways}_{self.ahead}"
+        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{how}{self.ways}"
 
     @property
     def signature(self) -> list[tuple[str, str]]:
         """X, its elements from step to step; S, its elements from row to row; of each axis of k
         the steps and the elements of S from one to the next; the result, its elements from row to
-        row; columns; whether to add to the result; memory to fetch."""
+        row; columns; whether to add to the result."""
         found = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64")]
         for level in range(self.depth):
             found += [(f"n{level}", "i64"), (f"sk{level}", "i64")]
-        return [*found, ("c", "ptr noalias"), ("cm", "i64"), ("columns", "i64"), ("more", "i64"),
-                ("ahead", "ptr")]  # fmt: skip
+        return [*found, ("c", "ptr noalias"), ("cm", "i64"), ("columns", "i64"), ("more", "i64")]
 
 
 def tile_kernel(module: Module, tile: Tile) -> str:
@@ -140,7 +134,7 @@ class TileWriter:
         start = f.either(again, before, lambda: [zero] * len(at))
         start += [zero] * (len(at) * (self.tile.ways - 1))
         x = f.at(p["x"], column, STORED[t.dtype])
-        *sums, _, _ = self.level(0, 0, [*start, x, p["ahead"]])
+        *sums, _ = self.level(0, 0, [*start, x])
         if self.tile.ways == 2:
             add, half = "fadd" if t.kind in FLOATS else "add", len(at)
             sums = [f.binary(add, *pair) for pair in zip(sums[:half], sums[half:], strict=True)]
@@ -157,7 +151,7 @@ class TileWriter:
         f.either(whole, lambda: put(False), lambda: put(True))
 
     def level(self, depth: int, offset: Number, carried: list[Value]) -> list[Value]:
-        """The loops over axes of k from `depth` on; `carried`: sums, X, memory to fetch."""
+        """The loops over axes of k from `depth` on; `carried`: sums, X."""
         f, t, p = self.f, self.tile, self.f.parameters
         steps, stride = p[f"n{depth}"], p[f"sk{depth}"]
         if depth < t.depth - 1:
@@ -181,9 +175,7 @@ class TileWriter:
     def steps(self, offset: Number, step: Number, carried: list[Value], count: int) -> list[Value]:
         """Steps of k side by side."""
         f, t, size = self.f, self.tile, len(self.places)
-        *sums, x, ahead = carried
-        for line in range(t.ahead if count > 1 else 0):
-            f.prefetch(f.at(ahead, LINE * line))
+        *sums, x = carried
         stored, stride = STORED[t.dtype], t.step or f.parameters["xk"]
         lefts = [f.at(left, offset, t.kind) for left in self.lefts]
         for turn in range(count):
@@ -196,8 +188,7 @@ class TileWriter:
                 for v, vector in enumerate(vectors):
                     at = way + r * t.count + v
                     sums[at] = multiply_add(f, one, vector, sums[at])
-        ahead = f.at(ahead, LINE * t.ahead) if count > 1 else ahead
-        return [*sums, f.at(x, f.multiply(stride, count), stored), ahead]
+        return [*sums, f.at(x, f.multiply(stride, count), stored)]
 
     def vector(self, right: Value, v: int) -> Value:
         """A vector of X, widened."""

@@ -57,7 +57,7 @@ class Packing:
     x       where it lies, if it is in memory
     vector  its axis along a panel's columns
     over    axes of k, the innermost last
-    dtype   of what is in the panels; `kind` is its register type
+    dtype   of what is in the panels
     """
 
     emitter: Contractions

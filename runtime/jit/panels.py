@@ -236,7 +236,7 @@ class Panels:
             length = steps if axis == self.over[0] else emitter.frame.length(axis)
             given += [("i64", length), ("i64", self.s.strides[axis])]
         given += [("ptr", emitter.base(self.place, at)), ("i64", self.row_stride(self.place))]
-        given += [("i64", columns), ("i64", more), ("ptr", x)]
+        given += [("i64", columns), ("i64", more)]
         self.f.run(tile_kernel(self.f.module, tile), given)
 
     def row_stride(self, place: Place) -> Number:

@@ -69,7 +69,7 @@ class Shares:
             share = Share(name, self.grain(issue, name, bounds), 1)
             piece = share.piece(length, self.threads)
             saved = whole - self.work(issue, meaning, {**bounds, name: piece})
-            if saved >= self.worth and (best is None or saved > best[0]):
+            if saved >= self.worth and (best is None or saved >= best[0]):
                 best = saved, replace(share, least=-(-length * self.worth // saved))
         return best[1] if best else None
 
