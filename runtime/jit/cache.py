@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import llvmlite
@@ -30,6 +31,16 @@ def folder() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "infinisa"
+
+
+@cache
+def sources() -> str:
+    """A digest of all that decides which code a program becomes."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    for file in sorted([*here.glob("*.py"), *(here.parents[1] / "isa").glob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def remembered(source: str, how: str, make: Callable[[], bytes], keep: bool = True) -> bytes:

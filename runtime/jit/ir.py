@@ -501,13 +501,14 @@ def compile_text(
     more      another module that the first one calls; it is always optimised
     """
     target = target or Target.host()
-    images = [_image(source, optimise, target, cache)]
+    images = [image(source, optimise, target, cache)]
     if more:
-        images.append(_image(more, True, target, cache))
+        images.append(image(more, True, target, cache))
     return link(images, names)
 
 
-def _image(source: str, optimise: bool, target: Target, cache: bool) -> bytes:
+def image(source: str, optimise: bool, target: Target, cache: bool) -> bytes:
+    """An object file, perhaps from an earlier run."""
     how = f"{optimise} {target.triple} {target.cpu} {target.flags}"
     return remembered(source, how, lambda: to_object(source, optimise, target=target), cache)
 

@@ -39,7 +39,7 @@ from .kernel import Access, Kernel, Shape, axes_of, build, moving, needs_starts,
 from .processor import Target
 from .restricted import Library, RestrictedError
 from .shares import WORTH, Share, Shares, narrowed
-from .threads import FRAME, PIECE, hand_out, worker
+from .threads import FRAME, PIECE, WORKER, hand_out, worker
 from .untiled import Untiled, untiled
 from .weights import Layout, pack_weight
 from .written import Written, written_for
@@ -87,35 +87,54 @@ class Span:
 
 
 @dataclass
-class Emission:
-    """The code of a program, and what a session must provide to run it.
+class Plan:
+    """What a session must provide to run a program's code.
 
     cores     whose parts run one after the other
     threads   among which large issues are divided
-    worth     operations that this must save
     entries   one function a section
     shared    names of sections that divide something
     opaque    the issues that run bodies, outside or as native code, by their numbers
-    bodies    the bodies of instructions that became native code
+    faults    what went wrong and where, by the number that native code leaves behind
     scratch   bytes of work memory of each thread
     area      numbers in the call area
     frame     numbers that a piece of an issue is given
+    plain     weights that are read as they came in
+    packed    the place of a weight in a layout in the table of buffers
+    fills     the function that fills a layout
     """
 
-    module: Module
     cores: int
     threads: int
-    worth: int
     entries: list[str] = field(default_factory=list)
     shared: set[str] = field(default_factory=set)
     opaque: list[Issue] = field(default_factory=list)
-    bodies: Library = field(default_factory=Library)
+    faults: list[str] = field(default_factory=list)
     scratch: int = 0
     area: int = CALL_HEAD
     frame: int = 0
     plain: set[str] = field(default_factory=set)
     packed: dict[tuple[str, Layout], int] = field(default_factory=dict)
     fills: dict[Layout, str] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> list[str]:
+        """Those that a session calls."""
+        return [*self.entries, *self.fills.values(), *([WORKER] if self.shared else [])]
+
+
+@dataclass
+class Emission:
+    """The code of a program.
+
+    worth   operations that dividing an issue among threads must save
+    bodies  the bodies of instructions that became native code
+    """
+
+    module: Module
+    plan: Plan
+    worth: int
+    bodies: Library = field(default_factory=Library)
 
 
 def emit(
@@ -128,17 +147,16 @@ def emit(
 ) -> Emission:
     """The whole program as code."""
     whole = untiled(program, library)
-    program, emission = (
-        whole.program,
-        Emission(Module(target), cores, threads, worth),
-    )
+    program = whole.program
+    emission = Emission(Module(target), Plan(cores, threads), worth)
     kernels = Kernels(whole, library, target, emission)
     for number_, section in enumerate(program.sections):
         walker = Walker(program, section, kernels, f"section{number_}")
         walker.run()
-        emission.entries.append(f"section{number_}")
-    if emission.shared:
+        emission.plan.entries.append(f"section{number_}")
+    if emission.plan.shared:
         worker(emission.module, target)
+    emission.plan.faults = emission.bodies.faults
     return emission
 
 
@@ -222,7 +240,7 @@ class Kernels:
     ) -> None:
         self.given, self.program, self.library, self.target = given, given.program, library, target
         self.emission, self.module = emission, emission.module
-        self.shares = Shares(self.program, emission.threads, target.lanes, emission.worth)
+        self.shares = Shares(self.program, emission.plan.threads, target.lanes, emission.worth)
         self.pieces: Iterator[int] = itertools.count()
         self.made: dict[Shape, Made] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
@@ -245,7 +263,7 @@ class Kernels:
             f = Function(self.module, name, parameters(shape))
             kernel = Kernel(f, self.target, Kernel.new_frame())
             build(kernel, meaning, shape, self.emission.bodies)
-            self.emission.scratch = max(self.emission.scratch, kernel.largest)
+            self.emission.plan.scratch = max(self.emission.plan.scratch, kernel.largest)
             code = "\n".join(f.lines)
             mentioned = {i for i in range(len(shape.reads)) if re.search(rf"%r{i}\b", code)}
             self.made[shape] = Made(name, kernel.packings, frozenset(mentioned))
@@ -254,13 +272,13 @@ class Kernels:
     def packed(self, buffer: str, layout: Layout) -> int:
         """The place of a weight in another layout in the table of buffers."""
         emission = self.emission
-        if layout not in emission.fills:
-            name = emission.fills[layout] = f"pack{len(emission.fills)}"
+        if layout not in emission.plan.fills:
+            name = emission.plan.fills[layout] = f"pack{len(emission.plan.fills)}"
             f = Function(self.module, name, FILL, public=True)
             kernel = Kernel(f, self.target, Kernel.new_frame())
             pack_weight(kernel, layout)
             f.done()
-        known = emission.packed
+        known = emission.plan.packed
         return known.setdefault((buffer, layout), len(self.program.buffers) + len(known))
 
 
@@ -405,7 +423,7 @@ class Walker:
             return self.kernels.packed(buffer, want)
         if want == "end":
             return self.ends[buffer]
-        self.kernels.emission.plain.add(buffer)
+        self.kernels.emission.plan.plain.add(buffer)
         return self.numbers[buffer]
 
     # -- numbers
@@ -450,7 +468,7 @@ class Walker:
 
     def stage(self, stage: Stage) -> None:
         """The stage on every core, or on the first if nothing of it is dealt out."""
-        cores = self.kernels.emission.cores
+        cores = self.kernels.emission.plan.cores
         if cores == 1 or not any(isinstance(i, Loop) and i.spread for i in stage.body):
             self.core = 0
             self.on_core(stage)
@@ -494,7 +512,7 @@ class Walker:
 
     def spread(self, item: Loop) -> None:
         """The share of a core."""
-        f, parent, cores = self.f, self.ranges[item.parent], self.kernels.emission.cores
+        f, parent, cores = self.f, self.ranges[item.parent], self.kernels.emission.plan.cores
         share = f.multiply(f.ceil_divide(f.ceil_divide(parent.length, cores), item.step), item.step)
         share = f.maximum(share, 1)
         offset = f.multiply(share, self.core)
@@ -609,7 +627,7 @@ class Walker:
 
     def share(self, issue: Issue, opcode: Opcode, meaning: Meaning | None) -> Share | None:
         """How threads divide an issue, if they do."""
-        if self.kernels.emission.threads == 1:
+        if self.kernels.emission.plan.threads == 1:
             return None
         if meaning is not None and meaning.written:
             return None  # what ends an entry with a fault is the first thread's alone
@@ -622,7 +640,7 @@ class Walker:
     def divide(self, issue: Issue, share: Share, opcode: Opcode, meaning: Meaning | None) -> None:
         """The pieces of an issue, each computed by whichever thread takes it first."""
         f, emission = self.f, self.kernels.emission
-        length, threads = self.ranges[share.range].length, emission.threads
+        length, threads = self.ranges[share.range].length, emission.plan.threads
         size = f.multiply(f.ceil_divide(length, threads * share.grain), share.grain)
         bound = share.piece(self.ranges[share.range].bound, threads)
         if not isinstance(length, int):
@@ -641,7 +659,7 @@ class Walker:
             self.ranges[part] = Run(self.f.add(run.start, offset), mine, bound, divisor=divisor)
             self.compute(narrowed(issue, share.range, part), opcode, meaning)
         hand_out(f, self.given["team"], (name, count), self.given["work"], self.kernels.target)
-        emission.shared.add(self.section.name)
+        emission.plan.shared.add(self.section.name)
 
     @contextmanager
     def outlined(
@@ -691,7 +709,7 @@ class Walker:
         self.f.done()
         self.f, self.given, self.ranges, self.core = outer, given, ranges, core
         emission = self.kernels.emission
-        emission.frame = max(emission.frame, len(places))
+        emission.plan.frame = max(emission.plan.frame, len(places))
 
     def used(self, issue: Issue) -> set[str]:
         """The ranges that an issue's code depends on, besides those of the section."""
@@ -845,8 +863,8 @@ class Walker:
     def may_fail(self, issue: Issue) -> Iterator[Value]:
         """What is called inside may leave a fault there, which then ends the entry."""
         f, area, emission = self.f, self.given["call"], self.kernels.emission
-        f.store(constant("i64", len(emission.opaque)), self.slot(area, ISSUE))
-        emission.opaque.append(issue)
+        f.store(constant("i64", len(emission.plan.opaque)), self.slot(area, ISSUE))
+        emission.plan.opaque.append(issue)
         fault = self.slot(area, FAULT)
         f.store(constant("i64", 0), fault)
         yield fault
@@ -919,7 +937,7 @@ class Walker:
         """Its body as native code if it can be, else in CPython."""
         operands = (*issue.reads, *issue.writes)
         names = [operand.buffer for operand in operands]
-        self.kernels.emission.plain.update(names)
+        self.kernels.emission.plan.plain.update(names)
         apart = all(names.count(operand.buffer) == 1 for operand in issue.writes)
         flat = [self.flat(operand) for operand in operands]
         if meaning.body and apart and all(run is not None for run in flat):
@@ -951,7 +969,7 @@ class Walker:
     def native(self, issue: Issue, name: str, runs: Sequence[tuple[Value, Number]]) -> None:
         """Call a body; what it returns becomes parameters, a fault ends the entry."""
         f, area, emission = self.f, self.given["call"], self.kernels.emission
-        emission.area = max(emission.area, CALL_HEAD + len(issue.sets))
+        emission.plan.area = max(emission.plan.area, CALL_HEAD + len(issue.sets))
         arguments: list[tuple[str, Number]] = []
         for pointer, length in runs:
             arguments += [("ptr", pointer), ("i64", length)]
@@ -970,9 +988,9 @@ class Walker:
         """Hand the regions to Python, which does the rest."""
         f, emission = self.f, self.kernels.emission
         area = self.given["call"]
-        f.store(constant("i64", len(emission.opaque)), self.slot(area, ISSUE))
+        f.store(constant("i64", len(emission.plan.opaque)), self.slot(area, ISSUE))
         f.store(number(self.core), self.slot(area, CORE))
-        emission.opaque.append(issue)
+        emission.plan.opaque.append(issue)
         values: list[Number] = []
         for operand in (*issue.reads, *issue.writes):
             buffer = self.program.buffer[operand.buffer]
@@ -982,7 +1000,7 @@ class Walker:
             )
             for start, length, _ in self.region(operand):
                 values += [start, length]
-        emission.area = max(emission.area, CALL_HEAD + len(values))
+        emission.plan.area = max(emission.plan.area, CALL_HEAD + len(values))
         for place, value in enumerate(values):
             f.store(number(value), self.slot(area, CALL_HEAD + place))
         f.line(f"call void {self.given['callback'].text}()")

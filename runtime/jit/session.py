@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import pickle
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
@@ -14,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.encoding import encode
 from infinisa.isa.errors import CompileError, ProgramError
-from infinisa.isa.instance import resolve
+from infinisa.isa.instance import find, resolve
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.program import Buffer, Issue, Operand, Program, defaults, extents
 from infinisa.isa.verify import verify
 
 from ..opaque import run_body
 from ..values import Array, Result, bind
-from .ir import Code, compile_text, to_assembler
+from .cache import remembered, sources
+from .ir import Code, image, link, to_assembler
 from .processor import Target
 from .program import (
     CALL_HEAD,
@@ -35,13 +39,13 @@ from .program import (
     OUT_OF_BOUNDS,
     OUT_OF_RANGE,
     STATUS,
-    Emission,
+    Plan,
     chip_sizes,
     emit,
     output_dimensions,
 )
 from .shares import WORTH
-from .threads import COUNTER, STOP, WORKER, Team, number_of_threads
+from .threads import COUNTER, STOP, Team, number_of_threads
 
 BACKENDS = ("vector", "scalar", "parallel")
 ALIGNMENT = 4096
@@ -86,13 +90,60 @@ def compile_program(
     chosen = Target.scalar() if scalar else Target.named(target) if target else Target.host()
     if missing := chosen.missing():
         raise CompileError(f"target {target!r}: this processor lacks {', '.join(missing)}")
-    emission = emit(program, library, chosen, cores, count, worth)
-    source, bodies = emission.module.text, emission.bodies.module
-    more = bodies.text if bodies.functions else ""
-    names = [*emission.entries, *emission.fills.values(), *([WORKER] if emission.shared else [])]
-    code = compile_text(source, names, scalar, target=chosen, cache=cache, more=more)
+    native = native_code(program, library, Setting(chosen, cores, count, worth), cache)
+    code = link(native.images, native.plan.functions)
     seconds = time.perf_counter() - began
-    return Compiled(program, library, backend, seconds, len(source), emission, code)
+    return Compiled(program, library, backend, seconds, native.characters, native.plan, code)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All but the program that decides its code."""
+
+    target: Target
+    cores: int
+    threads: int
+    worth: int
+
+
+@dataclass(frozen=True)
+class Native:
+    """The code of a program: object files, what a session must provide, and how many characters of
+    LLVM's language it was."""
+
+    images: tuple[bytes, ...]
+    plan: Plan
+    characters: int
+
+
+def native_code(
+    program: Program, library: Mapping[str, Instruction], setting: Setting, cache: bool
+) -> Native:
+    """Made now, or taken from the user's cache folder.
+
+    A program is known again by its encoding, before any code is written. Authors' own bodies are no
+    part of that: where there are some, only the text of the code is known again.
+    """
+    definitions = [find(opcode.instruction, library) for opcode in program.opcodes]
+    own = any(made.native or made.body for made in definitions)
+
+    def make() -> Native:
+        emission = emit(
+            program, library, setting.target, setting.cores, setting.threads, setting.worth
+        )
+        source, bodies = emission.module.text, emission.bodies.module
+        scalar, keep = setting.target.lanes == 1, cache and own
+        images = [image(source, scalar, setting.target, keep)]
+        if bodies.functions:
+            images.append(image(bodies.text, True, setting.target, keep))
+        return Native(tuple(images), emission.plan, len(source))
+
+    if own or not cache:
+        return make()
+    key = hashlib.sha256(encode(program)).hexdigest()
+    kept = remembered(key, f"{sources()} {setting}", lambda: pickle.dumps(make()))
+    found: Native = pickle.loads(kept)
+    return found
 
 
 def assembler(program: Program, library: Mapping[str, Instruction], target: str) -> str:
@@ -115,7 +166,7 @@ class Compiled:
     backend: str
     seconds: float
     ir: int
-    emission: Emission = field(repr=False)
+    plan: Plan = field(repr=False)
     code: Code = field(repr=False)
 
     def session(self, arrays: Mapping[str, Array]) -> Session:
@@ -140,7 +191,7 @@ class Session:
         self.compiled, self.program = compiled, compiled.program
         self.tensors: dict[str, Array] = {}
         self.panels = {
-            (name, layout): _bytes(layout.bytes) for name, layout in compiled.emission.packed
+            (name, layout): _bytes(layout.bytes) for name, layout in compiled.plan.packed
         }
         for buffer, array in zip(
             [b for b in self.program.buffers if b.outer],
@@ -151,10 +202,10 @@ class Session:
         self.chips = self._chips()
         self.parameters = np.zeros(max(1, len(self.program.parameters)), np.int64)
         self.ends = np.zeros(1 + sum(len(b.shape) for b in self.program.buffers), np.int64)
-        self.call = np.zeros(compiled.emission.area, np.int64)
-        threads = compiled.emission.threads
-        self.work = [_bytes(compiled.emission.scratch) for _ in range(threads)]
-        self.team = Team(threads, compiled.code, compiled.emission.frame)
+        self.call = np.zeros(compiled.plan.area, np.int64)
+        threads = compiled.plan.threads
+        self.work = [_bytes(compiled.plan.scratch) for _ in range(threads)]
+        self.team = Team(threads, compiled.code, compiled.plan.frame)
         addresses = [self._address(buffer) for buffer in self.program.buffers]
         addresses += [int(memory.ctypes.data) for memory in self.panels.values()]
         self.buffers = np.array(addresses or [0], np.uint64)
@@ -165,7 +216,7 @@ class Session:
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.entries = {
             section.name: entry(compiled.code.addresses[name])
-            for section, name in zip(self.program.sections, compiled.emission.entries, strict=True)
+            for section, name in zip(self.program.sections, compiled.plan.entries, strict=True)
         }
 
     def run(
@@ -189,7 +240,7 @@ class Session:
         taken as they lie in `tensors`, results stay there. For runs that are short."""
         self._set(parameters)
         names = [name for name in self.entries if sections is None or name in sections]
-        if len(names) != 1 or self.compiled.emission.shared:
+        if len(names) != 1 or self.compiled.plan.shared:
             return partial(self._sections, names)
         entry, context = self.entries[names[0]], ctypes.c_void_p(self.context.ctypes.data)
         call = self.call
@@ -220,7 +271,7 @@ class Session:
         seconds: dict[str, float] = {}
         context = self.context.ctypes.data
         for name in names:
-            shared = name in self.compiled.emission.shared
+            shared = name in self.compiled.plan.shared
             words = self.team.words() if shared else self.words
             self.context[CONTEXT.index("team")] = words.ctypes.data
             began = time.perf_counter()
@@ -246,14 +297,14 @@ class Session:
         return np.array([*given, callback, self.words.ctypes.data], np.uint64)
 
     def _chips(self) -> dict[str, NDArray[np.uint8]]:
-        sizes, cores = chip_sizes(self.program), self.compiled.emission.cores
+        sizes, cores = chip_sizes(self.program), self.compiled.plan.cores
         return {name: _bytes(size * cores) for name, size in sizes.items()}
 
     def _keep(self, buffer: Buffer, array: Array) -> None:
         """A tensor in memory: a weight where it is or in panels, if nothing needs it otherwise."""
         fixed = buffer.kind == "weight" and array.flags.c_contiguous and array.size
-        emission = self.compiled.emission
-        if buffer.kind != "weight" or buffer.name in emission.plain:
+        plan = self.compiled.plan
+        if buffer.kind != "weight" or buffer.name in plan.plain:
             array = self.tensors[buffer.name] = array if fixed else _owned(array)
         elif not fixed:
             array = _owned(array)
@@ -261,7 +312,7 @@ class Session:
 
     def _pack(self, name: str, array: Array) -> None:
         """Bring a weight into the layouts in which it is used."""
-        fills, addresses = self.compiled.emission.fills, self.compiled.code.addresses
+        fills, addresses = self.compiled.plan.fills, self.compiled.code.addresses
         for (buffer, layout), memory in self.panels.items():
             if buffer == name:
                 fill = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
@@ -298,7 +349,7 @@ class Session:
         An error cannot pass through native code: it is kept and raised behind it.
         """
         try:
-            issue = self.compiled.emission.opaque[int(self.call[ISSUE])]
+            issue = self.compiled.plan.opaque[int(self.call[ISSUE])]
             self._run_opaque(issue)
         except BaseException as error:  # it is raised again outside native code
             self.failure = error
@@ -354,14 +405,14 @@ class Session:
 
     def _refusal(self) -> str:
         """What an opaque instruction did wrong in native code."""
-        emission = self.compiled.emission
+        plan = self.compiled.plan
         if self.call[STATUS] == FAULTY:
-            issue = emission.opaque[int(self.call[ISSUE])]
+            issue = plan.opaque[int(self.call[ISSUE])]
             name = self.program.opcode[issue.opcode].instruction
-            fault = emission.bodies.faults[int(self.call[FAULT])]
+            fault = plan.faults[int(self.call[FAULT])]
             return f"instruction {name!r}: failed in {fault}"
         parameter = self.program.parameters[int(self.call[FAULT])]
-        place = emission.opaque[int(self.call[ISSUE])].sets.index(parameter.name)
+        place = plan.opaque[int(self.call[ISSUE])].sets.index(parameter.name)
         value = int(self.call[CALL_HEAD + place])
         return f"parameter {parameter.name!r}: must be 0 to {parameter.most}, not {value}"
 

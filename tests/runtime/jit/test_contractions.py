@@ -358,7 +358,7 @@ def test_rows_of_different_numbers_share_one_layout() -> None:
     program = with_weights(whole, {"b"})
     made = compile_program(program, library, "parallel", threads=2, worth=1)
 
-    assert len(made.emission.packed) == 1
+    assert len(made.plan.packed) == 1
     arrays = arrays_for(program)
     found = made.run(arrays).outputs["out0"]
     np.testing.assert_allclose(found, arrays["a"] @ arrays["b"], rtol=1e-4, atol=1e-4)

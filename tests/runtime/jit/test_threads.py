@@ -143,8 +143,8 @@ def test_small_work_stays_on_one_thread() -> None:
     small = session.program_of(matmul, {"m": 4, "k": 8, "n": 16})
     large = session.program_of(matmul, {"m": 256, "k": 256, "n": 256})
 
-    assert not code(small, matmul, worth=None).emission.shared
-    assert code(large, matmul, worth=None).emission.shared == {large.sections[0].name}
+    assert not code(small, matmul, worth=None).plan.shared
+    assert code(large, matmul, worth=None).plan.shared == {large.sections[0].name}
 
 
 # ---------------------------------------------------------------- what they compute
@@ -171,7 +171,7 @@ def make(threads: int = 2) -> tuple[Session, dict[str, Any], Any]:
     arrays = session.arrays_for(program)
     wanted = compile_program(program, {step.name: step}, "vector", verified=True).run(arrays)
     made = code(program, step, threads).session(arrays)
-    assert made.compiled.emission.shared
+    assert made.compiled.plan.shared
     return made, arrays, wanted.outputs["out0"]
 
 
@@ -284,7 +284,7 @@ def test_whatever_may_be_divided_computes_the_same(
         monkeypatch.setattr(Shares, "share", lambda *_, share=share: share)
         for threads in (2, 7):
             made = code(program, meaning, threads)
-            assert made.emission.shared
+            assert made.plan.shared
             session.near(
                 made.run(arrays).outputs["out0"], wanted, 1e-6, f"{name} by {axis} in {threads}"
             )
@@ -440,4 +440,4 @@ def test_by_default_there_is_a_thread_for_each_core() -> None:
     program, step = steps()
     made = compile_program(program, {step.name: step}, "parallel", verified=True)
 
-    assert made.emission.threads == len(usable_cores())
+    assert made.plan.threads == len(usable_cores())
