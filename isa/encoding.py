@@ -101,6 +101,9 @@ class Writer:
         self.words: dict[str, int] = {}
 
     def natural(self, value: int) -> None:
+        if 0 <= value < 128:  # as nearly all are
+            self.out.append(value)
+            return
         if not 0 <= value < 1 << 64:
             raise ProgramError(f"encoding: a number must be 0 to 2**64 - 1, not {value}")
         while value > 127:
