@@ -22,13 +22,13 @@ from .expression import Env, Frame, Index, Place, rooted
 from .functions import STORED, register
 from .ir import BYTES, Function, Number, Value, constant, number
 from .microkernels import dots_kernel, spread_kernel, turn_kernel
-from .packing import Packing, panel_columns, vector_lanes
+from .packing import Packing, panel_columns, vector_lanes, well_laid
 from .padding import padded
 from .panels import Panels, cover, pieces
 from .processor import Target
 from .roles import Sides, mergeable
 from .rows import Rows
-from .weights import Layout, kept
+from .weights import Kept, Layout, kept, pack_whole
 
 FEW_ROWS = 4
 """Up to so many rows memory is read as it lies, one step of k after the other."""
@@ -51,6 +51,8 @@ class Contractions(Rows):
     def __init__(self, f: Function, target: Target, frame: Frame) -> None:
         super().__init__(f, target, frame)
         self.packings: dict[int, Layout] = {}
+        self.to_pack: set[Dot] = set()
+        self.packed: dict[Dot, Kept] = {}
         self.merged_axes: dict[Axis, frozenset[Axis]] = {}
 
     # -- scratch
@@ -149,7 +151,7 @@ class Contractions(Rows):
             assert accumulate == 0, node
             self.reduce(as_reduce(node), place, env)
             return
-        batch = [a for a in node.axes if a in node.a.axes and a in node.b.axes and a not in env]
+        batch = self.batch(node, env)
         stored = [axis for axis in node.axes if axis not in env and axis not in batch]
 
         def each(at: Env) -> None:
@@ -159,6 +161,10 @@ class Contractions(Rows):
         assert set(stored) == {*sides.rows, *sides.columns}
         with self.scope():
             self.loops(batch, env, each)
+
+    def batch(self, node: Dot, env: Env) -> list[Axis]:
+        """The axes that both sides have, and the result."""
+        return [a for a in node.axes if a in node.a.axes and a in node.b.axes and a not in env]
 
     def loops(self, axes: Sequence[Axis], env: Env, body: Callable[[Env], None]) -> None:
         """Plain loops, outermost first."""
@@ -259,7 +265,13 @@ class Contractions(Rows):
         """The kernel that fits the strides and the number of rows."""
         x, s = self.direct(sides.x), self.direct(sides.s)
         kind = register(node.dtype)
-        few = self.bound(sides.rows) <= FEW_ROWS and (x is None or x.weight is None)
+        if node in self.to_pack:
+            width = panel_columns(self.target, self.frame.bounds[sides.vector])
+            packing = Packing(self, sides.x, x, sides.vector, sides.over, node.dtype, width)
+            self.packed[node] = pack_whole(packing, (), env)
+            return
+        once = self.packed.get(node)
+        few = self.bound(sides.rows) <= FEW_ROWS and (x is None or x.weight is None) and not once
         last = self.contiguous(x, sides)
         along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes
         if along and last is not None and x is not None:
@@ -277,7 +289,7 @@ class Contractions(Rows):
             return
         over = innermost_last(s, sides.over)
         found = kept(self, x, sides, over, env)
-        panels = None
+        panels = once
         dtype, width = node.dtype, panel_columns(self.target, self.frame.bounds[sides.vector])
         if found is not None and x is not None and x.weight is not None:
             panels, layout = found
@@ -285,6 +297,20 @@ class Contractions(Rows):
             self.packings[x.weight.operand] = layout
         packing = Packing(self, sides.x, x, sides.vector, over, dtype, width)
         Panels(self, sides, over, place, x, s, kind, packing, env, accumulate).run(panels)
+
+    def pack_once(self, node: Dot, place: Place, env: Env) -> None:
+        """Panels of X for all loops to come in which it is the same, unless it lies well."""
+        sides = self.sides(node, place, env)
+        if sides is None or self.batch(node, env):
+            return
+        x, single = self.direct(sides.x), len(sides.over) == len(sides.columns) == 1
+        kept_already = x is not None and (
+            x.weight is not None or well_laid(x, sides.vector, sides.over[0], self.target)
+        )
+        if single and not kept_already:
+            self.to_pack.add(node)
+            self.contract(node, sides, place, env, 0)
+            self.to_pack.remove(node)
 
     def contiguous(self, x: Place | None, sides: Sides) -> Axis | None:
         """An axis of k along which X is contiguous."""

@@ -137,8 +137,10 @@ class Kernel(Passes):
                 self.reduce(node, None, env)
             self.keep_number(node, self.value(node, env), env)
             return
-        order = self.result_order(node, inner) if isinstance(node, Dot) else inner
-        place = self.reserved.get(node) or self.scratch_place(order, node.dtype)
+        if isinstance(node, Dot):
+            place = self.dot_place(node, env)
+        else:
+            place = self.reserved.get(node) or self.scratch_place(inner, node.dtype)
         match node:
             case Dot():
                 self.dot_into(node, place, env)
@@ -149,23 +151,6 @@ class Kernel(Passes):
             case _:
                 self.fill(node, place, inner, env)
         self.places[node] = place
-
-    def result_order(self, node: Dot, inner: Sequence[Axis]) -> list[Axis]:
-        """Axes of a contraction's scratch: last the one that a side has contiguous already."""
-        best = max(
-            inner,
-            key=lambda axis: (
-                (axis in node.a.axes) != (axis in node.b.axes),
-                self.contiguous_in(node, axis),
-                inner.index(axis),
-            ),
-        )
-        return [*(axis for axis in inner if axis != best), best]
-
-    def contiguous_in(self, node: Dot, axis: Axis) -> bool:
-        side = node.a if axis in node.a.axes else node.b
-        place = self.places.get(side)
-        return place is not None and place.strides.get(axis) == 1
 
     def dot_into(self, node: Dot, place: Place, env: Env, accumulate: Number = 0) -> None:
         if self.sides(node, place, env) is None:
@@ -485,7 +470,7 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape, bodies: Library) -
         axes = tuple(axis for axis in shape.writes[number_].axes if axis)
         safe = not _overtaken(meaning, shape, number_)
         state = states.get(output)
-        alone = state is None and _alone(shape, number_)
+        alone = _alone(shape, number_)
         stores.append(Store(meaning.outputs[output], place, axes, state, safe, alone))
     if shape.written:
         keep_overwritten(kernel, meaning, shape)

@@ -166,3 +166,11 @@ def pack_all(
         emitter.each_panel(packing.vector, packing.width, panel)
 
     emitter.loops(others, env, other)
+
+
+def well_laid(x: Place, vector: Axis, over: Axis, target: Target) -> bool:
+    """Whether X lies as its only panel would."""
+    width = x.strides.get(over)
+    if not isinstance(width, int) or x.strides.get(vector) != 1:
+        return False
+    return width == panel_columns(target, width)

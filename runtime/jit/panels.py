@@ -20,9 +20,9 @@ from .expression import Env, Index, Place
 from .functions import STORED
 from .ir import BYTES, Function, Number, Value, constant, number
 from .microkernels import Tile, tile_kernel
-from .packing import Packing, pack_all, tile_rows, tile_vectors, vector_lanes
+from .packing import Packing, tile_rows, tile_vectors, vector_lanes, well_laid
 from .roles import Sides
-from .weights import Kept
+from .weights import Kept, pack_whole
 
 if TYPE_CHECKING:
     from .contraction import Contractions
@@ -97,15 +97,7 @@ class Panels:
             deep = deep // bounds[self.over[0]] * size
             self.panels(emitter.allot(deep * width, packing.dtype))
             return
-        slab = -(-bounds[self.sides.vector] // width) * width * deep
-        memory = emitter.allot(slab * emitter.bound(self.others), packing.dtype)
-        pack_all(packing, memory, self.others, slab, self.env)
-        moves: dict[Axis, tuple[int, Number]] = {}
-        slabs: Number = 1
-        for axis in reversed(self.others):
-            moves[axis] = 0, slabs
-            slabs = self.f.multiply(slabs, emitter.frame.length(axis))
-        self.flattened().blocks(Kept(memory, packing.steps(), slab, moves=moves), block)
+        self.flattened().blocks(pack_whole(packing, self.others, self.env), block)
 
     def flattened(self) -> Panels:
         """The same over fewer axes of k, where S walks several as one: panels do so anyway."""
@@ -277,6 +269,8 @@ class Panels:
         x, emitter = self.x, self.emitter
         if x is None or len(self.over) != 1 or emitter.target.lanes == 1:
             return False
+        if well_laid(x, self.sides.vector, self.over[0], emitter.target):
+            return True
         seldom = emitter.bound(self.sides.rows) <= SELDOM
         return seldom and x.strides.get(self.sides.vector) == 1
 

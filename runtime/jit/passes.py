@@ -7,8 +7,9 @@ stores whose operands are ready share one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from infinisa.isa.language import (
     Axis,
@@ -27,10 +28,15 @@ from infinisa.isa.language import (
 )
 
 from .contraction import Contractions
-from .expression import Env, Place
+from .expression import Border, Env, Place, rooted
 from .functions import STORED, register, saturate
-from .ir import Value
+from .ir import BYTES, Number, Value
+from .masks import Horizon, horizon
+from .panels import pieces
 from .rows import Work
+
+LEAST_ROWS, CUTS = 24, 8
+"""Rows of a block that is cut to what its rows see: at least so many, at most so small a part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +44,7 @@ class Store:
     """A result: a node, where it goes, over which axes; the state there before, if any.
 
     safe   it reads nothing that storing a result changes, but what it replaces itself
-    alone  nothing else is read or written where it goes
+    alone  nothing else, but its state, is read or written in the buffer where it goes
     """
 
     node: Node
@@ -47,6 +53,11 @@ class Store:
     state: Input | None = None
     safe: bool = True
     alone: bool = True
+
+    @property
+    def late(self) -> bool:
+        """Whether others may read what it overwrites."""
+        return not self.alone or self.state is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +111,114 @@ class Passes(Contractions):
 
     def run(self, tasks: Sequence[Task], env: Env, last: bool = True) -> None:
         """Tasks, each behind those that it reads. Others come later, unless these are the last."""
+        block = Blocking(self, tasks, env).found if last else None
+        if block is None:
+            self.sequence(tasks, env, last)
+        else:
+            self.in_blocks(block, env)
+
+    def in_blocks(self, block: Block, env: Env) -> None:
+        """Contractions and what follows them for some rows at a time."""
+        self.sequence(block.before, env, last=False)
+        outside = dict(self.places), set(self.known), self.accumulating
+        for task in block.tasks:
+            with self.part_of(replace(block, horizon=None), 0, block.size):
+                self.pack_before(task, block.axis, env)
+
+        def rows(first: Number, count: Number) -> None:
+            with self.scope(), self.scratch(), self.part_of(block, first, count):
+                self.sequence(self.moved(block, first), env)
+            self.places, self.known, self.accumulating = (
+                dict(outside[0]),
+                set(outside[1]),
+                outside[2],
+            )
+
+        pieces(self.f, self.frame.length(block.axis), block.size, rows)
+
+    @contextmanager
+    def part_of(self, block: Block, first: Number, count: Number) -> Iterator[None]:
+        """The axis of a block is these of its positions, as if there were no others."""
+        frame, f, axis = self.frame, self.f, block.axis
+        before = dict(frame.starts), dict(frame.lengths), dict(frame.bounds), self.places
+        frame.starts[axis] = f.add(frame.starts.get(axis, 0), first)
+        frame.lengths[axis], frame.bounds[axis] = count, block.size
+        if block.horizon is not None:
+            frame.lengths[block.horizon.axis] = self.seen(block.horizon, axis)
+        self.places = {node: self.from_row(place, axis, first) for node, place in before[3].items()}
+        yield
+        frame.starts, frame.lengths, frame.bounds, self.places = before
+
+    def seen(self, horizon: Horizon, row: Axis) -> Number:
+        """How many positions the rows see, in whole vectors; at least one."""
+        f, frame, other = self.f, self.frame, horizon.axis
+        end = f.add(frame.starts.get(row, 0), f.add(frame.length(row), horizon.ahead))
+        count = f.maximum(f.subtract(end, frame.starts.get(other, 0)), 1)
+        most, step = frame.length(other), self.target.lanes
+        return f.minimum(f.multiply(f.ceil_divide(count, step), step), most)
+
+    def moved(self, block: Block, first: Number) -> list[Task]:
+        """The tasks of a block, with results stored where its rows are."""
+        found, added = [], dict(self.accumulating)
+        for task in block.tasks:
+            store = task.store
+            if store is None:
+                found.append(task)
+                continue
+            place = self.from_row(store.place, block.axis, first)
+            now = replace(store, place=place)
+            found.append(Task(task.node, now))
+            if store in added:
+                added[now] = added.pop(store)
+        self.accumulating = added
+        return found
+
+    def from_row(self, place: Place, axis: Axis, first: Number) -> Place:
+        """A tensor seen from a later position of an axis on."""
+        if axis not in place.strides or first == 0:
+            return place
+        f = self.f
+        borders = tuple(
+            Border(a, f.subtract(low, first), f.subtract(high, first)) if a == axis
+            else Border(a, low, high)
+            for a, low, high in place.borders
+        )  # fmt: skip
+        found = rooted(place, f, f.multiply(first, place.strides[axis]))
+        return replace(found, borders=borders)
+
+    def pack_before(self, task: Task, axis: Axis, env: Env) -> None:
+        """Panels of a contraction that are the same in all blocks along an axis."""
+        node = self.accumulating.get(task.store, task.node) if task.store else task.node
+        if not isinstance(node, Dot) or self.by_rows(task) or self.target.lanes == 1:
+            return
+        place = task.store.place if task.store else self.dot_place(node, env)
+        sides = self.sides(node, place, env)
+        if sides is not None and axis not in sides.x.axes:
+            self.pack_once(node, place, env)
+
+    def dot_place(self, node: Dot, env: Env) -> Place:
+        """Memory for a contraction."""
+        return self.scratch_place(self.result_order(node, self.open(node.axes, env)), node.dtype)
+
+    def result_order(self, node: Dot, inner: Sequence[Axis]) -> list[Axis]:
+        """Axes of a contraction's scratch: last the one that a side has contiguous already."""
+        best = max(
+            inner,
+            key=lambda axis: (
+                (axis in node.a.axes) != (axis in node.b.axes),
+                self.contiguous_in(node, axis),
+                inner.index(axis),
+            ),
+        )
+        return [*(axis for axis in inner if axis != best), best]
+
+    def contiguous_in(self, node: Dot, axis: Axis) -> bool:
+        side = node.a if axis in node.a.axes else node.b
+        place = self.places.get(side)
+        return place is not None and place.strides.get(axis) == 1
+
+    def sequence(self, tasks: Sequence[Task], env: Env, last: bool = True) -> None:
+        """Tasks one after the other, rows between contractions together."""
         needs = needed(tasks)
         left, done = list(tasks), set[Task]()
         while left:
@@ -155,13 +274,8 @@ class Passes(Contractions):
     def outer_axes(self, given: Rowwise, env: Env) -> list[Axis]:
         """The axes of loops around rows: those that are parallel in all tasks."""
         kept = set(given.kept)
-        nodes = {
-            node: None
-            for task in given.tasks
-            for root in ([task.node] if task.store is None else task.node.children)
-            for node in self.cone(root, kept - {task.node})
-        }
-        inner = {*env, *sequential(nodes)}
+        nodes = {node for task in given.tasks for node in self.cone(task.node, kept - {task.node})}
+        inner = {*env, *sequential(n for n in nodes if not self.there(n))}
         places = [task.store.place for task in given.tasks if task.store]
         places += [self.places[node] for node in nodes if node in self.places]
         shared = [{*t.node.axes, *(t.store.axes if t.store else ())} for t in given.tasks]
@@ -200,7 +314,7 @@ class Passes(Contractions):
         early = 0  # the first pass behind all that may read what late results overwrite
         for task in given.tasks:
             axes = self.axes_of(task, given, env)
-            late = task.store is not None and not task.store.alone
+            late = task.store is not None and task.store.late
             least = early if late else 0
             for other in given.needs[task]:
                 if other in where:
@@ -299,6 +413,89 @@ class Passes(Contractions):
 
 
 @dataclass(frozen=True, eq=False)
+class Block:
+    """Tasks for `size` positions of an axis at a time.
+
+    before   tasks that do not know the axis
+    horizon  how far rows see along another axis
+    """
+
+    axis: Axis
+    size: int
+    before: Sequence[Task]
+    tasks: Sequence[Task]
+    horizon: Horizon | None
+
+
+class Blocking:
+    """Whether tasks are done in blocks, so that what lies between contractions stays in the second
+    cache: `found` says how."""
+
+    def __init__(self, emitter: Passes, tasks: Sequence[Task], env: Env) -> None:
+        self.emitter, self.tasks, self.env = emitter, tasks, env
+        self.needs = needed(tasks)
+        dots = [
+            t for t in tasks if isinstance(t.node, Dot) and not t.store and not emitter.by_rows(t)
+        ]
+        between = {node for t in tasks for node in self.needs[t] if emitter.by_rows(t)}
+        options: list[Block] = []
+        if dots and between & set(dots):
+            axes = emitter.open(dots[0].node.axes, env)
+            options = [block for axis in axes if (block := self.along(axis, dots)) is not None]
+        self.found = max(options, key=self.gain, default=None)
+
+    def gain(self, block: Block) -> tuple[bool, int]:
+        """What speaks for a block: that it is cut short, many rows."""
+        return block.horizon is not None, self.emitter.frame.bounds[block.axis]
+
+    def along(self, axis: Axis, dots: Sequence[Task]) -> Block | None:
+        emitter, inside = self.emitter, [t for t in self.tasks if axis in self.axes(t)]
+        before = [task for task in self.tasks if task not in inside]
+        makers = {task.node for task in self.tasks if task.store is None}
+        nodes = {node for t in inside for node in [t.node, *t.node.children]}
+        nodes = {n for node in nodes for n in emitter.cone(node, makers)} | nodes
+        places = [task.store.place for task in inside if task.store]
+        if (
+            any(self.needs[task] & set(inside) for task in before)
+            or any(task.store and task.store.late and not task.store.alone for task in inside)
+            or any(task not in inside for task in dots)
+            or any(isinstance(node, Scan | Update) for node in nodes)
+            or axis in sequential(nodes, sides=False)
+            or axis == emitter.favourite(places)
+        ):
+            return None
+        shown = {a for task in inside if task.store for a in task.store.axes}
+        seen = horizon(nodes, axis, shown) if emitter.target.lanes > 1 else None
+        size = self.size(axis, inside, seen is not None)
+        return None if size is None else Block(axis, size, before, inside, seen)
+
+    def axes(self, task: Task) -> set[Axis]:
+        return {*task.node.axes, *(task.store.axes if task.store else ())}
+
+    def size(self, axis: Axis, inside: Sequence[Task], cut: bool) -> int | None:
+        """Rows so that what is kept of them fills half of the second cache; fewer where each block
+        is cut to what its rows see."""
+        emitter, bound = self.emitter, self.emitter.frame.bounds[axis]
+        each = 0
+        apart = {task for task in inside if not emitter.by_rows(task)}
+        apart |= {other for task in apart for other in self.needs[task]}
+        for task in apart:
+            if task.store is None and not emitter.there(task.node):
+                open_axes = [a for a in emitter.open(task.node.axes, self.env) if a != axis]
+                each += emitter.bound(open_axes) * BYTES[STORED[task.node.dtype]]
+        most = max(1, emitter.target.second // 2 // max(1, each))
+        if cut:
+            most = min(most, max(LEAST_ROWS, bound // CUTS))
+        if bound <= most + most // 4:
+            return None
+        length = emitter.frame.length(axis)
+        if isinstance(length, int):
+            even = [n for n in range(max(1, most // 2), most + 1) if length % n == 0]
+            return max(even, default=most)
+        return most
+
+
+@dataclass(frozen=True, eq=False)
 class Rowwise:
     """Tasks that are done row by row; `wanted`: values that others read later; whom each needs."""
 
@@ -314,7 +511,7 @@ class Rowwise:
 def needed(tasks: Sequence[Task]) -> dict[Task, set[Task]]:
     """The tasks that each task reads. Results that share memory with others come last."""
     makers = {task.node: task for task in tasks if task.store is None}
-    last = {task for task in tasks if task.store is not None and not task.store.alone}
+    last = {task for task in tasks if task.store is not None and task.store.late}
     found: dict[Task, set[Task]] = {}
     for task in tasks:
         mine: set[Task] = set(tasks) - last if task in last else set()
@@ -352,8 +549,9 @@ def readable(node: Node, place: Place, env: Env) -> bool:
     )
 
 
-def sequential(nodes: Iterable[Node]) -> set[Axis]:
-    """The axes that some node needs more than one position of."""
+def sequential(nodes: Iterable[Node], sides: bool = True) -> set[Axis]:
+    """The axes that some node needs more than one position of; those that one side of a contraction
+    has alone are among them, if so asked: then a loop over one leaves a matrix by a vector."""
     found: set[Axis] = set()
     for node in nodes:
         match node:
@@ -361,7 +559,7 @@ def sequential(nodes: Iterable[Node]) -> set[Axis]:
                 found.update(over)
             case Dot(a, b, over):
                 found.update(over)
-                found.update(set(a.axes) ^ set(b.axes))
+                found.update(set(a.axes) ^ set(b.axes) if sides else ())
             case View(_, index, _):
                 found.update(axis for axis, _ in index)
             case Gather(_, _, axis) | Stack(_, axis):

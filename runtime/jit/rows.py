@@ -218,54 +218,32 @@ class Rows(Emitter):
         f, width, length = self.f, self.target.lanes, self.frame.length(axis)
         first, full = self.frame.firsts.get(axis, 0), f.whole(length, width)
         big = f.whole(length, copies * width)
-        size = len(carried) // copies
-        fits = self.in_registers(axis)
         narrow = self.broadcast(roots, env)
-
-        def group(count: int, index: Number, values: list[Value]) -> list[Value]:
-            found, parts, start = list(values), [], len(f.lines)
-            for copy in range(count):
-                mark, mine = len(f.lines), slice(copy * size, (copy + 1) * size)
-                with self.scope(keep=fits), self.vector(width, None):
-                    at = {**env, axis: Index(f.add(index, copy * width), 1)}
-                    found[mine] = visit(at, found[mine])
-                parts.append(f.lines[mark:])
-            if not fits:
-                f.lines[start:] = interleaved(parts)
-            return found
+        row = _Row(self, axis, env, visit, len(carried) // copies, self.in_registers(axis), narrow)
 
         def many(index: Value, values: list[Value]) -> list[Value]:
-            return group(copies, index, values)
+            return row.group(copies, index, values)
 
         def single(index: Value, values: list[Value]) -> list[Value]:
-            return [*group(1, index, values[:size]), *values[size:]]
+            return row.group(1, index, values)
 
-        def rest() -> list[Value]:
-            one, left = list(carried[:size]), f.subtract(length, full)
-            # LLVM 22 writes too much where one lane is left of what it truncates.
-            lanes, mask = (1, None) if left == 1 else (width, self.lanes_below(left))
-            with self.scope(keep=fits), self.vector(lanes, mask):
-                step = 0 if left == 1 else 1
-                self.memo.update({} if step else narrow)
-                one = visit({**env, axis: Index(f.add(first, full), step)}, one)
-            return [*one, *carried[size:]]
-
-        if fits and isinstance(full, int):
+        if row.kept and isinstance(full, int):
             for index in range(0, full, copies * width):
-                carried = group(min(copies, (full - index) // width), f.add(first, index), carried)
+                count = min(copies, (full - index) // width)
+                carried = row.group(count, f.add(first, index), carried)
         else:
             begin = f.add(first, big)
             carried = f.loop(first, begin, copies * width, many, carried) if big != 0 else carried
             if isinstance(full, int) and isinstance(big, int):
-                carried = group((full - big) // width, begin, carried)
+                carried = row.group((full - big) // width, begin, carried)
             elif copies > 1:
                 carried = f.loop(begin, f.add(first, full), width, single, carried)
-        if length != full and isinstance(length, int):
-            carried = rest()
-        elif length != full:
-            some = f.compare("slt", number(full), number(length))
-            before = carried
-            carried = f.either(some, rest, lambda: before)
+        end, left = f.add(first, full), f.subtract(length, full)
+        if left != 0 and isinstance(left, int):
+            carried = row.rest(end, left, carried)
+        elif left != 0:
+            before, some = carried, f.compare("sgt", number(left), constant("i64", 0))
+            carried = f.either(some, lambda: row.rest(end, left, before), lambda: before)
         self.memo.update(narrow)
         return carried
 
@@ -546,6 +524,49 @@ class Rows(Emitter):
             neutral = fold.initial(width)
             given = [f.select(mask, x, y) for x, y in zip(given, neutral, strict=True)]
         return fold.take(self, carried, given)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Vectors along an axis, visited.
+
+    size    values carried from vector to vector
+    kept    what is computed stays known: the whole row is in registers
+    narrow  values that are in all lanes, as they were
+    """
+
+    rows: Rows
+    axis: Axis
+    env: Env
+    visit: Visit
+    size: int
+    kept: bool
+    narrow: Mapping[tuple[object, ...], Value]
+
+    def group(self, count: int, index: Number, values: list[Value]) -> list[Value]:
+        """Full vectors side by side, each with carried values of its own."""
+        rows, f, width = self.rows, self.rows.f, self.rows.target.lanes
+        found, parts, start = list(values), [], len(f.lines)
+        for copy in range(count):
+            mark, mine = len(f.lines), slice(copy * self.size, (copy + 1) * self.size)
+            with rows.scope(keep=self.kept), rows.vector(width, None):
+                at = {**self.env, self.axis: Index(f.add(index, copy * width), 1)}
+                found[mine] = self.visit(at, found[mine])
+            parts.append(f.lines[mark:])
+        if not self.kept:
+            f.lines[start:] = interleaved(parts)
+        return found
+
+    def rest(self, index: Number, left: Number, values: list[Value]) -> list[Value]:
+        """The lanes behind the last full vector."""
+        rows, one = self.rows, list(values[: self.size])
+        # LLVM 22 writes too much where one lane is left of what it truncates.
+        single = left == 1
+        lanes, mask = (1, None) if single else (rows.target.lanes, rows.lanes_below(left))
+        with rows.scope(keep=self.kept), rows.vector(lanes, mask):
+            rows.memo.update(self.narrow if single else {})
+            one = self.visit({**self.env, self.axis: Index(index, 0 if single else 1)}, one)
+        return [*one, *values[self.size :]]
 
 
 def interleaved(parts: Sequence[Sequence[str]]) -> list[str]:

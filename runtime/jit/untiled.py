@@ -28,6 +28,7 @@ from infinisa.isa.language import (
     view,
     walk,
 )
+from infinisa.isa.laws import StepOf
 from infinisa.isa.program import (
     COPIES,
     Issue,
@@ -35,6 +36,7 @@ from infinisa.isa.program import (
     Opcode,
     Operand,
     Program,
+    Section,
     Stage,
     Statement,
     statements,
@@ -106,6 +108,7 @@ class _Untiling:
     opcodes: dict[str, Opcode] = field(init=False)
     uses: Counter[str] = field(init=False)
     shares: Shares = field(init=False)
+    lengths: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.opcodes = dict(self.given.opcode)
@@ -120,11 +123,12 @@ class _Untiling:
         self.shares = Shares(self.given, threads=1, lanes=1)
 
     def program(self) -> Program:
-        sections = tuple(
-            replace(section, stages=tuple(map(self.stage, section.stages)))
-            for section in self.given.sections
-        )
+        sections = tuple(map(self.section, self.given.sections))
         return replace(self.given, sections=sections, opcodes=tuple(self.opcodes.values()))
+
+    def section(self, section: Section) -> Section:
+        self.lengths = {e.axis: e.length.constant for e in section.extents if not e.length.terms}
+        return replace(section, stages=tuple(map(self.stage, section.stages)))
 
     def stage(self, stage: Stage) -> Stage:
         return replace(stage, body=tuple(self.each(stage.body)))
@@ -132,23 +136,40 @@ class _Untiling:
     def each(self, items: Sequence[Statement]) -> list[Statement]:
         found: list[Statement] = []
         for item in items:
-            found.append(self.loop(item) if isinstance(item, Loop) else item)
-            while len(found) > 1 and (one := self.joined(found[-2], found[-1])):
+            found += self.loop(item) if isinstance(item, Loop) else [item]
+            while len(found) > 1 and (one := self.joined(*found[-2:]) or self.folded(*found[-2:])):
                 found[-2:] = [one]
         return found
 
-    def loop(self, loop: Loop) -> Statement:
+    def loop(self, loop: Loop) -> list[Statement]:
+        length = self.lengths.get(loop.parent, 0)
+        self.lengths[loop.range] = loop.step if length % loop.step == 0 else 0
         body = tuple(self.each(loop.body))
         loop = replace(loop, body=body)
-        if len(body) > 1 or loop.ahead or loop.spread or not isinstance(body[0], Issue):
-            return loop
-        return self.over_all(loop, body[0]) or loop
+        if loop.ahead or loop.spread:
+            return [loop]
+        if 0 < length <= loop.step and (items := self.single(loop)):
+            return items
+        if len(body) > 1 or not isinstance(body[0], Issue):
+            return [loop]
+        return [self.over_all(loop, body[0]) or loop]
+
+    def single(self, loop: Loop) -> list[Statement]:
+        """What a loop of one turn does, without the loop; nothing where something counts by it."""
+        inner = list(statements(loop.body))
+        issues = [item for item in inner if isinstance(item, Issue)]
+        operands = [operand for issue in issues for operand in (*issue.reads, *issue.writes)]
+        turning = any(b.rotor == loop.range and b.slots > 1 for b in self.given.buffers)
+        ahead = any(isinstance(item, Loop) and item.ahead for item in inner)
+        if turning or ahead or _based(operands, loop.range):
+            return []
+        return [_inside(item, loop.range, loop.parent) for item in loop.body]
 
     # -- one loop around one issue
 
     def over_all(self, loop: Loop, issue: Issue) -> Issue | None:
         """The issue over the loop's whole range, if that is the same."""
-        meaning = self.contraction(issue)
+        meaning = self.contraction(issue) or self.chain(issue)
         axes = [axis for axis, name in issue.axes if name == loop.range]
         operands = (*issue.reads, *issue.writes)
         if meaning is None or len(axes) != 1 or _based(operands, loop.range):
@@ -156,6 +177,8 @@ class _Untiling:
         (axis,), opcode = axes, self.opcodes[issue.opcode]
         summed = loop.range in (issue.fresh or ())
         if not any(axis in names for names in (*opcode.operands, *opcode.results)):
+            if self.contraction(issue) is None:
+                return None
             found = self.extended(loop, issue, axis, summed)
             if found is None:
                 return None
@@ -172,7 +195,7 @@ class _Untiling:
         operands = (*issue.reads, *issue.writes)
         if not all(self.given.buffer[o.buffer].outer for o in operands):
             return False
-        opcode, meaning = self.opcodes[issue.opcode], self.contraction(issue)
+        opcode, meaning = self.opcodes[issue.opcode], self.contraction(issue) or self.chain(issue)
         return self.shares.apart(issue) and loop.range in self.shares.ranges(issue, opcode, meaning)
 
     def extended(self, loop: Loop, issue: Issue, axis: Axis, summed: bool) -> Opcode | None:
@@ -233,6 +256,19 @@ class _Untiling:
     def contraction(self, issue: Issue) -> Instruction | None:
         """What an issue means, if that is one sum of products and nothing else that needs loops of
         its own: others are computed in rows, so their tiles are what they keep in caches."""
+        found = self.folds(issue)
+        return found[0] if found and [type(fold) for fold in found[1]] == [Dot] else None
+
+    def chain(self, issue: Issue) -> Instruction | None:
+        """What an issue means, if it has several sums of products: blocks of rows go through all of
+        them in native code."""
+        found = self.folds(issue)
+        if found is None or any(isinstance(fold, Scan | Update) for fold in found[1]):
+            return None
+        return found[0] if sum(isinstance(fold, Dot) for fold in found[1]) > 1 else None
+
+    def folds(self, issue: Issue) -> tuple[Instruction, list[Node]] | None:
+        """What an issue means, and what of that needs loops of its own."""
         opcode = self.opcodes[issue.opcode]
         if opcode.instruction in COPIES:
             return None
@@ -240,9 +276,8 @@ class _Untiling:
         meaning = _meaning(opcode, types, self.library, self.windows)
         if meaning.opaque or meaning.native:
             return None
-        nodes = list(walk(meaning.outputs))
-        folds = [node for node in nodes if isinstance(node, Dot | Reduce | Scan | Update)]
-        return meaning if len(folds) == 1 and isinstance(folds[0], Dot) else None
+        nodes = walk(meaning.outputs)
+        return meaning, [n for n in nodes if isinstance(n, Dot | Reduce | Scan | Update)]
 
     # -- the step of a sum and what finishes it
 
@@ -259,12 +294,46 @@ class _Untiling:
         only = self.uses[total.buffer] == 2 and not self.given.buffer[total.buffer].outer
         if total != reads[0] or not only or whole.native or self.contraction(first) is None:
             return None
-        found = self.operands(whole, (first, step), (second, finish))
+        return self.whole(whole, (first, step), (second, finish))
+
+    def folded(self, first: Statement, second: Statement) -> Issue | None:
+        """The instruction of which the first are the steps, by a law, and the second what finishes
+        them: an attention whose keys came in tiles."""
+        if not isinstance(first, Loop) or not isinstance(second, Issue) or first.ahead:
+            return None
+        step, ranges = _only(first)
+        if step is None or set(step.fresh or ()) != {first.range}:
+            return None
+        opcodes = [self.opcodes[issue.opcode] for issue in (step, second)]
+        given, finish = (self.library.get(opcode.instruction) for opcode in opcodes)
+        laws = [law for law in given.laws if isinstance(law, StepOf)] if given else []
+        if not laws or finish is None or laws[0].finish != finish.name:
+            return None
+        whole, tiled = self.library[laws[0].whole], dict(opcodes[0].binding).get(laws[0].axis)
+        operands = (*step.reads, *step.writes)
+        if whole.native or whole.opaque or any(_based(operands, old) for old in ranges):
+            return None
+        if [axis for axis, name in step.axes if name == first.range] != list(tiled or ()):
+            return None
+        for old, new in ranges.items():
+            step = _renamed(step, old, new)
+        uses = Counter(o.buffer for o in (*step.writes, *second.reads))
+        if any(self.uses[o.buffer] != uses[o.buffer] for o in step.writes):
+            return None
+        if not set(second.reads) <= set(step.writes) or not _agree(*(o.binding for o in opcodes)):
+            return None
+        return self.whole(whole, (step, opcodes[0]), (second, opcodes[1]))
+
+    def whole(
+        self, meaning: Instruction, step: tuple[Issue, Opcode], finish: tuple[Issue, Opcode]
+    ) -> Issue | None:
+        """An instruction in the place of its pieces."""
+        found = self.operands(meaning, step, finish)
         if found is None:
             return None
         opcode, operands = found
-        axes = dict((*first.axes, *second.axes))
-        issue = replace(second, opcode=opcode.name, reads=operands, axes=tuple(axes.items()))
+        axes = dict((*step[0].axes, *finish[0].axes))
+        issue = replace(finish[0], opcode=opcode.name, reads=operands, axes=tuple(axes.items()))
         if not self.shares.apart(issue) or self.known(opcode) != opcode:
             return None
         return issue
@@ -339,6 +408,32 @@ def _named(operand: Operand, axes: Sequence[Axis], name: str, axis: Axis) -> tup
         axis if [term.range for term in dimension.terms] == [name] else old
         for old, dimension in zip(axes, operand.dimensions, strict=True)
     )
+
+
+def _only(loop: Loop) -> tuple[Issue | None, dict[str, str]]:
+    """The one issue of a loop, perhaps in more loops, and the range that each is in; innermost
+    first."""
+    if len(loop.body) != 1 or loop.ahead or loop.spread:
+        return None, {}
+    (item,) = loop.body
+    if isinstance(item, Issue):
+        return item, {loop.range: loop.parent}
+    issue, ranges = _only(item)
+    return issue, {**ranges, loop.range: loop.parent}
+
+
+def _agree(*bindings: Sequence[tuple[Axis, tuple[Axis, ...]]]) -> bool:
+    """Whether bindings give no axis two meanings."""
+    pairs = {pair for binding in bindings for pair in binding}
+    return len(dict(pairs)) == len(pairs)
+
+
+def _inside(item: Statement, old: str, new: str) -> Statement:
+    """A statement in another range."""
+    if isinstance(item, Issue):
+        return _renamed(item, old, new)
+    body = tuple(_inside(inner, old, new) for inner in item.body)
+    return replace(item, parent=new if item.parent == old else item.parent, body=body)
 
 
 def _renamed(issue: Issue, old: str, new: str) -> Issue:

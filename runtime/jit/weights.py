@@ -64,6 +64,21 @@ class Kept:
     moves: Mapping[Axis, tuple[int, Number]] = field(default_factory=dict)
 
 
+def pack_whole(packing: Packing, others: tuple[Axis, ...], env: Env) -> Kept:
+    """All panels, in scratch memory."""
+    emitter, f, bounds = packing.emitter, packing.emitter.f, packing.emitter.frame.bounds
+    columns = -(-bounds[packing.vector] // packing.width) * packing.width
+    slab = columns * emitter.bound(packing.over)
+    memory = emitter.allot(slab * emitter.bound(others), packing.dtype)
+    pack_all(packing, memory, others, slab, env)
+    moves: dict[Axis, tuple[int, Number]] = {}
+    slabs: Number = 1
+    for axis in reversed(others):
+        moves[axis] = 0, slabs
+        slabs = f.multiply(slabs, emitter.frame.length(axis))
+    return Kept(memory, packing.steps(), slab, moves=moves)
+
+
 def kept(
     emitter: Contractions, x: Place | None, sides: Sides, over: tuple[Axis, ...], env: Env
 ) -> tuple[Kept, Layout] | None:
