@@ -20,7 +20,7 @@ from infinisa.isa.encoding import encode
 from infinisa.isa.errors import CompileError, ProgramError
 from infinisa.isa.instance import find, resolve
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.program import Buffer, Issue, Operand, Program, defaults, extents
+from infinisa.isa.program import COPIES, Buffer, Issue, Operand, Program, defaults, extents
 from infinisa.isa.verify import verify
 
 from ..opaque import run_body
@@ -124,7 +124,8 @@ def native_code(
     A program is known again by its encoding, before any code is written. Authors' own bodies are no
     part of that: where there are some, only the text of the code is known again.
     """
-    definitions = [find(opcode.instruction, library) for opcode in program.opcodes]
+    names = {opcode.instruction for opcode in program.opcodes}.difference(COPIES)
+    definitions = (find(name, library) for name in names)
     own = any(made.native or made.body for made in definitions)
 
     def make() -> Native:
