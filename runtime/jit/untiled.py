@@ -193,7 +193,7 @@ class _Untiling:
     def in_pieces(self, loop: Loop, issue: Issue) -> bool:
         """Whether pieces of a range are computed without each other."""
         operands = (*issue.reads, *issue.writes)
-        if not all(self.given.buffer[o.buffer].outer for o in operands):
+        if any(self.given.buffer[o.buffer].rotor == loop.range for o in operands):
             return False
         opcode, meaning = self.opcodes[issue.opcode], self.contraction(issue) or self.chain(issue)
         return self.shares.apart(issue) and loop.range in self.shares.ranges(issue, opcode, meaning)
