@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from infinisa.isa.errors import ModelError
-from infinisa.runtime.jit.bits import apart, product, shifted
+from infinisa.runtime.jit.bits import apart, product, shifted, static
 
 from .arrays import I32, I64, U8, U16, Table, frozen
 from .characters import (
@@ -34,7 +34,8 @@ from .characters import (
     piece_classes,
     run_end,
 )
-from .lookup import decode, enter, find, find_bytes, number_table, slot_count, text_pool
+from .lookup import LIMIT, VALUE_BITS, decode, enter, find, find_bytes, number_table, slot_count
+from .lookup import text_pool
 from .memo import LONGEST_PIECE, MIX, MIX_HIGH, MOST_IDS, NO_MEMO, SET
 from .memo import high_word, home, low_word, recalled, remember, told
 from .native import call
@@ -62,8 +63,16 @@ SCANNED = 96
 FAN = 4
 """A node of that tree has 1 << FAN below it, a line of the cache."""
 
-CROSSED = 1 << 16
-"""Bytes of the filter that knows which neighbours a token crosses."""
+WINDOW = 1 << 10
+"""Bytes that are merged at once."""
+
+UNSURE = 8
+"""Last ids of a window that what follows may change."""
+
+ALL_BYTES = 1 << 16
+BY_CHARACTERS, BY_BYTES = 1, 2
+"""Between two bytes: every token that has both has the whole characters that they end and begin,
+which a filter of 8 * ALL_BYTES bits behind knows; or there are others. 0: no token has both."""
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3_PATTERN = (
@@ -265,9 +274,9 @@ def piece_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes
 
 # ---------------------------------------------------------------- kernels: merging
 #
-# A piece of n tokens is merged inside ids[base:base + 3 * n]: the tokens, from base + n on the rank
-# of each with the next one, and if they are many, from base + 2 * n on the least ranks of every
-# 1 << FAN of them, then of those, and so on up to one.
+# Tokens are merged inside 3 places of ids a byte: the tokens from `base` on, the rank of each with
+# the next one from `ranks` on, and if they are many, behind those the least ranks of every 1 << FAN
+# of them, then of those, and so on up to one.
 
 
 def rank_of(left: int, right: int, pairs: I64) -> int:
@@ -275,19 +284,11 @@ def rank_of(left: int, right: int, pairs: I64) -> int:
     return rank if rank >= 0 else NO_RANK
 
 
-@apart
-def merge(ids: I32, base: int, n: int, pairs: I64, products: I32) -> int:
-    """Merge the n tokens at `base`, the lowest rank first, then the left; how many are left."""
-    for k in range(n - 1):
-        ids[base + n + k] = rank_of(ids[base + k], ids[base + k + 1], pairs)
-    if n <= SCANNED:
-        return merge_few(ids, base, n, pairs, products)
-    return merge_many(ids, base, n, pairs, products)
+def merge_few(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32) -> int:
+    """Merge n tokens, the lowest rank first, then the left; how many are left.
 
-
-def merge_few(ids: I32, base: int, n: int, pairs: I64, products: I32) -> int:
-    """Merging that looks through all ranks each time, and closes the gap."""
-    ranks = base + n
+    Looks through all ranks each time, and closes the gap.
+    """
     while n > 1:
         best = NO_RANK << 8
         for k in range(n - 1):
@@ -310,63 +311,80 @@ def merge_few(ids: I32, base: int, n: int, pairs: I64, products: I32) -> int:
 
 
 @apart
-def merge_many(ids: I32, base: int, n: int, pairs: I64, products: I32) -> int:
-    """Merging with a tree above the ranks, in which a merge changes a few nodes.
+def merge_many(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32) -> int:
+    """The same with a tree above the ranks, in which a merge changes a few nodes.
 
     A token that grows stays at its first place; its second and its last one hold minus its width.
     """
-    ids[base + 2 * n - 1] = NO_RANK
-    top = base + n
-    height = 0
-    while count_at(n, height) > 1:
-        for k in range(count_at(n, height + 1)):
-            ids[top + count_at(n, height) + k] = least(ids, top, count_at(n, height), k)
-        top += count_at(n, height)
-        height += 1
+    top = ranks
+    count = n
+    ids[ranks + n - 1] = NO_RANK
+    while count > 1:
+        for k in range(count, padded(count)):
+            ids[top + k] = NO_RANK
+        above = top + padded(count)
+        for k in range(padded(count) >> FAN):
+            ids[above + k] = least(ids, top + (k << FAN))
+        top = above
+        count = padded(count) >> FAN
     while ids[top] != NO_RANK:
         rank = ids[top]
-        join(ids, base, n, place_of(rank, ids, n, top, height), products[rank], pairs)
+        join(ids, base, n, ranks, first_place(rank, ids, n, top), products[rank], pairs)
     return close(ids, base, n)
 
 
-def count_at(n: int, height: int) -> int:
-    """How many nodes a level of the tree above n ranks has; the ranks are level 0."""
-    return (n + (1 << FAN * height) - 1) >> FAN * height
+def padded(count: int) -> int:
+    """How many places a level of the tree has: whole nodes."""
+    return count + (1 << FAN) - 1 >> FAN << FAN
 
 
-def least(ids: I32, below: int, count: int, node: int) -> int:
-    """The least of what is below a node; the level there starts at `below`."""
+def least(ids: I32, below: int) -> int:
+    """The least of what is below a node."""
     found = NO_RANK
-    for k in range(node << FAN, min(node + 1 << FAN, count)):
+    for k in static(range(16)):
         found = min(found, ids[below + k])
     return found
 
 
-def place_of(rank: int, ids: I32, n: int, top: int, height: int) -> int:
-    """The first place that has a rank, which is the least."""
+def first_place(rank: int, ids: I32, n: int, top: int) -> int:
+    """The first of n places that has a rank, which is that of the node at `top` above them."""
+    height = 0
+    count = n
+    while count > 1:
+        count = padded(count) >> FAN
+        height += FAN
     at = 0
     while height > 0:
-        height -= 1
-        top -= count_at(n, height)
+        height -= FAN
+        top -= padded(n + (1 << height) - 1 >> height)
         at = at << FAN
-        while ids[top + at] != rank:
-            at += 1
+        step = 1 << FAN
+        for k in static(range(16)):
+            step = min(step, k if ids[top + at + k] == rank else 16)
+        at += step
     return at
 
 
-def put_rank(ids: I32, base: int, n: int, place: int, rank: int) -> None:
+def put_rank(ids: I32, n: int, ranks: int, place: int, rank: int) -> None:
     """Write the rank of a place and bring the nodes above it up to date."""
-    below = base + n
+    below = ranks
     count = n
+    before = ids[below + place]
     ids[below + place] = rank
     while count > 1:
+        below += padded(count)
+        node = below + (place >> FAN)
+        known = ids[node]
+        if rank >= known:
+            if before > known:
+                return
+            rank = least(ids, below - padded(count) + (place >> FAN << FAN))
+            if rank == known:
+                return
+        ids[node] = rank
+        before = known
         place = place >> FAN
-        found = least(ids, below, count, place)
-        below += count
-        if ids[below + place] == found:
-            return
-        ids[below + place] = found
-        count = (count + (1 << FAN) - 1) >> FAN
+        count = padded(count) >> FAN
 
 
 def next_place(ids: I32, base: int, n: int, place: int) -> int:
@@ -376,23 +394,23 @@ def next_place(ids: I32, base: int, n: int, place: int) -> int:
     return place + 1
 
 
-def join(ids: I32, base: int, n: int, place: int, joined: int, pairs: I64) -> None:
+def join(ids: I32, base: int, n: int, ranks: int, place: int, joined: int, pairs: I64) -> None:
     """Replace the token at `place` and the next one by one that joins them."""
     gone = next_place(ids, base, n, place)
     after = next_place(ids, base, n, gone)
     ids[base + place] = joined
     ids[base + place + 1] = place - after
     ids[base + after - 1] = place - after
-    put_rank(ids, base, n, gone, NO_RANK)
+    put_rank(ids, n, ranks, gone, NO_RANK)
     rank = NO_RANK
     if after < n:
         rank = rank_of(joined, ids[base + after], pairs)
-    put_rank(ids, base, n, place, rank)
+    put_rank(ids, n, ranks, place, rank)
     if place > 0:
         before = place - 1
         if ids[base + before] < 0:
             before = place + ids[base + before]
-        put_rank(ids, base, n, before, rank_of(ids[base + before], joined, pairs))
+        put_rank(ids, n, ranks, before, rank_of(ids[base + before], joined, pairs))
 
 
 def close(ids: I32, base: int, n: int) -> int:
@@ -411,27 +429,6 @@ def close(ids: I32, base: int, n: int) -> int:
 
 
 @apart
-def fresh_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    count: int,
-    whole: I64,
-    starts: I32,
-    pool: U8,
-    byte_tokens: I32,
-    pairs: I64,
-    products: I32,
-) -> int:
-    """The ids of a part that is not remembered, from `count` on; how many."""
-    token = find_bytes(text, at, stop, whole, starts, pool)
-    if token >= 0:
-        ids[count] = token
-        return 1
-    return merged_ids(text, at, stop, ids, count, byte_tokens, pairs, products)
-
-
 def merged_ids(
     text: U8,
     at: int,
@@ -439,17 +436,82 @@ def merged_ids(
     ids: I32,
     count: int,
     byte_tokens: I32,
+    byte_ranks: I32,
     pairs: I64,
     products: I32,
 ) -> int:
     """The ids that merging makes of bytes, from `count` on; how many."""
+    ranks = count + stop - at
+    before = 0
     n = 0
     for k in range(at, stop):
         token = byte_tokens[text[k]]
         if token >= 0:
             ids[count + n] = token
+            if n > 0:
+                ids[ranks + n - 1] = byte_ranks[before << 8 | text[k]]
+            before = text[k]
             n += 1
-    return merge(ids, count, n, pairs, products)
+    if n <= SCANNED:
+        return merge_few(ids, count, n, ranks, pairs, products)
+    return merge_many(ids, count, n, ranks, pairs, products)
+
+
+@apart
+def long_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    starts: I32,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+) -> int:
+    """The same of many bytes, which have tokens all, in windows that stay in the cache.
+
+    Ids are those of a text if and only if every two neighbours are the ids of their own bytes: the
+    first merge between two of them would be one in their bytes alone too. So what is known of a
+    window but its last ids stands if the first id of the next one, which begins there, is such a
+    neighbour; else all is done again with larger windows.
+    """
+    size = WINDOW
+    known = 0
+    last = 0
+    start = at
+    while start < stop:
+        end = min(start + size, stop)
+        n = merged_ids(
+            text, start, end, ids, count + known, byte_tokens, byte_ranks, pairs, products
+        )
+        fine = True
+        if known > 0:
+            free = count + known + n
+            first = ids[count + known]
+            both = merged_ids(
+                text, start - last, start + width_of(first, starts), ids, free, byte_tokens,
+                byte_ranks, pairs, products,
+            )  # fmt: skip
+            fine = both == 2 and ids[free] == ids[count + known - 1] and ids[free + 1] == first
+        if fine and end == stop:
+            return known + n
+        if fine and n >= 2 * UNSURE:
+            for k in range(n - UNSURE):
+                last = width_of(ids[count + known + k], starts)
+                start += last
+            known += n - UNSURE
+        else:
+            size = 2 * size
+            known = 0
+            start = at
+    return known
+
+
+def width_of(token: int, starts: I32) -> int:
+    """Bytes of a token."""
+    return starts[2 * token + 1] - starts[2 * token]
 
 
 def part_ids(
@@ -458,32 +520,33 @@ def part_ids(
     stop: int,
     ids: I32,
     count: int,
-    whole: I64,
     starts: I32,
-    pool: U8,
     byte_tokens: I32,
+    byte_ranks: I32,
     pairs: I64,
     products: I32,
     memo: I64,
 ) -> int:
-    """The ids of bytes between which and their neighbours nothing merges, from `count` on."""
-    if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
-        return fresh_ids(
-            text, at, stop, ids, count, whole, starts, pool, byte_tokens, pairs, products
+    """The same of bytes between which and their neighbours nothing merges, remembered."""
+    if stop - at > WINDOW:
+        return long_ids(
+            text, at, stop, ids, count, starts, byte_tokens, byte_ranks, pairs, products
         )
+    if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
+        return merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
     low = low_word(text, at, stop - at)
     high = high_word(text, at, stop - at)
     place = home(low, high, memo)
     found = recalled(low, high, place, memo)
     if found >= 0:
         return told(found, ids, count, memo)
-    known = fresh_ids(text, at, stop, ids, count, whole, starts, pool, byte_tokens, pairs, products)
+    known = merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
     remember(low, high, place, ids, count, known, memo)
     return known
 
 
 @apart
-def long_ids(
+def fresh_ids(
     text: U8,
     at: int,
     stop: int,
@@ -495,11 +558,12 @@ def long_ids(
     pool: U8,
     crossed: U8,
     byte_tokens: I32,
+    byte_ranks: I32,
     pairs: I64,
     products: I32,
     memo: I64,
 ) -> int:
-    """The ids of a long piece, from `count` on; how many.
+    """The ids of a piece that is not remembered, from `count` on; how many.
 
     Merges do not cross where no token does, so such parts are encoded, and remembered, alone.
     """
@@ -508,27 +572,62 @@ def long_ids(
         if token >= 0:
             ids[count] = token
             return 1
-    if settings[CUTS] == 0:
-        return merged_ids(text, at, stop, ids, count, byte_tokens, pairs, products)
     known = 0
     start = at
-    left = -1
-    while at < stop:
-        right = whole_character(text, at, stop)
-        if right >= 0x80 and left >= 0 and not is_crossed(left, right, text[at], crossed):
-            known += part_ids(
-                text, start, at, ids, count + known, whole, starts, pool, byte_tokens, pairs,
-                products, memo,
-            )  # fmt: skip
-            start = at
-        left = right
-        at += 1
-        while at < stop and text[at] & 0xC0 == 0x80:
-            at += 1
+    if settings[CUTS] != 0:
+        left = at
+        for k in range(at + 1, stop):
+            if not is_crossed(text, left, k, stop, crossed):
+                known += part_ids(
+                    text, start, k, ids, count + known, starts, byte_tokens, byte_ranks, pairs,
+                    products, memo,
+                )  # fmt: skip
+                start = k
+            if text[k] & 0xC0 != 0x80:
+                left = k
+    if settings[CUTS] == 0 or (start == at and stop - at <= WINDOW):
+        return merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
     return known + part_ids(
-        text, start, stop, ids, count + known, whole, starts, pool, byte_tokens, pairs, products,
+        text, start, stop, ids, count + known, starts, byte_tokens, byte_ranks, pairs, products,
         memo,
     )  # fmt: skip
+
+
+def piece_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    settings: I32,
+    whole: I64,
+    starts: I32,
+    pool: U8,
+    crossed: U8,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+    memo: I64,
+) -> int:
+    """The same, from the memo if the piece came before."""
+    if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
+        return fresh_ids(
+            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens, byte_ranks, pairs,
+            products, memo,
+        )  # fmt: skip
+    low = low_word(text, at, stop - at)
+    high = high_word(text, at, stop - at)
+    place = home(low, high, memo)
+    found = recalled(low, high, place, memo)
+    if found >= 0:
+        return told(found, ids, count, memo)
+    known = fresh_ids(
+        text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens, byte_ranks, pairs,
+        products, memo,
+    )  # fmt: skip
+    remember(low, high, place, ids, count, known, memo)
+    return known
 
 
 def whole_character(text: U8, at: int, stop: int) -> int:
@@ -545,31 +644,22 @@ def whole_character(text: U8, at: int, stop: int) -> int:
     return found
 
 
-def is_crossed(left: int, right: int, first: int, crossed: U8) -> bool:
-    """Whether a token may cross between two characters; `first` is the first byte of the right one.
-
-    A token may begin inside of the left one or end inside of the right one.
-    """
-    return (
-        is_marked(left, right, crossed)
-        or is_marked(left, first, crossed)
-        or is_marked(left & 0xFF, -first, crossed)
-    )
+def is_crossed(text: U8, left: int, at: int, stop: int, crossed: U8) -> bool:
+    """Whether a token may cross from the byte before `at`, of the character at `left`, to `at`."""
+    how = crossed[text[at - 1] << 8 | text[at]]
+    if how != BY_CHARACTERS:
+        return how == BY_BYTES
+    before = whole_character(text, left, stop)
+    after = whole_character(text, at, stop)
+    if before < 0 or after < 0:
+        return True
+    bit = crossing(before, after)
+    return crossed[ALL_BYTES + (bit >> 3)] >> (bit & 7) & 1 != 0
 
 
 def crossing(left: int, right: int) -> int:
-    """The bit of the filter for two neighbours."""
+    """The bit of the filter for two characters side by side."""
     return shifted(product(left ^ product(right, MIX_HIGH), MIX), 45)
-
-
-def is_marked(left: int, right: int, crossed: U8) -> bool:
-    bit = crossing(left, right)
-    return crossed[bit >> 3] >> (bit & 7) & 1 != 0
-
-
-def mark(left: int, right: int, crossed: U8) -> None:
-    bit = crossing(left, right)
-    crossed[bit >> 3] = crossed[bit >> 3] | 1 << (bit & 7)
 
 
 def encode(
@@ -584,6 +674,7 @@ def encode(
     pool: U8,
     crossed: U8,
     byte_tokens: I32,
+    byte_ranks: I32,
     pairs: I64,
     products: I32,
     memo: I64,
@@ -595,15 +686,10 @@ def encode(
         stop = piece_end(text, at, length, settings, pages, classes)
         if count + 3 * (stop - at) > len(ids):
             return -1
-        if stop - at <= LONGEST_PIECE:
-            count += part_ids(
-                text, at, stop, ids, count, whole, starts, pool, byte_tokens, pairs, products, memo
-            )
-        else:
-            count += long_ids(
-                text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
-                pairs, products, memo,
-            )  # fmt: skip
+        count += piece_ids(
+            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens, byte_ranks, pairs,
+            products, memo,
+        )  # fmt: skip
         at = stop
     return count
 
@@ -620,6 +706,7 @@ def enter_tokens(
     pool: U8,
     crossed: U8,
     byte_tokens: I32,
+    byte_ranks: I32,
     pairs: I64,
     products: I32,
 ) -> int:
@@ -632,7 +719,7 @@ def enter_tokens(
         stop = starts[2 * token + 1]
         if start < stop:
             mark_crossings(start, stop, pool, crossed)
-            known = merged_ids(pool, start, stop, ids, 0, byte_tokens, pairs, products)
+            known = merged_ids(pool, start, stop, ids, 0, byte_tokens, byte_ranks, pairs, products)
             rebuilt = known == 1 and ids[0] == token
             if not rebuilt:
                 others += 1
@@ -643,17 +730,19 @@ def enter_tokens(
 
 def mark_crossings(start: int, stop: int, pool: U8, crossed: U8) -> None:
     """Mark every two neighbours in a token, whose bytes are pool[start:stop]."""
-    left = -1
-    for at in range(start, stop):
-        first = pool[at]
-        if first & 0xC0 != 0x80:
-            right = whole_character(pool, at, stop)
-            if at > start:
-                if left < 0:
-                    mark(pool[at - 1], -first, crossed)
-                else:
-                    mark(left, right if right >= 0 else first, crossed)
-            left = right
+    left = start
+    for at in range(start + 1, stop):
+        place = pool[at - 1] << 8 | pool[at]
+        before = whole_character(pool, left, stop)
+        after = whole_character(pool, at, stop)
+        if pool[at] >= 0xC0 and before >= 0 and after >= 0:
+            bit = crossing(before, after) + 8 * ALL_BYTES
+            crossed[bit >> 3] = crossed[bit >> 3] | 1 << (bit & 7)
+            crossed[place] = max(crossed[place], BY_CHARACTERS)
+        else:
+            crossed[place] = BY_BYTES
+        if pool[at] & 0xC0 != 0x80:
+            left = at
 
 
 # ---------------------------------------------------------------- tables
@@ -755,14 +844,15 @@ def build(
     pages, classes = piece_classes()
     pairs, products = merging
     whole = np.full(slot_count(len(named)), -1, np.int64)
-    crossed = np.zeros(CROSSED, np.uint8)
+    crossed = np.zeros(2 * ALL_BYTES, np.uint8)
     longest = max((len(texts[token]) for token in named), default=0)
+    byte_ranks = ranks_of_bytes(single, pairs)
     others = call(
         enter_tokens,
         np.array(named, np.int32),
         np.array([every], np.int32),
         np.zeros(3 * longest + 1, np.int32),
-        *(whole, starts, pool, crossed, single, pairs, products),
+        *(whole, starts, pool, crossed, single, byte_ranks, pairs, products),
     )
     cuts = bool((single >= 0).all()) and not (every and others)
     tables = {
@@ -774,11 +864,25 @@ def build(
         "pool": pool,
         "crossed": frozen(crossed, np.uint8),
         "byte_tokens": single,
+        "byte_ranks": byte_ranks,
         "pairs": pairs,
         "products": products,
         "memo": NO_MEMO,
     }
     return Tokenizer("byte_bpe", len(texts), tables, encode, decode, around)
+
+
+def ranks_of_bytes(single: Table, pairs: Table) -> Table:
+    """The rank of every two bytes, or NO_RANK: [left << 8 | right]."""
+    byte_of = {int(token): byte for byte, token in enumerate(single)}
+    ranks = np.full(1 << 16, NO_RANK, np.int32)
+    taken = pairs[pairs >= 0]
+    key, rank = taken >> VALUE_BITS, taken & (1 << VALUE_BITS) - 1
+    left, right = key >> 20, key & LIMIT - 1
+    of_bytes = np.isin(left, single) & np.isin(right, single)
+    for a, b, k in zip(left[of_bytes], right[of_bytes], rank[of_bytes], strict=True):
+        ranks[byte_of[int(a)] << 8 | byte_of[int(b)]] = k
+    return frozen(ranks, np.int32)
 
 
 def check_model(model: Section) -> None:

@@ -74,6 +74,7 @@ class Encoder:
     def __init__(self, kernel: Kernel, tables: Mapping[str, Table], room: Callable[[int], int]):
         names = list(inspect.signature(kernel).parameters)[3:]
         own = {"memo": new_memo(SETS)} if "memo" in names else {}
+        self.own_memo = own.get("memo")
         self.kernel, self.tables, self.room = kernel, {**tables, **own}, room
         self.most = 0
         self.grow(SMALL)
