@@ -8,7 +8,6 @@ The regular expressions of the pre-tokenizers are not run: their alternatives be
 classes of characters, so that a look at the class (letter, number, space, newline, other) chooses.
 """
 
-# ruff: noqa: SIM109 (restricted Python has no `in`)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -34,14 +33,34 @@ from .characters import (
     piece_classes,
     run_end,
 )
-from .lookup import LIMIT, VALUE_BITS, decode, enter, find, find_bytes, number_table, slot_count
-from .lookup import text_pool
-from .memo import LONGEST_PIECE, MIX, MIX_HIGH, MOST_IDS, NO_MEMO, SET
-from .memo import high_word, home, low_word, recalled, remember, told
+from .lookup import (
+    LIMIT,
+    VALUE_BITS,
+    decode,
+    enter,
+    find,
+    find_bytes,
+    number_table,
+    slot_count,
+    text_pool,
+)
+from .memo import (
+    LONGEST_PIECE,
+    MIX,
+    MIX_HIGH,
+    MOST_IDS,
+    NO_MEMO,
+    SET,
+    high_word,
+    home,
+    low_word,
+    recalled,
+    remember,
+    told,
+)
 from .native import call
 from .tables import (
     Section,
-    added_tokens,
     check_size,
     frame,
     names_by_id,
@@ -53,8 +72,8 @@ from .tokenizer import AddedToken, Frame, Tokenizer
 
 WHOLE, GPT2, LLAMA3, O200K = range(4)  # the rules for pieces: none, and families of expressions
 RULES, DIGITS, TAIL, LONGEST, CUTS = range(5)
-"""Settings: rules; digits in a piece (0: any); whether spaces that end the text are one piece; bytes
-of the longest token; whether long pieces may be cut where no token crosses."""
+"""Settings: rules; digits in a piece (0: any); whether spaces that end the text are one piece;
+bytes of the longest token; whether long pieces may be cut where no token crosses."""
 
 NO_RANK = 0x7FFFFFFF
 SCANNED = 96
@@ -99,12 +118,14 @@ O200K_PATTERN = (
 )
 PATTERNS = {  # pattern → settings: rules, digits, tail
     GPT2_PATTERN: (GPT2, 0, 0),
-    TIKTOKEN_GPT2_PATTERN: (GPT2, 0, 0),
     LLAMA3_PATTERN: (LLAMA3, 3, 0),
     CL100K_PATTERN: (LLAMA3, 3, 0),
-    TIKTOKEN_CL100K_PATTERN: (LLAMA3, 3, 1),
     LLAMA3_PATTERN.replace("{1,3}", ""): (LLAMA3, 1, 0),  # Qwen
     O200K_PATTERN: (O200K, 3, 0),
+}
+RANK_PATTERNS = PATTERNS | {  # $ is the end of the text for tiktoken, of a line for `tokenizers`
+    TIKTOKEN_GPT2_PATTERN: (GPT2, 0, 0),
+    TIKTOKEN_CL100K_PATTERN: (LLAMA3, 3, 1),
 }
 
 # ---------------------------------------------------------------- kernels: pieces
@@ -613,8 +634,8 @@ def piece_ids(
     """The same, from the memo if the piece came before."""
     if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
         return fresh_ids(
-            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens, byte_ranks, pairs,
-            products, memo,
+            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
+            byte_ranks, pairs, products, memo,
         )  # fmt: skip
     low = low_word(text, at, stop - at)
     high = high_word(text, at, stop - at)
@@ -623,8 +644,8 @@ def piece_ids(
     if found >= 0:
         return told(found, ids, count, memo)
     known = fresh_ids(
-        text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens, byte_ranks, pairs,
-        products, memo,
+        text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
+        byte_ranks, pairs, products, memo,
     )  # fmt: skip
     remember(low, high, place, ids, count, known, memo)
     return known
@@ -687,8 +708,8 @@ def encode(
         if count + 3 * (stop - at) > len(ids):
             return -1
         count += piece_ids(
-            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens, byte_ranks, pairs,
-            products, memo,
+            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
+            byte_ranks, pairs, products, memo,
         )  # fmt: skip
         at = stop
     return count
@@ -793,10 +814,10 @@ def from_ranks(ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, i
     """The tokenizer of a vocabulary as tiktoken has it: the rank of a token is its id, and any two
     tokens that make it merge.
 
-    pattern  the regular expression of pieces, one of `PATTERNS`
+    pattern  the regular expression of pieces, one of `RANK_PATTERNS`
     special  tokens that are looked for in the text first
     """
-    if pattern not in PATTERNS:
+    if pattern not in RANK_PATTERNS:
         raise ModelError(f"pattern must be one of those of GPT-2, cl100k or o200k, not {pattern!r}")
     if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
         raise ModelError(f"ranks must have all bytes; {missing[0]:#04x} is missing")
@@ -816,7 +837,7 @@ def from_ranks(ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, i
         sorted(ranks.values()),
         frozen([ranks[bytes([byte])] for byte in range(256)], np.int32),
         (number_table(halves.keys(), halves.values()), frozen(np.arange(most + 1), np.int32)),
-        PATTERNS[pattern],
+        RANK_PATTERNS[pattern],
         every=True,
         around=Frame(tuple(AddedToken(name, token) for name, token in special.items())),
     )

@@ -25,7 +25,7 @@ from infinisa.runtime.jit.restricted import Library, RestrictedError, annotated
 from .arrays import Kernel, Table, run
 from .memo import new_memo
 
-FILES = ("byte_bpe", "character", "characters", "lookup", "memo", "word", "wordpiece")
+FILES = ("byte_bpe", "character", "characters", "lookup", "memo", "segment", "word", "wordpiece")
 TRUSTED = frozenset(f"{__package__}.{name}" for name in FILES)
 ENTRY = "entry"
 SMALL = 1 << 12
@@ -73,9 +73,8 @@ class Encoder:
 
     def __init__(self, kernel: Kernel, tables: Mapping[str, Table], room: Callable[[int], int]):
         names = list(inspect.signature(kernel).parameters)[3:]
-        own = {"memo": new_memo(SETS)} if "memo" in names else {}
-        self.own_memo = own.get("memo")
-        self.kernel, self.tables, self.room = kernel, {**tables, **own}, room
+        self.memo = new_memo(SETS if "memo" in names else 0)
+        self.kernel, self.tables, self.room = kernel, {**tables, "memo": self.memo}, room
         self.most = 0
         self.grow(SMALL)
         try:
@@ -95,6 +94,10 @@ class Encoder:
         if len(data) > self.most:
             self.grow(len(data))
         return run(self.kernel, np.frombuffer(data, np.uint8), len(data), self.ids, self.tables)
+
+    def forget(self) -> None:
+        """Begin again with an empty memo."""
+        self.memo[:] = 0
 
     def grow(self, most: int) -> None:
         """Make room for texts of so many bytes."""

@@ -152,13 +152,19 @@ class Tokenizer:
         count = encoder.encode(data)
         if count == UNKNOWN:
             self.idle.append(encoder)
+            text = data.decode("utf-8", "replace")
             raise ModelError(
                 f"{self.kind} tokenizer: every character must be in the vocabulary, "
-                f"which has no unknown token; not all of {data.decode('utf-8', 'replace')[:40]!r} are"
+                f"which has no unknown token; not all of {text[:40]!r} are"
             )
         if count < 0:
             raise ModelError(f"{self.kind} tokenizer: its kernel must return how many ids it wrote")
         return encoder, count
+
+    def forget(self) -> None:
+        """Begin again with empty memos: for measuring what a first text costs."""
+        for encoder in self.idle:
+            encoder.forget()
 
     @cached_property
     def idle(self) -> list[Encoder]:

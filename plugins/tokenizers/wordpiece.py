@@ -25,8 +25,18 @@ from infinisa.runtime.jit.bits import apart
 from .arrays import I32, I64, U8, U16, Table, frozen
 from .characters import POINTS, changes, code_point, members, two_stage
 from .lookup import LIMIT, decode, find, number_table, text_pool
-from .memo import LONGEST_PIECE, MOST_IDS, NO_MEMO, SET
-from .memo import high_word, home, low_word, recalled, remember, told
+from .memo import (
+    LONGEST_PIECE,
+    MOST_IDS,
+    NO_MEMO,
+    SET,
+    high_word,
+    home,
+    low_word,
+    recalled,
+    remember,
+    told,
+)
 from .tables import Section, frame, names_by_id, unknown_id, vocabulary
 from .tokenizer import AddedToken, Frame, Tokenizer
 
