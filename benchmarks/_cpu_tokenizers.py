@@ -81,7 +81,18 @@ class Entrants:
         if self.rs_bpe is not None:
             encode = self.rs_bpe
             calls[RS_BPE] = lambda: encode(text)
-        return calls
+        return {name: call for name, call in calls.items() if is_able(call)}
+
+
+def is_able(call: Call) -> bool:
+    """Whether a peer can do its work: tiktoken runs out of stack where one piece is very long."""
+    try:
+        call()
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # pyo3's, which is no Exception
+            raise
+        return False
+    return True
 
 
 @cache

@@ -245,35 +245,57 @@ def segment(
     count = 0
     at = 0
     while at < length:
-        if not is_in_block(text[at]):
-            pair = text[at] == 0x0D and at + 1 < length and text[at + 1] == 0x0A
-            at += 2 if pair else 1
-            count = put_word(words, count, at, -1)
-            continue
         stop = at
         while stop < length and is_in_block(text[stop]):
             stop += 1
-        best_path(text, at, stop, firsts, edges, entries, weights, score, ends, numbers)
-        alone = at
-        while at < stop:
-            end = ends[at]
-            number = numbers[at]
-            if end - at == 1 and (settings[HIDDEN] != 0 or is_alphanumeric(text[at])):
-                at = end
-                continue
+        if stop > at:
+            best_path(text, at, stop, firsts, edges, entries, weights, score, ends, numbers)
+            count = block_words(
+                text, at, stop, words, count, settings, firsts, edges, entries, model, ends,
+                numbers, score, back,
+            )  # fmt: skip
+            at = stop
+        else:
+            pair = text[at] == 0x0D and at + 1 < length and text[at + 1] == 0x0A
+            at += 2 if pair else 1
+            count = put_word(words, count, at, -1)
+    return count
+
+
+def block_words(
+    text: I32,
+    at: int,
+    stop: int,
+    words: I32,
+    count: int,
+    settings: I32,
+    firsts: I32,
+    edges: I64,
+    entries: I32,
+    model: F64,
+    ends: I32,
+    numbers: I32,
+    score: F64,
+    back: U8,
+) -> int:
+    """The words of the best path through text[at:stop]; characters alone wait for their like."""
+    alone = at
+    while at < stop:
+        end = ends[at]
+        if end - at > 1 or not (settings[HIDDEN] != 0 or is_alphanumeric(text[at])):
             if alone < at:
                 count = left_alone(
-                    text, alone, at, words, count, settings, firsts, edges, entries, model, numbers,
-                    score, back,
+                    text, alone, at, words, count, settings, firsts, edges, entries, model,
+                    numbers, score, back,
                 )  # fmt: skip
-            count = put_word(words, count, end, number)
-            at = end
-            alone = at
-        if alone < stop:
-            count = left_alone(
-                text, alone, stop, words, count, settings, firsts, edges, entries, model, numbers,
-                score, back,
-            )  # fmt: skip
+            count = put_word(words, count, end, numbers[at])
+            alone = end
+        at = end
+    if alone < stop:
+        count = left_alone(
+            text, alone, stop, words, count, settings, firsts, edges, entries, model, numbers,
+            score, back,
+        )  # fmt: skip
     return count
 
 
