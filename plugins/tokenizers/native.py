@@ -57,7 +57,7 @@ class Bound:
         self.compiled, self.arrays = compiled(kernel), list(arrays)
         words = [word for array in arrays for word in (array.ctypes.data, array.size)]
         self.frame = np.array([0, 0, *words], np.int64)
-        self.function, self.address = self.compiled.function, int(self.frame.ctypes.data)
+        self.address = int(self.frame.ctypes.data)
 
     def replace(self, number: int, array: Table) -> None:
         """Another array instead of the one of that number."""
@@ -79,15 +79,17 @@ class Encoder:
         self.grow(SMALL)
         try:
             self.bound = Bound(kernel, [self.ids, *(self.tables[name] for name in names)])
+            self.function, self.address = self.bound.compiled.function, self.bound.address
         except (RestrictedError, OSError):  # OSError: its source is in no file
             self.encode = self.interpreted  # type: ignore[method-assign]  # chosen once
 
     def encode(self, data: bytes) -> int:
         """Write the ids of UTF-8 text into `ids`; how many, or what the kernel says else."""
-        if len(data) > self.most:
-            self.grow(len(data))
+        size = len(data)
+        if size > self.most:
+            self.grow(size)
             self.bound.replace(0, self.ids)
-        return self.bound.function(self.bound.address, data, len(data))
+        return self.function(self.address, data, size)
 
     def interpreted(self, data: bytes) -> int:
         """The same in CPython."""
@@ -110,7 +112,7 @@ def call(kernel: Kernel, *arrays: Table) -> int:
     """Run a kernel of arrays once."""
     first, *others = arrays
     bound = Bound(kernel, others)
-    return bound.function(bound.address, first.ctypes.data, first.size)
+    return bound.compiled.function(bound.address, first.ctypes.data, first.size)
 
 
 def convert(kernel: Kernel, source: Table, target: Table, tables: Mapping[str, Table]) -> int:

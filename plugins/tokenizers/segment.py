@@ -339,7 +339,7 @@ class Workspace:
         if len(points) > self.most:
             self.grow(2 * len(points))
         size = len(points)
-        count = self.bound.function(self.bound.address, int(points.ctypes.data), size)
+        count = self.bound.compiled.function(self.bound.address, int(points.ctypes.data), size)
         pairs: Table = self.bound.arrays[0][: 2 * count].reshape(-1, 2)
         return pairs
 

@@ -52,6 +52,11 @@ class Frame:
     compose: bool = False
     leading_space: bool = False
 
+    @cached_property
+    def bare(self) -> bool:
+        """Whether every text is plain."""
+        return not (self.added or self.compose or self.leading_space)
+
     def is_plain(self, text: str) -> bool:
         """Whether the kernel shall encode all of a text as it stands."""
         if self.leading_space or (self.compose and not unicodedata.is_normalized("NFC", text)):
@@ -121,45 +126,53 @@ class Tokenizer:
 
     def ids(self, text: str, special: bool = True) -> list[int]:
         """The ids of a text; with `special`, inside the template's tokens ([CLS] ... [SEP])."""
-        if self.frame.is_plain(text):
+        frame = self.frame
+        if frame.bare or frame.is_plain(text):
             ids = self.part_ids(utf8(text))
         else:
             ids = []
-            for part in self.frame.parts(text):
+            for part in frame.parts(text):
                 ids += [part] if isinstance(part, int) else self.part_ids(utf8(part))
-        return [*self.frame.before, *ids, *self.frame.after] if special else ids
+        if special and (frame.before or frame.after):
+            return [*frame.before, *ids, *frame.after]
+        return ids
 
     def part_ids(self, data: bytes) -> list[int]:
         """The ids of UTF-8 text in which no added tokens are looked for; it may be ill-formed."""
-        encoder, count = self.encoded(data)
+        encoder = self.idle_encoder()
+        count = encoder.encode(data)
+        if count < 0:
+            raise self.error(data, count)
         ids: list[int] = encoder.view[:count].tolist()
         self.idle.append(encoder)
         return ids
 
     def array(self, data: bytes) -> Table:
         """The same as an array of 32-bit integers."""
-        encoder, count = self.encoded(data)
-        ids = encoder.ids[:count].copy()
+        encoder = self.idle_encoder()
+        count = encoder.encode(data)
+        if count < 0:
+            raise self.error(data, count)
+        ids: Table = encoder.ids[:count].copy()
         self.idle.append(encoder)
         return ids
 
-    def encoded(self, data: bytes) -> tuple[Encoder, int]:
-        """Who has the ids, to be given back to `idle`, and how many."""
+    def idle_encoder(self) -> Encoder:
+        """An encoder that no other thread uses."""
         try:
-            encoder = self.idle.pop()
+            return self.idle.pop()
         except IndexError:
-            encoder = Encoder(self.encode, self.tables, self.room)
-        count = encoder.encode(data)
+            return Encoder(self.encode, self.tables, self.room)
+
+    def error(self, data: bytes, count: int) -> ModelError:
+        """What a negative number from a kernel means."""
         if count == UNKNOWN:
-            self.idle.append(encoder)
             text = data.decode("utf-8", "replace")
-            raise ModelError(
+            return ModelError(
                 f"{self.kind} tokenizer: every character must be in the vocabulary, "
                 f"which has no unknown token; not all of {text[:40]!r} are"
             )
-        if count < 0:
-            raise ModelError(f"{self.kind} tokenizer: its kernel must return how many ids it wrote")
-        return encoder, count
+        return ModelError(f"{self.kind} tokenizer: its kernel must return a number of ids")
 
     def forget(self) -> None:
         """Begin again with empty memos: for measuring what a first text costs."""
