@@ -24,7 +24,7 @@ from infinisa.compiler.graph import Model
 from infinisa.runtime import host
 from infinisa.runtime.jit import compile_program
 
-from ._measure import Bar, Ceiling, at_least
+from ._measure import Bar, Ceiling, at_least, at_most
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -45,6 +45,7 @@ class Contest:
     read    bytes that must come from memory; 0: it is not bound by that
     ratio   how many times the best peer's speed ours must be; None: printed only
     share   of the ceiling that ours must reach; None: printed only
+    most    seconds that ours may take; None: printed only
     error   largest difference from float64, over the largest value
     compiling  seconds in which our native code was made
     threaded   contenders on a number of threads
@@ -57,6 +58,7 @@ class Contest:
     read: float = 0.0
     ratio: float | None = None
     share: float | None = None
+    most: float | None = None
     error: float = 0.0
     compiling: float = 0.0
     threaded: Mapping[str, Callable[[int], Call]] = field(default_factory=dict)
@@ -140,6 +142,8 @@ def bars(contest: Contest, row: Row) -> Iterator[Bar]:
         yield at_least(f"{title}: of the best peer", row.ratio, contest.ratio, "times")
     if contest.share is not None:
         yield at_least(f"{title}: of the ceiling", row.share, contest.share, "")
+    if contest.most is not None:
+        yield at_most(f"{title}: seconds", row.seconds, contest.most, "s")
 
 
 # ---------------------------------------------------------------- contenders

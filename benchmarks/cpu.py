@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CORE_TYPE = "OPENBLAS_CORETYPE"
 PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
-         "models")  # fmt: skip
+         "models", "tokenizers")  # fmt: skip
 
 
 def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
@@ -30,6 +30,11 @@ def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
         from . import _cpu_models
 
         yield from _cpu_models.contests()
+        return
+    if part == "tokenizers":
+        from . import _cpu_tokenizers
+
+        yield from _cpu_tokenizers.contests(quick)
         return
     from . import _cpu_kernels as kernels
 

@@ -23,6 +23,9 @@ HANGUL = range(0xAC00, 0xD7A4)  # decomposed by arithmetic when the tables are r
 def main() -> None:
     tables = {
         "letter": ranges(matching(r"\p{L}")),
+        "upper": ranges(matching(r"[\p{Lu}\p{Lt}]")),
+        "lower": ranges(matching(r"\p{Ll}")),
+        "mark": ranges(matching(r"\p{M}")),
         "number": ranges(matching(r"\p{N}")),
         "space": ranges(matching(r"\s")),
         "word": ranges(words()),

@@ -49,18 +49,21 @@ def encode_byte_bpe(
     settings: "settings: i32",
     pages: "pages: u16",
     classes: "classes: u8",
-    whole: "whole: i32",
+    whole: "whole: i64",
     starts: "starts: i32",
     pool: "pool: u8",
+    crossed: "crossed: u8",
     byte_tokens: "byte_tokens: i32",
+    byte_ranks: "byte_ranks: i32",
     pairs: "pairs: i64",
     products: "products: i32",
+    memo: "memo: i64",
     ids,
 ):
     """The ids of a UTF-8 text by byte-level byte-pair encoding."""
     count = byte_bpe.encode(
-        text, len(text), ids, settings, pages, classes, whole, starts, pool, byte_tokens, pairs,
-        products,
+        text, len(text), ids, settings, pages, classes, whole, starts, pool, crossed,
+        byte_tokens, byte_ranks, pairs, products, memo,
     )  # fmt: skip
     return put_frame(ids, count, frame)
 
@@ -75,11 +78,12 @@ def encode_wordpiece(
     edges: "edges: i64",
     ends: "ends: i32",
     settings: "settings: i32",
+    memo: "memo: i64",
     ids,
 ):
     """The ids of a UTF-8 text by BERT's WordPiece."""
     count = wordpiece.encode(
-        text, len(text), ids, pages, cells, replacements, edges, ends, settings
+        text, len(text), ids, pages, cells, replacements, edges, ends, settings, memo
     )
     return put_frame(ids, count, frame)
 
@@ -90,7 +94,7 @@ def encode_word(
     frame: "frame: i32",
     pages: "pages: u16",
     classes: "classes: u8",
-    slots: "slots: i32",
+    slots: "slots: i64",
     starts: "starts: i32",
     pool: "pool: u8",
     settings: "settings: i32",

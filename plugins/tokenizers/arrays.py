@@ -17,6 +17,7 @@ U8: TypeAlias = Annotated[memoryview, "u8"]
 U16: TypeAlias = Annotated[memoryview, "u16"]
 I32: TypeAlias = Annotated[memoryview, "i32"]
 I64: TypeAlias = Annotated[memoryview, "i64"]
+F64: TypeAlias = Annotated[Any, "f64"]
 
 Kernel: TypeAlias = Callable[..., int]
 Table: TypeAlias = NDArray[Any]

@@ -1,28 +1,66 @@
-"""Byte-level byte-pair encoding: GPT-2, Llama 3, Qwen.
+"""Byte-level byte-pair encoding: GPT-2, Llama 3, Qwen, GPT-4 (cl100k), GPT-4o (o200k).
 
-    text ──piece_end──► piece ──► one token, if the whole piece is one
-                          └────► merge: bytes to tokens, lowest rank first
+    text ──piece_end──► piece ──memo──► ids                 most pieces came before
+                          ├────► one token, if the whole piece is one
+                          └────► cut where no token crosses ──► merge: lowest rank first
 
 The regular expressions of the pre-tokenizers are not run: their alternatives begin with disjoint
 classes of characters, so that a look at the class (letter, number, space, newline, other) chooses.
 """
 
-# ruff: noqa: SIM109 (restricted Python has no `in`)
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from infinisa.isa.errors import ModelError
+from infinisa.runtime.jit.bits import apart, product, shifted, static
 
 from .arrays import I32, I64, U8, U16, Table, frozen
-from .characters import LETTER, NEWLINE, NUMBER, OTHER, SPACE, character, piece_classes, run_end
-from .lookup import bytes_table, decode, find, find_bytes, number_table, text_pool
+from .characters import (
+    BLANK,
+    CASELESS,
+    LETTER,
+    LOWER,
+    MARK,
+    NEWLINE,
+    NUMBER,
+    SPACE,
+    SYMBOL,
+    UPPER,
+    character,
+    piece_classes,
+    run_end,
+)
+from .lookup import (
+    LIMIT,
+    VALUE_BITS,
+    decode,
+    enter,
+    find,
+    find_bytes,
+    number_table,
+    slot_count,
+    text_pool,
+)
+from .memo import (
+    LONGEST_PIECE,
+    MIX,
+    MIX_HIGH,
+    MOST_IDS,
+    NO_MEMO,
+    SET,
+    high_word,
+    home,
+    low_word,
+    recalled,
+    remember,
+    told,
+)
+from .native import call
 from .tables import (
     Section,
-    added_tokens,
     check_size,
     frame,
     names_by_id,
@@ -30,11 +68,30 @@ from .tables import (
     unknown_id,
     vocabulary,
 )
-from .tokenizer import Tokenizer
+from .tokenizer import AddedToken, Frame, Tokenizer
 
-WHOLE, GPT2, LLAMA3 = range(3)  # the rules for pieces: none, and two families of regular expression
+WHOLE, GPT2, LLAMA3, O200K = range(4)  # the rules for pieces: none, and families of expressions
+RULES, DIGITS, TAIL, LONGEST, CUTS = range(5)
+"""Settings: rules; digits in a piece (0: any); whether spaces that end the text are one piece;
+bytes of the longest token; whether long pieces may be cut where no token crosses."""
+
 NO_RANK = 0x7FFFFFFF
-LONGEST_WHOLE = 64  # bytes of a piece that is looked up before it is merged
+SCANNED = 96
+"""Tokens that are merged by looking through all ranks; the ranks of more have a tree above them."""
+
+FAN = 4
+"""A node of that tree has 1 << FAN below it, a line of the cache."""
+
+WINDOW = 1 << 10
+"""Bytes that are merged at once."""
+
+UNSURE = 8
+"""Last ids of a window that what follows may change."""
+
+ALL_BYTES = 1 << 16
+BY_CHARACTERS, BY_BYTES = 1, 2
+"""Between two bytes: every token that has both has the whole characters that they end and begin,
+which a filter of 8 * ALL_BYTES bits behind knows; or there are others. 0: no token has both."""
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3_PATTERN = (
@@ -45,11 +102,30 @@ CL100K_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-PATTERNS = {  # pattern → (rules, digits in a piece; 0: any)
-    GPT2_PATTERN: (GPT2, 0),
-    LLAMA3_PATTERN: (LLAMA3, 3),
-    CL100K_PATTERN: (LLAMA3, 3),
-    LLAMA3_PATTERN.replace("{1,3}", ""): (LLAMA3, 1),  # Qwen
+TIKTOKEN_CL100K_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+TIKTOKEN_GPT2_PATTERN = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+)
+O200K_PATTERN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PATTERNS = {  # pattern → settings: rules, digits, tail
+    GPT2_PATTERN: (GPT2, 0, 0),
+    LLAMA3_PATTERN: (LLAMA3, 3, 0),
+    CL100K_PATTERN: (LLAMA3, 3, 0),
+    LLAMA3_PATTERN.replace("{1,3}", ""): (LLAMA3, 1, 0),  # Qwen
+    O200K_PATTERN: (O200K, 3, 0),
+}
+RANK_PATTERNS = PATTERNS | {  # $ is the end of the text for tiktoken, of a line for `tokenizers`
+    TIKTOKEN_GPT2_PATTERN: (GPT2, 0, 0),
+    TIKTOKEN_CL100K_PATTERN: (LLAMA3, 3, 1),
 }
 
 # ---------------------------------------------------------------- kernels: pieces
@@ -77,22 +153,27 @@ def contraction(text: U8, at: int, length: int, fold: int) -> int:
     return 0
 
 
-def spaces_end(text: U8, at: int, length: int, newlines: bool, pages: U16, classes: U8) -> int:
+def spaces_end(
+    text: U8, at: int, length: int, newlines: bool, tail: int, pages: U16, classes: U8
+) -> int:
     """Where spaces end: all but the one before a word, by `\\s+(?!\\S)|\\s+`.
 
-    With `newlines`, after the last newline where there is one, by `\\s*[\\r\\n]+`.
+    With `newlines`, after the last newline where there is one, by `\\s*[\\r\\n]+`; but at the end
+    of the text with `tail`, by `\\s++$`.
     """
     stop = at
     last = at
     after_newline = at
     while stop < length:
         found = character(text, stop, length, pages, classes)
-        if found >> 3 != SPACE and found >> 3 != NEWLINE:
+        if (found >> 3) & BLANK == 0:
             break
         last = stop
         stop += found & 7
         if found >> 3 == NEWLINE:
             after_newline = stop
+    if stop == length and tail != 0:
+        return stop
     if newlines and after_newline > at:
         return after_newline
     if stop == length or last == at:
@@ -109,21 +190,23 @@ def gpt2_end(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
     start = at
     if text[at] == 0x20 and at + 1 < length:
         start = at + 1
-    kind = character(text, start, length, pages, classes) >> 3
-    if kind == SPACE or kind == NEWLINE:
-        return spaces_end(text, at, length, False, pages, classes)
-    return run_end(kind, text, start, length, pages, classes)
+    found = character(text, start, length, pages, classes)
+    kind = found >> 3
+    if kind & BLANK != 0:
+        return spaces_end(text, at, length, False, 0, pages, classes)
+    wanted = LETTER if kind & LETTER != 0 else SYMBOL if kind & SYMBOL != 0 else NUMBER
+    return run_end(wanted, text, start + (found & 7), length, pages, classes)
 
 
-def llama3_end(text: U8, at: int, length: int, digits: int, pages: U16, classes: U8) -> int:
+def llama3_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
     """Where the piece at `at` ends by the expression of Llama 3 and its relatives."""
     found = character(text, at, length, pages, classes)
     kind = found >> 3
     after = at + (found & 7)
-    if kind == LETTER:
+    if kind & LETTER != 0:
         return run_end(LETTER, text, after, length, pages, classes)
     if kind == NUMBER:
-        return digits_end(text, at, length, digits, pages, classes)
+        return digits_end(text, at, length, settings[DIGITS], pages, classes)
     if text[at] == 0x27:
         size = contraction(text, at, length, 32)
         if size > 0:
@@ -131,12 +214,12 @@ def llama3_end(text: U8, at: int, length: int, digits: int, pages: U16, classes:
     following = SPACE
     if after < length:
         following = character(text, after, length, pages, classes) >> 3
-    if following == LETTER and kind != NEWLINE:
+    if following & LETTER != 0 and kind != NEWLINE:
         return run_end(LETTER, text, after, length, pages, classes)
-    if kind == OTHER or (text[at] == 0x20 and following == OTHER):
-        stop = run_end(OTHER, text, after, length, pages, classes)
+    if kind & SYMBOL != 0 or (text[at] == 0x20 and following & SYMBOL != 0):
+        stop = run_end(SYMBOL, text, after, length, pages, classes)
         return run_end(NEWLINE, text, stop, length, pages, classes)
-    return spaces_end(text, at, length, True, pages, classes)
+    return spaces_end(text, at, length, True, settings[TAIL], pages, classes)
 
 
 def digits_end(text: U8, at: int, length: int, digits: int, pages: U16, classes: U8) -> int:
@@ -150,41 +233,179 @@ def digits_end(text: U8, at: int, length: int, digits: int, pages: U16, classes:
     return at
 
 
+def o200k_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
+    """Where the piece at `at` ends by the expression of GPT-4o.
+
+    A mark that begins a piece reads as its letter, not as what stands before its letters: both
+    readings end at the same place.
+    """
+    found = character(text, at, length, pages, classes)
+    kind = found >> 3
+    after = at + (found & 7)
+    if kind == NUMBER:
+        return digits_end(text, at, length, settings[DIGITS], pages, classes)
+    start = at if kind & (LETTER | MARK) != 0 else after
+    if kind != NEWLINE:
+        stop = cased_end(text, start, length, pages, classes)
+        if stop > start:
+            if stop < length and text[stop] == 0x27:
+                stop += contraction(text, stop, length, 32)
+            return stop
+    following = SPACE
+    if after < length:
+        following = character(text, after, length, pages, classes) >> 3
+    if kind & SYMBOL != 0 or (text[at] == 0x20 and following & SYMBOL != 0):
+        stop = run_end(SYMBOL, text, after, length, pages, classes)
+        while stop < length and (text[stop] == 0x0A or text[stop] == 0x0D or text[stop] == 0x2F):
+            stop += 1
+        return stop
+    return spaces_end(text, at, length, True, settings[TAIL], pages, classes)
+
+
+def cased_end(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
+    """Where a word of upper, then lower case ends; `at` if there is none.
+
+    What has no case is both. Where no lower case follows, the word ends behind the last of that.
+    """
+    stop = at
+    caseless = at
+    while stop < length:
+        found = character(text, stop, length, pages, classes)
+        kind = found >> 3
+        if kind & (UPPER | CASELESS | MARK) == 0:
+            if kind == LOWER:
+                return run_end(LOWER | CASELESS | MARK, text, stop, length, pages, classes)
+            break
+        stop += found & 7
+        if kind != UPPER:
+            caseless = stop
+    return caseless if caseless > at else stop
+
+
 def piece_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
-    """Where the piece at `at` ends. `settings` are the rules and the digits of a piece."""
-    if settings[0] == GPT2:
+    """Where the piece at `at` ends."""
+    if settings[RULES] == GPT2:
         return gpt2_end(text, at, length, pages, classes)
-    if settings[0] == LLAMA3:
-        return llama3_end(text, at, length, settings[1], pages, classes)
+    if settings[RULES] == LLAMA3:
+        return llama3_end(text, at, length, settings, pages, classes)
+    if settings[RULES] == O200K:
+        return o200k_end(text, at, length, settings, pages, classes)
     return length
 
 
 # ---------------------------------------------------------------- kernels: merging
 #
-# A piece of n tokens is merged inside ids[base:base + 3 * n]:
-#   ids[base + k]          the token at k; its other places are free,
-#                          but the second and the last one hold minus its width
-#   ids[base + n + k]      the rank of the pair of the token at k and the next one, or NO_RANK
-#   ids[base + 2 * n + j]  for 0 < j < n a tree: the place of the lowest rank below node j
+# Tokens are merged inside 3 places of ids a byte: the tokens from `base` on, the rank of each with
+# the next one from `ranks` on, and if they are many, behind those the least ranks of every 1 << FAN
+# of them, then of those, and so on up to one.
 
 
-def settle(ids: I32, base: int, n: int, place: int) -> None:
-    """Bring the tree up to date after the rank at `place` has changed."""
-    node = (place + n) // 2
-    while node > 0:
-        elect(ids, base, n, node)
-        node = node // 2
+def rank_of(left: int, right: int, pairs: I64) -> int:
+    rank = find(left << 20 | right, pairs)
+    return rank if rank >= 0 else NO_RANK
 
 
-def elect(ids: I32, base: int, n: int, node: int) -> None:
-    """Write the better of the two places below a node: the lower rank, then the left one."""
-    left = 2 * node - n if 2 * node >= n else ids[base + 2 * n + 2 * node]
-    right = 2 * node + 1 - n if 2 * node + 1 >= n else ids[base + 2 * n + 2 * node + 1]
-    left_rank = ids[base + n + left]
-    right_rank = ids[base + n + right]
-    if right_rank < left_rank or (right_rank == left_rank and right < left):
-        left = right
-    ids[base + 2 * n + node] = left
+def merge_few(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32) -> int:
+    """Merge n tokens, the lowest rank first, then the left; how many are left.
+
+    Looks through all ranks each time, and closes the gap.
+    """
+    while n > 1:
+        best = NO_RANK << 8
+        for k in range(n - 1):
+            best = min(best, ids[ranks + k] << 8 | k)
+        if best >> 8 == NO_RANK:
+            break
+        at = best & 255
+        n -= 1
+        joined = products[best >> 8]
+        ids[base + at] = joined
+        for k in range(at + 1, n):
+            ids[base + k] = ids[base + k + 1]
+        for k in range(at + 1, n - 1):
+            ids[ranks + k] = ids[ranks + k + 1]
+        if at > 0:
+            ids[ranks + at - 1] = rank_of(ids[base + at - 1], joined, pairs)
+        if at + 1 < n:
+            ids[ranks + at] = rank_of(joined, ids[base + at + 1], pairs)
+    return n
+
+
+@apart
+def merge_many(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32) -> int:
+    """The same with a tree above the ranks, in which a merge changes a few nodes.
+
+    A token that grows stays at its first place; its second and its last one hold minus its width.
+    """
+    top = ranks
+    count = n
+    ids[ranks + n - 1] = NO_RANK
+    while count > 1:
+        for k in range(count, padded(count)):
+            ids[top + k] = NO_RANK
+        above = top + padded(count)
+        for k in range(padded(count) >> FAN):
+            ids[above + k] = least(ids, top + (k << FAN))
+        top = above
+        count = padded(count) >> FAN
+    while ids[top] != NO_RANK:
+        rank = ids[top]
+        join(ids, base, n, ranks, first_place(rank, ids, n, top), products[rank], pairs)
+    return close(ids, base, n)
+
+
+def padded(count: int) -> int:
+    """How many places a level of the tree has: whole nodes."""
+    return count + (1 << FAN) - 1 >> FAN << FAN
+
+
+def least(ids: I32, below: int) -> int:
+    """The least of what is below a node."""
+    found = NO_RANK
+    for k in static(range(16)):
+        found = min(found, ids[below + k])
+    return found
+
+
+def first_place(rank: int, ids: I32, n: int, top: int) -> int:
+    """The first of n places that has a rank, which is that of the node at `top` above them."""
+    height = 0
+    count = n
+    while count > 1:
+        count = padded(count) >> FAN
+        height += FAN
+    at = 0
+    while height > 0:
+        height -= FAN
+        top -= padded(n + (1 << height) - 1 >> height)
+        at = at << FAN
+        step = 1 << FAN
+        for k in static(range(16)):
+            step = min(step, k if ids[top + at + k] == rank else 16)
+        at += step
+    return at
+
+
+def put_rank(ids: I32, n: int, ranks: int, place: int, rank: int) -> None:
+    """Write the rank of a place and bring the nodes above it up to date."""
+    below = ranks
+    count = n
+    before = ids[below + place]
+    ids[below + place] = rank
+    while count > 1:
+        below += padded(count)
+        node = below + (place >> FAN)
+        known = ids[node]
+        if rank >= known:
+            if before > known:
+                return
+            rank = least(ids, below - padded(count) + (place >> FAN << FAN))
+            if rank == known:
+                return
+        ids[node] = rank
+        before = known
+        place = place >> FAN
+        count = padded(count) >> FAN
 
 
 def next_place(ids: I32, base: int, n: int, place: int) -> int:
@@ -194,47 +415,23 @@ def next_place(ids: I32, base: int, n: int, place: int) -> int:
     return place + 1
 
 
-def rank_at(ids: I32, base: int, n: int, place: int, pairs: I64) -> int:
-    """The rank of the pair that begins at `place`."""
-    after = next_place(ids, base, n, place)
-    if after >= n:
-        return NO_RANK
-    rank = find(ids[base + place] << 20 | ids[base + after], pairs)
-    return rank if rank >= 0 else NO_RANK
-
-
-def merge(ids: I32, base: int, n: int, pairs: I64, products: I32) -> int:
-    """Merge the n tokens at `base`, the lowest rank first, then the left; how many are left."""
-    for k in range(n):
-        ids[base + n + k] = rank_at(ids, base, n, k, pairs)
-    for k in range(1, n):
-        elect(ids, base, n, n - k)
-    while n > 1:
-        place = ids[base + 2 * n + 1]
-        rank = ids[base + n + place]
-        if rank == NO_RANK:
-            break
-        join(ids, base, n, place, products[rank], pairs)
-    return close(ids, base, n)
-
-
-def join(ids: I32, base: int, n: int, place: int, product: int, pairs: I64) -> None:
-    """Replace the token at `place` and the next one by `product`."""
+def join(ids: I32, base: int, n: int, ranks: int, place: int, joined: int, pairs: I64) -> None:
+    """Replace the token at `place` and the next one by one that joins them."""
     gone = next_place(ids, base, n, place)
     after = next_place(ids, base, n, gone)
-    ids[base + place] = product
+    ids[base + place] = joined
     ids[base + place + 1] = place - after
     ids[base + after - 1] = place - after
-    ids[base + n + gone] = NO_RANK
-    settle(ids, base, n, gone)
-    ids[base + n + place] = rank_at(ids, base, n, place, pairs)
-    settle(ids, base, n, place)
+    put_rank(ids, n, ranks, gone, NO_RANK)
+    rank = NO_RANK
+    if after < n:
+        rank = rank_of(joined, ids[base + after], pairs)
+    put_rank(ids, n, ranks, place, rank)
     if place > 0:
         before = place - 1
         if ids[base + before] < 0:
             before = place + ids[base + before]
-        ids[base + n + before] = rank_at(ids, base, n, before, pairs)
-        settle(ids, base, n, before)
+        put_rank(ids, n, ranks, before, rank_of(ids[base + before], joined, pairs))
 
 
 def close(ids: I32, base: int, n: int) -> int:
@@ -249,6 +446,243 @@ def close(ids: I32, base: int, n: int) -> int:
     return kept
 
 
+# ---------------------------------------------------------------- kernels: parts of a piece
+
+
+@apart
+def merged_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+) -> int:
+    """The ids that merging makes of bytes, from `count` on; how many."""
+    ranks = count + stop - at
+    before = 0
+    n = 0
+    for k in range(at, stop):
+        token = byte_tokens[text[k]]
+        if token >= 0:
+            ids[count + n] = token
+            if n > 0:
+                ids[ranks + n - 1] = byte_ranks[before << 8 | text[k]]
+            before = text[k]
+            n += 1
+    if n <= SCANNED:
+        return merge_few(ids, count, n, ranks, pairs, products)
+    return merge_many(ids, count, n, ranks, pairs, products)
+
+
+@apart
+def long_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    starts: I32,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+) -> int:
+    """The same of many bytes, which have tokens all, in windows that stay in the cache.
+
+    Ids are those of a text if and only if every two neighbours are the ids of their own bytes: the
+    first merge between two of them would be one in their bytes alone too. So what is known of a
+    window but its last ids stands if the first id of the next one, which begins there, is such a
+    neighbour; else all is done again with larger windows.
+    """
+    size = WINDOW
+    known = 0
+    last = 0
+    start = at
+    while start < stop:
+        end = min(start + size, stop)
+        n = merged_ids(
+            text, start, end, ids, count + known, byte_tokens, byte_ranks, pairs, products
+        )
+        fine = True
+        if known > 0:
+            free = count + known + n
+            first = ids[count + known]
+            both = merged_ids(
+                text, start - last, start + width_of(first, starts), ids, free, byte_tokens,
+                byte_ranks, pairs, products,
+            )  # fmt: skip
+            fine = both == 2 and ids[free] == ids[count + known - 1] and ids[free + 1] == first
+        if fine and end == stop:
+            return known + n
+        if fine and n >= 2 * UNSURE:
+            for k in range(n - UNSURE):
+                last = width_of(ids[count + known + k], starts)
+                start += last
+            known += n - UNSURE
+        else:
+            size = 2 * size
+            known = 0
+            start = at
+    return known
+
+
+def width_of(token: int, starts: I32) -> int:
+    """Bytes of a token."""
+    return starts[2 * token + 1] - starts[2 * token]
+
+
+def part_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    starts: I32,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+    memo: I64,
+) -> int:
+    """The same of bytes between which and their neighbours nothing merges, remembered."""
+    if stop - at > WINDOW:
+        return long_ids(
+            text, at, stop, ids, count, starts, byte_tokens, byte_ranks, pairs, products
+        )
+    if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
+        return merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
+    low = low_word(text, at, stop - at)
+    high = high_word(text, at, stop - at)
+    place = home(low, high, memo)
+    found = recalled(low, high, place, memo)
+    if found >= 0:
+        return told(found, ids, count, memo)
+    known = merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
+    remember(low, high, place, ids, count, known, memo)
+    return known
+
+
+@apart
+def fresh_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    settings: I32,
+    whole: I64,
+    starts: I32,
+    pool: U8,
+    crossed: U8,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+    memo: I64,
+) -> int:
+    """The ids of a piece that is not remembered, from `count` on; how many.
+
+    Merges do not cross where no token does, so such parts are encoded, and remembered, alone.
+    """
+    if stop - at <= settings[LONGEST]:
+        token = find_bytes(text, at, stop, whole, starts, pool)
+        if token >= 0:
+            ids[count] = token
+            return 1
+    known = 0
+    start = at
+    if settings[CUTS] != 0:
+        left = at
+        for k in range(at + 1, stop):
+            if not is_crossed(text, left, k, stop, crossed):
+                known += part_ids(
+                    text, start, k, ids, count + known, starts, byte_tokens, byte_ranks, pairs,
+                    products, memo,
+                )  # fmt: skip
+                start = k
+            if text[k] & 0xC0 != 0x80:
+                left = k
+    if settings[CUTS] == 0 or (start == at and stop - at <= WINDOW):
+        return merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
+    return known + part_ids(
+        text, start, stop, ids, count + known, starts, byte_tokens, byte_ranks, pairs, products,
+        memo,
+    )  # fmt: skip
+
+
+def piece_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    settings: I32,
+    whole: I64,
+    starts: I32,
+    pool: U8,
+    crossed: U8,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+    memo: I64,
+) -> int:
+    """The same, from the memo if the piece came before."""
+    if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
+        return fresh_ids(
+            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
+            byte_ranks, pairs, products, memo,
+        )  # fmt: skip
+    low = low_word(text, at, stop - at)
+    high = high_word(text, at, stop - at)
+    place = home(low, high, memo)
+    found = recalled(low, high, place, memo)
+    if found >= 0:
+        return told(found, ids, count, memo)
+    known = fresh_ids(
+        text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
+        byte_ranks, pairs, products, memo,
+    )  # fmt: skip
+    remember(low, high, place, ids, count, known, memo)
+    return known
+
+
+def whole_character(text: U8, at: int, stop: int) -> int:
+    """The bytes of the character at `at` as a number; -1 if it has too few or too many."""
+    first = text[at]
+    width = 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+    found = first
+    for k in range(at + 1, at + width):
+        if k >= stop or text[k] & 0xC0 != 0x80:
+            return -1
+        found = found << 8 | text[k]
+    if first & 0xC0 == 0x80 or (at + width < stop and text[at + width] & 0xC0 == 0x80):
+        return -1
+    return found
+
+
+def is_crossed(text: U8, left: int, at: int, stop: int, crossed: U8) -> bool:
+    """Whether a token may cross from the byte before `at`, of the character at `left`, to `at`."""
+    how = crossed[text[at - 1] << 8 | text[at]]
+    if how != BY_CHARACTERS:
+        return how == BY_BYTES
+    before = whole_character(text, left, stop)
+    after = whole_character(text, at, stop)
+    if before < 0 or after < 0:
+        return True
+    bit = crossing(before, after)
+    return crossed[ALL_BYTES + (bit >> 3)] >> (bit & 7) & 1 != 0
+
+
+def crossing(left: int, right: int) -> int:
+    """The bit of the filter for two characters side by side."""
+    return shifted(product(left ^ product(right, MIX_HIGH), MIX), 45)
+
+
 def encode(
     text: U8,
     length: int,
@@ -256,12 +690,15 @@ def encode(
     settings: I32,
     pages: U16,
     classes: U8,
-    whole: I32,
+    whole: I64,
     starts: I32,
     pool: U8,
+    crossed: U8,
     byte_tokens: I32,
+    byte_ranks: I32,
     pairs: I64,
     products: I32,
+    memo: I64,
 ) -> int:
     """The ids of a UTF-8 text; how many. Bytes that have no token are left out."""
     count = 0
@@ -270,19 +707,63 @@ def encode(
         stop = piece_end(text, at, length, settings, pages, classes)
         if count + 3 * (stop - at) > len(ids):
             return -1
-        token = find_bytes(text, at, stop, whole, starts, pool)
-        if token >= 0:
-            ids[count] = token
-            count += 1
-        else:
-            n = 0
-            for k in range(at, stop):
-                if byte_tokens[text[k]] >= 0:
-                    ids[count + n] = byte_tokens[text[k]]
-                    n += 1
-            count += merge(ids, count, n, pairs, products)
+        count += piece_ids(
+            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
+            byte_ranks, pairs, products, memo,
+        )  # fmt: skip
         at = stop
     return count
+
+
+# ---------------------------------------------------------------- kernels: tables
+
+
+def enter_tokens(
+    names: I32,
+    every: I32,
+    ids: I32,
+    whole: I64,
+    starts: I32,
+    pool: U8,
+    crossed: U8,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+) -> int:
+    """Fill `whole` and `crossed` from the tokens that `names` lists; how many of them merging does
+    not make of their bytes. With `every`, those too may be a whole piece."""
+    others = 0
+    for k in range(len(names)):
+        token = names[k]
+        start = starts[2 * token]
+        stop = starts[2 * token + 1]
+        if start < stop:
+            mark_crossings(start, stop, pool, crossed)
+            known = merged_ids(pool, start, stop, ids, 0, byte_tokens, byte_ranks, pairs, products)
+            rebuilt = known == 1 and ids[0] == token
+            if not rebuilt:
+                others += 1
+            if rebuilt or every[0] != 0:
+                enter(token, whole, starts, pool)
+    return others
+
+
+def mark_crossings(start: int, stop: int, pool: U8, crossed: U8) -> None:
+    """Mark every two neighbours in a token, whose bytes are pool[start:stop]."""
+    left = start
+    for at in range(start + 1, stop):
+        place = pool[at - 1] << 8 | pool[at]
+        before = whole_character(pool, left, stop)
+        after = whole_character(pool, at, stop)
+        if pool[at] >= 0xC0 and before >= 0 and after >= 0:
+            bit = crossing(before, after) + 8 * ALL_BYTES
+            crossed[bit >> 3] = crossed[bit >> 3] | 1 << (bit & 7)
+            crossed[place] = max(crossed[place], BY_CHARACTERS)
+        else:
+            crossed[place] = BY_BYTES
+        if pool[at] & 0xC0 != 0x80:
+            left = at
 
 
 # ---------------------------------------------------------------- tables
@@ -311,28 +792,118 @@ def read(top: Section) -> Tokenizer:
     """The tokenizer of a `tokenizer.json` with a byte-level BPE model."""
     compose = top.component("normalizer", None, "NFC") is not None
     top.component("decoder", "ByteLevel")
-    settings, leading_space = piece_rules(top)
+    rules, leading_space = piece_rules(top)
     model = top.section("model")
     check_model(model)
     tokens = vocabulary(model)
-    texts = [token_bytes(name) for name in names_by_id(tokens, added_tokens(top, tokens))]
+    around = frame(top, tokens, compose=compose, leading_space=leading_space)
+    texts = [token_bytes(name) for name in names_by_id(tokens, around.added)]
+    letters = set(LETTERS)
+    return build(
+        texts,
+        [token for name, token in tokens.items() if letters.issuperset(name)],
+        byte_tokens(model, tokens),
+        merge_tables(merges(model), model, tokens),
+        rules,
+        every=model.flag("ignore_merges", False),
+        around=around,
+    )
+
+
+def from_ranks(ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, int]) -> Tokenizer:
+    """The tokenizer of a vocabulary as tiktoken has it: the rank of a token is its id, and any two
+    tokens that make it merge.
+
+    pattern  the regular expression of pieces, one of `RANK_PATTERNS`
+    special  tokens that are looked for in the text first
+    """
+    if pattern not in RANK_PATTERNS:
+        raise ModelError(f"pattern must be one of those of GPT-2, cl100k or o200k, not {pattern!r}")
+    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+        raise ModelError(f"ranks must have all bytes; {missing[0]:#04x} is missing")
+    most = max([*ranks.values(), *special.values()])
+    check_size("ranks", "the last one", most)
+    texts = [b""] * (most + 1)
+    for text, token in (*ranks.items(), *((name.encode(), k) for name, k in special.items())):
+        texts[token] = text
+    halves = {
+        ranks[text[:k]] << 20 | ranks[text[k:]]: token
+        for text, token in ranks.items()
+        for k in range(1, len(text))
+        if text[:k] in ranks and text[k:] in ranks
+    }
+    return build(
+        texts,
+        sorted(ranks.values()),
+        frozen([ranks[bytes([byte])] for byte in range(256)], np.int32),
+        (number_table(halves.keys(), halves.values()), frozen(np.arange(most + 1), np.int32)),
+        RANK_PATTERNS[pattern],
+        every=True,
+        around=Frame(tuple(AddedToken(name, token) for name, token in special.items())),
+    )
+
+
+def build(
+    texts: Sequence[bytes],
+    named: Sequence[int],
+    single: Table,
+    merging: tuple[Table, Table],
+    rules: Sequence[int],
+    *,
+    every: bool,
+    around: Frame,
+) -> Tokenizer:
+    """Put the tables together.
+
+    texts    of every id
+    named    ids that stand for bytes
+    single   the id of every byte, or -1
+    merging  pairs of ids to ranks, and ranks to ids
+    every    whether a whole piece may be any of these, else those that merging makes of their bytes
+    """
     starts, pool = text_pool([(text, text) for text in texts])
     pages, classes = piece_classes()
-    rows = merges(model)
-    pairs, products = merge_tables(rows, model, tokens)
+    pairs, products = merging
+    whole = np.full(slot_count(len(named)), -1, np.int64)
+    crossed = np.zeros(2 * ALL_BYTES, np.uint8)
+    longest = max((len(texts[token]) for token in named), default=0)
+    byte_ranks = ranks_of_bytes(single, pairs)
+    others = call(
+        enter_tokens,
+        np.array(named, np.int32),
+        np.array([every], np.int32),
+        np.zeros(3 * longest + 1, np.int32),
+        *(whole, starts, pool, crossed, single, byte_ranks, pairs, products),
+    )
+    cuts = bool((single >= 0).all()) and not (every and others)
     tables = {
-        "settings": settings,
+        "settings": frozen([*rules, longest, cuts], np.int32),
         "pages": pages,
         "classes": classes,
-        "whole": whole_tokens(rows, model, tokens),
+        "whole": frozen(whole, np.int64),
         "starts": starts,
         "pool": pool,
-        "byte_tokens": byte_tokens(model, tokens),
+        "crossed": frozen(crossed, np.uint8),
+        "byte_tokens": single,
+        "byte_ranks": byte_ranks,
         "pairs": pairs,
         "products": products,
+        "memo": NO_MEMO,
     }
-    around = frame(top, tokens, compose=compose, leading_space=leading_space)
     return Tokenizer("byte_bpe", len(texts), tables, encode, decode, around)
+
+
+def ranks_of_bytes(single: Table, pairs: Table) -> Table:
+    """The rank of every two bytes, or NO_RANK: [left << 8 | right]."""
+    byte_of = {int(token): byte for byte, token in enumerate(single)}
+    ranks = np.full(1 << 16, NO_RANK, np.int32)
+    taken = pairs[pairs >= 0]
+    key, rank = taken >> VALUE_BITS, taken & (1 << VALUE_BITS) - 1
+    left, right = key >> 20, key & LIMIT - 1
+    of_bytes = np.isin(left, single) & np.isin(right, single)
+    for a, b, k in zip(left[of_bytes], right[of_bytes], rank[of_bytes], strict=True):
+        ranks[byte_of[int(a)] << 8 | byte_of[int(b)]] = k
+    return frozen(ranks, np.int32)
 
 
 def check_model(model: Section) -> None:
@@ -343,29 +914,29 @@ def check_model(model: Section) -> None:
     model.must_be("byte_fallback", None, False)
 
 
-def piece_rules(top: Section) -> tuple[Table, bool]:
-    """The settings of `piece_end`, and whether a space goes before every part."""
+def piece_rules(top: Section) -> tuple[Sequence[int], bool]:
+    """The first settings of `encode`, and whether a space goes before every part."""
     part = top.component("pre_tokenizer", "ByteLevel", "Sequence")
     assert part is not None
     if part.string("type") == "ByteLevel":
-        rules = (GPT2, 0) if part.flag("use_regex", True) else (WHOLE, 0)
-        return frozen(rules, np.int32), part.flag("add_prefix_space", True)
+        rules = (GPT2, 0, 0) if part.flag("use_regex", True) else (WHOLE, 0, 0)
+        return rules, part.flag("add_prefix_space", True)
     steps = part.sections("pretokenizers")
     if [step.values.get("type") for step in steps] != ["Split", "ByteLevel"]:
         raise part.error("pretokenizers", "a Split, then a ByteLevel")
     steps[1].must_be("add_prefix_space", False)
     steps[1].must_be("use_regex", False)
-    return frozen(split_rules(steps[0]), np.int32), False
+    return split_rules(steps[0]), False
 
 
-def split_rules(split: Section) -> tuple[int, int]:
+def split_rules(split: Section) -> Sequence[int]:
     """The rules that equal a Split's regular expression. It matches all text: there are no gaps."""
     pattern = split.section("pattern")
     kept = split.values.get("behavior"), split.flag("invert", False)
     if kept not in (("Isolated", False), ("Removed", True)):
         raise split.error("behavior", "Isolated, or Removed and inverted")
     if pattern.values.get("Regex") not in PATTERNS:
-        raise pattern.error("Regex", "the expression of GPT-2, Llama 3, cl100k or Qwen")
+        raise pattern.error("Regex", "the expression of GPT-2, Llama 3, cl100k, o200k or Qwen")
     return PATTERNS[pattern.string("Regex")]
 
 
@@ -409,35 +980,3 @@ def merges(model: Section) -> list[tuple[str, str]]:
                 where = f"{model.file}: {model.name('merges')}[{rank}]"
                 raise ModelError(f"{where} must be a pair of tokens, not {shown(row)}")
     return rows
-
-
-def whole_tokens(rows: list[tuple[str, str]], model: Section, tokens: Mapping[str, int]) -> Table:
-    """The slots of the tokens that a whole piece may be without merging.
-
-    With `ignore_merges` that is every token, else those that merging makes of their bytes.
-    """
-    every = model.flag("ignore_merges", False)
-    ranks = {pair: rank for rank, pair in enumerate(rows)}
-    letters = set(LETTERS) if every else set(LETTERS) & tokens.keys()
-    return bytes_table(
-        [
-            (token, token_bytes(name))
-            for name, token in tokens.items()
-            if letters.issuperset(name) and (every or is_rebuilt(name, ranks))
-        ]
-    )
-
-
-def is_rebuilt(name: str, ranks: Mapping[tuple[str, str], int]) -> bool:
-    """Whether merging makes this token of its bytes; not asked of long ones, which are few."""
-    if len(name) > LONGEST_WHOLE:
-        return False
-    parts = list(name)
-    while len(parts) > 1:
-        found = [ranks.get(pair, NO_RANK) for pair in pairwise(parts)]
-        rank = min(found)
-        if rank == NO_RANK:
-            return False
-        at = found.index(rank)
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return True

@@ -1,8 +1,8 @@
 """Characters: UTF-8 in, code points and classes out.
 
 A class table is two-stage: `classes[pages[point >> 7] << 7 | point & 127]`. Page 0 comes first, so
-an ASCII byte is its own index. The sets behind the tables are in `unicode.json`, written by
-`tools/unicode_tables.py`.
+an ASCII byte is its own index. A class is one bit, so that a number may stand for several. The sets
+behind the tables are in `unicode.json`, written by `tools/unicode_tables.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import numpy as np
 
 from .arrays import U8, U16, Table, frozen
 
-OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
+OTHER, LOWER, UPPER, CASELESS, MARK, NUMBER, SPACE, NEWLINE = (1 << k for k in range(8))
+LETTER = LOWER | UPPER | CASELESS
+BLANK = SPACE | NEWLINE
+SYMBOL = OTHER | MARK
 POINTS = 0x110000
 PAGE = 128
 
@@ -53,12 +56,18 @@ def character(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
 
 
 def run_end(wanted: int, text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
-    """Where the run of characters of class `wanted` from `at` on ends; `at` if there is none."""
+    """Where the run of characters of any class in `wanted` from `at` on ends."""
     while at < length:
-        found = character(text, at, length, pages, classes)
-        if found >> 3 != wanted:
-            return at
-        at += found & 7
+        first = text[at]
+        if first < 0x80:
+            if classes[first] & wanted == 0:
+                return at
+            at += 1
+        else:
+            found = character(text, at, length, pages, classes)
+            if (found >> 3) & wanted == 0:
+                return at
+            at += found & 7
     return at
 
 
@@ -112,9 +121,12 @@ def two_stage(flat: Table) -> tuple[Table, Table]:
 
 @cache
 def piece_classes() -> tuple[Table, Table]:
-    """Letter, number, space, newline and other, for the regular expressions of byte-level BPE."""
-    flat = np.zeros(POINTS, np.uint8)
-    flat[members("letter")] = LETTER
+    """What the regular expressions of byte-level BPE tell apart."""
+    flat = np.full(POINTS, OTHER, np.uint8)
+    flat[members("letter")] = CASELESS
+    flat[members("upper")] = UPPER
+    flat[members("lower")] = LOWER
+    flat[members("mark")] = MARK
     flat[members("number")] = NUMBER
     flat[members("space")] = SPACE
     flat[[10, 13]] = NEWLINE
@@ -123,9 +135,9 @@ def piece_classes() -> tuple[Table, Table]:
 
 @cache
 def word_classes(punctuation: bool) -> tuple[Table, Table]:
-    """Space and other; with `punctuation`, what words are made of is LETTER."""
-    flat = np.zeros(POINTS, np.uint8)
+    """Space and other; with `punctuation`, what words are made of is CASELESS."""
+    flat = np.full(POINTS, OTHER, np.uint8)
     if punctuation:
-        flat[members("word")] = LETTER
+        flat[members("word")] = CASELESS
     flat[members("white_space")] = SPACE
     return two_stage(flat)

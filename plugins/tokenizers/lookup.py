@@ -11,7 +11,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from infinisa.runtime.jit.bits import product, shifted, word
+
 from .arrays import I32, I64, U8, Table, frozen
+from .memo import MIX, MIX_HIGH, low_word
+from .native import call
 
 VALUE_BITS = 22
 LIMIT = 1 << 20  # tokens, ranks: two of them make a key
@@ -31,24 +35,63 @@ def find(key: int, slots: I64) -> int:
     return -1
 
 
-def find_bytes(text: U8, start: int, stop: int, slots: I32, starts: I32, pool: U8) -> int:
+def scattered(text: U8, start: int, stop: int) -> int:
+    """63 bits that depend on all of `text[start:stop]`."""
+    found = stop - start
+    k = start
+    while k + 8 <= stop:
+        found = product(found ^ word(text, k), MIX)
+        found ^= shifted(found, 29)
+        k += 8
+    found = product(found ^ low_word(text, k, stop - k), MIX_HIGH)
+    return shifted(found ^ shifted(found, 32), 1)
+
+
+def find_bytes(text: U8, start: int, stop: int, slots: I64, starts: I32, pool: U8) -> int:
     """The id whose text is `text[start:stop]`, or -1."""
-    key = stop - start
-    for k in range(start, stop):
-        key = (key * 31 + text[k]) & 0xFFFFFFFFFF
-    product = key * 0x5BD1E9
-    at = (product ^ product >> 20) >> 9 & (len(slots) - 1)
+    tag = scattered(text, start, stop)
+    at = tag & (len(slots) - 1)
     while slots[at] >= 0:
-        first = starts[2 * slots[at]]
-        size = starts[2 * slots[at] + 1] - first
-        k = 0
-        if size == stop - start:
-            while k < size and pool[first + k] == text[start + k]:
-                k += 1
-            if k == size:
-                return slots[at]
+        if slots[at] >> 22 == tag >> 22:
+            token = slots[at] & 0x3FFFFF
+            if is_text(token, text, start, stop, starts, pool):
+                return token
         at = (at + 1) & (len(slots) - 1)
     return -1
+
+
+def is_text(token: int, text: U8, start: int, stop: int, starts: I32, pool: U8) -> bool:
+    """Whether `text[start:stop]` is the first text of a token."""
+    first = starts[2 * token]
+    size = starts[2 * token + 1] - first
+    if size != stop - start:
+        return False
+    k = 0
+    while k + 8 <= size:
+        if word(pool, first + k) != word(text, start + k):
+            return False
+        k += 8
+    while k < size:
+        if pool[first + k] != text[start + k]:
+            return False
+        k += 1
+    return True
+
+
+def enter(token: int, slots: I64, starts: I32, pool: U8) -> None:
+    """Put the first text of a token where `find_bytes` finds it; the first of equal ones stays."""
+    tag = scattered(pool, starts[2 * token], starts[2 * token + 1])
+    at = tag & (len(slots) - 1)
+    while slots[at] >= 0:
+        at = (at + 1) & (len(slots) - 1)
+    slots[at] = tag >> 22 << 22 | token
+
+
+def enter_all(tokens: I32, slots: I64, starts: I32, pool: U8) -> int:
+    """Put these tokens where `find_bytes` finds them; how many."""
+    for k in range(len(tokens)):
+        enter(tokens[k], slots, starts, pool)
+    return len(tokens)
 
 
 def decode(ids: I32, count: int, text: U8, starts: I32, pool: U8) -> int:
@@ -102,19 +145,11 @@ def home(key: Table) -> Table:
     return scattered
 
 
-def bytes_table(texts: Sequence[tuple[int, bytes]]) -> Table:
-    """The slots that `find_bytes` reads, from ids and their texts."""
-    slots = [-1] * slot_count(len(texts))
-    for token, text in texts:
-        key = len(text)
-        for byte in text:
-            key = (key * 31 + byte) & 0xFFFFFFFFFF
-        product = key * SCATTER
-        at = (product ^ product >> 20) >> 9 & (len(slots) - 1)
-        while slots[at] >= 0:
-            at = (at + 1) & (len(slots) - 1)
-        slots[at] = token
-    return frozen(slots, np.int32)
+def bytes_table(tokens: Sequence[int], starts: Table, pool: Table) -> Table:
+    """The slots in which `find_bytes` finds the first texts of these tokens."""
+    slots = np.full(slot_count(len(tokens)), -1, np.int64)
+    call(enter_all, np.array(tokens, np.int32), slots, starts, pool)
+    return frozen(slots, np.int64)
 
 
 def text_pool(forms: Sequence[tuple[bytes, bytes]]) -> tuple[Table, Table]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from infinisa.isa.errors import ModelError
 
-from .arrays import Kernel, Table, run
+from .arrays import Kernel, Table
 from .characters import members
+from .native import Encoder, convert
 
 Normalise = Callable[[str], str]
 TOO_SMALL, UNKNOWN = -1, -2
@@ -51,6 +52,17 @@ class Frame:
     compose: bool = False
     leading_space: bool = False
 
+    @cached_property
+    def bare(self) -> bool:
+        """Whether every text is plain."""
+        return not (self.added or self.compose or self.leading_space)
+
+    def is_plain(self, text: str) -> bool:
+        """Whether the kernel shall encode all of a text as it stands."""
+        if self.leading_space or (self.compose and not unicodedata.is_normalized("NFC", text)):
+            return False
+        return self.any_added is None or self.any_added.search(text) is None
+
     def normalise(self, text: str) -> str:
         return unicodedata.normalize("NFC", text) if self.compose else text
 
@@ -74,6 +86,11 @@ class Frame:
     @cached_property
     def normalised(self) -> dict[str, AddedToken]:
         return {self.normalise(added.content): added for added in self.added if added.normalized}
+
+    @cached_property
+    def any_added(self) -> re.Pattern[str] | None:
+        """Any added token, however it is looked for."""
+        return any_of((*self.raw, *self.normalised)) if self.added else None
 
     @cached_property
     def special(self) -> frozenset[int]:
@@ -109,23 +126,63 @@ class Tokenizer:
 
     def ids(self, text: str, special: bool = True) -> list[int]:
         """The ids of a text; with `special`, inside the template's tokens ([CLS] ... [SEP])."""
-        ids: list[int] = []
-        for part in self.frame.parts(text):
-            ids += [part] if isinstance(part, int) else self.part_ids(part)
-        return [*self.frame.before, *ids, *self.frame.after] if special else ids
+        frame = self.frame
+        if frame.bare or frame.is_plain(text):
+            ids = self.part_ids(utf8(text))
+        else:
+            ids = []
+            for part in frame.parts(text):
+                ids += [part] if isinstance(part, int) else self.part_ids(utf8(part))
+        if special and (frame.before or frame.after):
+            return [*frame.before, *ids, *frame.after]
+        return ids
 
-    def part_ids(self, text: str) -> list[int]:
-        """The ids of a text without added tokens."""
-        data = np.frombuffer(utf8(text), np.uint8)
-        ids = np.zeros(self.room(len(data)), np.int32)
-        count = run(self.encode, data, len(data), ids, self.tables)
+    def part_ids(self, data: bytes) -> list[int]:
+        """The ids of UTF-8 text in which no added tokens are looked for; it may be ill-formed."""
+        encoder = self.idle_encoder()
+        count = encoder.encode(data)
+        if count < 0:
+            raise self.error(data, count)
+        ids: list[int] = encoder.view[:count].tolist()
+        self.idle.append(encoder)
+        return ids
+
+    def array(self, data: bytes) -> Table:
+        """The same as an array of 32-bit integers."""
+        encoder = self.idle_encoder()
+        count = encoder.encode(data)
+        if count < 0:
+            raise self.error(data, count)
+        ids: Table = encoder.ids[:count].copy()
+        self.idle.append(encoder)
+        return ids
+
+    def idle_encoder(self) -> Encoder:
+        """An encoder that no other thread uses."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return Encoder(self.encode, self.tables, self.room)
+
+    def error(self, data: bytes, count: int) -> ModelError:
+        """What a negative number from a kernel means."""
         if count == UNKNOWN:
-            raise ModelError(
+            text = data.decode("utf-8", "replace")
+            return ModelError(
                 f"{self.kind} tokenizer: every character must be in the vocabulary, "
                 f"which has no unknown token; not all of {text[:40]!r} are"
             )
-        assert count >= 0, "room() is always enough"
-        return [int(token) for token in ids[:count]]
+        return ModelError(f"{self.kind} tokenizer: its kernel must return a number of ids")
+
+    def forget(self) -> None:
+        """Begin again with empty memos: for measuring what a first text costs."""
+        for encoder in self.idle:
+            encoder.forget()
+
+    @cached_property
+    def idle(self) -> list[Encoder]:
+        """Encoders that no thread uses just now."""
+        return []
 
     def text(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of ids, special tokens only if `special`; ill-formed UTF-8 becomes U+FFFD."""
@@ -139,7 +196,7 @@ class Tokenizer:
         starts = self.tables["starts"]
         data = np.zeros(sum(int(starts[2 * t + 2] - starts[2 * t]) for t in kept), np.uint8)
         source = np.array(kept, np.int32)
-        count = run(self.decode, source, len(kept), data, self.tables)
+        count = convert(self.decode, source, data, self.tables)
         return data[:count].tobytes().decode("utf-8", "replace")
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from .arrays import I32, U8, U16, Table, frozen
+from .arrays import I32, I64, U8, U16, Table, frozen
 from .characters import SPACE, character, run_end, word_classes
 from .lookup import bytes_table, decode, find_bytes, text_pool
 from .tables import Section, frame, names_by_id, unknown_id, vocabulary
@@ -19,7 +17,7 @@ def encode(
     ids: I32,
     pages: U16,
     classes: U8,
-    slots: I32,
+    slots: I64,
     starts: I32,
     pool: U8,
     settings: I32,
@@ -56,16 +54,12 @@ def read(top: Section) -> Tokenizer:
     tables = {
         "pages": pages,
         "classes": classes,
-        "slots": word_table(tokens),
+        "slots": bytes_table(sorted(tokens.values()), starts, pool),
         "starts": starts,
         "pool": pool,
         "settings": frozen([unknown_id(model, tokens, required=True)], np.int32),
     }
     return Tokenizer("word", len(names), tables, encode, decode, around)
-
-
-def word_table(tokens: Mapping[str, int]) -> Table:
-    return bytes_table([(token, name.encode()) for name, token in tokens.items()])
 
 
 def joined(top: Section, names: list[str]) -> tuple[Table, Table]:

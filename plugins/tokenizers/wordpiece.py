@@ -1,9 +1,10 @@
 """BERT's WordPiece: normalise, split, match greedily.
 
-    text ──cells──► characters of words (lower case, no accents) ──match_word──► ids
+    text ──cells──► words as they stand ──memo──► ids            most words came before
+                      └──► without accents and case ──match_word──► ids
 
 Each code point has one cell: an action, and the normalised UTF-8 that stands for it. A word is
-collected in the free rest of `ids` and replaced there by its ids, which are never more than its
+normalised in the free rest of `ids` and replaced there by its ids, which are never more than its
 bytes.
 """
 
@@ -19,10 +20,23 @@ from functools import lru_cache
 import numpy as np
 
 from infinisa.isa.errors import ModelError
+from infinisa.runtime.jit.bits import apart
 
 from .arrays import I32, I64, U8, U16, Table, frozen
 from .characters import POINTS, changes, code_point, members, two_stage
 from .lookup import LIMIT, decode, find, number_table, text_pool
+from .memo import (
+    LONGEST_PIECE,
+    MOST_IDS,
+    NO_MEMO,
+    SET,
+    high_word,
+    home,
+    low_word,
+    recalled,
+    remember,
+    told,
+)
 from .tables import Section, frame, names_by_id, unknown_id, vocabulary
 from .tokenizer import AddedToken, Frame, Tokenizer
 
@@ -82,8 +96,53 @@ def characters_in(ids: I32, start: int, stop: int) -> int:
     return count
 
 
-def finish(ids: I32, base: int, end: int, edges: I64, ends: I32, settings: I32) -> int:
-    """The word at ids[base:end] becomes ids; returns how many, or -2."""
+def cell_at(found: int, pages: U16, cells: I32) -> int:
+    """The cell of a character as `code_point` gives it."""
+    point = found >> 3
+    return cells[pages[point >> 7] << 7 | (point & 127)]
+
+
+def word_end(text: U8, at: int, length: int, pages: U16, cells: I32) -> int:
+    """Where what is part of a word, or is dropped, ends."""
+    while at < length:
+        first = text[at]
+        if first < 0x80:
+            if cells[first] & 3 >= BREAK:
+                return at
+            at += 1
+        else:
+            found = code_point(text, at, length)
+            if cell_at(found, pages, cells) & 3 >= BREAK:
+                return at
+            at += found & 7
+    return at
+
+
+@apart
+def fresh_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    base: int,
+    pages: U16,
+    cells: I32,
+    replacements: U8,
+    edges: I64,
+    ends: I32,
+    settings: I32,
+) -> int:
+    """The ids of a word, from `base` on; how many, -1 if there is no room, -2 if it has none."""
+    end = base
+    while at < stop:
+        found = code_point(text, at, stop)
+        cell = cell_at(found, pages, cells)
+        if cell & 3 != DROP:
+            size = cell >> 2 & 63
+            if end + (size if size > 0 else found & 7) > len(ids):
+                return -1
+            end = append(text, at, found & 7, cell, ids, end, replacements)
+        at += found & 7
     if end == base:
         return 0
     if characters_in(ids, base, end) > settings[1]:
@@ -102,39 +161,60 @@ def encode(
     edges: I64,
     ends: I32,
     settings: I32,
+    memo: I64,
 ) -> int:
     """The ids of a UTF-8 text; how many.
 
     `settings` are the unknown id and how many characters the longest word has.
     """
     count = 0
-    end = 0
     at = 0
     while at < length:
         found = code_point(text, at, length)
-        point = found >> 3
-        cell = cells[pages[point >> 7] << 7 | (point & 127)]
-        action = cell & 3
-        if action == BREAK or action == ALONE:
-            fresh = finish(ids, count, end, edges, ends, settings)
-            if fresh < 0:
-                return fresh
-            count += fresh
-            end = count
+        action = cell_at(found, pages, cells) & 3
+        stop = at + (found & 7)
+        if action == KEEP:
+            stop = word_end(text, stop, length, pages, cells)
         if action == KEEP or action == ALONE:
-            size = cell >> 2 & 63
-            if end + (size if size > 0 else found & 7) > len(ids):
-                return -1
-            end = append(text, at, found & 7, cell, ids, end, replacements)
-        if action == ALONE:
-            fresh = finish(ids, count, end, edges, ends, settings)
-            if fresh < 0:
-                return fresh
-            count += fresh
-            end = count
-        at += found & 7
-    fresh = finish(ids, count, end, edges, ends, settings)
-    return count + fresh if fresh >= 0 else fresh
+            known = word_ids(
+                text, at, stop, ids, count, pages, cells, replacements, edges, ends, settings, memo
+            )
+            if known < 0:
+                return known
+            count += known
+        at = stop
+    return count
+
+
+def word_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    pages: U16,
+    cells: I32,
+    replacements: U8,
+    edges: I64,
+    ends: I32,
+    settings: I32,
+    memo: I64,
+) -> int:
+    """The same as `fresh_ids`, from the memo if the word came before."""
+    if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
+        return fresh_ids(
+            text, at, stop, ids, count, pages, cells, replacements, edges, ends, settings
+        )
+    low = low_word(text, at, stop - at)
+    high = high_word(text, at, stop - at)
+    place = home(low, high, memo)
+    found = recalled(low, high, place, memo)
+    if found >= 0:
+        return told(found, ids, count, memo)
+    known = fresh_ids(text, at, stop, ids, count, pages, cells, replacements, edges, ends, settings)
+    if known >= 0:
+        remember(low, high, place, ids, count, known, memo)
+    return known
 
 
 # ---------------------------------------------------------------- tables: characters
@@ -324,6 +404,7 @@ def build(
         "settings": frozen([unknown, longest], np.int32),
         "starts": starts,
         "pool": pool,
+        "memo": NO_MEMO,
     }
     return Tokenizer("wordpiece", len(names), tables, encode, decode, around)
 

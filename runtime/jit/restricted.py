@@ -60,6 +60,9 @@ ELEMENTS: Mapping[str, str] = STORED | {"u64": "i64", "u128": "i128"}
 """What an element of an array is in memory; the last two are masks."""
 
 MASKS = {"u64": "i64", "u128": "i128"}
+WORDS = (bits.word, bits.product, bits.shifted)
+"""What `bits` has for integers of 64 bits, which may be checked."""
+
 KNOWN = (ast.Constant, ast.Name, ast.Subscript, ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp,
          ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)  # fmt: skip
 """What an expression that is known while code is written may be made of."""
@@ -772,6 +775,8 @@ class Compiler:
             return self.of_math(node, MATH[target], self.real(self.value(node.args[0])))
         if not isinstance(target, types.FunctionType):
             self.refuse(node, f"`{ast.unparse(node.func)}`")
+        if target in WORDS:
+            return self.of_words(node, target)
         if target.__module__ == bits.__name__:
             return self.of_masks(node, target)
         name, result = self.library.function(target)
@@ -807,6 +812,23 @@ class Compiler:
             self.refuse(node, f"`{ast.unparse(node)}` around another ring than of {size}")
         start = self.mask(self.value(node.args[1]))
         return f.intrinsic("fshr", [mask, mask, start])
+
+    def of_words(self, node: ast.Call, target: types.FunctionType) -> Value:
+        """A function of `bits` for integers of 64 bits."""
+        f, (one, two) = self.f, node.args
+        if target is bits.word:
+            array, at = self.array(one), self.whole(two)
+            if array.dtype != "u8":
+                self.refuse(node, f"a word of an array of {array.dtype}")
+            self.inside(node, array, at)
+            self.inside(node, array, f.binary("add", at, constant("i64", 7)))
+            return f.emit("i64", 1, f"load i64, ptr {f.at(array.pointer, at).text}, align 1")
+        a, b = self.whole(one), self.whole(two)
+        if target is bits.product:
+            return f.binary("mul", a, b)
+        fine = f.compare("ult", b, constant("i64", 64))
+        self.check(fine, node, f"`{ast.unparse(node)}` shifts by less than 0 or more than 63")
+        return f.binary("lshr", a, b)
 
     def number_of(self, mask: Value) -> Value:
         return mask if mask.kind == "i64" else self.f.convert("trunc", mask, "i64")

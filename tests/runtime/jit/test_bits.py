@@ -11,11 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from infinisa.runtime.jit.bits import Mask, apart, bit, count, first, last, rotated, static
+from infinisa.runtime.jit.bits import (
+    Mask,
+    apart,
+    bit,
+    count,
+    first,
+    last,
+    product,
+    rotated,
+    shifted,
+    static,
+    word,
+)
 from infinisa.runtime.jit.ir import compile_text
 from infinisa.runtime.jit.restricted import Library, RestrictedError, annotated
 
 Longs: TypeAlias = Annotated[Any, "i64"]
+Bytes: TypeAlias = Annotated[memoryview, "u8"]
 SIZE = 64
 ROUNDS = (1, 2, 3)
 Masks: TypeAlias = Annotated[Any, "u64"]
@@ -110,3 +123,57 @@ def test_masks_are_for_trusted_functions() -> None:
         Library().entry(sets, ["[u64]", "[i64]"], 1)
 
     assert str(caught.value) == "opaque0: an array of masks cannot be checked"
+
+
+def words(data: Bytes, numbers: Longs) -> int:
+    """Integers of 64 bits that wrap, from `numbers` and into it."""
+    numbers[2] = word(data, numbers[0])
+    numbers[3] = product(numbers[2], numbers[1])
+    numbers[4] = shifted(numbers[3], numbers[1] & 63)
+    return 0
+
+
+def words_native(trusted: bool) -> Any:
+    """`words` as native code: (data, numbers) to the fault, if any."""
+    library = Library(frozenset([__name__] if trusted else []))
+    name = library.entry(words, annotated(words, "i64")[0], 1)
+    code = compile_text(library.module.text, [name], optimise=True)
+    types = [ctypes.c_void_p, ctypes.c_int64] * 2 + [ctypes.c_void_p] * 2
+    call = ctypes.CFUNCTYPE(None, *types)(code.addresses[name])
+
+    def run(data: Any, numbers: Any) -> str:
+        returned = np.zeros(2, np.int64)
+        given = [part for array in (data, numbers) for part in (array.ctypes.data, array.size)]
+        call(*given, returned.ctypes.data, returned.ctypes.data + 8)
+        return library.faults[int(returned[1])]
+
+    run.code = code  # type: ignore[attr-defined]  # it lives as long as the function
+    return run
+
+
+WORDS = [words_native(trusted=True), words_native(trusted=False)]
+
+
+@given(some.binary(min_size=8, max_size=20), some.data())
+@settings(deadline=None)
+def test_words_wrap_as_in_cpython(data: bytes, draw: some.DataObject) -> None:
+    at = draw.draw(some.integers(0, len(data) - 8))
+    factor = draw.draw(some.integers(-(2**63), 2**63 - 1))
+    theirs = np.array([at, factor, 0, 0, 0])
+    words(memoryview(data), theirs.data)
+
+    for run in WORDS:
+        ours = np.array([at, factor, 0, 0, 0])
+        assert run(np.frombuffer(data, np.uint8), ours) == ""
+        assert ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("at", [-1, 3, 10, 2**62])
+def test_a_word_that_is_not_inside_is_a_fault(at: int) -> None:
+    data, numbers = np.zeros(10, np.uint8), np.array([at, 1, 0, 0, 0])
+
+    fault = WORDS[1](data, numbers)
+
+    assert fault.endswith("the index of `word(data, numbers[0])` is outside")
+    with pytest.raises(IndexError):
+        words(data.data, numbers.data)

@@ -1,0 +1,110 @@
+"""What pieces of text became, remembered: most of a text is pieces that came before.
+
+A memo is 64-bit words in sets of 8, a line of the cache. A set is two pieces, the newer first, of 4
+words each: bytes 0 to 7; bytes 8 to 14, the size << 56 and how many ids << 60; ids 0 to 2, of 20
+bits each; ids 3 to 5. So a piece is found by its bytes themselves, never by a hash of them alone,
+and what falls out of a set is what was not asked for. No memo is one that has not a set.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from infinisa.runtime.jit.bits import product, shifted, word
+
+from .arrays import I32, I64, U8, Table, frozen
+
+LONGEST_PIECE = 15
+MOST_IDS = 6
+SET = 8
+ID = 0xFFFFF
+SPELLING = (1 << 60) - 1
+"""The bits of the second word that say which piece it is."""
+
+NO_MEMO = frozen([0], np.int64)
+
+MIX, MIX_HIGH = -7046029254386353131, -4417276706812531889
+"""Odd numbers whose bits look random."""
+
+
+def low_word(text: U8, at: int, size: int) -> int:
+    """The first 8 of `size` bytes as a word, with zeros behind."""
+    if at + 8 <= len(text):
+        whole = word(text, at)
+        return whole if size >= 8 else whole & (1 << 8 * size) - 1
+    return spelled(text, at, at + size)
+
+
+def spelled(text: U8, start: int, stop: int) -> int:
+    """At most 8 bytes as a word, one after the other."""
+    found = 0
+    for k in range(start, stop):
+        found |= product(text[k], 1 << 8 * (k - start))
+    return found
+
+
+def high_word(text: U8, at: int, size: int) -> int:
+    """The bytes from the ninth on, and the size."""
+    if size <= 8:
+        return size << 56
+    return low_word(text, at + 8, size - 8) | size << 56
+
+
+def home(low: int, high: int, memo: I64) -> int:
+    """Where the set of a piece starts."""
+    scattered = product(low ^ product(high, MIX_HIGH), MIX)
+    return (shifted(scattered, 32) & ((len(memo) >> 3) - 1)) << 3
+
+
+def recalled(low: int, high: int, home: int, memo: I64) -> int:
+    """Where in its set a piece is, or -1."""
+    if memo[home] == low and memo[home + 1] & SPELLING == high:
+        return home
+    if memo[home + 4] == low and memo[home + 5] & SPELLING == high:
+        return home + 4
+    return -1
+
+
+def told(at: int, ids: I32, count: int, memo: I64) -> int:
+    """Write the ids of a remembered piece, for which there are `MOST_IDS` places; how many."""
+    known = shifted(memo[at + 1], 60)
+    packed = memo[at + 2]
+    ids[count] = packed & ID
+    ids[count + 1] = packed >> 20 & ID
+    ids[count + 2] = packed >> 40
+    if known > 3:
+        packed = memo[at + 3]
+        ids[count + 3] = packed & ID
+        ids[count + 4] = packed >> 20 & ID
+        ids[count + 5] = packed >> 40
+    return known
+
+
+def remember(low: int, high: int, home: int, ids: I32, count: int, known: int, memo: I64) -> None:
+    """Put a piece and its ids, if they are few enough, first in its set."""
+    if known > MOST_IDS:
+        return
+    for k in range(4):
+        memo[home + 4 + k] = memo[home + k]
+    memo[home] = low
+    memo[home + 1] = high | known << 60
+    memo[home + 2] = packed_ids(ids, count, min(known, 3))
+    memo[home + 3] = packed_ids(ids, count + 3, known - 3)
+
+
+def packed_ids(ids: I32, first: int, few: int) -> int:
+    """At most 3 ids as a word; none if `few` is below 0."""
+    packed = 0
+    for k in range(few):
+        packed |= ids[first + k] << 20 * k
+    return packed
+
+
+# ---------------------------------------------------------------- tables
+
+
+def new_memo(sets: int) -> Table:
+    """An empty memo of so many sets, a power of two, each in one line of the cache."""
+    words = np.zeros(SET * (sets + 1), np.int64)
+    first = -words.ctypes.data // words.itemsize % SET
+    return words[first : first + SET * sets]

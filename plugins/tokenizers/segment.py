@@ -1,0 +1,473 @@
+"""Chinese text cut into words, as jieba does it by default.
+
+    text ──blocks──► best_path: the most probable words of a dictionary
+                       └─ runs of single characters ──► hidden_words: a hidden Markov model
+
+Words are dictionary entries by number where they are entries, so that text need not be cut again.
+The dictionary and the model are the user's files. Ties are decided as jieba decides them: between
+paths for the longest word, between states for the last in the alphabet.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infinisa.isa.errors import ModelError
+from infinisa.runtime.jit.bits import apart, static
+
+from .arrays import F64, I32, I64, U8, Table, frozen
+from .lookup import LIMIT, find, number_table
+from .native import Bound
+from .tables import read_text
+
+BEGIN, END, MIDDLE, SINGLE = range(4)
+STATES = "BEMS"
+BEFORE, OR_BEFORE = (END, BEGIN, BEGIN, END), (SINGLE, MIDDLE, MIDDLE, SINGLE)
+"""The two states that may come before each."""
+
+FIRST_IDEOGRAPH, LAST_IDEOGRAPH = 0x4E00, 0x9FD5
+NEVER = -3.14e100
+"""The logarithm of the probability of what the model has never seen."""
+
+HIDDEN = 0
+"""The setting: whether the hidden Markov model is used."""
+
+# ---------------------------------------------------------------- kernels
+
+
+def is_alphanumeric(point: int) -> bool:
+    return is_digit(point) or 0x41 <= point <= 0x5A or 0x61 <= point <= 0x7A
+
+
+def is_digit(point: int) -> bool:
+    return 0x30 <= point <= 0x39
+
+
+def is_ideograph(point: int) -> bool:
+    return FIRST_IDEOGRAPH <= point <= LAST_IDEOGRAPH
+
+
+def is_in_block(point: int) -> bool:
+    """Whether a character may be part of a word of several: ideographs, letters, +#&._%-"""
+    return (
+        is_ideograph(point)
+        or is_alphanumeric(point)
+        or point == 0x2B
+        or point == 0x23
+        or point == 0x26
+        or point == 0x2E
+        or point == 0x5F
+        or point == 0x25
+        or point == 0x2D
+    )
+
+
+def best_path(
+    text: I32,
+    start: int,
+    stop: int,
+    firsts: I32,
+    edges: I64,
+    entries: I32,
+    weights: F64,
+    score: F64,
+    ends: I32,
+    numbers: I32,
+) -> None:
+    """Where the word at each place of text[start:stop] ends on the most probable path, and its
+    number in the dictionary or -1."""
+    score[stop] = 0.0
+    for back in range(stop - start):
+        k = stop - 1 - back
+        best = 0.0
+        end = 0
+        number = -1
+        at = k
+        node = firsts[text[k]]
+        while node >= 0:
+            at += 1
+            entry = entries[node]
+            if entry >= 0:
+                found = weights[entry] + score[at]
+                if end == 0 or found >= best:
+                    best = found
+                    end = at
+                    number = entry
+            if at == stop:
+                break
+            node = find(node << 16 | text[at], edges)
+        if end == 0:
+            best = weights[len(weights) - 1] + score[k + 1]
+            end = k + 1
+        score[k] = best
+        ends[k] = end
+        numbers[k] = number
+
+
+@apart
+def hidden_words(
+    text: I32, start: int, stop: int, words: I32, count: int, model: F64, score: F64, back: U8
+) -> int:
+    """The words of ideographs by the most probable states (Viterbi); how many words there are then.
+
+    `model` is 4 logarithms of probabilities to start, 16 of transitions, 4 for every ideograph.
+    """
+    row = 20 + (text[start] - FIRST_IDEOGRAPH) * 4
+    here = start * 4
+    for state in static(range(4)):
+        score[here + state] = model[state] + model[row + state]
+    for k in range(start + 1, stop):
+        here = k * 4
+        row = 20 + (text[k] - FIRST_IDEOGRAPH) * 4
+        for state in static(range(4)):
+            one = score[here - 4 + BEFORE[state]] + model[4 + BEFORE[state] * 4 + state]
+            other = score[here - 4 + OR_BEFORE[state]] + model[4 + OR_BEFORE[state] * 4 + state]
+            one = one + model[row + state]
+            other = other + model[row + state]
+            score[here + state] = other if other >= one else one
+            back[here + state] = OR_BEFORE[state] if other >= one else BEFORE[state]
+    now = SINGLE if score[here + SINGLE] >= score[here + END] else END
+    for turn in range(stop - start):
+        k = stop - 1 - turn
+        before = back[k * 4 + now]
+        back[k * 4] = now
+        now = before
+    for k in range(start, stop):
+        if back[k * 4] == END or back[k * 4] == SINGLE:
+            count = put_word(words, count, k + 1, -1)
+    return count
+
+
+def put_word(words: I32, count: int, end: int, number: int) -> int:
+    """Write one more word: where it ends, and its number in the dictionary or -1."""
+    words[2 * count] = end
+    words[2 * count + 1] = number
+    return count + 1
+
+
+def other_words(text: I32, start: int, stop: int, words: I32, count: int) -> int:
+    """Letters and numbers with a fraction or a %, and what stands between."""
+    at = start
+    open_ = start
+    while at < stop:
+        if not is_alphanumeric(text[at]):
+            at += 1
+            continue
+        if at > open_:
+            count = put_word(words, count, at, -1)
+        while at < stop and is_alphanumeric(text[at]):
+            at += 1
+        if at + 1 < stop and text[at] == 0x2E and is_digit(text[at + 1]):
+            at += 1
+            while at < stop and is_digit(text[at]):
+                at += 1
+        if at < stop and text[at] == 0x25:
+            at += 1
+        count = put_word(words, count, at, -1)
+        open_ = at
+    if open_ < stop:
+        count = put_word(words, count, stop, -1)
+    return count
+
+
+def is_entry(text: I32, start: int, stop: int, firsts: I32, edges: I64, entries: I32) -> bool:
+    node = firsts[text[start]]
+    if node < 0:
+        return False
+    for k in range(start + 1, stop):
+        node = find(node << 16 | text[k], edges)
+        if node < 0:
+            return False
+    return entries[node] >= 0
+
+
+def single_words(
+    text: I32,
+    start: int,
+    stop: int,
+    words: I32,
+    count: int,
+    firsts: I32,
+    edges: I64,
+    entries: I32,
+    model: F64,
+    numbers: I32,
+    score: F64,
+    back: U8,
+) -> int:
+    """The words of characters that the path leaves alone: themselves if there is one, or if they
+    are an entry; else by the model."""
+    if stop - start == 1 or is_entry(text, start, stop, firsts, edges, entries):
+        for k in range(start, stop):
+            count = put_word(words, count, k + 1, numbers[k])
+        return count
+    at = start
+    while at < stop:
+        first = at
+        while at < stop and is_ideograph(text[at]):
+            at += 1
+        if at > first:
+            count = hidden_words(text, first, at, words, count, model, score, back)
+        first = at
+        while at < stop and not is_ideograph(text[at]):
+            at += 1
+        count = other_words(text, first, at, words, count)
+    return count
+
+
+def segment(
+    text: I32,
+    length: int,
+    words: I32,
+    settings: I32,
+    firsts: I32,
+    edges: I64,
+    entries: I32,
+    weights: F64,
+    model: F64,
+    ends: I32,
+    numbers: I32,
+    score: F64,
+    back: U8,
+) -> int:
+    """The words of a text of code points; how many.
+
+    Each is two places of `words`: where it ends, and its number in the dictionary or -1. The last
+    four arrays are working space: for a text of n characters n, n, 4 * n + 1 and 4 * n places.
+    """
+    count = 0
+    at = 0
+    while at < length:
+        stop = at
+        while stop < length and is_in_block(text[stop]):
+            stop += 1
+        if stop > at:
+            best_path(text, at, stop, firsts, edges, entries, weights, score, ends, numbers)
+            count = block_words(
+                text, at, stop, words, count, settings, firsts, edges, entries, model, ends,
+                numbers, score, back,
+            )  # fmt: skip
+            at = stop
+        else:
+            pair = text[at] == 0x0D and at + 1 < length and text[at + 1] == 0x0A
+            at += 2 if pair else 1
+            count = put_word(words, count, at, -1)
+    return count
+
+
+def block_words(
+    text: I32,
+    at: int,
+    stop: int,
+    words: I32,
+    count: int,
+    settings: I32,
+    firsts: I32,
+    edges: I64,
+    entries: I32,
+    model: F64,
+    ends: I32,
+    numbers: I32,
+    score: F64,
+    back: U8,
+) -> int:
+    """The words of the best path through text[at:stop]; characters alone wait for their like."""
+    alone = at
+    while at < stop:
+        end = ends[at]
+        if end - at > 1 or not (settings[HIDDEN] != 0 or is_alphanumeric(text[at])):
+            if alone < at:
+                count = left_alone(
+                    text, alone, at, words, count, settings, firsts, edges, entries, model,
+                    numbers, score, back,
+                )  # fmt: skip
+            count = put_word(words, count, end, numbers[at])
+            alone = end
+        at = end
+    if alone < stop:
+        count = left_alone(
+            text, alone, stop, words, count, settings, firsts, edges, entries, model, numbers,
+            score, back,
+        )  # fmt: skip
+    return count
+
+
+@apart
+def left_alone(
+    text: I32,
+    start: int,
+    stop: int,
+    words: I32,
+    count: int,
+    settings: I32,
+    firsts: I32,
+    edges: I64,
+    entries: I32,
+    model: F64,
+    numbers: I32,
+    score: F64,
+    back: U8,
+) -> int:
+    """The words of characters that the path leaves alone; without the model, letters in one."""
+    if settings[HIDDEN] == 0:
+        return put_word(words, count, stop, -1)
+    return single_words(
+        text, start, stop, words, count, firsts, edges, entries, model, numbers, score, back
+    )
+
+
+# ---------------------------------------------------------------- words
+
+
+class Workspace:
+    """The kernel with memory of its own, for one thread at a time."""
+
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        self.most = 0
+        none = np.zeros(0, np.int32)
+        self.bound = Bound(segment, [none, *tables.values(), none, none, none, none])
+
+    def words(self, points: Table) -> Table:
+        """Pairs of an end and a number; valid until the next call."""
+        if len(points) > self.most:
+            self.grow(2 * len(points))
+        size = len(points)
+        count = self.bound.compiled.function(self.bound.address, int(points.ctypes.data), size)
+        pairs: Table = self.bound.arrays[0][: 2 * count].reshape(-1, 2)
+        return pairs
+
+    def grow(self, most: int) -> None:
+        self.most = most
+        last = len(self.bound.arrays)
+        self.bound.replace(0, np.empty(2 * most, np.int32))
+        self.bound.replace(last - 4, np.empty(most, np.int32))
+        self.bound.replace(last - 3, np.empty(most, np.int32))
+        self.bound.replace(last - 2, np.empty(4 * most + 1, np.float64))
+        self.bound.replace(last - 1, np.zeros(4 * most, np.uint8))
+
+
+class Segmenter:
+    """Text to words: those of a dictionary, and with a model those that it makes of characters."""
+
+    def __init__(self, entries: Sequence[str], tables: Mapping[str, Table]) -> None:
+        whole, ends = "".join(entries), np.cumsum([len(entry) for entry in entries]).tolist()
+        self.entries = [whole[a:b] for a, b in pairwise([0, *ends])]  # new ones, side by side
+        self.tables = tables
+        self.idle: list[Workspace] = []
+
+    def words(self, text: str) -> list[str]:
+        """The words of a text, which together are the text."""
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.int32)
+        try:
+            workspace = self.idle.pop()
+        except IndexError:
+            workspace = Workspace(self.tables)
+        pairs = workspace.words(points)
+        ends, numbers = pairs[:, 0], pairs[:, 1]
+        found = list(map(self.entries.__getitem__, numbers.tolist()))
+        others = np.flatnonzero(numbers < 0)
+        starts = np.where(others > 0, ends[others - 1], 0)
+        for k, a, b in zip(others.tolist(), starts.tolist(), ends[others].tolist(), strict=True):
+            found[k] = text[a:b]
+        self.idle.append(workspace)
+        return found
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load_segmenter(dictionary: Path, model: Path | None = None) -> Segmenter:
+    """Read a dictionary as jieba has it: a word, how often it occurs and perhaps more a line.
+
+    model  a folder with the `prob_start.py`, `prob_trans.py` and `prob_emit.py` of jieba's
+           `finalseg`: a hidden Markov model of words that no dictionary has; None: it is not used
+    """
+    frequencies = read_dictionary(Path(dictionary))
+    total = math.log(sum(frequencies.values()))
+    words = [word for word, often in frequencies.items() if often > 0 and is_reached(word)]
+    words.sort(key=lambda word: -frequencies[word])  # what is often read lies together
+    nodes: dict[str, int] = {}
+    for word in words:
+        for k in range(1, len(word) + 1):
+            nodes.setdefault(word[:k], len(nodes))
+    if len(nodes) >= LIMIT:
+        raise ModelError(
+            f"{dictionary}: words must have fewer than {LIMIT} beginnings, not {len(nodes)}"
+        )
+    longer = [(start, node) for start, node in nodes.items() if len(start) > 1]
+    edges = {nodes[start[:-1]] << 16 | ord(start[-1]): node for start, node in longer}
+    firsts = np.full(LAST_IDEOGRAPH + 1, -1, np.int32)
+    for start, node in nodes.items():
+        if len(start) == 1:
+            firsts[ord(start)] = node
+    entries = np.full(len(nodes), -1, np.int32)
+    entries[[nodes[word] for word in words]] = np.arange(len(words))
+    weights = [math.log(frequencies[word]) - total for word in words]
+    tables = {
+        "settings": frozen([model is not None], np.int32),
+        "firsts": frozen(firsts, np.int32),
+        "edges": number_table(edges.keys(), edges.values()),
+        "entries": frozen(entries, np.int32),
+        "weights": frozen([*weights, 0.0 - total], np.float64),
+        "model": read_model(Path(model)) if model is not None else frozen([], np.float64),
+    }
+    return Segmenter(words, tables)
+
+
+def is_reached(word: str) -> bool:
+    """Whether a word may be found: all of it is in one block."""
+    return all(is_in_block(ord(character)) for character in word)
+
+
+def read_dictionary(path: Path) -> dict[str, int]:
+    """Words and how often they occur; the last of equal ones counts."""
+    frequencies: dict[str, int] = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        word, _, rest = line.strip().partition(" ")
+        often = rest.partition(" ")[0]
+        if not word or not often.isdecimal():
+            raise ModelError(
+                f"{path}: line {number} must be a word and how often it occurs, not {line!r}"
+            )
+        frequencies[word] = int(often)
+    if sum(frequencies.values()) == 0:
+        raise ModelError(f"{path}: the file must hold a word that occurs, not none")
+    return frequencies
+
+
+def read_model(folder: Path) -> Table:
+    """Logarithms of probabilities: to start, of transitions, and of every ideograph."""
+    start, change, emit = (
+        read_literal(folder / f"prob_{n}.py") for n in ("start", "trans", "emit")
+    )
+    emission = np.full((LAST_IDEOGRAPH - FIRST_IDEOGRAPH + 1, 4), NEVER)
+    for state, row in emit.items():
+        for character, value in row.items():
+            if is_ideograph(ord(character)):
+                emission[ord(character) - FIRST_IDEOGRAPH, STATES.index(state)] = value
+    first = [start[state] for state in STATES]
+    changes = [change[a].get(b, NEVER) for a in STATES for b in STATES]
+    return frozen([*first, *changes, *emission.reshape(-1)], np.float64)
+
+
+def read_literal(path: Path) -> dict[str, Any]:
+    """The dictionary that a file of Python assigns to P; nothing is run."""
+    try:
+        for node in ast.parse(read_text(path)).body:
+            match node:
+                case ast.Assign([ast.Name("P")], value):
+                    found = ast.literal_eval(value)
+                    if isinstance(found, dict) and set(STATES).issuperset(found):
+                        return found
+    except (SyntaxError, ValueError):
+        pass
+    raise ModelError(
+        f"{path}: the file must assign P a dictionary by the states {', '.join(STATES)}"
+    )
