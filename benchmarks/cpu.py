@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from math import nan
 from typing import TYPE_CHECKING
+
+from infinisa.isa.errors import InfinisaError
 
 from . import _measure
 from ._measure import Bar, Row, fresh
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 CORE_TYPE = "OPENBLAS_CORETYPE"
 PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
-         "models", "tokenizers")  # fmt: skip
+         "models", "tokenizers", "compile")  # fmt: skip
 
 
 def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
@@ -60,6 +63,10 @@ def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
 
 def part_rows(part: str, only: str, quick: bool, rounds: int) -> tuple[list[Row], list[Bar]]:
     """In this process, which should have one thread and know nothing yet."""
+    if part == "compile":
+        from . import _cpu_compile
+
+        return _cpu_compile.measured(rounds)
     import torch
 
     from . import _contest as contest
@@ -71,7 +78,11 @@ def part_rows(part: str, only: str, quick: bool, rounds: int) -> tuple[list[Row]
     rows: list[Row] = []
     judged: list[Bar] = []
     for make in contests(part, quick):
-        made = make()
+        try:
+            made = make()
+        except InfinisaError as error:  # the others still count
+            judged.append(Bar(f"{part}: {error}", nan, "no error", "", False))
+            continue
         if only not in made.name:
             continue
         row = contest.contend(made, ceiling, rounds)
