@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from infinisa.isa.language import Axis, Input, Node
 from infinisa.isa.verify import verify
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
+from infinisa.runtime.jit.processor import Target
 
 
 def _neighbour(name: str) -> ModuleType:
@@ -39,6 +41,13 @@ FLOATS = ("f32", "bf16", "f64", "f16")
 WHOLE = ("i32", "i8", "u8", "i64")
 UNARY = ("negate", "absolute", "exp", "tanh", "sigmoid", "erf", "sign", "floor", "round", "sin")
 BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "less", "greater_equal", "equal")
+
+
+WAYS = (
+    *session.BACKENDS.items(),
+    *(("vector", {"target": name}) for name in ("avx2", "sse") if not Target.named(name).missing()),
+)
+"""Backends and kinds of processors."""
 
 
 class Builder:
@@ -208,9 +217,16 @@ def sums(node: Node) -> bool:
     return False
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("INFINISA_EXAMPLES", "2000"))
+"""Random programs; `make programs` runs more."""
+
+PARTS = 16
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@settings(max_examples=EXAMPLES // PARTS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some.data())
-def test_random_expressions(data: some.DataObject) -> None:
+def test_random_expressions(part: int, data: some.DataObject) -> None:
     compare(Builder(data))
 
 
@@ -237,8 +253,8 @@ def compare(builder: Builder) -> None:
         return  # such as a view that leaves its tensor
     wanted = interpret(program, library, arrays)
     exact = not any(sums(o) for o in outputs)
-    for backend, more in session.BACKENDS.items():
-        code = compile_program(program, library, backend, verified=True, **more)
+    for backend, more in WAYS:
+        code = compile_program(program, library, backend, verified=True, cache=False, **more)
         found = code.run(arrays)
         for name, array in wanted.outputs.items():
             mine = found.outputs[name]
