@@ -177,16 +177,24 @@ def test_repeated_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def mixed(seed: int) -> Covered:
-    """Calls that read and write few tensors, again and again."""
+    """Calls that read what the last ones wrote and sometimes write there, and states that are
+    touched now and then."""
     random = Random(seed)
     g = Handmade("main", EDGE, LIBRARY, {"m": 32, "n": 32})
-    for number in range(5):
-        kind = "input" if number == 0 else "output" if number == 1 else "temporary"
-        g.tensor(f"t{number}", "m n", kind)
-    for _ in range(20):
-        axes = random.choice(["m n", "n m"])
-        reads = [f"t{random.randrange(5)}[{axes}]" for _ in range(2)]
-        g.call("add", f"m={axes.replace(' ', ',')}", reads, [f"t{random.randrange(1, 5)}[m n]"])
+    g.tensor("t0", "m n", "input")
+    states = [f"s{number}" for number in range(12)]
+    for name in states:
+        g.tensor(name, "m n", random.choice(["state", "temporary"]))
+    made = 1
+    for _ in range(150):
+        reads = [f"t{max(0, made - random.choice([1, 1, 2, 3]))}" for _ in range(2)]
+        made += made < 3 or random.random() < 0.6
+        write = f"t{made - 1}"
+        if write not in g.tensors:
+            g.tensor(write, "m n", "temporary")
+        reads[0] = random.choice(states) if random.random() < 0.2 else reads[0]
+        write = random.choice(states) if random.random() < 0.2 else write
+        g.call("add", "m=m,n", [f"{name}[m n]" for name in reads], [f"{write}[m n]"])
     return g.covered()
 
 
