@@ -208,7 +208,13 @@ class Choosing:
     def traffic(self, value: Node, lengths: Mapping[Axis, int]) -> float:
         """Cycles in which a value passes between the chip and the outermost store."""
         size = prod(lengths[axis] for axis in value.axes) * DTYPES[value.dtype].size
-        return float(size / self.machine.dram_rate)
+        if size not in self._transfers:
+            self._transfers[size] = float(size / self.machine.dram_rate)
+        return self._transfers[size]
+
+    @cached_property
+    def _transfers(self) -> dict[int, float]:
+        return {}
 
 
 def combiner(definition: Instruction, choosing: Choosing) -> tuple[Instruction, Axis] | None:
