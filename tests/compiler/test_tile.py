@@ -11,7 +11,7 @@ from benchmarks import _layers as layers
 from benchmarks._handmade import Handmade
 from infinisa.compiler import tile
 from infinisa.compiler.calls import Covered
-from infinisa.compiler.cost import Group, levels, tile_sizes
+from infinisa.compiler.cost import Cycles, Grid, Group, Target, estimate, levels, tile_sizes
 from infinisa.compiler.home import Setting
 from infinisa.compiler.nest import Cut, nest
 from infinisa.compiler.tile import atoms, frame, orders, schedule
@@ -174,6 +174,28 @@ def test_repeated_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> N
         return len(searched)
 
     assert searches(3) == searches(12)
+
+
+def test_what_surely_takes_longer_is_left_out_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    covered = layers.gpt2(DATACENTER, LIBRARY, 128, 768, 12, 3072)
+    left_out = []
+
+    def whole(
+        grid: Grid, target: Target, cycles: Cycles, slots: int, *bounds: float
+    ) -> Group | None:
+        found = estimate(grid, target, cycles, slots)
+        if estimate(grid, target, cycles, slots, *bounds) is None and found is not None:
+            left_out.append((found.time, bounds[1]))
+        return found
+
+    groups = schedule(covered, DATACENTER)
+    monkeypatch.setattr(tile, "estimate", whole)
+
+    assert schedule(covered, DATACENTER) == groups
+    assert len(left_out) > 10
+    assert all(time > most for time, most in left_out)
 
 
 def mixed(seed: int) -> Covered:
