@@ -11,7 +11,7 @@ model = b.model()
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -230,18 +230,17 @@ class GraphBuilder:
         self.tokens = count(tokens)
 
     def build(self) -> Graph:
-        roots = (*self.outputs.values(), *self.updates.values())
-        reached = set(walk(roots))
-        names = {node: name for node, name in self.builder.names.items() if node in reached}
-        extents = tuple(self._extents(roots))
+        nodes = dict.fromkeys(walk((*self.outputs.values(), *self.updates.values())))
+        names = {node: name for node, name in self.builder.names.items() if node in nodes}
+        extents = tuple(self._extents(nodes))
         return Graph(
             self.name, extents, self.outputs, self.updates, names, self.repeat, self.tokens
         )
 
-    def _extents(self, roots: Sequence[Node]) -> Iterator[Extent]:
+    def _extents(self, nodes: Iterable[Node]) -> Iterator[Extent]:
         known = {axis: constant(axis, n) for axis, n in self.builder.lengths().items()}
-        known |= stacked(roots) | self.builder.extents | self.own
-        for axis in axes_of(roots):
+        known |= stacked(nodes) | self.builder.extents | self.own
+        for axis in axes_of(nodes):
             if axis not in known:
                 raise ModelError(f"graph {self.name!r}: axis {axis!r} has no length")
             yield known[axis]
@@ -251,22 +250,22 @@ def constant(axis: Axis, length: int) -> Extent:
     return Extent(axis, Count(length), length)
 
 
-def stacked(roots: Sequence[Node]) -> dict[Axis, Extent]:
+def stacked(nodes: Iterable[Node]) -> dict[Axis, Extent]:
     """Axes that values are stacked along."""
-    stacks = (node for node in walk(roots) if isinstance(node, Stack))
+    stacks = (node for node in nodes if isinstance(node, Stack))
     return {stack.axis: constant(stack.axis, len(stack.xs)) for stack in stacks}
 
 
-def axes_of(roots: Sequence[Node]) -> tuple[Axis, ...]:
-    """Every axis that these values walk over, in order of first use."""
+def axes_of(nodes: Iterable[Node]) -> tuple[Axis, ...]:
+    """Every axis that these nodes walk over, in order of first use."""
     found: dict[Axis, None] = {}
-    for node in walk(roots):
+    for node in nodes:
         found.update(dict.fromkeys(node.axes))
         match node:
             case Size(axis) | Position(axis):
                 found[axis] = None
             case Scan(body):
-                inner = axes_of((*body.next, *body.emits))
+                inner = axes_of(walk((*body.next, *body.emits)))
                 found.update(dict.fromkeys((body.axis, *inner)))
     return tuple(found)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_not
 from typing import TypeAlias
 
 import numpy as np
@@ -121,9 +122,10 @@ class _Rewriter:
         return self.made[root]
 
     def settle(self, node: Node) -> Node:
-        children = [self.made[child] for child in node.children]
-        if any(new is not old for new, old in zip(children, node.children, strict=True)):
-            node = node.rebuild(children)
+        children = node.children
+        made = [self.made[child] for child in children]
+        if any(map(is_not, made, children)):
+            node = node.rebuild(made)
         if isinstance(node, Scan):
             node = self.scan(node)
         for rule in RULES.get(type(node), ()):
@@ -373,8 +375,8 @@ def widened(node: Node, _: Facts) -> Node | None:
     """f(cast(x: bf16, f32))  →  f(x): arithmetic widens by itself"""
     match node:
         case Map() | Reduce() | Dot():
-            children = [_narrow(child) for child in node.children]
-            if any(new is not old for new, old in zip(children, node.children, strict=True)):
+            if any(isinstance(child, Cast) for child in node.children):
+                children = [_narrow(child) for child in node.children]
                 new = node.rebuild(children)
                 return new if new.dtype == node.dtype else None
     return None

@@ -208,7 +208,13 @@ class Choosing:
     def traffic(self, value: Node, lengths: Mapping[Axis, int]) -> float:
         """Cycles in which a value passes between the chip and the outermost store."""
         size = prod(lengths[axis] for axis in value.axes) * DTYPES[value.dtype].size
-        return float(size / self.machine.dram_rate)
+        if size not in self._transfers:
+            self._transfers[size] = float(size / self.machine.dram_rate)
+        return self._transfers[size]
+
+    @cached_property
+    def _transfers(self) -> dict[int, float]:
+        return {}
 
 
 def combiner(definition: Instruction, choosing: Choosing) -> tuple[Instruction, Axis] | None:
@@ -309,18 +315,17 @@ class Decision:
         self, roots: Sequence[Node], known: Mapping[Node, Match]
     ) -> list[tuple[Node, Match | None]]:
         found: dict[Node, Match | None] = {}
-        waiting = [(root, False) for root in reversed(roots)]
+        opened: dict[Node, Match | None] = {}
+        waiting = [*reversed(roots)]
         while waiting:
-            node, ready = waiting.pop()
-            if node in found:
-                continue
-            match = known.get(node) or self.best[node].match
-            demands = match.leaves if match else self.best[node].demands
-            if ready:
-                found[node] = match
+            node = waiting[-1]
+            if node in opened:
+                found.setdefault(node, opened[node])
+                waiting.pop()
             else:
-                waiting.append((node, True))
-                waiting += [(n, False) for n in reversed(demands) if n not in found]
+                match = opened[node] = known.get(node) or self.best[node].match
+                demands = match.leaves if match else self.best[node].demands
+                waiting += [n for n in reversed(demands) if n not in opened]
         return list(found.items())
 
 

@@ -321,7 +321,7 @@ class Chunking:
         alone, leaves = cut_out(family)
         own = linear(alone[0])
         assert own is not None
-        key = alone, tuple(extents[axis] for axis in axes_of(alone))
+        key = alone, tuple(extents[axis] for axis in axes_of(walk(alone)))
         if key not in self.known:
             times = {0: self.time(alone, leaves, extents)}
             for length in lengths(extent.most):
@@ -335,7 +335,7 @@ class Chunking:
         self, roots: Sequence[Node], leaves: Sequence[Input], extents: Mapping[Axis, Extent]
     ) -> float:
         """The predicted cycles of computing just these values."""
-        used = tuple(extents[axis] for axis in axes_of((*roots, *leaves)))
+        used = tuple(extents[axis] for axis in axes_of(walk((*roots, *leaves))))
         graph = Graph("chunk", used, {f"y{n}": root for n, root in enumerate(roots)})
         shapes = {
             leaf.name: (leaf, tuple(extents[axis].bound for axis in leaf.axes)) for leaf in leaves

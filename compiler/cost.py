@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -474,9 +474,24 @@ def _fetched(plan: Plan, moved: Number, cache: int) -> Number:
     return moved * grid.cores if cut else moved
 
 
-def estimate(grid: Grid, target: Target, cycles: Cycles, slots: int = 2) -> Group | None:
-    """The best tile sizes of this tree, or None if none fits."""
+def estimate(
+    grid: Grid,
+    target: Target,
+    cycles: Cycles,
+    slots: int = 2,
+    least: float = 0.0,
+    most: float = inf,
+) -> Group | None:
+    """The best tile sizes of this tree, or None if none fits.
+
+    least  bytes that pass to and from DRAM at least
+    most   cycles: where it surely takes more, it need not be found out how many, and it is None too
+    """
     busy, issues = work(grid, cycles)
+    if most < inf:
+        surely = [*busy.values(), least / target.bandwidth, ISSUE * issues / target.fetch]
+        if np.min(combined(surely)) + target.fixed > most:
+            return None
     found, level = settle(grid, target, slots)
     total = found.outer
     resources = [*busy.values(), total / target.bandwidth]

@@ -107,6 +107,23 @@ class Work:
     sets: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Form:
+    """A call but for the names of its tensors.
+
+    reads, writes  the index of each access
+    touched        bytes of all regions that it reads and writes
+    """
+
+    unit: Unit
+    opcode: Opcode
+    reads: tuple[tuple[Index, ...], ...]
+    writes: tuple[tuple[Index, ...], ...]
+    limits: Mapping[Axis, int]
+    whole: frozenset[Axis]
+    touched: int
+
+
 def plain_index(axes: Iterable[Axis]) -> tuple[Index, ...]:
     return tuple(Index(((axis, 1),)) for axis in axes)
 
@@ -143,6 +160,8 @@ class Drafting:
         self.taken: Counter[str] = Counter()
         self.coverage = Coverage()
         self.blocks = count()
+        self.forms: dict[object, Form] = {}
+        self.pieces: dict[object, bool] = {}
 
     @property
     def sizes(self) -> Mapping[Axis, int]:
@@ -282,34 +301,30 @@ class Drafting:
         self, work: Work, scan: tuple[Axis, bool, int] | None, operations: int, nodes: int
     ) -> int:
         """Make a call; the number of its draft."""
-        unit = unit_for(work.definition, self.choosing.machine)
-        assert unit is not None
         axis, reverse, block = scan or (None, False, None)
-        forced = self.forced(work, {axis} if axis else set())
-        work = self.without_forced(work, forced)
-        read = [indexed(each, self.sizes, forced) for each in work.reads]
-        written = [indexed(Read(Place(to)), self.sizes, forced) for _, to in work.writes]
-        reads, operands = tuple(a for a, _ in read), tuple(axes for _, axes in read)
-        writes, results = tuple(a for a, _ in written), tuple(axes for _, axes in written)
+        form = self.form(work, axis)
+        reads = tuple(
+            Access(read.place.access.tensor, index, read.place.access.fill)
+            for read, index in zip(work.reads, form.reads, strict=True)
+        )
+        writes = tuple(
+            Access(to.tensor, index, to.fill)
+            for (_, to), index in zip(work.writes, form.writes, strict=True)
+        )
         for access in (*reads, *writes):
             self.count_from_zero(access)
-        limits = self.limits(work, unit, forced, results)
-        definition = work.definition
-        every = (*definition.whole, *definition.reduced)
-        whole = {a for ours in every for a in work.binding.get(ours, ())} - work.reduce - forced
-        types = self.types(reads)
         call = Call(
             self.unique(work.name),
             work.source,
-            self.opcode(work, unit, operands, results, limits, types),
-            definition,
-            types,
-            unit,
+            form.opcode,
+            work.definition,
+            self.types(reads),
+            form.unit,
             reads,
             writes,
-            limits,
+            form.limits,
             work.reduce,
-            frozenset(whole),
+            form.whole,
             axis,
             reverse,
             operations,
@@ -318,8 +333,55 @@ class Drafting:
         )
         after = {number for each in work.reads for number in each.place.after}
         self.drafts.append(Draft(call, after, block))
-        self._report(call, nodes)
+        self.coverage.made.append(Made(call, None, nodes, form.touched))
         return len(self.drafts) - 1
+
+    def form(self, work: Work, scan: Axis | None) -> Form:
+        """The form of the call that a work becomes, found once for all that differ in the names of
+        tensors only."""
+        key = self.key(work), scan
+        if key not in self.forms:
+            self.forms[key] = self._form(work, scan)
+        return self.forms[key]
+
+    def key(self, work: Work) -> object:
+        """What a work is but for the names of tensors, its own and its source's."""
+        reads = [read.place.access for read in work.reads]
+        writes = [access for _, access in work.writes]
+        return (
+            (work.definition, tuple(work.binding.items()), work.loops, work.reduce),
+            (tuple(work.immediates.items()), tuple(number for number, _ in work.writes)),
+            (tuple(access.index for access in reads), self.types(reads)),
+            tuple(tuple(read.windows.items()) for read in work.reads),
+            (tuple(access.index for access in writes), self.types(writes)),
+        )
+
+    def _form(self, work: Work, scan: Axis | None) -> Form:
+        unit = unit_for(work.definition, self.choosing.machine)
+        assert unit is not None
+        forced = self.forced(work, {scan} if scan else set())
+        work = self.without_forced(work, forced)
+        read = [indexed(each, self.sizes, forced) for each in work.reads]
+        written = [indexed(Read(Place(to)), self.sizes, forced) for _, to in work.writes]
+        accesses = [access for access, _ in (*read, *written)]
+        operands, results = tuple(axes for _, axes in read), tuple(axes for _, axes in written)
+        limits = self.limits(work, unit, forced, results)
+        types = self.types([access for access, _ in read])
+        definition = work.definition
+        every = (*definition.whole, *definition.reduced)
+        whole = {a for ours in every for a in work.binding.get(ours, ())} - work.reduce - forced
+        return Form(
+            unit,
+            self.opcode(work, unit, operands, results, limits, types),
+            tuple(access.index for access, _ in read),
+            tuple(access.index for access, _ in written),
+            limits,
+            frozenset(whole),
+            sum(
+                DTYPES[self.tensors[access.tensor].dtype].size * self.choosing.volume(access.axes)
+                for access in accesses
+            ),
+        )
 
     def without_forced(self, work: Work, forced: AbstractSet[Axis]) -> Work:
         """Without axes that go one position an issue: operands do not have them. One that states
@@ -420,13 +482,6 @@ class Drafting:
         elements = max(lanes * ISSUE if lanes else array, ISSUE)
         memory = self.choosing.machine.scratchpad
         return elements if memory.managed == "software" else max(elements, memory.size // 32)
-
-    def _report(self, call: Call, nodes: int) -> None:
-        touched = sum(
-            DTYPES[self.tensors[access.tensor].dtype].size * self.choosing.volume(access.axes)
-            for access in call.accesses
-        )
-        self.coverage.made.append(Made(call, None, nodes, touched))
 
     @cached_property
     def mover(self) -> Instruction:

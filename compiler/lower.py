@@ -438,11 +438,14 @@ class Scope:
         definition = work.definition
         if not definition.accumulates:
             return False
-        unit = unit_for(definition, self.all.choosing.machine)
-        assert unit is not None
-        limits = self.all.limits(work, unit, self.all.forced(work), ())
-        reduced = [a for axis in definition.reduced for a in work.binding[axis]]
-        return any(limits[axis] < self.all.sizes[axis] for axis in reduced)
+        key = self.all.key(work)
+        if key not in self.all.pieces:
+            unit = unit_for(definition, self.all.choosing.machine)
+            assert unit is not None
+            limits = self.all.limits(work, unit, self.all.forced(work), ())
+            reduced = [a for axis in definition.reduced for a in work.binding[axis]]
+            self.all.pieces[key] = any(limits[axis] < self.all.sizes[axis] for axis in reduced)
+        return self.all.pieces[key]
 
     def without_windows(self, work: Work) -> Work:
         """The work without the reduced axes that go one position an issue, as those of a

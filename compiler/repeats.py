@@ -37,6 +37,7 @@ class Twins:
 
     back      the nodes of the first for those of the other
     named     the axes of the first for those of the other
+    paired    axes of two nodes that are known to be those of each other
     compared  nodes whose operands are twins too
     """
 
@@ -44,6 +45,7 @@ class Twins:
     back: dict[Node, Node]
     axes: dict[Axis, Axis] = field(default_factory=dict)
     named: dict[Axis, Axis] = field(default_factory=dict)
+    paired: set[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=set)
     compared: set[Node] = field(default_factory=set)
 
     def node(self, node: Node) -> Node:
@@ -58,13 +60,18 @@ class Twins:
 
     def pair(self, node: Node, other: Node) -> bool:
         """Take the axes of two nodes for each other; False if one is another's already."""
-        for x, y in zip(node.axes, other.axes, strict=True):
+        both = node.axes, other.axes
+        if both in self.paired:
+            return True
+        for x, y in zip(*both, strict=True):
             if self.axes.setdefault(x, y) != y or self.named.setdefault(y, x) != x:
                 return False
+        self.paired.add(both)
         return True
 
     def unpair(self, count: int) -> None:
         """Keep the first pairs of axes only."""
+        self.paired.clear()
         for axis in [*self.axes][count:]:
             other = self.axes.pop(axis)
             if self.named.get(other) == axis:

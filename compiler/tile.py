@@ -301,13 +301,15 @@ class Search:
     ) -> Group | None:
         """The fastest for this order, dealt out over all cores unless fewer are clearly faster."""
         tree = nest(setting.calls, order, self.legal)
-        found = []
+        found: list[Group | None] = []
         for spread, step in self._spreads(tree, setting, target.cores):
             grid = make_grid(tree, setting, order, self.sizes, points, spread, step, target.cores)
             choices = tuple(map(tuple, grid.choices.values()))
-            key = setting.calls, order, choices, spread, step, target, slots
+            most = CLEAR * found[0].time if found and found[0] else inf
+            key = setting.calls, order, choices, spread, step, target, slots, most
             if key not in self.costed:
-                self.costed[key] = estimate(grid, target, self.cycles, slots)
+                least = self._moves(setting) if most < inf else 0
+                self.costed[key] = estimate(grid, target, self.cycles, slots, least, most)
             found.append(self.costed[key])
         usual = found[0]
         best = min(filter(None, found), key=lambda group: (group.time, group.bytes), default=None)
@@ -337,16 +339,22 @@ class Search:
         for call in setting.calls:
             least = self._least(call) / target.cores
             busy[call.unit.name] = busy.get(call.unit.name, 0.0) + least
+        size = self._moves(setting)
+        return float(combined([*busy.values(), size / target.bandwidth])) + target.fixed
+
+    def _moves(self, setting: Setting) -> int:
+        """The least bytes that pass between the chip and the tensors outside."""
         size = sum(self._moved(setting.loaded[name]) for name in setting.loaded)
         for name, uses in setting.writers.items():
             if name in setting.outside:
                 size += self._moved(uses)
-        return float(combined([*busy.values(), size / target.bandwidth])) + target.fixed
+        return size
 
     def _moved(self, uses: Uses) -> int:
-        """The least bytes that these accesses to one tensor move."""
-        size = DTYPES[self.covered.tensors[uses[0][1].tensor].dtype].size
-        return size * int(min(volume(access, self.sizes.typical) for _, access in uses))
+        """The least bytes that these accesses to one tensor move: a cache holds it once."""
+        tensor = self.covered.tensors[uses[0][1].tensor]
+        size = int(min(volume(access, self.sizes.typical) for _, access in uses))
+        return min(DTYPES[tensor.dtype].size * size, tensor.bytes)
 
     def _least(self, call: Call) -> float:
         """The least that a call occupies its unit."""

@@ -790,14 +790,13 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
         node = waiting.pop()
         if node in done:
             continue
-        children = node.children
-        if not children or node in opened:
-            done.add(node)
-            yield node
-        else:
+        if node not in opened and (children := node.children):
             opened.add(node)
             waiting.append(node)
-            waiting.extend(reversed(children))
+            waiting += children[::-1]
+        else:
+            done.add(node)
+            yield node
 
 
 def everything(roots: Iterable[Node]) -> Iterator[Node]:

@@ -11,7 +11,7 @@ from benchmarks import _layers as layers
 from benchmarks._handmade import Handmade
 from infinisa.compiler import tile
 from infinisa.compiler.calls import Covered
-from infinisa.compiler.cost import Group, levels, tile_sizes
+from infinisa.compiler.cost import Cycles, Grid, Group, Target, estimate, levels, tile_sizes
 from infinisa.compiler.home import Setting
 from infinisa.compiler.nest import Cut, nest
 from infinisa.compiler.tile import atoms, frame, orders, schedule
@@ -176,17 +176,47 @@ def test_repeated_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert searches(3) == searches(12)
 
 
+def test_what_surely_takes_longer_is_left_out_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    covered = layers.gpt2(DATACENTER, LIBRARY, 128, 768, 12, 3072)
+    left_out = []
+
+    def whole(
+        grid: Grid, target: Target, cycles: Cycles, slots: int, *bounds: float
+    ) -> Group | None:
+        found = estimate(grid, target, cycles, slots)
+        if estimate(grid, target, cycles, slots, *bounds) is None and found is not None:
+            left_out.append((found.time, bounds[1]))
+        return found
+
+    groups = schedule(covered, DATACENTER)
+    monkeypatch.setattr(tile, "estimate", whole)
+
+    assert schedule(covered, DATACENTER) == groups
+    assert len(left_out) > 10
+    assert all(time > most for time, most in left_out)
+
+
 def mixed(seed: int) -> Covered:
-    """Calls that read and write few tensors, again and again."""
+    """Calls that read what the last ones wrote and sometimes write there, and states that are
+    touched now and then."""
     random = Random(seed)
     g = Handmade("main", EDGE, LIBRARY, {"m": 32, "n": 32})
-    for number in range(5):
-        kind = "input" if number == 0 else "output" if number == 1 else "temporary"
-        g.tensor(f"t{number}", "m n", kind)
-    for _ in range(20):
-        axes = random.choice(["m n", "n m"])
-        reads = [f"t{random.randrange(5)}[{axes}]" for _ in range(2)]
-        g.call("add", f"m={axes.replace(' ', ',')}", reads, [f"t{random.randrange(1, 5)}[m n]"])
+    g.tensor("t0", "m n", "input")
+    states = [f"s{number}" for number in range(12)]
+    for name in states:
+        g.tensor(name, "m n", random.choice(["state", "temporary"]))
+    made = 1
+    for _ in range(150):
+        reads = [f"t{max(0, made - random.choice([1, 1, 2, 3]))}" for _ in range(2)]
+        made += made < 3 or random.random() < 0.6
+        write = f"t{made - 1}"
+        if write not in g.tensors:
+            g.tensor(write, "m n", "temporary")
+        reads[0] = random.choice(states) if random.random() < 0.2 else reads[0]
+        write = random.choice(states) if random.random() < 0.2 else write
+        g.call("add", "m=m,n", [f"{name}[m n]" for name in reads], [f"{write}[m n]"])
     return g.covered()
 
 

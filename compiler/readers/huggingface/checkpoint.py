@@ -58,7 +58,7 @@ class Stored:
         """A hash of type, shape and values; of a large tensor it takes samples all over it."""
         size = self.stop - self.start
         digest = hashlib.sha256(f"{self.dtype} {self.shape} {size}".encode())
-        with self.file.open("rb") as file:
+        with self.file.open("rb", buffering=0) as file:
             if size <= SAMPLE * SAMPLES:
                 file.seek(self.start)
                 digest.update(file.read(size))
