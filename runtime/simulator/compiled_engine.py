@@ -41,7 +41,6 @@ from .layout import (
     KIND_SIZE,
     KINDS,
     LANDED,
-    LANE,
     LAPSE,
     LAST,
     LEAPS,
@@ -58,7 +57,6 @@ from .layout import (
     SHAPELESS,
     SKEW,
     SKIPPED,
-    SLOT,
     SOONEST,
     STEPS,
     TOUCHED,
@@ -216,6 +214,7 @@ class Stage:
         places = constants.places
         self.record, self.none, self.uses = places["RECORD"], places["NONE"], places["USES"]
         self.account, self.sets = places["ACCOUNT"], places["SETS"]
+        self.lane = places["LANE"]
         self.state = places["PLACES"] + places["TIMES"] + flat.watched
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
         machine = self.engine.machine
@@ -237,11 +236,11 @@ class Stage:
             place = core * CORE
             self.cores[place + FULL_SINCE], self.cores[place + LAST] = -1, -1
             self.cores[place + HOLDS], self.cores[place + SOONEST] = constants.WINDOW, NEVER
-        self.slots = self.array(cores * ring * SLOT)
-        self.units = self.array(cores * constants.UNITS * LANE)
+        self.slots = self.array(cores * ring * places["SLOT"])
+        self.units = self.array(cores * constants.UNITS * self.lane)
         kinds = [k for k, unit in enumerate(machine.units) for _ in range(unit.count)]
         for lane, k in enumerate(kinds * cores):
-            self.units[lane * LANE + KIND_AT] = KINDS + KIND_SIZE * k
+            self.units[lane * self.lane + KIND_AT] = KINDS + KIND_SIZE * k
         self.masks = self.mask_array(cores * self.sets)
         self.then = self.mask_array(cores * ring)
         self.after = self.mask_array(cores * ring)
@@ -441,7 +440,7 @@ class Stage:
     # -- results
 
     def report(self) -> StageReport:
-        lanes = np.array(self.units, np.int64).reshape(-1, LANE)[:, [FREE, LANDED]]
+        lanes = np.array(self.units, np.int64).reshape(-1, self.lane)[:, [FREE, LANDED]]
         end = self.begin + int(lanes[lanes < NEVER].max()) + int(self.now[SKEW])
         used: dict[int, Shape] = {}
         uses = self.counts[self.uses : self.uses + len(self.shapes)]
@@ -464,7 +463,7 @@ class Stage:
             for k, unit in enumerate(machine.units):
                 for instance in range(unit.count):
                     number = self.first[k] + instance
-                    free = int(self.units[(core * units + number) * LANE + FREE])
+                    free = int(self.units[(core * units + number) * self.lane + FREE])
                     yield self.closed(core, number, unit.name, instance, free)
 
     def closed(self, core: int, number: int, unit: str, instance: int, free: int) -> Account:

@@ -470,8 +470,8 @@ def enter(
         now[MISSED] = 0
         now[MISSED_BUS] = 0
         now[TOUCHED] = 0
-    nothing: Mask = 0
-    masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | (own if waits == 0 else nothing)
+    if waits == 0:
+        masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
     while follow != 0:
         other = c * RING + first(follow)
         then[other] = then[other] | own
@@ -747,21 +747,20 @@ def start(
     account = account_of(c, u)
     charge(t, units[unit + FREE], units[unit + FULL_AT], account, slot, slots, counts)
     counts[account + BUSY] += work
-    if FAIR:
-        done = until + drain
-        if moves > 0:
+    done = until + drain
+    if moves > 0:
+        if FAIR:
             bus = slots[slot + BUS] if CACHED else records[record + BYTES]
             ask(t, c * UNITS + u, head + ahead, work, bus, now, units, counts, active)
             until = NEVER
             done = NEVER
-    else:
-        # without a transfer nothing changes: that the channel was free before counts for nothing
-        channel = max(now[CHANNEL], t) + moves
-        now[CHANNEL] = channel
-        counts[CHANNEL_BUSY] += moves
-        until = max(until, channel if moves > 0 else 0)
-        done = until + (max(drain, 0) + ARRIVAL if moves > 0 else drain)
-        counts[account + DRAM] += until - t - work
+        else:
+            channel = max(now[CHANNEL], t) + moves
+            now[CHANNEL] = channel
+            counts[CHANNEL_BUSY] += moves
+            until = max(until, channel)
+            done = until + max(drain, 0) + ARRIVAL
+            counts[account + DRAM] += until - t - work
     if now[kind + COPIES] == 0:
         join(t, c, until, slot, cores, slots, counts)
     units[unit + FREE] = until

@@ -81,23 +81,23 @@ left out; FULL_SINCE: since when it is full again, -1 if it is not. UNTIL_FULL: 
 cycle UNTIL, if that is before LAST. MOVING: units other than copy units with a transfer of which
 the end is not known."""
 
-SLOT = 16
-RECORD_AT, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, MOVES, FILL, BUS, HEIGHT = range(11)
+SLOT = 8
+RECORD_AT, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, FILL, MOVES, BUS, HEIGHT = range(11)
 """RECORD_AT: where the record of its shape is. HOLDER: (position + 1) * 256 + unit class of the
 issue that was waited for last; 0: of none.
 FILL: cycles in which the window had been full when the issue entered. MOVES: cycles of its transfer
-alone, BUS: bytes of it; both only with CACHED."""
+alone, BUS: bytes of it; both only with CACHED. A slot of 8 numbers has none behind FILL."""
 
 CLASS_BITS = 8
 
-LANE = 16
+LANE = 8
 (FREE, LANDED, TAKEN, FULL_AT, KIND_AT, LEFT, RATE, PARTS, CAPPED, POSITION, BEGAN,
  WORK) = range(12)  # fmt: skip
 """Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT:
 FILLED as it was when it became free, if that is before LAST. KIND_AT: where the numbers of its
-class are (KINDS). The rest is of the transfer of the issue at POSITION, where the channel is shared
-fairly: LEFT of its work, it does RATE / PARTS of it in a cycle, and the unit BEGAN it and has so
-much WORK."""
+class are (KINDS). The rest, which lanes of 8 numbers do not have, is of the transfer of the issue at
+POSITION, where the channel is shared fairly: LEFT of its work, it does RATE / PARTS of it in a
+cycle, and the unit BEGAN it and has so much WORK."""
 
 ALIVE, RUNNING, WAITING = range(3)
 SETS = WAITING + 3 * CLASSES

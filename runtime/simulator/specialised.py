@@ -107,8 +107,8 @@ class Constants:
         found = {
             "now": layout.KINDS + layout.KIND_SIZE * self.CLASSES,
             "cores": self.CORES * layout.CORE,
-            "slots": self.CORES * self.RING * layout.SLOT,
-            "units": self.CORES * self.UNITS * layout.LANE,
+            "slots": self.CORES * self.RING * self.places["SLOT"],
+            "units": self.CORES * self.UNITS * self.places["LANE"],
             "masks": self.CORES * sets,
             "then": self.CORES * self.RING,
             "after": self.CORES * self.RING,
@@ -116,10 +116,17 @@ class Constants:
         return found if sum(found.values()) <= MOST_NEAR else {}
 
     @property
+    def heights(self) -> bool:
+        """Whether the policy looks at heights."""
+        return "height" in parameters(self.policy.key)
+
+    @property
     def places(self) -> dict[str, int]:
         """The names of places that follow from the machine."""
         account = layout.DATA + self.CLASSES
         return {
+            "SLOT": 16 if self.CACHED or self.heights else 8,
+            "LANE": 16 if self.FAIR else 8,
             "SINGLE": self.UNITS == self.CLASSES,
             "SETS": layout.WAITING + 3 * self.CLASSES,
             "ACCOUNT": account,
@@ -139,7 +146,7 @@ class Constants:
             **self.places,
             "OLDEST": policy.key is oldest and policy.unit is first,
             "IN_ORDER": policy.in_order,
-            "HEIGHTS": "height" in parameters(policy.key),
+            "HEIGHTS": self.heights,
             "issue_key": adapted("issue_key", tuple(ISSUE), policy.key),
             "unit_key": adapted("unit_key", UNIT, policy.unit),
             "Masks": Annotated[list[int], "u64" if self.RING == 64 else "u128"],
