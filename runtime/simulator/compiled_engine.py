@@ -33,7 +33,6 @@ from .layout import (
     FULL,
     FULL_SINCE,
     HAZARD,
-    HAZARDS,
     HOLDS,
     ISSUING,
     JUMPED,
@@ -82,7 +81,7 @@ from .specialised import (
 from .stalls import Account
 from .totals import Misses, stage_report
 from .trace import Leap, Recorded
-from .walk import AT, CLIPS_END, DIGITS, LOOKING, NOT_LOOKING, ONLY, STATE, UNKNOWN, index_of
+from .walk import AT, CLIPS_END, DIGITS, LOOKING, NOT_LOOKING, ONLY, STATE, STEP, UNKNOWN, index_of
 
 PATIENCE = 1 << 22
 """Cycles that the kernel looks at before Python may interrupt it."""
@@ -351,36 +350,49 @@ class Stage:
         return text, ranges, int(index_of(at, base, self.plan, self.sizes, self.regs))
 
     def give_shape(self, core: int) -> None:
-        text, ranges, place = self.issue(core)
-        shape = self.view.shape(text, ranges)
-        self.table[place] = number = len(self.shapes)
-        step = int(self.regs[core * self.flat.width + AT])
-        if self.plan[step + DIGITS] == self.plan[step + CLIPS_END]:
-            self.plan[step + ONLY] = number
-        self.shapes.append(shape)
-        first = number * self.record
-        if first + self.record > len(self.records):
+        """The shape that a core asks for; if there is no other, those of the issues behind it too,
+        up to the next loop: it comes to them as the loops stand."""
+        base = core * self.flat.width
+        registers = [int(number) for number in self.regs[base : base + self.flat.width]]
+        records: list[int] = []
+        first = len(self.shapes)
+        at = registers[AT]
+        while at in self.flat.texts and (self.constants.CORES == 1 or at == registers[AT]):
+            place = index_of(at, 0, self.flat.plan, self.flat.sizes, registers)
+            if self.table[place] == UNKNOWN:
+                text = self.flat.texts[at]
+                shape = self.view.shape(text, self.flat.standing(text, registers))
+                records += self.words(shape)
+                self.table[place] = len(self.shapes)
+                if self.flat.plan[at + DIGITS] == self.flat.plan[at + CLIPS_END]:
+                    self.plan[at + ONLY] = len(self.shapes)
+                self.shapes.append(shape)
+            at += STEP
+        while len(self.shapes) * self.record > len(self.records):
             self.records = self.longer(self.records, "i4")
-        if self.uses + number >= len(self.counts):
+        while self.uses + len(self.shapes) > len(self.counts):
             self.counts = self.longer(self.counts)
-        self.records[first : first + self.record] = self.words(shape)
+        self.records[first * self.record : len(self.shapes) * self.record] = records
         self.measure()
 
     def words(self, shape: Shape) -> list[int]:
         """The record of a shape."""
         constants = self.constants
         cores = constants.CORES
+        unit = self.engine.machine.units[shape.unit]
         words = [shape.unit, shape.occupancy, shape.drain, shape.transfer, shape.bus]
-        words.append(int(self.engine.machine.units[shape.unit].count == 1))
+        words.append(int(unit.count == 1))
         sides = (
             (shape.reads, constants.READS),
             (shape.writes, constants.WRITES),
             (shape.stores, constants.STORES),
         )
+        none = 0  # the hazard that stands for none in the next place
         for numbers, room in sides:
-            none = len(words) - HAZARDS  # the hazard that stands for none in the first place
-            known = [self.none + number for number in numbers]
-            words += [h * cores * HAZARD for h in (*known, *range(none + len(known), none + room))]
+            places = [self.none + number for number in numbers]
+            places += range(none + len(places), none + room)
+            words += [place * cores * HAZARD for place in places]
+            none += room
         while (len(self.view.numbers) + self.none) * cores * HAZARD * self.mask_words > len(
             self.hazards
         ):
@@ -445,8 +457,9 @@ class Stage:
         used: dict[int, Shape] = {}
         uses = self.counts[self.uses : self.uses + len(self.shapes)]
         for shape, count in zip(self.shapes, map(int, uses), strict=True):
-            shape.uses += count
-            used[id(shape)] = shape
+            if count:
+                shape.uses += count
+                used[id(shape)] = shape
         transfers = int(self.counts[CHANNEL_BUSY])
         return stage_report(
             self.view, self.begin, end, self.accounts(), used.values(), self.misses, transfers

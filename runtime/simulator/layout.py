@@ -95,8 +95,8 @@ LANE = 8
  WORK) = range(12)  # fmt: skip
 """Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT:
 FILLED as it was when it became free, if that is before LAST. KIND_AT: where the numbers of its
-class are (KINDS). The rest, which lanes of 8 numbers do not have, is of the transfer of the issue at
-POSITION, where the channel is shared fairly: LEFT of its work, it does RATE / PARTS of it in a
+class are (KINDS). The rest, which lanes of 8 numbers do not have, is of the transfer of the issue
+at POSITION, where the channel is shared fairly: LEFT of its work, it does RATE / PARTS of it in a
 cycle, and the unit BEGAN it and has so much WORK."""
 
 ALIVE, RUNNING, WAITING = range(3)
