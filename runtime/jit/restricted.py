@@ -17,6 +17,7 @@ integers wrap there, and a fault in what they call does not end them.
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import linecache
 import math
@@ -131,11 +132,20 @@ class Library:
 
 def annotated(body: Callable[..., Any], mask: Kind) -> tuple[list[Kind], Kind]:
     """The kinds of a function's parameters and of its result, given what a mask is."""
-    hints = typing.get_type_hints(body, include_extras=True)
+    hints = hints_of(body)
     names = list(inspect.signature(body).parameters)
     if missing := [name for name in [*names, "return"] if name not in hints]:
         raise RestrictedError(f"{body.__name__}: {missing[0]!r} must be annotated")
     return [kind_of(hints[name], mask) for name in names], kind_of(hints["return"], mask)
+
+
+def hints_of(body: Callable[..., Any]) -> Mapping[str, Any]:
+    """What the annotations of a function stand for: mostly names, which are soon looked up."""
+    known = vars(builtins) | getattr(body, "__globals__", {})
+    found = {name: known.get(hint, hint) for name, hint in body.__annotations__.items()}
+    if any(isinstance(hint, str) for hint in found.values()):
+        return typing.get_type_hints(body, include_extras=True)
+    return found
 
 
 def kind_of(hint: Any, mask: Kind) -> Kind:

@@ -8,6 +8,7 @@ class*: the number of its length among those that it can have. A rotor counts tu
 
 from __future__ import annotations
 
+from ..jit.bits import rare
 from .layout import CROSSED, JUMP, LEADER, WIDTH, Longs, Words
 
 UNKNOWN = -1
@@ -86,6 +87,7 @@ def clipped_length(d: int, base: int, plan: Words, sizes: Longs, regs: Longs) ->
     return 0 if empty else max(inside, 0)
 
 
+@rare
 def share(c: int, at: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
     """The piece of core c of a loop over cores: the step after."""
     loop = plan[at + LOOP]
@@ -104,23 +106,23 @@ def turn(
     loop = plan[at + LOOP]
     block = base + plan[loop + BLOCK]
     number = 0
+    turns = 1
+    more = True
     if kind == BEGINS:
-        if begin(loop, base, plan, sizes, regs) == 0:
-            return plan[at + TARGET]
-        place(loop, base, 0, 1, plan, regs)
-        return at + STEP
-    number = regs[base + plan[loop + COUNTER]]
-    if kind == BACK:
-        place(loop, base, number - 1, -1, plan, regs)
-        return at + STEP
-    more = number + 1 < regs[block + TRIPS]
+        more = begin(loop, base, plan, sizes, regs) != 0
+    elif kind == BACK:
+        turns = -1
+        number = regs[base + plan[loop + COUNTER]] - 1
+    else:
+        number = regs[base + plan[loop + COUNTER]] + 1
+        more = number < regs[block + TRIPS]
     if more:
-        place(loop, base, number + 1, 1, plan, regs)
-    if kind == AHEAD:
-        return at + STEP if more else plan[at + TARGET]
-    if JUMP and more and plan[loop + JUMPS] != 0 and c == now[LEADER]:
-        now[CROSSED] = min(now[CROSSED], loop)
-    return plan[at + TARGET] if more else at + STEP
+        place(loop, base, number, turns, plan, regs)
+    if kind == ENDS:
+        if JUMP and more and plan[loop + JUMPS] != 0 and c == now[LEADER]:
+            now[CROSSED] = min(now[CROSSED], loop)
+        more = not more
+    return at + STEP if more else plan[at + TARGET]
 
 
 def begin(loop: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
