@@ -179,14 +179,7 @@ class KernelEngine(CompiledEngine):
 def hazards_of(view: View) -> tuple[int, int, int]:
     """The most reads, writes and stores that order issues of a stage: one of few triples, so that
     many stages have the same kernel."""
-    reads, writes = 0, 0
-    for issue in view.issues:
-        inner = {operand.buffer for operand in issue.writes}
-        if view.copies(issue):
-            inner = {name for name in inner if not view.program.buffer[name].outer}
-        outer = {operand.buffer for operand in issue.reads}
-        ordered = [n for n in outer if not view.program.buffer[n].outer or n in view.stored]
-        reads, writes = max(reads, len(ordered)), max(writes, len(inner))
+    reads, writes = view.most_ordered
     for most in HAZARDS_OF_MANY:
         if reads <= most[0] and writes <= most[1]:
             return *most, 1
@@ -214,6 +207,8 @@ class Stage:
         self.record, self.none, self.uses = places["RECORD"], places["NONE"], places["USES"]
         self.account, self.sets = places["ACCOUNT"], places["SETS"]
         self.lane = places["LANE"]
+        self.rooms = constants.READS, constants.WRITES, constants.STORES
+        self.single = [int(unit.count == 1) for unit in self.engine.machine.units]
         self.state = places["PLACES"] + places["TIMES"] + flat.watched
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
         machine = self.engine.machine
@@ -379,14 +374,9 @@ class Stage:
         """The record of a shape."""
         constants = self.constants
         cores = constants.CORES
-        unit = self.engine.machine.units[shape.unit]
         words = [shape.unit, shape.occupancy, shape.drain, shape.transfer, shape.bus]
-        words.append(int(unit.count == 1))
-        sides = (
-            (shape.reads, constants.READS),
-            (shape.writes, constants.WRITES),
-            (shape.stores, constants.STORES),
-        )
+        words.append(self.single[shape.unit])
+        sides = zip((shape.reads, shape.writes, shape.stores), self.rooms, strict=True)
         none = 0  # the hazard that stands for none in the next place
         for numbers, room in sides:
             places = [self.none + number for number in numbers]

@@ -11,7 +11,7 @@ What a state need not have: hazards, and what waits for what, follow from the wi
 
 from __future__ import annotations
 
-from ..jit.bits import apart, bit, rare
+from ..jit.bits import bit, rare
 from .fair import account_of
 from .layout import (
     ALIVE,
@@ -171,7 +171,7 @@ def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs
         snaps[first + k] = counts[k]
 
 
-@apart
+@rare
 def alike(
     saving: bool,
     t: int,

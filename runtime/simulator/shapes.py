@@ -266,6 +266,20 @@ class View:
             cached=tuple(cached),
         )
 
+    @cached_property
+    def most_ordered(self) -> tuple[int, int]:
+        """The most reads, and the most writes, that order an issue; stores by copies apart."""
+        reads, writes = 0, 0
+        buffers = self.program.buffer
+        for issue in self.issues:
+            inner = {operand.buffer for operand in issue.writes}
+            if self.copies(issue):
+                inner = {name for name in inner if not buffers[name].outer}
+            outer = {operand.buffer for operand in issue.reads}
+            ordered = [n for n in outer if not buffers[n].outer or n in self.stored]
+            reads, writes = max(reads, len(ordered)), max(writes, len(inner))
+        return reads, writes
+
     def shape(self, text: Text, ranges: Ranges) -> Shape:
         """The shape of an issue, ranges being as they stand."""
         key = tuple([ranges[name][1] for name in text.lengths])
