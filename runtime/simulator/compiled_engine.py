@@ -211,30 +211,8 @@ class Stage:
         self.single = [int(unit.count == 1) for unit in self.engine.machine.units]
         self.state = places["PLACES"] + places["TIMES"] + flat.watched
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
-        machine = self.engine.machine
-        counts = [unit.count for unit in machine.units]
-        self.first = [sum(counts[:k]) for k in range(len(counts))]
-        rates = Rates.of(machine)
-        parts = cores * sum(unit.share * unit.count for unit in machine.units)
-        self.most_bytes = LARGEST_LONG // (rates.byte * parts)
-        self.now = self.array(KINDS + KIND_SIZE * len(counts))
-        self.now[BYTE], self.now[CYCLE] = rates.byte, rates.cycle
-        for k, unit in enumerate(machine.units):
-            units = self.first[k], self.first[k] + unit.count, int(unit.kind == "copy")
-            place = KINDS + KIND_SIZE * k
-            self.now[place : place + KIND_SIZE] = *units, rates.caps[k], rates.shares[k]
-        self.now[CROSSED] = NEVER
-        self.now[WIDTH], self.now[WATCHED] = flat.width, flat.watched
-        self.cores = self.array(cores * CORE)
-        for core in range(cores):
-            place = core * CORE
-            self.cores[place + FULL_SINCE], self.cores[place + LAST] = -1, -1
-            self.cores[place + HOLDS], self.cores[place + SOONEST] = constants.WINDOW, NEVER
+        self._know_machine()
         self.slots = self.array(cores * ring * places["SLOT"])
-        self.units = self.array(cores * constants.UNITS * self.lane)
-        kinds = [k for k, unit in enumerate(machine.units) for _ in range(unit.count)]
-        for lane, k in enumerate(kinds * cores):
-            self.units[lane * self.lane + KIND_AT] = KINDS + KIND_SIZE * k
         self.masks = self.mask_array(cores * self.sets)
         self.then = self.mask_array(cores * ring)
         self.after = self.mask_array(cores * ring)
@@ -252,6 +230,33 @@ class Stage:
         self.snaps = self.array(1)
         self.active = self.array(cores * constants.UNITS)
         self.measure()
+
+    def _know_machine(self) -> None:
+        """The whole run, cores and units, as a stage begins."""
+        constants, machine = self.constants, self.engine.machine
+        cores = constants.CORES
+        counts = [unit.count for unit in machine.units]
+        self.first = [sum(counts[:k]) for k in range(len(counts))]
+        rates = Rates.of(machine)
+        parts = cores * sum(unit.share * unit.count for unit in machine.units)
+        self.most_bytes = LARGEST_LONG // (rates.byte * parts)
+        self.now = self.array(KINDS + KIND_SIZE * len(counts))
+        self.now[BYTE], self.now[CYCLE] = rates.byte, rates.cycle
+        for k, unit in enumerate(machine.units):
+            units = self.first[k], self.first[k] + unit.count, int(unit.kind == "copy")
+            place = KINDS + KIND_SIZE * k
+            self.now[place : place + KIND_SIZE] = *units, rates.caps[k], rates.shares[k]
+        self.now[CROSSED] = NEVER
+        self.now[WIDTH], self.now[WATCHED] = self.flat.width, self.flat.watched
+        self.cores = self.array(cores * CORE)
+        for core in range(cores):
+            place = core * CORE
+            self.cores[place + FULL_SINCE], self.cores[place + LAST] = -1, -1
+            self.cores[place + HOLDS], self.cores[place + SOONEST] = constants.WINDOW, NEVER
+        self.units = self.array(cores * constants.UNITS * self.lane)
+        kinds = [k for k, unit in enumerate(machine.units) for _ in range(unit.count)]
+        for lane, k in enumerate(kinds * cores):
+            self.units[lane * self.lane + KIND_AT] = KINDS + KIND_SIZE * k
 
     # -- arrays
 
