@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from infinisa.isa.errors import SimulationError
+from infinisa.isa.language import relu
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Loop, Program, extents
 from infinisa.runtime.simulator import POLICIES, Event, Report, simulate
@@ -17,7 +18,7 @@ from infinisa.runtime.simulator.compiled_engine import CompiledEngine
 from infinisa.runtime.simulator.policy import Policy
 from infinisa.runtime.simulator.shapes import Costs, View
 from infinisa.runtime.simulator.simpy_engine import Unit
-from tests.runtime.builder import LIBRARY, Builder, machine
+from tests.runtime.builder import LIBRARY, Builder, X, machine, made
 from tests.runtime.programs import RANDOM_LIBRARY, nest, random_machine, random_program
 
 seeds = some.integers(0, 2**32)
@@ -170,6 +171,33 @@ def test_what_only_simpy_runs_is_refused_by_name() -> None:
         )
     assert str(error.value) == (
         "engine 'compiled': units.matrix has the process 'stubborn', which only simpy runs"
+    )
+    more = tuple(replace(target.units[1], name=f"vector{number}") for number in range(60))
+    many = replace(target, units=target.units + more)
+    with pytest.raises(SimulationError) as error:
+        simulate(program, RANDOM_LIBRARY, many, engine="compiled")
+    assert str(error.value) == (
+        "engine 'compiled': machine 'plain' has more than 62 classes of units, which only simpy "
+        "runs"
+    )
+
+
+@pytest.mark.parametrize("engine", ["kernel", "compiled"])
+def test_what_takes_too_long_for_a_trace_runs_without(engine: str) -> None:
+    library = {"last": made("last", "vector", (3 << 29, 3 << 29), X, output=relu(X))}
+    build = Builder(library=library)
+    build.axis("m", 4)
+    build.tile("x", 4)
+    program = build.program([build.issue("last", ["x m"], ["x m"], "m=m")] * 3)
+
+    assert simulate(program, library, machine(), engine=engine).cycles == 9 << 29
+    traced = simulate(program, library, machine(), engine="auto", trace=True)
+    assert [event.done for event in traced.events] == [3 << 29, 6 << 29, 9 << 29]
+    with pytest.raises(SimulationError) as error:
+        simulate(program, library, machine(), engine=engine, trace=True)
+    assert str(error.value) == (
+        "stage 'stage0': an issue takes 2147483648 cycles and more, which only the simpy engine "
+        "traces"
     )
 
 
