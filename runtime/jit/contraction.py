@@ -50,6 +50,7 @@ class Contractions(Rows):
 
     def __init__(self, f: Function, target: Target, frame: Frame) -> None:
         super().__init__(f, target, frame)
+        self.weights = ""
         self.packings: dict[int, Layout] = {}
         self.to_pack: set[Dot] = set()
         self.packed: dict[Dot, Kept] = {}
@@ -289,6 +290,8 @@ class Contractions(Rows):
             return
         over = innermost_last(s, sides.over)
         found = kept(self, x, sides, over, env)
+        if found is not None and found[0].form and kind != "float":
+            found = None
         panels = once
         dtype, width = node.dtype, panel_columns(self.target, self.frame.bounds[sides.vector])
         if found is not None and x is not None and x.weight is not None:

@@ -21,6 +21,7 @@ from .functions import STORED
 from .ir import BYTES, Function, Number, Value, constant, number
 from .microkernels import Tile, tile_kernel
 from .packing import Packing, tile_rows, tile_vectors, vector_lanes, well_laid
+from .quantised import GROUP, THIN_ROWS, Form, thin_kernel, unpack_kernel
 from .roles import Sides
 from .weights import Kept, pack_whole
 
@@ -138,17 +139,55 @@ class Panels:
                     slabs = f.add(slabs, f.multiply(env[axis].base, more))
 
                 def panel(column: Number, columns: Number) -> None:
-                    offset = f.multiply(f.add(first, column), kept.steps)
-                    offset = f.add(offset, f.multiply(step, width))
-                    offset = f.add(offset, f.multiply(slabs, kept.slab))
-                    x = f.at(kept.memory, offset, self.packing.stored)
-                    self.tiles(env, x, (column, columns), (begin, count), rows)
+                    at, part = f.add(first, column), (begin, count)
+                    x = kept.panel(self.packing, at, step, slabs)
+                    if kept.form:
+                        factors = kept.factors(self.packing, at, slabs)
+                        self.few_bits(kept.form, env, (x, factors), (column, columns), part, rows)
+                    else:
+                        self.tiles(env, x, (column, columns), part, rows)
 
                 self.emitter.each_panel(self.sides.vector, width, panel)
 
             self.emitter.loops(self.others, self.env, other)
 
-        self.each_block(some)
+        grouped = isinstance(inner, int) and inner % GROUP == 0
+        self.each_block(some, whole=kept.form == "int4" and len(self.over) > 1 and not grouped)
+
+    def few_bits(
+        self,
+        form: Form,
+        env: Env,
+        panel: tuple[Value, Value],
+        columns: tuple[Number, Number],
+        steps: tuple[Number, Number],
+        rows: Part | None,
+    ) -> None:
+        """A panel of numbers in fewer bits, `panel`: with its factors. It is read as it is for a
+        few rows, else unpacked for all."""
+        emitter, f, width, last = self.emitter, self.f, self.packing.width, self.over[-1]
+        lookup, lanes = "avx512f" in emitter.target.features, vector_lanes(emitter.target)
+        deep = f.multiply(steps[1], self.steps(self.over[1:]))
+        if emitter.bound(self.sides.rows) > THIN_ROWS or len(self.over) > 1:
+            room = emitter.bound(self.over) * width
+            with emitter.scratch():
+                x = emitter.allot(room, "f32")
+                name = unpack_kernel(f.module, form, lanes, width, lookup)
+                f.run(name, [("ptr", panel[0]), ("ptr", panel[1]), ("ptr", x), ("i64", deep)])
+                self.tiles(env, x, columns, steps, rows)
+            return
+        more = emitter.either_number(steps[0], self.accumulate)
+
+        def thin(at: Env, size: int) -> None:
+            at = {**at, self.sides.vector: Index(columns[0]), last: Index(steps[0])}
+            f.run(thin_kernel(f.module, form, lanes, (size, width), lookup), [
+                ("ptr", panel[0]), ("ptr", panel[1]), ("ptr", emitter.base(self.s, at)),
+                ("i64", self.row_stride(self.s)), ("i64", self.s.strides[last]),
+                ("ptr", emitter.base(self.place, at)), ("i64", self.row_stride(self.place)),
+                ("i64", deep), ("i64", columns[1]), ("i64", more),
+            ])  # fmt: skip
+
+        self.rows(env, THIN_ROWS, thin, rows)
 
     def panels(self, memory: Value | None) -> None:
         """One panel after the other against all rows, packed in `memory` or where it lies."""
@@ -166,10 +205,10 @@ class Panels:
 
         self.emitter.loops(self.others, self.env, other)
 
-    def each_block(self, body: Callable[[Number, Number], None]) -> None:
+    def each_block(self, body: Callable[[Number, Number], None], whole: bool = False) -> None:
         """Call with (first position, positions) of the first axis of k."""
         length = self.emitter.frame.length(self.over[0])
-        if (size := self.block_of_steps()) is None:
+        if whole or (size := self.block_of_steps()) is None:
             body(0, length)
         else:
             pieces(self.f, length, size, body)
@@ -284,7 +323,7 @@ class Panels:
         if length <= most + most // 4:
             return None
         size = -(-length // -(-length // most))
-        return -(-size // 4) * 4 if len(self.over) == 1 else size
+        return -(-size // GROUP) * GROUP if len(self.over) == 1 else size
 
     def block_of_rows(self) -> tuple[Axis, int] | None:
         """(an axis of rows, how many of its positions fill three eighths of the second cache);

@@ -144,12 +144,13 @@ def emit(
     cores: int,
     threads: int = 1,
     worth: int = WORTH,
+    weights: str = "",
 ) -> Emission:
-    """The whole program as code."""
+    """The whole program as code; `weights`: how a session keeps them, of `weights.FORMS`."""
     whole = untiled(program, library)
     program = whole.program
     emission = Emission(Module(target), Plan(cores, threads), worth)
-    kernels = Kernels(whole, library, target, emission)
+    kernels = Kernels(whole, library, target, emission, weights)
     for number_, section in enumerate(program.sections):
         walker = Walker(program, section, kernels, f"section{number_}")
         walker.run()
@@ -237,14 +238,16 @@ class Kernels:
         library: Mapping[str, Instruction],
         target: Target,
         emission: Emission,
+        form: str = "",
     ) -> None:
+        self.form = form
         self.given, self.program, self.library, self.target = given, given.program, library, target
         self.emission, self.module = emission, emission.module
         self.shares = Shares(self.program, emission.plan.threads, target.lanes, emission.worth)
         self.pieces: Iterator[int] = itertools.count()
         self.made: dict[Shape, Made] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
-        self.weights = packable(self.program, self.meaning)
+        self.weights = packable(self.program, self.meaning, every=bool(form))
 
     def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
         """What an opcode means on buffers of these types."""
@@ -262,6 +265,7 @@ class Kernels:
             name = f"kernel{len(self.made)}"
             f = Function(self.module, name, parameters(shape))
             kernel = Kernel(f, self.target, Kernel.new_frame())
+            kernel.weights = self.form
             build(kernel, meaning, shape, self.emission.bodies)
             self.emission.plan.scratch = max(self.emission.plan.scratch, kernel.largest)
             code = "\n".join(f.lines)
@@ -272,7 +276,7 @@ class Kernels:
     def packed(self, buffer: str, layout: Layout) -> int:
         """The place of a weight in another layout in the table of buffers."""
         emission = self.emission
-        if layout not in emission.plan.fills:
+        if layout not in emission.plan.fills and not layout.form:
             name = emission.plan.fills[layout] = f"pack{len(emission.plan.fills)}"
             f = Function(self.module, name, FILL, public=True)
             kernel = Kernel(f, self.target, Kernel.new_frame())
@@ -1027,10 +1031,13 @@ def pieces(f: Function, length: Number, size: Number) -> Number:
 
 
 def packable(
-    program: Program, meaning: Callable[[Opcode, Sequence[Operand]], Meaning]
+    program: Program, meaning: Callable[[Opcode, Sequence[Operand]], Meaning], every: bool
 ) -> frozenset[str]:
-    """Weights that contractions alone read, each as it is: a session may keep them in panels."""
+    """Weights that a session may keep in panels: those that contractions alone read, each as it is;
+    or `every` one, also beside what it came in."""
     found = {buffer.name for buffer in program.of_kind("weight")}
+    if every:
+        return frozenset(found)
     for section in program.sections:
         for stage in section.stages:
             for issue in statements(stage.body):

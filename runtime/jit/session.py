@@ -44,8 +44,10 @@ from .program import (
     emit,
     output_dimensions,
 )
+from .quantised import relative
 from .shares import WORTH
 from .threads import COUNTER, STOP, Team, number_of_threads
+from .weights import FORMS
 
 BACKENDS = ("vector", "scalar", "parallel")
 ALIGNMENT = 4096
@@ -62,6 +64,7 @@ def compile_program(
     threads: int | None = None,
     worth: int = WORTH,
     target: str = "",
+    weights: str = "",
     verified: bool = False,
     cache: bool = True,
 ) -> Compiled:
@@ -75,6 +78,9 @@ def compile_program(
     cores     that the program was compiled for; their parts run one after the other
     target    a kind of processor to restrict the code to, of `processor.PROCESSORS`; default: all
               that this one has
+    weights   how a session keeps those that contractions read, if in fewer bits: "bf16", "f16",
+              "int8" (a factor a column), "int4" (a factor for 32 steps of a column); sums are of
+              f32 anyway, and `Session.errors` says what that did to each
     verified  the caller has done that
     cache     keep the code in the user's cache folder, and take it from there
     """
@@ -83,6 +89,9 @@ def compile_program(
     count = number_of_threads(threads if backend == "parallel" else threads or 1)
     if count > 1 and backend != "parallel":
         raise CompileError(f"backend {backend!r} runs on 1 thread, not {count}: use 'parallel'")
+    if weights not in FORMS:
+        known = ", ".join(repr(form) for form in FORMS if form)
+        raise CompileError(f"weights must be {known}, not {weights!r}")
     if not verified:
         verify(program, None, library, cores)
     began = time.perf_counter()
@@ -90,7 +99,8 @@ def compile_program(
     chosen = Target.scalar() if scalar else Target.named(target) if target else Target.host()
     if missing := chosen.missing():
         raise CompileError(f"target {target!r}: this processor lacks {', '.join(missing)}")
-    native = native_code(program, library, Setting(chosen, cores, count, worth), cache)
+    setting = Setting(chosen, cores, count, worth, weights)
+    native = native_code(program, library, setting, cache)
     code = link(native.images, native.plan.functions)
     seconds = time.perf_counter() - began
     return Compiled(program, library, backend, seconds, native.characters, native.plan, code)
@@ -104,6 +114,7 @@ class Setting:
     cores: int
     threads: int
     worth: int
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,13 @@ def native_code(
 
     def make() -> Native:
         emission = emit(
-            program, library, setting.target, setting.cores, setting.threads, setting.worth
+            program,
+            library,
+            setting.target,
+            setting.cores,
+            setting.threads,
+            setting.worth,
+            setting.weights,
         )
         source, bodies = emission.module.text, emission.bodies.module
         scalar, keep = setting.target.lanes == 1, cache and own
@@ -185,12 +202,15 @@ class Compiled:
 class Session:
     """The memory of a compiled program, kept from run to run.
 
-    Weights are used where they are, if they are contiguous; inputs and states are copied in.
+    Weights are used where they are, if they are contiguous, or packed for contractions; inputs and
+    states are copied in. `errors`: of weights that are kept in fewer bits, what was rounded off,
+    relative to the weight, as root mean squares.
     """
 
     def __init__(self, compiled: Compiled, arrays: Mapping[str, Array]) -> None:
         self.compiled, self.program = compiled, compiled.program
         self.tensors: dict[str, Array] = {}
+        self.errors: dict[str, float] = {}
         self.panels = {
             (name, layout): _bytes(layout.bytes) for name, layout in compiled.plan.packed
         }
@@ -315,9 +335,21 @@ class Session:
         """Bring a weight into the layouts in which it is used."""
         fills, addresses = self.compiled.plan.fills, self.compiled.code.addresses
         for (buffer, layout), memory in self.panels.items():
-            if buffer == name:
+            if buffer != name:
+                continue
+            if layout.form:
+                filled, self.errors[name] = layout.filled(array)
+                memory[: filled.size] = filled
+            else:
                 fill = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
                 fill(addresses[fills[layout]])(array.ctypes.data, memory.ctypes.data)
+            if layout.dtype != layout.source:
+                with np.errstate(over="ignore"):
+                    rounded = array.astype(DTYPES[layout.dtype].numpy)
+                self.errors[name] = relative(array, rounded)
+            if not np.isfinite(self.errors.get(name, 0.0)):
+                kept = layout.form or layout.dtype
+                raise ProgramError(f"weight {name!r}: has numbers that {kept} cannot hold")
 
     def _address(self, buffer: Buffer) -> int:
         if buffer.outer:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from infinisa.isa.language import Axis, Input
 
@@ -13,6 +16,7 @@ from .expression import Env, Place, WeightAxis
 from .functions import STORED
 from .ir import BYTES, Number, Value
 from .packing import Packing, pack_all, panel_columns
+from .quantised import GROUP, Form, group_offset, panel_bytes, quantised
 from .roles import Sides
 
 if TYPE_CHECKING:
@@ -22,11 +26,21 @@ Run = tuple[int, int]
 """(extent, elements from one position to the next in the order that a weight came in)."""
 
 
+FORMS = ("", "bf16", "f16", "int8", "int4")
+"""How a session may keep weights: as they come, or in fewer bits."""
+
+
 @dataclass(frozen=True)
 class Layout:
-    """[others][panel][k][columns of a panel]; the last panel may be wider than what is left."""
+    """[others][panel][k][columns of a panel]; the last panel may be wider than what is left.
 
+    source  the type that the weight comes in, `dtype` that of what a panel is read as
+    form    of numbers in fewer bits
+    """
+
+    source: str
     dtype: str
+    form: Form
     width: int
     column: Run
     over: tuple[Run, ...]
@@ -42,8 +56,29 @@ class Layout:
         return -(-self.column[0] // self.width) * self.width * self.steps
 
     @property
+    def panels(self) -> int:
+        """Of one position of the other axes."""
+        return -(-self.column[0] // self.width)
+
+    @property
     def bytes(self) -> int:
-        return self.slab * math.prod(n for n, _ in self.others) * BYTES[STORED[self.dtype]]
+        slabs = math.prod(n for n, _ in self.others)
+        if self.form:
+            return slabs * self.panels * panel_bytes(self.form, self.steps, self.width)
+        return slabs * self.slab * BYTES[STORED[self.dtype]]
+
+    def filled(self, array: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
+        """(the weight in fewer bits, its relative error)."""
+        runs = (*self.others, self.column, *self.over)
+        flat = np.ascontiguousarray(array).reshape(-1)
+        strides = [step * flat.itemsize for _, step in runs]
+        shape = [extent for extent, _ in runs]
+        seen = np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
+        seen = seen.reshape(-1, self.column[0], self.steps).astype(np.float32)
+        room = self.panels * self.width - self.column[0]
+        seen = np.pad(seen, ((0, 0), (0, room), (0, 0)))
+        panels = seen.reshape(-1, self.width, self.steps).transpose(0, 2, 1)
+        return quantised(self.form, np.ascontiguousarray(panels))
 
 
 @dataclass(frozen=True)
@@ -53,6 +88,7 @@ class Kept:
     steps   of k of a panel; `slab`: elements of the panels of one position of the other axes
     column  the first column, `step` the first step, `number` that of the slab
     moves   of axes that are loops around: (columns, slabs) from one position to the next
+    form    of numbers in fewer bits
     """
 
     memory: Value
@@ -62,6 +98,26 @@ class Kept:
     step: Number = 0
     number: Number = 0
     moves: Mapping[Axis, tuple[int, Number]] = field(default_factory=dict)
+    form: Form = ""
+
+    def panel(self, packing: Packing, column: Number, step: Number, slabs: Number) -> Value:
+        """Where a panel is, from a step on."""
+        f, width = packing.emitter.f, packing.width
+        if self.form:
+            assert isinstance(self.steps, int)
+            each = panel_bytes(self.form, self.steps, width) // width
+            skipped = f.multiply(step, width)
+            skipped = skipped if self.form == "int8" else group_offset(f, step, width)
+            offset = f.add(f.multiply(column, each), skipped)
+            return f.at(self.memory, f.add(offset, f.multiply(slabs, self.slab // width * each)))
+        offset = f.add(f.multiply(column, self.steps), f.multiply(step, width))
+        offset = f.add(offset, f.multiply(slabs, self.slab))
+        return f.at(self.memory, offset, packing.stored)
+
+    def factors(self, packing: Packing, column: Number, slabs: Number) -> Value:
+        """Where the factors of a panel's columns are, behind its numbers."""
+        f = packing.emitter.f
+        return f.at(self.panel(packing, column, 0, slabs), f.multiply(self.steps, packing.width))
 
 
 def pack_whole(packing: Packing, others: tuple[Axis, ...], env: Env) -> Kept:
@@ -94,9 +150,14 @@ def kept(
     wide, others = _columns(groups[sides.vector], [a for a in axes.values() if a not in deep])
     columns = math.prod(axis.extent for axis in wide)
     stride = wide[-1].stride
+    width = panel_columns(emitter.target, columns)
+    steps = math.prod(axis.extent for axis in deep)
+    dtype, form = _form(emitter, x.dtype, steps, width)
     layout = Layout(
         x.dtype,
-        panel_columns(emitter.target, columns),
+        dtype,
+        form,
+        width,
         (columns, stride),
         _joined(deep),
         tuple((axis.extent, axis.stride) for axis in others),
@@ -108,6 +169,8 @@ def kept(
     inside = any(axis.divisor * axis.stride % reach for axis in wide)
     inside = inside or any(axis.name in env and axis.stride % reach for axis in wide)
     if inside or any(axis.divisor for axis in deep[1:]):
+        return None
+    if form == "int4" and not _grouped(emitter, deep, over):
         return None
     moves: dict[Axis, tuple[int, Number]] = {}
     for axis in (other for other in sides.columns if other != sides.vector):
@@ -144,7 +207,30 @@ def _placed(
         step = f.add(step, f.multiply(start(axis), inner))
     for axis in others:
         number = f.add(number, f.multiply(start(axis), _slabs(others, axis)))
-    return Kept(memory, layout.steps, layout.slab, column, step, number, moves)
+    slab = layout.panels * layout.width if layout.form else layout.slab
+    return Kept(memory, layout.steps, slab, column, step, number, moves, layout.form)
+
+
+def _form(emitter: Contractions, dtype: str, steps: int, width: int) -> tuple[str, Form]:
+    """(type of what a panel is read as, form of its numbers), as a session was asked to keep
+    weights: never in more bits than they came in."""
+    wanted = emitter.weights
+    if dtype != "f32" or not wanted:
+        return dtype, ""
+    if wanted == "int4" and steps % GROUP == 0 and width % 16 == 0:
+        return "f32", "int4"
+    if wanted in ("int8", "int4"):
+        return "f32", "int8"
+    return wanted, ""
+
+
+def _grouped(emitter: Contractions, deep: Sequence[WeightAxis], over: tuple[Axis, ...]) -> bool:
+    """Whether a region of k begins and ends with a group."""
+    inner = math.prod(axis.extent for axis in deep[1:])
+    length = math.prod(
+        n if isinstance(n := emitter.frame.length(axis), int) else 1 for axis in over
+    )
+    return deep[0].divisor * inner % GROUP == 0 and length % GROUP == 0
 
 
 def _members(
@@ -195,8 +281,8 @@ def pack_weight(emitter: Contractions, layout: Layout) -> None:
     runs = dict(zip(names, (layout.column, *layout.over, *layout.others), strict=True))
     frame.lengths.update({axis: extent for axis, (extent, _) in runs.items()})
     frame.bounds.update({axis: extent for axis, (extent, _) in runs.items()})
-    x = Place(f.parameters["x"], layout.dtype, {axis: step for axis, (_, step) in runs.items()})
-    leaf = Input("x", names, layout.dtype)
+    x = Place(f.parameters["x"], layout.source, {axis: step for axis, (_, step) in runs.items()})
+    leaf = Input("x", names, layout.source)
     emitter.places[leaf] = x
     packing = Packing(emitter, leaf, x, "n", over, layout.dtype, layout.width)
     pack_all(packing, f.parameters["panels"], others, layout.slab, {})

@@ -18,6 +18,8 @@ from hypothesis import strategies as some
 
 from infinisa.isa import language as L
 from infinisa.isa.assembly import parse_text
+from infinisa.isa.dtypes import DTYPES
+from infinisa.isa.errors import CompileError, ProgramError
 from infinisa.isa.instruction import Instruction, instruction, step_of
 from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
 from infinisa.runtime.interpreter import interpret
@@ -362,3 +364,86 @@ def test_rows_of_different_numbers_share_one_layout() -> None:
     arrays = arrays_for(program)
     found = made.run(arrays).outputs["out0"]
     np.testing.assert_allclose(found, arrays["a"] @ arrays["b"], rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------- weights in fewer bits
+
+
+def rounded(form: str, b: Any) -> Any:
+    """A matrix [k, n] as it is kept."""
+    k, n = b.shape
+    if form in ("bf16", "f16"):
+        return b.astype(DTYPES[form].numpy).astype(np.float32)
+    if form == "int8" or k % 32:
+        factors = np.abs(b).max(0) / np.float32(127)
+        return np.rint(b / factors) * factors
+    groups = b.reshape(-1, 32, n)
+    places = np.abs(groups).argmax(1)[:, None]
+    factors = (np.take_along_axis(groups, places, 1) / np.float32(-8)).astype(np.float16)
+    steps = np.clip(np.rint(groups / factors.astype(np.float32)), -8, 7)
+    return (steps * factors.astype(np.float32)).reshape(k, n)
+
+
+@pytest.mark.parametrize("target", ["", "avx2"])
+@pytest.mark.parametrize("form", ["bf16", "f16", "int8", "int4"])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 64, 200), (2, 96, 17), (7, 2048, 64), (70, 33, 65)])
+def test_weights_in_fewer_bits(form: str, target: str, m: int, k: int, n: int) -> None:
+    program = with_weights(session.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
+    arrays = arrays_for(program)
+    made = compile_program(program, {"matmul": matmul}, weights=form, target=target)
+    kept = made.session(arrays)
+    expected = rounded(form, arrays["b"])
+    size = np.sqrt(np.mean(arrays["b"] ** 2))
+
+    found = kept.run({}).outputs["out0"]
+
+    session.near(found, arrays["a"] @ expected, 1e-5, form)
+    error = np.sqrt(np.mean((arrays["b"] - expected) ** 2)) / size
+    assert kept.errors["b"] == pytest.approx(error, rel=1e-3)
+    assert "b" not in kept.tensors
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+@pytest.mark.parametrize("backend", ["scalar", "parallel"])
+def test_pieces_of_weights_in_fewer_bits(form: str, backend: str) -> None:
+    """Pieces of k begin with groups, and columns with panels."""
+    step, _ = step_of(matmul)
+    whole = session.program_of(step, {"m": 5, "k": 128, "n": 256}, {"k": 64, "n": 128})
+    program = with_weights(whole, {"b"})
+    arrays = arrays_for(program)
+    more = session.BACKENDS[backend]
+    made = compile_program(program, {"matmul": matmul}, backend, weights=form, **more)
+
+    found = made.run(arrays).outputs["out0"]
+
+    session.near(found, arrays["a"] @ rounded(form, arrays["b"]), 1e-5, form)
+
+
+def test_a_column_of_zeros_stays_zero_in_fewer_bits() -> None:
+    program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
+    arrays = arrays_for(program)
+    arrays["b"][:, 3] = 0
+    for form in ("int8", "int4"):
+        found = compile_program(program, {"matmul": matmul}, weights=form).run(arrays)
+        assert found.outputs["out0"][0, 3] == 0
+        assert np.isfinite(found.outputs["out0"]).all()
+
+
+@pytest.mark.parametrize("form", ["f16", "int8", "int4"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e30])
+def test_what_a_format_cannot_hold_is_refused(form: str, number: float) -> None:
+    program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
+    arrays = arrays_for(program)
+    arrays["b"][5, 5] = number
+    made = compile_program(program, {"matmul": matmul}, weights=form)
+    if number == 1e30 and form == "int8":
+        made.session(arrays)  # its factors are f32
+        return
+    with pytest.raises(ProgramError, match=f"weight 'b': has numbers that {form} cannot hold"):
+        made.session(arrays)
+
+
+def test_an_unknown_format_is_refused() -> None:
+    program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
+    with pytest.raises(CompileError, match="weights must be 'bf16', 'f16', 'int8', 'int4'"):
+        compile_program(program, {"matmul": matmul}, weights="int2")
