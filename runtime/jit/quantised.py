@@ -8,6 +8,7 @@ is 0. Everything is added up in f32: only weights are rounded. Memory is read in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -173,50 +174,44 @@ def thin_kernel(
     module: Module, form: Form, lanes: int, shape: tuple[int, int], lookup: bool
 ) -> str:
     """A panel of `shape[1]` columns against a few rows."""
-    rows, width = shape
-    name = f"thin_{form}_{lanes}_{rows}x{width}"
+    name = f"thin_{form}_{lanes}_{shape[0]}x{shape[1]}"
     f = kernel(module, name, THIN)
-    if f is None:
-        return name
-    p, reader, vectors = f.parameters, Reader(f, form, lanes, lookup), width // lanes
-    lefts = [f.at(p["s"], f.multiply(p["sm"], r), "float") for r in range(rows)]
-    zeros = [constant("float", 0, lanes)] * (rows * vectors)
+    if f is not None:
+        writer = Thin(f, Reader(f, form, lanes, lookup), shape)
+        _put(f, writer.int8() if form == "int8" else writer.int4(), writer.shape)
+        f.done()
+    return name
 
-    def step(x: Value, first: Number, sums: list[Value]) -> list[Value]:
-        """One row of bytes; the steps in it have sums of their own."""
-        read = [reader.step(x, v) for v in range(vectors)]
-        found = list(sums)
-        for deep in range(len(read[0])):
-            at = f.multiply(p["sk"], f.add(first, deep))
-            for r, left in enumerate(lefts):
-                one = f.splat(f.load(f.at(left, at, "float"), "float"), lanes)
-                for v in range(vectors):
-                    place = r * vectors + v
-                    found[place] = multiply_add(f, one, read[v][deep], found[place])
-        return found
 
-    def scaled(sums: list[Value], factors: Value, totals: list[Value]) -> list[Value]:
-        by = [reader.factors(factors, v) for v in range(vectors)]
-        return [
-            multiply_add(f, value, by[place % vectors], total)
-            for place, (value, total) in enumerate(zip(sums, totals, strict=True))
-        ]
+class Thin:
+    """Writes the sums of a thin kernel."""
 
-    if form == "int8":
+    def __init__(self, f: Function, reader: Reader, shape: tuple[int, int]) -> None:
+        self.f, self.reader, (rows, self.width) = f, reader, shape
+        p, self.vectors = f.parameters, self.width // reader.lanes
+        self.lefts = [f.at(p["s"], f.multiply(p["sm"], r), "float") for r in range(rows)]
+        self.zeros = [constant("float", 0, reader.lanes)] * (rows * self.vectors)
+        self.shape = rows, self.vectors, reader.lanes
 
-        def steps(count: int) -> Any:
+    def int8(self) -> list[Value]:
+        f, p = self.f, self.f.parameters
+
+        def steps(count: int) -> Callable[[Value, list[Value]], list[Value]]:
             def turn(i: Value, sums: list[Value]) -> list[Value]:
                 for deep in range(count):
                     at = f.add(i, deep)
-                    sums = step(f.at(p["x"], f.multiply(at, width)), at, sums)
+                    sums = self.step(f.at(p["x"], f.multiply(at, self.width)), at, sums)
                 return sums
 
             return turn
 
         many = f.whole(p["steps"], 4)
-        sums = f.loop(0, many, 4, steps(4), zeros)
-        totals = scaled(f.loop(many, p["steps"], 1, steps(1), sums), p["factors"], zeros)
-    else:
+        sums = f.loop(0, many, 4, steps(4), self.zeros)
+        sums = f.loop(many, p["steps"], 1, steps(1), sums)
+        return self.scaled(sums, p["factors"], self.zeros)
+
+    def int4(self) -> list[Value]:
+        f, p, width = self.f, self.f.parameters, self.width
 
         def group(first: Value, totals: list[Value]) -> list[Value]:
             x = f.at(p["x"], group_offset(f, first, width))
@@ -225,16 +220,34 @@ def thin_kernel(
                 for deep in range(4):
                     at = f.add(i, deep)
                     place = f.add(first, f.multiply(at, 2))
-                    sums = step(f.at(x, f.multiply(at, width)), place, sums)
+                    sums = self.step(f.at(x, f.multiply(at, width)), place, sums)
                 return sums
 
-            sums = f.loop(0, GROUP // 2, 4, pairs, zeros)
-            return scaled(sums, f.at(x, GROUP // 2 * width), totals)
+            sums = f.loop(0, GROUP // 2, 4, pairs, self.zeros)
+            return self.scaled(sums, f.at(x, GROUP // 2 * width), totals)
 
-        totals = f.loop(0, p["steps"], GROUP, group, zeros)
-    _put(f, totals, (rows, vectors, lanes))
-    f.done()
-    return name
+        return f.loop(0, p["steps"], GROUP, group, self.zeros)
+
+    def step(self, x: Value, first: Number, sums: list[Value]) -> list[Value]:
+        """One row of bytes, with the step of k that it begins with."""
+        f, p, found = self.f, self.f.parameters, list(sums)
+        read = [self.reader.step(x, v) for v in range(self.vectors)]
+        for deep in range(len(read[0])):
+            at = f.multiply(p["sk"], f.add(first, deep))
+            for r, left in enumerate(self.lefts):
+                one = f.splat(f.load(f.at(left, at, "float"), "float"), self.reader.lanes)
+                for v in range(self.vectors):
+                    place = r * self.vectors + v
+                    found[place] = multiply_add(f, one, read[v][deep], found[place])
+        return found
+
+    def scaled(self, sums: list[Value], factors: Value, totals: list[Value]) -> list[Value]:
+        """Sums by the factors of their columns, added to totals."""
+        by = [self.reader.factors(factors, v) for v in range(self.vectors)]
+        return [
+            multiply_add(self.f, value, by[place % self.vectors], total)
+            for place, (value, total) in enumerate(zip(sums, totals, strict=True))
+        ]
 
 
 def _put(f: Function, totals: list[Value], shape: tuple[int, int, int]) -> None:
