@@ -1,8 +1,8 @@
 """Finding things in flat tables: numbers to numbers, byte strings to ids, and ids back to text.
 
 A number table is open addressing over 64-bit words, `key << 22 | value`, with -1 for a free slot.
-Keys have at most 40 bits and values 22, so that every product fits 63 bits: Python and machine
-integers then agree.
+Keys have at most 41 bits and values 22, so that all fits 63 bits: Python and machine integers then
+agree.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SCATTER = 0x5BD1E9  # an odd number of 23 bits
 
 
 def home(key: int) -> int:
-    """Where a key is looked for first, before that is masked."""
-    scattered = key * SCATTER
+    """Where a key is looked for first, before that is masked: up to 40 bits of it."""
+    scattered = (key & 0xFFFFFFFFFF) * SCATTER
     return (scattered ^ scattered >> 20) >> 9
 
 
