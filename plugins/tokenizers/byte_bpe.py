@@ -76,13 +76,13 @@ RULES, DIGITS, TAIL, LONGEST, CUTS = range(5)
 bytes of the longest token; whether long pieces may be cut where no token crosses."""
 
 NO_RANK = 0x7FFFFFFF
-SCANNED = 96
+SCANNED = 256
 """Tokens that are merged by looking through all ranks; the ranks of more have a tree above them."""
 
 FAN = 4
 """A node of that tree has 1 << FAN below it, a line of the cache."""
 
-WINDOW = 1 << 10
+WINDOW = 1 << 8
 """Bytes that are merged at once."""
 
 UNSURE = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -344,6 +345,44 @@ def test_the_real_minilm_tokenizer_if_it_is_installed() -> None:
     for text in NASTY:
         assert ours.ids(text) == theirs.encode(text).ids
         assert ours.text(ours.ids(text)) == theirs.decode(ours.ids(text))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "wordpiece", "words"])
+def test_threads_may_ask_one_tokenizer_at_once(name: str) -> None:
+    ours = pair(name)[1]
+    texts = corpus()[:4]
+    expected = [ours.ids(text) for text in texts]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ours.ids, texts * 50))
+
+    assert found == expected * 50
+
+
+def test_a_memo_that_is_full_forgets() -> None:
+    """More pieces than it has places: ids stay those that are anew."""
+    ours = pair("gpt2")[1]
+    draw = Random(0)
+    text = " ".join("".join(draw.choices("abcdefgh", k=7)) for _ in range(400_000))
+    once = ours.ids(text)
+
+    ours.forget()
+
+    assert ours.ids(text) == once
+    assert ours.ids(text[:2000]) == pair("gpt2")[0].encode(text[:2000]).ids
+
+
+def test_a_kernel_that_is_not_restricted_python_runs_in_cpython() -> None:
+    def encode(text: Any, length: int, ids: Any, names: Any) -> int:
+        found = sorted(text[k] for k in range(length))
+        for k, byte in enumerate(found):
+            ids[k] = names[byte]
+        return len(found)
+
+    table = np.arange(256, dtype=np.int32)
+    ours = Tokenizer("sorted", 256, {"names": table}, encode, lookup.decode)
+
+    assert ours.ids("bca" * 2000) == sorted(b"bca" * 2000)
 
 
 # ---------------------------------------------------------------- vocabularies of ranks
