@@ -428,8 +428,8 @@ def load_segmenter(dictionary: Path, model: Path | None = None) -> Segmenter:
     model  a folder with the `prob_start.py`, `prob_trans.py` and `prob_emit.py` of jieba's
            `finalseg`: a hidden Markov model of words that no dictionary has; None: it is not used
     """
-    frequencies = read_dictionary(Path(dictionary))
-    total = math.log(sum(frequencies.values()))
+    frequencies, occurrences = read_dictionary(Path(dictionary))
+    total = math.log(occurrences)
     words = [word for word, often in frequencies.items() if often > 0 and is_reached(word)]
     words.sort(key=lambda word: -frequencies[word])  # what is often read lies together
     known = set(words)
@@ -460,9 +460,10 @@ def is_reached(word: str) -> bool:
     return all(is_in_block(ord(character)) for character in word)
 
 
-def read_dictionary(path: Path) -> dict[str, int]:
-    """Words and how often they occur; the last of equal ones counts."""
+def read_dictionary(path: Path) -> tuple[dict[str, int], int]:
+    """Words and how often they occur, the last line of a word; how often all lines together do."""
     frequencies: dict[str, int] = {}
+    total = 0
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         word, _, rest = line.strip().partition(" ")
         often = rest.partition(" ")[0]
@@ -471,9 +472,10 @@ def read_dictionary(path: Path) -> dict[str, int]:
                 f"{path}: line {number} must be a word and how often it occurs, not {line!r}"
             )
         frequencies[word] = int(often)
-    if sum(frequencies.values()) == 0:
+        total += int(often)
+    if total == 0:
         raise ModelError(f"{path}: the file must hold a word that occurs, not none")
-    return frequencies
+    return frequencies, total
 
 
 def read_model(folder: Path) -> Table:

@@ -34,6 +34,7 @@ from infinisa.plugins.tokenizers.arrays import run
 from infinisa.plugins.tokenizers.byte_bpe import (
     CL100K_PATTERN,
     GPT2_PATTERN,
+    LETTERS,
     LLAMA3_PATTERN,
     O200K_PATTERN,
     RANK_PATTERNS,
@@ -271,6 +272,27 @@ def test_merges_in_any_order_merge_as_in_the_library(
     content = byte_bpe_file(written, ignore, "abc")
     theirs, ours = library(content), reread(content)
     for text in data.draw(st.lists(st.text("abcd", max_size=40), max_size=10)):
+        assert ours.ids(text) == theirs.encode(text).ids
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), ignore=st.booleans())
+def test_long_texts_of_any_merges_merge_as_in_the_library(
+    data: st.DataObject, ignore: bool
+) -> None:
+    """Several windows, whose ends any merge may cross."""
+    parts = ["a", "b", "c"]
+    rows = []
+    for _ in range(data.draw(st.integers(1, 25))):
+        row = [data.draw(st.sampled_from(parts)), data.draw(st.sampled_from(parts))]
+        if len("".join(row)) <= 40:
+            parts.append("".join(row))
+            rows.append(row)
+    content = byte_bpe_file(data.draw(st.permutations(rows)), ignore, "".join(LETTERS))
+    theirs, ours = library(content), reread(content)
+    period = data.draw(st.text("abc", min_size=1, max_size=12))
+    draw = data.draw(st.randoms(use_true_random=False))
+    for text in (period * 100, "".join(draw.choices("aaabc", k=1500))):
         assert ours.ids(text) == theirs.encode(text).ids
 
 
