@@ -92,14 +92,10 @@ def best_path(
     """Where the word at each place of text[start:stop] ends on the most probable path, and its
     number.
 
-    `weights` are of the words of the dictionary, then of a character that is none. What begins
-    with two and three characters is looked up beforehand: those reads wait for nothing.
+    `weights` are of the words of the dictionary, then of a character that is none.
     """
     last = len(weights) - 1
-    for k in range(start, stop - 1):
-        numbers[k] = child(firsts[text[k]], text[k + 1], edges)
-    for k in range(start, stop - 2):
-        ends[k] = child(numbers[k], text[k + 2], edges)
+    look_ahead(text, start, stop, firsts, edges, numbers, ends)
     score[stop] = 0.0
     for back in range(stop - start):
         k = stop - 1 - back
@@ -129,6 +125,16 @@ def best_path(
         score[k] = best
         ends[k] = end
         numbers[k] = number
+
+
+def look_ahead(
+    text: I32, start: int, stop: int, firsts: I32, edges: I64, twos: I32, threes: I32
+) -> None:
+    """What two and three characters from each place on are: reads that wait for nothing."""
+    for k in range(start, stop - 1):
+        twos[k] = child(firsts[text[k]], text[k + 1], edges)
+    for k in range(start, stop - 2):
+        threes[k] = child(twos[k], text[k + 2], edges)
 
 
 def child(node: int, point: int, edges: I64) -> int:
