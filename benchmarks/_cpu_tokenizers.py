@@ -53,11 +53,13 @@ def contests(quick: bool) -> Iterator[Callable[[], Contest]]:
     for rules in RULES:
         yield partial(encoding, rules, "mixed", 2.5)
         yield partial(encoding, rules, "mixed", 1.5, cold=True)
+        yield partial(array, rules, "mixed")
         for kind in () if quick else _texts.KINDS:
             yield partial(encoding, rules, kind, 1.0)
         yield partial(encoding, rules, "one character", None)
         yield partial(call, rules)
-    yield partial(wordpiece, "mixed", 40.0)
+    yield partial(wordpiece, "mixed", 40.0, array=True)
+    yield partial(wordpiece, "mixed", None)
     if _texts.jieba_folder() is not None:
         yield partial(words, 25.0)
     found = importlib.util.find_spec(MINILM)
@@ -137,6 +139,20 @@ def encoding(rules: str, kind: str, ratio: float | None, cold: bool = False) -> 
     return Contest("tokenizers", title, calls, ratio=ratio)
 
 
+def array(rules: str, kind: str) -> Contest:
+    """A text to an array of ids; rs-bpe has lists only."""
+    made = entrants(rules)
+    text = text_of(kind)
+    data = text.encode()
+
+    def theirs() -> Array:
+        return made.tiktoken.encode_to_numpy(text, disallowed_special=())
+
+    calls: dict[str, Call] = {OURS: lambda: made.ours.array(data), TIKTOKEN: theirs}
+    title = f"{rules}, {kind}, {len(data) / 1e6:.1f} MB, to an array"
+    return Contest("tokenizers", title, calls)
+
+
 def call(rules: str) -> Contest:
     """One call on a text of twenty bytes."""
     made = entrants(rules)
@@ -166,25 +182,28 @@ def same(what: str, ours: list[int], theirs: object) -> None:
 # ---------------------------------------------------------------- WordPiece, words, embeddings
 
 
-def wordpiece(kind: str, ratio: float) -> Contest:
+def wordpiece(kind: str, ratio: float | None, array: bool = False) -> Contest:
+    """A text to a list of ids, as `tokenizers` gives them; of ours with `array`, to an array."""
     path = trained("wordpiece", BertWordPieceTokenizer, WORDPIECE_TOKENS)
     ours, theirs = load_tokenizer(path), Library.from_file(str(path))
     text = text_of(kind)[: 10**6]
+    data = text.encode()
     same(f"WordPiece, {kind}", ours.ids(text, special=False),
          theirs.encode(text, add_special_tokens=False).ids)  # fmt: skip
+    own: Call = partial(ours.array, data) if array else partial(ours.ids, text, special=False)
     calls: dict[str, Call] = {
-        OURS: lambda: ours.ids(text, special=False),
+        OURS: own,
         LIBRARY: lambda: theirs.encode(text, add_special_tokens=False).ids,
-        "tokenizers, without offsets": lambda: (
+        f"{LIBRARY}, without offsets": lambda: (
             theirs.encode_batch_fast([text], add_special_tokens=False)[0].ids
         ),
     }
-    title = f"WordPiece, {kind}, {len(text.encode()) / 1e6:.1f} MB"
+    title = f"WordPiece, {kind}, {len(data) / 1e6:.1f} MB{', to an array' * array}"
     return Contest("tokenizers", title, calls, ratio=ratio)
 
 
 def words(ratio: float) -> Contest:
-    import jieba  # type: ignore[import-untyped]  # it has no types
+    import jieba
 
     jieba.setLogLevel(logging.WARNING)
     folder, text = _texts.jieba_folder(), _texts.chinese()

@@ -74,7 +74,7 @@ def encode_wordpiece(
     frame: "frame: i32",
     pages: "pages: u16",
     cells: "cells: i32",
-    replacements: "replacements: u8",
+    replacements: "replacements: i32",
     edges: "edges: i64",
     ends: "ends: i32",
     settings: "settings: i32",

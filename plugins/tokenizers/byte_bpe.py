@@ -76,13 +76,13 @@ RULES, DIGITS, TAIL, LONGEST, CUTS = range(5)
 bytes of the longest token; whether long pieces may be cut where no token crosses."""
 
 NO_RANK = 0x7FFFFFFF
-SCANNED = 96
+SCANNED = 256
 """Tokens that are merged by looking through all ranks; the ranks of more have a tree above them."""
 
 FAN = 4
 """A node of that tree has 1 << FAN below it, a line of the cache."""
 
-WINDOW = 1 << 10
+WINDOW = 1 << 8
 """Bytes that are merged at once."""
 
 UNSURE = 8
@@ -301,6 +301,7 @@ def piece_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes
 
 
 def rank_of(left: int, right: int, pairs: I64) -> int:
+    """The rank of two tokens side by side, or NO_RANK."""
     rank = find(left << 20 | right, pairs)
     return rank if rank >= 0 else NO_RANK
 
@@ -362,7 +363,7 @@ def padded(count: int) -> int:
 def least(ids: I32, below: int) -> int:
     """The least of what is below a node."""
     found = NO_RANK
-    for k in static(range(16)):
+    for k in static(range(1 << FAN)):
         found = min(found, ids[below + k])
     return found
 
@@ -380,8 +381,8 @@ def first_place(rank: int, ids: I32, n: int, top: int) -> int:
         top -= padded(n + (1 << height) - 1 >> height)
         at = at << FAN
         step = 1 << FAN
-        for k in static(range(16)):
-            step = min(step, k if ids[top + at + k] == rank else 16)
+        for k in static(range(1 << FAN)):
+            step = min(step, k if ids[top + at + k] == rank else 1 << FAN)
         at += step
     return at
 

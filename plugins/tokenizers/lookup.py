@@ -1,8 +1,8 @@
 """Finding things in flat tables: numbers to numbers, byte strings to ids, and ids back to text.
 
 A number table is open addressing over 64-bit words, `key << 22 | value`, with -1 for a free slot.
-Keys have at most 40 bits and values 22, so that every product fits 63 bits: Python and machine
-integers then agree.
+Keys have at most 41 bits and values 22, so that all fits 63 bits: Python and machine integers then
+agree.
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ SCATTER = 0x5BD1E9  # an odd number of 23 bits
 # ---------------------------------------------------------------- kernels
 
 
+def home(key: int) -> int:
+    """Where a key is looked for first, before that is masked: up to 40 bits of it."""
+    scattered = (key & 0xFFFFFFFFFF) * SCATTER
+    return (scattered ^ scattered >> 20) >> 9
+
+
 def find(key: int, slots: I64) -> int:
     """The value of `key`, or -1."""
-    product = key * 0x5BD1E9
-    at = (product ^ product >> 20) >> 9 & (len(slots) - 1)
+    at = home(key) & (len(slots) - 1)
     while slots[at] >= 0:
         if slots[at] >> 22 == key:
             return slots[at] & 0x3FFFFF
@@ -126,7 +131,7 @@ def number_table(keys: Iterable[int], values: Iterable[int]) -> Table:
     key = np.fromiter(keys, np.int64)
     value = np.fromiter(values, np.int64)
     slots = np.full(slot_count(len(key)), -1, np.int64)
-    at = home(key) & (len(slots) - 1)
+    at: Table = home(key) & (len(slots) - 1)  # type: ignore[arg-type, assignment]  # of an array
     waiting = np.arange(len(key))
     while len(waiting):  # each round settles one key a free slot; the others move on by one
         places, first = np.unique(at[waiting], return_index=True)
@@ -136,13 +141,6 @@ def number_table(keys: Iterable[int], values: Iterable[int]) -> Table:
         waiting = np.setdiff1d(waiting, settled, assume_unique=True)
         at[waiting] = (at[waiting] + 1) & (len(slots) - 1)
     return frozen(slots, np.int64)
-
-
-def home(key: Table) -> Table:
-    """Where `find` begins to look, before it is masked."""
-    product = key * SCATTER
-    scattered: Table = (product ^ product >> 20) >> 9
-    return scattered
 
 
 def bytes_table(tokens: Sequence[int], starts: Table, pool: Table) -> Table:

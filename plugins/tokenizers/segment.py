@@ -3,9 +3,10 @@
     text ──blocks──► best_path: the most probable words of a dictionary
                        └─ runs of single characters ──► hidden_words: a hidden Markov model
 
-Words are dictionary entries by number where they are entries, so that text need not be cut again.
-The dictionary and the model are the user's files. Ties are decided as jieba decides them: between
-paths for the longest word, between states for the last in the alphabet.
+A word has a number if it is in the dictionary or one character, so that text need not be cut again:
+first those of the dictionary, what is frequent first; then other characters up to U+FFFF; then what
+is no word, but begins one. The dictionary and the model are the user's files. Ties are decided as
+jieba decides them: between paths for the longest word, between states for the last in the alphabet.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from infinisa.isa.errors import ModelError
 from infinisa.runtime.jit.bits import apart, static
 
 from .arrays import F64, I32, I64, U8, Table, frozen
-from .lookup import LIMIT, find, number_table
+from .lookup import LIMIT, find, home, number_table
 from .native import Bound
 from .tables import read_text
 
@@ -33,6 +34,9 @@ BEFORE, OR_BEFORE = (END, BEGIN, BEGIN, END), (SINGLE, MIDDLE, MIDDLE, SINGLE)
 """The two states that may come before each."""
 
 FIRST_IDEOGRAPH, LAST_IDEOGRAPH = 0x4E00, 0x9FD5
+SINGLES = 0x10000
+"""Characters that have a number."""
+
 NEVER = -3.14e100
 """The logarithm of the probability of what the model has never seen."""
 
@@ -69,51 +73,90 @@ def is_in_block(point: int) -> bool:
     )
 
 
+def number_of(point: int, firsts: I32) -> int:
+    """The number of a character, or -1."""
+    return firsts[point] if point < len(firsts) else -1
+
+
 def best_path(
     text: I32,
     start: int,
     stop: int,
     firsts: I32,
     edges: I64,
-    entries: I32,
     weights: F64,
     score: F64,
     ends: I32,
     numbers: I32,
 ) -> None:
     """Where the word at each place of text[start:stop] ends on the most probable path, and its
-    number in the dictionary or -1."""
+    number.
+
+    `weights` are of the words of the dictionary, then of a character that is none.
+    """
+    last = len(weights) - 1
+    look_ahead(text, start, stop, firsts, edges, numbers, ends)
     score[stop] = 0.0
     for back in range(stop - start):
         k = stop - 1 - back
-        best = 0.0
-        end = 0
-        number = -1
-        at = k
         node = firsts[text[k]]
-        while node >= 0:
+        best = weights[min(node, last)] + score[k + 1]
+        known = node < last
+        end = k + 1
+        number = node
+        at = end
+        while at < stop:
             at += 1
-            entry = entries[node]
-            if entry >= 0:
-                found = weights[entry] + score[at]
-                if end == 0 or found >= best:
-                    best = found
-                    end = at
-                    number = entry
-            if at == stop:
+            if at == k + 2:
+                node = numbers[k]
+            elif at == k + 3:
+                node = ends[k]
+            else:
+                node = child(node, text[at - 1], edges)
+            if node < 0:
                 break
-            node = find(node << 16 | text[at], edges)
-        if end == 0:
-            best = weights[len(weights) - 1] + score[k + 1]
-            end = k + 1
+            if node < last:
+                found = weights[node] + score[at]
+                if found >= best or not known:
+                    best = found
+                    known = True
+                    end = at
+                    number = node
         score[k] = best
         ends[k] = end
         numbers[k] = number
 
 
+def look_ahead(
+    text: I32, start: int, stop: int, firsts: I32, edges: I64, twos: I32, threes: I32
+) -> None:
+    """What two and three characters from each place on are: reads that wait for nothing."""
+    for k in range(start, stop - 1):
+        twos[k] = child(firsts[text[k]], text[k + 1], edges)
+    for k in range(start, stop - 2):
+        threes[k] = child(twos[k], text[k + 2], edges)
+
+
+def child(node: int, point: int, edges: I64) -> int:
+    """What a beginning, or -1, and one more character are, or -1: one look if that is enough."""
+    key = node << 16 | point if node >= 0 else 0
+    slot = edges[home(key) & (len(edges) - 1)]
+    if slot >= 0 and slot >> 22 != key:
+        return find(key, edges)
+    return slot & 0x3FFFFF if slot >= 0 else -1
+
+
 @apart
 def hidden_words(
-    text: I32, start: int, stop: int, words: I32, count: int, model: F64, score: F64, back: U8
+    text: I32,
+    start: int,
+    stop: int,
+    words: I32,
+    count: int,
+    firsts: I32,
+    model: F64,
+    score: F64,
+    back: U8,
 ) -> int:
     """The words of ideographs by the most probable states (Viterbi); how many words there are then.
 
@@ -140,13 +183,15 @@ def hidden_words(
         back[k * 4] = now
         now = before
     for k in range(start, stop):
-        if back[k * 4] == END or back[k * 4] == SINGLE:
+        if back[k * 4] == SINGLE:
+            count = put_word(words, count, k + 1, firsts[text[k]])
+        if back[k * 4] == END:
             count = put_word(words, count, k + 1, -1)
     return count
 
 
 def put_word(words: I32, count: int, end: int, number: int) -> int:
-    """Write one more word: where it ends, and its number in the dictionary or -1."""
+    """Write one more word: where it ends, and its number or -1."""
     words[2 * count] = end
     words[2 * count + 1] = number
     return count + 1
@@ -177,15 +222,14 @@ def other_words(text: I32, start: int, stop: int, words: I32, count: int) -> int
     return count
 
 
-def is_entry(text: I32, start: int, stop: int, firsts: I32, edges: I64, entries: I32) -> bool:
+def is_known(text: I32, start: int, stop: int, firsts: I32, edges: I64, known: int) -> bool:
+    """Whether text[start:stop] is one of the first `known` words."""
     node = firsts[text[start]]
-    if node < 0:
-        return False
     for k in range(start + 1, stop):
         node = find(node << 16 | text[k], edges)
         if node < 0:
             return False
-    return entries[node] >= 0
+    return node < known
 
 
 def single_words(
@@ -196,7 +240,7 @@ def single_words(
     count: int,
     firsts: I32,
     edges: I64,
-    entries: I32,
+    weights: F64,
     model: F64,
     numbers: I32,
     score: F64,
@@ -204,7 +248,7 @@ def single_words(
 ) -> int:
     """The words of characters that the path leaves alone: themselves if there is one, or if they
     are an entry; else by the model."""
-    if stop - start == 1 or is_entry(text, start, stop, firsts, edges, entries):
+    if stop - start == 1 or is_known(text, start, stop, firsts, edges, len(weights) - 1):
         for k in range(start, stop):
             count = put_word(words, count, k + 1, numbers[k])
         return count
@@ -214,7 +258,7 @@ def single_words(
         while at < stop and is_ideograph(text[at]):
             at += 1
         if at > first:
-            count = hidden_words(text, first, at, words, count, model, score, back)
+            count = hidden_words(text, first, at, words, count, firsts, model, score, back)
         first = at
         while at < stop and not is_ideograph(text[at]):
             at += 1
@@ -229,7 +273,6 @@ def segment(
     settings: I32,
     firsts: I32,
     edges: I64,
-    entries: I32,
     weights: F64,
     model: F64,
     ends: I32,
@@ -239,7 +282,7 @@ def segment(
 ) -> int:
     """The words of a text of code points; how many.
 
-    Each is two places of `words`: where it ends, and its number in the dictionary or -1. The last
+    Each is two places of `words`: where it ends, and its number or -1. The last
     four arrays are working space: for a text of n characters n, n, 4 * n + 1 and 4 * n places.
     """
     count = 0
@@ -249,16 +292,17 @@ def segment(
         while stop < length and is_in_block(text[stop]):
             stop += 1
         if stop > at:
-            best_path(text, at, stop, firsts, edges, entries, weights, score, ends, numbers)
+            best_path(text, at, stop, firsts, edges, weights, score, ends, numbers)
             count = block_words(
-                text, at, stop, words, count, settings, firsts, edges, entries, model, ends,
+                text, at, stop, words, count, settings, firsts, edges, weights, model, ends,
                 numbers, score, back,
             )  # fmt: skip
             at = stop
         else:
             pair = text[at] == 0x0D and at + 1 < length and text[at + 1] == 0x0A
             at += 2 if pair else 1
-            count = put_word(words, count, at, -1)
+            single = -1 if pair else number_of(text[at - 1], firsts)
+            count = put_word(words, count, at, single)
     return count
 
 
@@ -271,7 +315,7 @@ def block_words(
     settings: I32,
     firsts: I32,
     edges: I64,
-    entries: I32,
+    weights: F64,
     model: F64,
     ends: I32,
     numbers: I32,
@@ -285,7 +329,7 @@ def block_words(
         if end - at > 1 or not (settings[HIDDEN] != 0 or is_alphanumeric(text[at])):
             if alone < at:
                 count = left_alone(
-                    text, alone, at, words, count, settings, firsts, edges, entries, model,
+                    text, alone, at, words, count, settings, firsts, edges, weights, model,
                     numbers, score, back,
                 )  # fmt: skip
             count = put_word(words, count, end, numbers[at])
@@ -293,7 +337,7 @@ def block_words(
         at = end
     if alone < stop:
         count = left_alone(
-            text, alone, stop, words, count, settings, firsts, edges, entries, model, numbers,
+            text, alone, stop, words, count, settings, firsts, edges, weights, model, numbers,
             score, back,
         )  # fmt: skip
     return count
@@ -309,7 +353,7 @@ def left_alone(
     settings: I32,
     firsts: I32,
     edges: I64,
-    entries: I32,
+    weights: F64,
     model: F64,
     numbers: I32,
     score: F64,
@@ -319,7 +363,7 @@ def left_alone(
     if settings[HIDDEN] == 0:
         return put_word(words, count, stop, -1)
     return single_words(
-        text, start, stop, words, count, firsts, edges, entries, model, numbers, score, back
+        text, start, stop, words, count, firsts, edges, weights, model, numbers, score, back
     )
 
 
@@ -358,7 +402,8 @@ class Segmenter:
 
     def __init__(self, entries: Sequence[str], tables: Mapping[str, Table]) -> None:
         whole, ends = "".join(entries), np.cumsum([len(entry) for entry in entries]).tolist()
-        self.entries = [whole[a:b] for a, b in pairwise([0, *ends])]  # new ones, side by side
+        self.entries = np.empty(len(entries), object)
+        self.entries[:] = [whole[a:b] for a, b in pairwise([0, *ends])]  # new ones, side by side
         self.tables = tables
         self.idle: list[Workspace] = []
 
@@ -371,7 +416,7 @@ class Segmenter:
             workspace = Workspace(self.tables)
         pairs = workspace.words(points)
         ends, numbers = pairs[:, 0], pairs[:, 1]
-        found = list(map(self.entries.__getitem__, numbers.tolist()))
+        found: list[str] = self.entries[numbers].tolist()
         others = np.flatnonzero(numbers < 0)
         starts = np.where(others > 0, ends[others - 1], 0)
         for k, a, b in zip(others.tolist(), starts.tolist(), ends[others].tolist(), strict=True):
@@ -389,13 +434,15 @@ def load_segmenter(dictionary: Path, model: Path | None = None) -> Segmenter:
     model  a folder with the `prob_start.py`, `prob_trans.py` and `prob_emit.py` of jieba's
            `finalseg`: a hidden Markov model of words that no dictionary has; None: it is not used
     """
-    frequencies = read_dictionary(Path(dictionary))
-    total = math.log(sum(frequencies.values()))
+    frequencies, occurrences = read_dictionary(Path(dictionary))
+    total = math.log(occurrences)
     words = [word for word, often in frequencies.items() if often > 0 and is_reached(word)]
     words.sort(key=lambda word: -frequencies[word])  # what is often read lies together
-    nodes: dict[str, int] = {}
+    known = set(words)
+    entries = [*words, *(chr(point) for point in range(SINGLES) if chr(point) not in known)]
+    nodes = {entry: number for number, entry in enumerate(entries)}
     for word in words:
-        for k in range(1, len(word) + 1):
+        for k in range(2, len(word)):
             nodes.setdefault(word[:k], len(nodes))
     if len(nodes) >= LIMIT:
         raise ModelError(
@@ -403,22 +450,15 @@ def load_segmenter(dictionary: Path, model: Path | None = None) -> Segmenter:
         )
     longer = [(start, node) for start, node in nodes.items() if len(start) > 1]
     edges = {nodes[start[:-1]] << 16 | ord(start[-1]): node for start, node in longer}
-    firsts = np.full(LAST_IDEOGRAPH + 1, -1, np.int32)
-    for start, node in nodes.items():
-        if len(start) == 1:
-            firsts[ord(start)] = node
-    entries = np.full(len(nodes), -1, np.int32)
-    entries[[nodes[word] for word in words]] = np.arange(len(words))
     weights = [math.log(frequencies[word]) - total for word in words]
     tables = {
         "settings": frozen([model is not None], np.int32),
-        "firsts": frozen(firsts, np.int32),
+        "firsts": frozen([nodes[chr(point)] for point in range(SINGLES)], np.int32),
         "edges": number_table(edges.keys(), edges.values()),
-        "entries": frozen(entries, np.int32),
         "weights": frozen([*weights, 0.0 - total], np.float64),
         "model": read_model(Path(model)) if model is not None else frozen([], np.float64),
     }
-    return Segmenter(words, tables)
+    return Segmenter(entries, tables)
 
 
 def is_reached(word: str) -> bool:
@@ -426,9 +466,10 @@ def is_reached(word: str) -> bool:
     return all(is_in_block(ord(character)) for character in word)
 
 
-def read_dictionary(path: Path) -> dict[str, int]:
-    """Words and how often they occur; the last of equal ones counts."""
+def read_dictionary(path: Path) -> tuple[dict[str, int], int]:
+    """Words and how often they occur, the last line of a word; how often all lines together do."""
     frequencies: dict[str, int] = {}
+    total = 0
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         word, _, rest = line.strip().partition(" ")
         often = rest.partition(" ")[0]
@@ -437,9 +478,10 @@ def read_dictionary(path: Path) -> dict[str, int]:
                 f"{path}: line {number} must be a word and how often it occurs, not {line!r}"
             )
         frequencies[word] = int(often)
-    if sum(frequencies.values()) == 0:
+        total += int(often)
+    if total == 0:
         raise ModelError(f"{path}: the file must hold a word that occurs, not none")
-    return frequencies
+    return frequencies, total
 
 
 def read_model(folder: Path) -> Table:

@@ -99,14 +99,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to ids and back.
+    """Text to ids and back; several threads may ask at once.
 
     `kind` is "byte_bpe", "wordpiece", "character" or "word". Ids are below `vocabulary_size`; some
     may be unused. A kernel's parameters after the third are keys of `tables`.
 
     `encode(text, length, ids, tables...)` returns how many ids it wrote, -1 if `ids` is too small,
     -2 for a character without an id where there is no unknown token either. The free rest of `ids`
-    is its working space: `room(length)` places are always enough.
+    is its working space: `room(length)` places are always enough. The table `memo`, where a kernel
+    has one, stands for none; here it gets one that remembers.
 
     `decode(ids, count, text, tables...)` returns how many bytes it wrote, -1 if `text` is too
     small, -2 for an id outside the vocabulary.

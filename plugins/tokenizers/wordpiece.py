@@ -3,9 +3,8 @@
     text ──cells──► words as they stand ──memo──► ids            most words came before
                       └──► without accents and case ──match_word──► ids
 
-Each code point has one cell: an action, and the normalised UTF-8 that stands for it. A word is
-normalised in the free rest of `ids` and replaced there by its ids, which are never more than its
-bytes.
+Each code point has one cell: an action, and the normalised code points that stand for it. A word is
+normalised in the free rest of `ids` and replaced there by its ids, which are never more than they.
 """
 
 # ruff: noqa: SIM109 (restricted Python has no `in`)
@@ -42,12 +41,13 @@ from .tokenizer import AddedToken, Frame, Tokenizer
 
 KEEP, DROP, BREAK, ALONE = range(4)  # part of a word; nothing; a space; a word of its own
 FIRST, CONTINUED = 0, 1  # the roots of the trie: a word's first token, its other tokens
+POINT_BITS = 21
 
 # ---------------------------------------------------------------- kernels
 
 
 def match_word(ids: I32, base: int, size: int, edges: I64, ends: I32, unknown: int) -> int:
-    """Replace the bytes of a word at `base` by the ids of its longest tokens; how many.
+    """Replace the code points of a word at `base` by the ids of its longest tokens; how many.
 
     A word whose rest matches nothing is unknown as a whole: one id, or -2 where there is none.
     """
@@ -56,44 +56,34 @@ def match_word(ids: I32, base: int, size: int, edges: I64, ends: I32, unknown: i
     while at < size:
         node = FIRST if at == 0 else CONTINUED
         stop = at
-        token = -1
+        last = -1
         k = at
         while k < size:
-            node = find(node << 8 | ids[base + k], edges)
+            node = find(node << POINT_BITS | ids[base + k], edges)
             if node < 0:
                 break
             k += 1
-            if ends[node] >= 0:
-                token = ends[node]
+            if node < len(ends):
+                last = node
                 stop = k
-        if token < 0:
+        if last < 0:
             ids[base] = unknown
             return 1 if unknown >= 0 else -2
-        ids[base + count] = token
+        ids[base + count] = ends[last]
         count += 1
         at = stop
     return count
 
 
-def append(text: U8, at: int, width: int, cell: int, ids: I32, end: int, replacements: U8) -> int:
-    """Write what a cell makes of the character at `at`, a byte a place; returns the new end."""
+def append(point: int, cell: int, ids: I32, end: int, replacements: I32) -> int:
+    """Write what a cell makes of a character, a code point a place; returns the new end."""
     size = cell >> 2 & 63
-    if size == 0:
-        for k in range(width):
-            ids[end + k] = text[at + k]
-        return end + width
+    if size <= 1:
+        ids[end] = point if size == 0 else cell >> 8
+        return end + 1
     for k in range(size):
         ids[end + k] = replacements[(cell >> 8) + k]
     return end + size
-
-
-def characters_in(ids: I32, start: int, stop: int) -> int:
-    """How many characters these bytes are: all but continuation bytes count."""
-    count = 0
-    for k in range(start, stop):
-        if ids[k] & 0xC0 != 0x80:
-            count += 1
-    return count
 
 
 def cell_at(found: int, pages: U16, cells: I32) -> int:
@@ -127,7 +117,7 @@ def fresh_ids(
     base: int,
     pages: U16,
     cells: I32,
-    replacements: U8,
+    replacements: I32,
     edges: I64,
     ends: I32,
     settings: I32,
@@ -139,13 +129,13 @@ def fresh_ids(
         cell = cell_at(found, pages, cells)
         if cell & 3 != DROP:
             size = cell >> 2 & 63
-            if end + (size if size > 0 else found & 7) > len(ids):
+            if end + max(size, 1) > len(ids):
                 return -1
-            end = append(text, at, found & 7, cell, ids, end, replacements)
+            end = append(found >> 3, cell, ids, end, replacements)
         at += found & 7
     if end == base:
         return 0
-    if characters_in(ids, base, end) > settings[1]:
+    if end - base > settings[1]:
         ids[base] = settings[0]
         return 1 if settings[0] >= 0 else -2
     return match_word(ids, base, end - base, edges, ends, settings[0])
@@ -157,7 +147,7 @@ def encode(
     ids: I32,
     pages: U16,
     cells: I32,
-    replacements: U8,
+    replacements: I32,
     edges: I64,
     ends: I32,
     settings: I32,
@@ -194,7 +184,7 @@ def word_ids(
     count: int,
     pages: U16,
     cells: I32,
-    replacements: U8,
+    replacements: I32,
     edges: I64,
     ends: I32,
     settings: I32,
@@ -248,9 +238,10 @@ def stripped(character: str) -> str:
 
 @lru_cache(maxsize=4)
 def cell_tables(steps: Normaliser) -> tuple[Table, Table, Table]:
-    """(pages, cells, replacements). A cell is action:2, size:6, offset:24; size 0: no change."""
+    """(pages, cells, replacements). A cell is action:2, size:6, offset:24; size 0: no change; 1:
+    the offset is the code point."""
     flat = actions(steps)
-    pool = bytearray()
+    pool: list[int] = []
     for point in changing(steps):
         image = steps.image(point)
         if flat[point] in (DROP, BREAK) or image == chr(point):
@@ -258,11 +249,12 @@ def cell_tables(steps: Normaliser) -> tuple[Table, Table, Table]:
         if image == "":
             flat[point] = DROP
             continue
-        data = image.encode()
-        flat[point] = action_of(image, int(flat[point])) | len(data) << 2 | len(pool) << 8
-        pool += data
+        offset = ord(image) if len(image) == 1 else len(pool)
+        flat[point] = action_of(image, int(flat[point])) | len(image) << 2 | offset << 8
+        if len(image) > 1:
+            pool += map(ord, image)
     pages, cells = two_stage(flat)
-    return pages, cells, frozen(np.frombuffer(bytes(pool), np.uint8), np.uint8)
+    return pages, cells, frozen(pool, np.int32)
 
 
 def actions(steps: Normaliser) -> Table:
@@ -299,29 +291,32 @@ def changing(steps: Normaliser) -> Iterable[int]:
 
 
 def trie(tokens: Mapping[str, int], prefix: str, file: str) -> tuple[Table, Table]:
-    """(edges, ends): `node << 8 | byte` to the next node; the token that ends at a node, or -1."""
-    edges: dict[int, int] = {}
-    ends = [-1, -1]
-    for name, token in tokens.items():
-        insert(edges, ends, FIRST, name.encode(), token)
-        if name.startswith(prefix):
-            insert(edges, ends, CONTINUED, name[len(prefix) :].encode(), token)
-    if len(ends) > 4 * LIMIT:
+    """(edges, ends): `node << POINT_BITS | code point` to the next node; the token that ends at a
+    node. The roots come first, then the nodes where tokens end, then others."""
+    forms = [(FIRST, name, token) for name, token in tokens.items() if name]
+    forms += [
+        (CONTINUED, name[len(prefix) :], token)
+        for name, token in tokens.items()
+        if name.startswith(prefix) and len(name) > len(prefix)
+    ]
+    nodes = {(root, ""): root for root in (FIRST, CONTINUED)}
+    for root, name, _ in forms:
+        nodes.setdefault((root, name), len(nodes))
+    ends = np.full(len(nodes), -1, np.int32)
+    for root, name, token in forms:
+        ends[nodes[root, name]] = token
+        for k in range(1, len(name)):
+            nodes.setdefault((root, name[:k]), len(nodes))
+    if len(nodes) > LIMIT:
         raise ModelError(
-            f"{file}: model.vocab must have at most {4 * LIMIT} prefixes, not {len(ends)}"
+            f"{file}: model.vocab must have at most {LIMIT} prefixes, not {len(nodes)}"
         )
+    edges = {
+        nodes[root, name[:-1]] << POINT_BITS | ord(name[-1]): node
+        for (root, name), node in nodes.items()
+        if name
+    }
     return number_table(edges.keys(), edges.values()), frozen(ends, np.int32)
-
-
-def insert(edges: dict[int, int], ends: list[int], node: int, name: bytes, token: int) -> None:
-    if not name:
-        return
-    for byte in name:
-        following = edges.setdefault(node << 8 | byte, len(ends))
-        if following == len(ends):
-            ends.append(-1)
-        node = following
-    ends[node] = token
 
 
 # ---------------------------------------------------------------- reading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -33,6 +34,7 @@ from infinisa.plugins.tokenizers.arrays import run
 from infinisa.plugins.tokenizers.byte_bpe import (
     CL100K_PATTERN,
     GPT2_PATTERN,
+    LETTERS,
     LLAMA3_PATTERN,
     O200K_PATTERN,
     RANK_PATTERNS,
@@ -273,6 +275,27 @@ def test_merges_in_any_order_merge_as_in_the_library(
         assert ours.ids(text) == theirs.encode(text).ids
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), ignore=st.booleans())
+def test_long_texts_of_any_merges_merge_as_in_the_library(
+    data: st.DataObject, ignore: bool
+) -> None:
+    """Several windows, whose ends any merge may cross."""
+    parts = ["a", "b", "c"]
+    rows = []
+    for _ in range(data.draw(st.integers(1, 25))):
+        row = [data.draw(st.sampled_from(parts)), data.draw(st.sampled_from(parts))]
+        if len("".join(row)) <= 40:
+            parts.append("".join(row))
+            rows.append(row)
+    content = byte_bpe_file(data.draw(st.permutations(rows)), ignore, "".join(LETTERS))
+    theirs, ours = library(content), reread(content)
+    period = data.draw(st.text("abc", min_size=1, max_size=12))
+    draw = data.draw(st.randoms(use_true_random=False))
+    for text in (period * 100, "".join(draw.choices("aaabc", k=1500))):
+        assert ours.ids(text) == theirs.encode(text).ids
+
+
 ADDED = ["<a>", "<a", "a b", "é", "AB", "x", "xx", "<|z|>", "中"]
 
 
@@ -344,6 +367,44 @@ def test_the_real_minilm_tokenizer_if_it_is_installed() -> None:
     for text in NASTY:
         assert ours.ids(text) == theirs.encode(text).ids
         assert ours.text(ours.ids(text)) == theirs.decode(ours.ids(text))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "wordpiece", "words"])
+def test_threads_may_ask_one_tokenizer_at_once(name: str) -> None:
+    ours = pair(name)[1]
+    texts = corpus()[:4]
+    expected = [ours.ids(text) for text in texts]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ours.ids, texts * 50))
+
+    assert found == expected * 50
+
+
+def test_a_memo_that_is_full_forgets() -> None:
+    """More pieces than it has places: ids stay those that are anew."""
+    ours = pair("gpt2")[1]
+    draw = Random(0)
+    text = " ".join("".join(draw.choices("abcdefgh", k=7)) for _ in range(400_000))
+    once = ours.ids(text)
+
+    ours.forget()
+
+    assert ours.ids(text) == once
+    assert ours.ids(text[:2000]) == pair("gpt2")[0].encode(text[:2000]).ids
+
+
+def test_a_kernel_that_is_not_restricted_python_runs_in_cpython() -> None:
+    def encode(text: Any, length: int, ids: Any, names: Any) -> int:
+        found = sorted(text[k] for k in range(length))
+        for k, byte in enumerate(found):
+            ids[k] = names[byte]
+        return len(found)
+
+    table = np.arange(256, dtype=np.int32)
+    ours = Tokenizer("sorted", 256, {"names": table}, encode, lookup.decode)
+
+    assert ours.ids("bca" * 2000) == sorted(b"bca" * 2000)
 
 
 # ---------------------------------------------------------------- vocabularies of ranks
