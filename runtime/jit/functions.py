@@ -257,11 +257,12 @@ ERF = (
 def rational(
     f: Function, x: Value, limit: float, ratio: tuple[Sequence[float], Sequence[float]]
 ) -> Value:
-    """An odd function that is constant beyond `limit`."""
+    """An odd function that is constant beyond `limit`; the quotient is near 1, so that its product
+    with the least numbers is as good as with any."""
     x = clamp(f, x, -limit, limit)
     square = f.binary("fmul", x, x)
     top, bottom = horner(f, ratio[0], square), horner(f, ratio[1], square)
-    return f.binary("fdiv", f.binary("fmul", x, top), bottom)
+    return f.binary("fmul", x, f.binary("fdiv", top, bottom))
 
 
 def tanh(f: Function, x: Value) -> Value:

@@ -218,8 +218,10 @@ class Rows(Emitter):
         f, width, length = self.f, self.target.lanes, self.frame.length(axis)
         first, full = self.frame.firsts.get(axis, 0), f.whole(length, width)
         big = f.whole(length, copies * width)
-        narrow = self.broadcast(roots, env)
-        row = _Row(self, axis, env, visit, len(carried) // copies, self.in_registers(axis), narrow)
+        known, narrow = frozenset(self.memo), self.broadcast(roots, env)
+        row = _Row(
+            self, axis, env, visit, len(carried) // copies, self.in_registers(axis), known, narrow
+        )
 
         def many(index: Value, values: list[Value]) -> list[Value]:
             return row.group(copies, index, values)
@@ -244,7 +246,7 @@ class Rows(Emitter):
         elif left != 0:
             before, some = carried, f.compare("sgt", number(left), constant("i64", 0))
             carried = f.either(some, lambda: row.rest(end, left, before), lambda: before)
-        self.memo.update(narrow)
+        row.narrow_again()
         return carried
 
     def in_registers(self, axis: Axis) -> bool:
@@ -532,6 +534,7 @@ class _Row:
 
     size    values carried from vector to vector
     kept    what is computed stays known: the whole row is in registers
+    known   what was known before
     narrow  values that are in all lanes, as they were
     """
 
@@ -541,7 +544,16 @@ class _Row:
     visit: Visit
     size: int
     kept: bool
+    known: frozenset[tuple[object, ...]]
     narrow: Mapping[tuple[object, ...], Value]
+
+    def narrow_again(self) -> None:
+        """Of values that are the same in all lanes, only those known as one number stay known."""
+        memo = self.rows.memo
+        for key in [key for key, value in memo.items() if single_in_all(key, value)]:
+            if key not in self.known:
+                del memo[key]
+        memo.update(self.narrow)
 
     def group(self, count: int, index: Number, values: list[Value]) -> list[Value]:
         """Full vectors side by side, each with carried values of its own."""
@@ -564,9 +576,17 @@ class _Row:
         single = left == 1
         lanes, mask = (1, None) if single else (rows.target.lanes, rows.lanes_below(left))
         with rows.scope(keep=self.kept), rows.vector(lanes, mask):
-            rows.memo.update(self.narrow if single else {})
+            if single:
+                self.narrow_again()
             one = self.visit({**self.env, self.axis: Index(index, 0 if single else 1)}, one)
         return [*one, *values[self.size :]]
+
+
+def single_in_all(key: tuple[object, ...], value: Value) -> bool:
+    """Whether a value is the same in all lanes, but was computed in each."""
+    at = key[1] if isinstance(key[0], Node) else None
+    uniform = isinstance(at, tuple) and all(index is None or index.uniform for index in at)
+    return uniform and value.width > 1
 
 
 def interleaved(parts: Sequence[Sequence[str]]) -> list[str]:
