@@ -53,7 +53,7 @@ class Contractions(Rows):
         self.weights = ""
         self.packings: dict[int, Layout] = {}
         self.to_pack: set[Dot] = set()
-        self.packed: dict[Dot, Kept] = {}
+        self.packed: dict[tuple[Dot, Axis], Kept] = {}
         self.merged_axes: dict[Axis, frozenset[Axis]] = {}
 
     # -- scratch
@@ -269,9 +269,9 @@ class Contractions(Rows):
         if node in self.to_pack:
             width = panel_columns(self.target, self.frame.bounds[sides.vector])
             packing = Packing(self, sides.x, x, sides.vector, sides.over, node.dtype, width)
-            self.packed[node] = pack_whole(packing, (), env)
+            self.packed[node, sides.vector] = pack_whole(packing, (), env)
             return
-        once = self.packed.get(node)
+        once = self.packed.get((node, sides.vector))
         few = self.bound(sides.rows) <= FEW_ROWS and (x is None or x.weight is None) and not once
         last = self.contiguous(x, sides)
         along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes

@@ -206,47 +206,69 @@ class Kernel(Passes):
     # -- recurrences
 
     def scan(self, node: Scan, env: Env) -> None:
-        """All results of a recurrence, step by step; what a body emits is collected."""
+        """All results of a recurrence, step by step; what a body emits is collected.
+
+        States have two places in turn: one is read while the other is written.
+        """
         body, f, siblings = node.body, self.f, self.siblings
-        states = [self.scratch_place(leaf.axes, leaf.dtype) for leaf in body.states]
-        after = [self.scratch_place(leaf.axes, leaf.dtype) for leaf in body.states]
+        states, after = (
+            [self.scratch_place(leaf.axes, leaf.dtype) for leaf in body.states] for _ in range(2)
+        )
         emitted = [
             self.scratch_place((body.axis, *given.axes), given.dtype) for given in body.emits
         ]
         for first, place, leaf in zip(node.initial, states, body.states, strict=True):
             self.fill(first, place, leaf.axes, env)
-        before = dict(self.places), dict(self.aliases), set(self.known)
-        length = self.frame.length(body.axis)
+        before = dict(self.places), dict(self.aliases), set(self.known), dict(self.packed)
+        self.pack_for_steps(node, env)
+        length, count = self.frame.length(body.axis), len(states)
 
-        def turn(index: Value, _: list[Value]) -> None:
+        def turn(index: Value, pointers: list[Value]) -> list[Value]:
             last = f.subtract(f.subtract(length, 1), index)
             at = Index(last if body.reverse else index)
-            for leaf, place in zip(body.states, states, strict=True):
-                self.places[leaf] = place
+            old, new = (
+                [
+                    replace(place, pointer=pointer)
+                    for place, pointer in zip(states, half, strict=True)
+                ]
+                for half in (pointers[:count], pointers[count:])
+            )
+            self.places.update(zip(body.states, old, strict=True))
             for leaf, given in zip(body.slices, node.xs, strict=True):
                 self.aliases[leaf] = (given, {body.axis: at})
             stores = [
                 Store(value, place, leaf.axes)
-                for value, place, leaf in zip(body.next, after, body.states, strict=True)
+                for value, place, leaf in zip(body.next, new, body.states, strict=True)
             ]
             stores += [
                 Store(value, place, value.axes)
                 for value, place in zip(body.emits, emitted, strict=True)
             ]
             with self.scope(), self.scratch():
-                inner = {**env, body.axis: at}
-                self.block(stores, inner)
-                for leaf, old, new in zip(body.states, states, after, strict=True):
-                    self.places[leaf] = new
-                    self.fill(leaf, old, leaf.axes, inner)
+                self.block(stores, {**env, body.axis: at})
+            return [*pointers[count:], *pointers[:count]]
 
-        f.loop(0, length, 1, turn)
-        self.places, self.aliases, self.known = before
-        results = [*states, *emitted]
+        ends = f.loop(0, length, 1, turn, [place.pointer for place in (*states, *after)])
+        self.places, self.aliases, self.known, self.packed = before
+        last = [
+            replace(place, pointer=end) for place, end in zip(states, ends[:count], strict=True)
+        ]
+        results = [*last, *emitted]
         for other in siblings:
             if (other.body, other.initial, other.xs) == (body, node.initial, node.xs):
                 self.places[other] = results[other.output]
         self.places[node] = results[node.output]
+
+    def pack_for_steps(self, node: Scan, env: Env) -> None:
+        """Panels of the contractions of a body that are the same in all steps."""
+        body = node.body
+        moving = {*body.states, *body.slices, Position(body.axis)}
+        for inner in walk([*body.next, *body.emits]):
+            if isinstance(inner, Dot) and self.target.lanes > 1 and self.open(inner.axes, env):
+                place = self.dot_place(inner, env)
+                sides = self.sides(inner, place, env)
+                if sides is not None and not moving & set(walk([sides.x])):
+                    self.pack_once(inner, place, env)
 
     siblings: tuple[Scan, ...] = ()
 

@@ -120,7 +120,7 @@ class Passes(Contractions):
     def in_blocks(self, block: Block, env: Env) -> None:
         """Contractions and what follows them for some rows at a time."""
         self.sequence(block.before, env, last=False)
-        outside = dict(self.places), set(self.known), self.accumulating
+        outside, packed = (dict(self.places), set(self.known), self.accumulating), dict(self.packed)
         for task in block.tasks:
             with self.part_of(replace(block, horizon=None), 0, block.size):
                 self.pack_before(task, block.axis, env)
@@ -135,6 +135,7 @@ class Passes(Contractions):
             )
 
         pieces(self.f, self.frame.length(block.axis), block.size, rows)
+        self.packed = packed
 
     @contextmanager
     def part_of(self, block: Block, first: Number, count: Number) -> Iterator[None]:
