@@ -90,7 +90,8 @@ class Weight:
 class Place:
     """A tensor in memory: where it starts and how many elements one step of an axis is.
 
-    With borders, positions outside of them read as `fill`. `weight`: it never changes.
+    With borders, positions outside of them read as `fill`. `weight`: it never changes. `past`: what
+    is written there does not stay in a cache, and its vectors are whole lines of memory.
     """
 
     pointer: Value
@@ -99,6 +100,7 @@ class Place:
     borders: tuple[Border, ...] = ()
     fill: float = 0.0
     weight: Weight | None = None
+    past: bool = False
 
 
 @dataclass
@@ -312,7 +314,8 @@ class Emitter:
         if step == 0 and lanes is None:
             f.store(f.extract(raw, 0), pointer)
         elif step == 1 and lanes is None:
-            f.store(f.splat(raw, self.width), pointer, self.mask)
+            past = place.past and self.mask is None and self.width == self.target.lanes
+            f.store(f.splat(raw, self.width), pointer, self.mask, past)
         else:
             many = lanes or f.lane_numbers("i64", self.width, step)
             f.scatter(f.splat(raw, self.width), f.addresses(pointer, many, kind), self.mask)

@@ -52,6 +52,7 @@ class Access:
     region   a number for how the region follows from ranges: equal ones are the same memory
     weight   of a weight, each dimension's whole extent, and what divides the first position there
              (0: it is 0); else empty
+    past     it is too large to stay in a cache, and rows begin lines of memory
     """
 
     dtype: str
@@ -62,6 +63,7 @@ class Access:
     buffer: int
     region: int
     weight: tuple[tuple[int, int], ...] = ()
+    past: bool = False
 
     def place(self, pointer: Value, starts: Sequence[Number], f: Function) -> Place:
         """The region in memory: `pointer` is where it starts, `starts` its first positions."""
@@ -75,7 +77,8 @@ class Access:
                 low = f.subtract(0, starts[number_])
                 high = f.subtract(self.extents[number_], starts[number_])
                 borders.append(Border(name, low, high))
-        return Place(pointer, self.dtype, strides, tuple(borders), self.fill or 0.0)
+        fill = self.fill or 0.0
+        return Place(pointer, self.dtype, strides, tuple(borders), fill, past=self.past)
 
 
 class Kernel(Passes):
@@ -499,6 +502,8 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape, bodies: Library) -
         run_written(kernel, meaning, shape.written, shape.outputs, stores, bodies)
     else:
         kernel.block(stores, {})
+    if any(place.past for place in writes):
+        f.line("fence seq_cst")  # other threads see such stores in no order of their own
     f.done()
 
 

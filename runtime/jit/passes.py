@@ -184,8 +184,10 @@ class Passes(Contractions):
             else Border(a, low, high)
             for a, low, high in place.borders
         )  # fmt: skip
-        found = rooted(place, f, f.multiply(first, place.strides[axis]))
-        return replace(found, borders=borders)
+        stride = place.strides[axis]
+        found = rooted(place, f, f.multiply(first, stride))
+        lines = isinstance(stride, int) and stride % self.target.lanes == 0
+        return replace(found, borders=borders, past=place.past and lines)
 
     def pack_before(self, task: Task, axis: Axis, env: Env) -> None:
         """Panels of a contraction that are the same in all blocks along an axis."""
@@ -542,7 +544,7 @@ def root_of(node: Node) -> Node:
 
 def readable(node: Node, place: Place, env: Env) -> bool:
     """Whether memory holds all of a value as a register does."""
-    whole = all(axis in place.strides or axis in env for axis in node.axes)
+    whole = all(axis in place.strides or axis in env for axis in node.axes) and not place.past
     return (
         whole
         and not isinstance(node, Input | Constant | Immediate)
