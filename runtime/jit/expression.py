@@ -129,6 +129,7 @@ class Emitter:
     places  where inputs and values computed before are
     known   nodes whose values are in registers while this part of the code runs
     mask    the lanes that exist, at the end of a row; None: all
+    cut     axes whose lengths are known when code runs, but to be whole vectors
     """
 
     def __init__(self, f: Function, target: Target, frame: Frame) -> None:
@@ -139,6 +140,7 @@ class Emitter:
         self.known: set[Node] = set()
         self.memo: dict[tuple[object, ...], Value] = {}
         self.mask: Value | None = None
+        self.cut: frozenset[Axis] = frozenset()
         self.width = 1
 
     # -- scopes

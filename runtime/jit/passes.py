@@ -33,7 +33,7 @@ from .functions import STORED, register, saturate
 from .ir import BYTES, Number, Value
 from .masks import Horizon, horizon
 from .panels import pieces
-from .rows import Work
+from .rows import CUT, Work
 
 LEAST_ROWS, CUTS = 24, 8
 """Rows of a block that is cut to what its rows see: at least so many, at most so small a part."""
@@ -142,20 +142,26 @@ class Passes(Contractions):
         """The axis of a block is these of its positions, as if there were no others."""
         frame, f, axis = self.frame, self.f, block.axis
         before = dict(frame.starts), dict(frame.lengths), dict(frame.bounds), self.places
+        cut = self.cut
         frame.starts[axis] = f.add(frame.starts.get(axis, 0), first)
         frame.lengths[axis], frame.bounds[axis] = count, block.size
         if block.horizon is not None:
-            frame.lengths[block.horizon.axis] = self.seen(block.horizon, axis)
+            other = block.horizon.axis
+            most = frame.length(other)
+            whole = isinstance(most, int) and most % (CUT * self.target.lanes) == 0
+            frame.lengths[other] = self.seen(block.horizon, axis)
+            self.cut |= {other} if whole else set()
         self.places = {node: self.from_row(place, axis, first) for node, place in before[3].items()}
         yield
         frame.starts, frame.lengths, frame.bounds, self.places = before
+        self.cut = cut
 
     def seen(self, horizon: Horizon, row: Axis) -> Number:
         """How many positions the rows see, in whole vectors; at least one."""
         f, frame, other = self.f, self.frame, horizon.axis
         end = f.add(frame.starts.get(row, 0), f.add(frame.length(row), horizon.ahead))
         count = f.maximum(f.subtract(end, frame.starts.get(other, 0)), 1)
-        most, step = frame.length(other), self.target.lanes
+        most, step = frame.length(other), CUT * self.target.lanes
         return f.minimum(f.multiply(f.ceil_divide(count, step), step), most)
 
     def moved(self, block: Block, first: Number) -> list[Task]:

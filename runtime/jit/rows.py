@@ -39,6 +39,9 @@ SIDE_BY_SIDE = 4
 """Vectors a turn of a loop computes side by side, so that one does not wait for another: half as
 many where there are few registers."""
 
+CUT = 2
+"""Vectors to which a length is rounded up that a mask cuts."""
+
 IN_REGISTERS = 8
 """Rows of up to so many vectors are computed without loops, and what several passes over them want
 stays in registers: half as many where there are few."""
@@ -240,7 +243,7 @@ class Rows(Emitter):
                 carried = row.group((full - big) // width, begin, carried)
             elif copies > 1:
                 carried = f.loop(begin, f.add(first, full), width, single, carried)
-        end, left = f.add(first, full), f.subtract(length, full)
+        end, left = f.add(first, full), f.subtract(length, full) if axis not in self.cut else 0
         if left != 0 and isinstance(left, int):
             carried = row.rest(end, left, carried)
         elif left != 0:
