@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from numpy.typing import NDArray
 
+from infinisa import api
+from infinisa.compiler.builder import Builder
 from infinisa.isa import formulas
 from infinisa.isa import language as L
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, Node
+from infinisa.isa.machine import builtin_machine_files, load_machine
+from infinisa.isa.program import Issue, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.masks import Horizon, horizon
+from infinisa.runtime.jit.untiled import untiled
 
 
 def _neighbour(name: str) -> ModuleType:
@@ -112,6 +118,51 @@ def test_a_row_of_nan_stays_one() -> None:
 
     np.testing.assert_allclose(found[0], np.full(70, 1 / 70), rtol=1e-6)
     assert np.isnan(found[1:]).all()
+
+
+@pytest.mark.parametrize("processor", ["avx2", "sse"])
+@pytest.mark.parametrize("name", [*ROWS, "GELU", "attention"])
+def test_rows_on_a_processor_with_less(name: str, processor: str) -> None:
+    """Fewer and narrower registers, no tables in them."""
+    more = {"GELU": made(formulas.gelu_erf(X) + formulas.gelu_tanh(R)), "attention": attention()}
+    meaning = {**ROWS, **more}[name]
+    sizes = {"m": 3, "n": 77, "h": 2, "s": 100, "t": 100, "d": 20, "e": 17}
+    axes = {axis for node in L.walk(meaning.outputs) for axis in node.axes}
+    axes |= {axis for leaf in meaning.operands for axis in leaf.axes}
+    program = session.program_of(meaning, {a: n for a, n in sizes.items() if a in axes})
+    arrays = session.arrays_for(program)
+    wanted = interpret(program, {"op": meaning}, arrays).outputs
+
+    found = compile_program(program, {"op": meaning}, target=processor).run(arrays).outputs
+
+    for output, array in wanted.items():
+        session.near(found[output], array, 3e-5, f"{processor} {output}")
+
+
+def test_an_attention_in_tiles_is_one_issue() -> None:
+    """Heads, rows and keys, of which a machine takes few at a time, are blocks of native code."""
+    tiny = next(load_machine(file) for file in builtin_machine_files() if file.stem == "tiny")
+    chip, dram = tiny.memories
+    small = replace(tiny, memories=(replace(chip, managed="hardware", size=64 << 10), dram))
+    b = Builder("attention")
+    q, k, v = (
+        b.input(name, f"h {axis} d", (3, 900, 16)) for name, axis in zip("qkv", "stt", strict=True)
+    )
+    scores = formulas.causal(formulas.attention_scores(q, k, "d", 0.25), "s", "t")
+    b.graph("main").output("y", formulas.attend(scores, v, "t"))
+    compiled = api.load(b.model()).compile(small)
+    random = np.random.default_rng(0)
+    arrays = {name: random.standard_normal((3, 900, 16), np.float32) for name in "qkv"}
+
+    (section,) = untiled(compiled.program, compiled.library).program.sections
+    given = [issue for stage in compiled.program.sections[0].stages
+             for issue in statements(stage.body) if isinstance(issue, Issue)]  # fmt: skip
+    found = compile_program(compiled.program, compiled.library).run(arrays).outputs["main/y"]
+
+    assert [issue.opcode for issue in given] == ["causal_flash_step", "flash_finish"]
+    assert [type(item) for stage in section.stages for item in stage.body] == [Issue]
+    wanted = interpret(compiled.program, compiled.library, arrays).outputs["main/y"]
+    session.near(found, wanted, 3e-5, "y")
 
 
 # ---------------------------------------------------------------- blocks
