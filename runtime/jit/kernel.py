@@ -229,13 +229,7 @@ class Kernel(Passes):
         def turn(index: Value, pointers: list[Value]) -> list[Value]:
             last = f.subtract(f.subtract(length, 1), index)
             at = Index(last if body.reverse else index)
-            old, new = (
-                [
-                    replace(place, pointer=pointer)
-                    for place, pointer in zip(states, half, strict=True)
-                ]
-                for half in (pointers[:count], pointers[count:])
-            )
+            old, new = at_pointers(states, pointers[:count]), at_pointers(states, pointers[count:])
             self.places.update(zip(body.states, old, strict=True))
             for leaf, given in zip(body.slices, node.xs, strict=True):
                 self.aliases[leaf] = (given, {body.axis: at})
@@ -253,14 +247,10 @@ class Kernel(Passes):
 
         ends = f.loop(0, length, 1, turn, [place.pointer for place in (*states, *after)])
         self.places, self.aliases, self.known, self.packed = before
-        last = [
-            replace(place, pointer=end) for place, end in zip(states, ends[:count], strict=True)
-        ]
-        results = [*last, *emitted]
-        for other in siblings:
+        results = [*at_pointers(states, ends[:count]), *emitted]
+        for other in (node, *siblings):
             if (other.body, other.initial, other.xs) == (body, node.initial, node.xs):
                 self.places[other] = results[other.output]
-        self.places[node] = results[node.output]
 
     def pack_for_steps(self, node: Scan, env: Env) -> None:
         """Panels of the contractions of a body that are the same in all steps."""
@@ -274,6 +264,12 @@ class Kernel(Passes):
                     self.pack_once(inner, place, env)
 
     siblings: tuple[Scan, ...] = ()
+
+
+def at_pointers(places: Sequence[Place], pointers: Sequence[Value]) -> list[Place]:
+    """Tensors laid out the same elsewhere."""
+    pairs = zip(places, pointers, strict=True)
+    return [replace(place, pointer=pointer) for place, pointer in pairs]
 
 
 class Schedule:

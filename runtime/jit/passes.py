@@ -128,11 +128,8 @@ class Passes(Contractions):
         def rows(first: Number, count: Number) -> None:
             with self.scope(), self.scratch(), self.part_of(block, first, count):
                 self.sequence(self.moved(block, first), env)
-            self.places, self.known, self.accumulating = (
-                dict(outside[0]),
-                set(outside[1]),
-                outside[2],
-            )
+            self.places, self.known = dict(outside[0]), set(outside[1])
+            self.accumulating = outside[2]
 
         pieces(self.f, self.frame.length(block.axis), block.size, rows)
         self.packed = packed
@@ -279,6 +276,8 @@ class Passes(Contractions):
             return
         places.update({node: self.reserved[node] for node in given.kept if node in self.reserved})
         self.places, self.known = places, known
+        for node in given.kept:
+            self.reserved.pop(node, None)
 
     def outer_axes(self, given: Rowwise, env: Env) -> list[Axis]:
         """The axes of loops around rows: those that are parallel in all tasks."""

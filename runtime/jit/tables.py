@@ -34,9 +34,8 @@ class Pieces:
     tables: int
     degree: int
 
-    @cache  # noqa: B019 - there are two, for ever
-    def coefficients(self) -> list[list[float]]:
-        """Of the highest power first: one number a piece."""
+    def fitted(self) -> list[list[float]]:
+        """Coefficients of the highest power first: one number a piece."""
         columns = []
         for n in range(LANES * self.tables):
             angles = np.pi * (np.arange(POINTS) + 0.5) / POINTS
@@ -51,6 +50,11 @@ class Pieces:
         return [[column[power] for column in columns] for power in range(self.degree, -1, -1)]
 
 
+@cache
+def coefficients(pieces: Pieces) -> list[list[float]]:
+    return pieces.fitted()
+
+
 ERF = Pieces(math.erf, 0.25, 1, 5)
 TANH = Pieces(math.tanh, 0.28125, 2, 5)
 
@@ -63,7 +67,7 @@ def by_pieces(f: Function, x: Value, pieces: Pieces) -> Value:
     index = f.convert("bitcast", moved, "i32")
     n = f.binary("fsub", moved, magic)
     t = f.intrinsic("fmuladd", [n, constant("float", -pieces.step, x.width), size])
-    rows = pieces.coefficients()
+    rows = coefficients(pieces)
     total = looked_up(f, rows[0], index)
     for row in rows[1:]:
         total = f.intrinsic("fmuladd", [total, t, looked_up(f, row, index)])
