@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 CORE_TYPE = "OPENBLAS_CORETYPE"
 PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
-         "models", "tokenizers", "compile")  # fmt: skip
+         "models", "tokenizers", "compile", "accuracy")  # fmt: skip
+EVERY, EVERY_QUICK = 17, 1009
+"""So manieth floats are given to each scalar function: 253 million, and 4."""
 
 
 def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
@@ -67,6 +69,10 @@ def part_rows(part: str, only: str, quick: bool, rounds: int) -> tuple[list[Row]
         from . import _cpu_compile
 
         return _cpu_compile.measured(rounds)
+    if part == "accuracy":
+        from . import _scalars
+
+        return _scalars.accuracy(EVERY_QUICK if quick else EVERY)
     import torch
 
     from . import _contest as contest

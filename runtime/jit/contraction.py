@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from infinisa.isa.language import Axis, Dot, Input, Map, Node, Reduce, View
 
@@ -27,7 +28,7 @@ from .padding import padded
 from .panels import Panels, cover, pieces
 from .processor import Target
 from .roles import Sides, mergeable
-from .rows import Rows
+from .rows import CUT, Rows
 from .weights import Kept, Layout, kept, pack_whole
 
 FEW_ROWS = 4
@@ -53,7 +54,7 @@ class Contractions(Rows):
         self.weights = ""
         self.packings: dict[int, Layout] = {}
         self.to_pack: set[Dot] = set()
-        self.packed: dict[Dot, Kept] = {}
+        self.packed: dict[tuple[Dot, Axis], Kept] = {}
         self.merged_axes: dict[Axis, frozenset[Axis]] = {}
 
     # -- scratch
@@ -190,7 +191,16 @@ class Contractions(Rows):
             with self.scope():
                 body(first, columns)
 
-        pieces(self.f, self.frame.length(vector), width, panel)
+        f, length, lanes = self.f, self.frame.length(vector), self.target.lanes
+        if vector not in self.cut or isinstance(length, int):
+            pieces(f, length, width, panel)
+            return
+        full = f.whole(length, width)
+        f.loop(0, full, width, lambda first, _: panel(first, width))
+        rest = number(f.subtract(length, full))
+        for columns in range(CUT * lanes, width, CUT * lanes):
+            here = f.compare("eq", rest, constant("i64", columns))
+            f.when(here, partial(panel, full, columns))
 
     def sides(self, node: Dot, place: Place, env: Env) -> Sides | None:
         """The roles, or None where a fold of products serves better."""
@@ -269,9 +279,9 @@ class Contractions(Rows):
         if node in self.to_pack:
             width = panel_columns(self.target, self.frame.bounds[sides.vector])
             packing = Packing(self, sides.x, x, sides.vector, sides.over, node.dtype, width)
-            self.packed[node] = pack_whole(packing, (), env)
+            self.packed[node, sides.vector] = pack_whole(packing, (), env)
             return
-        once = self.packed.get(node)
+        once = self.packed.get((node, sides.vector))
         few = self.bound(sides.rows) <= FEW_ROWS and (x is None or x.weight is None) and not once
         last = self.contiguous(x, sides)
         along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes

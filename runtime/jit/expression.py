@@ -90,7 +90,8 @@ class Weight:
 class Place:
     """A tensor in memory: where it starts and how many elements one step of an axis is.
 
-    With borders, positions outside of them read as `fill`. `weight`: it never changes.
+    With borders, positions outside of them read as `fill`. `weight`: it never changes. `past`: what
+    is written there does not stay in a cache, and its vectors are whole lines of memory.
     """
 
     pointer: Value
@@ -99,6 +100,7 @@ class Place:
     borders: tuple[Border, ...] = ()
     fill: float = 0.0
     weight: Weight | None = None
+    past: bool = False
 
 
 @dataclass
@@ -127,6 +129,7 @@ class Emitter:
     places  where inputs and values computed before are
     known   nodes whose values are in registers while this part of the code runs
     mask    the lanes that exist, at the end of a row; None: all
+    cut     axes whose lengths are known when code runs, but to be whole vectors
     """
 
     def __init__(self, f: Function, target: Target, frame: Frame) -> None:
@@ -137,6 +140,7 @@ class Emitter:
         self.known: set[Node] = set()
         self.memo: dict[tuple[object, ...], Value] = {}
         self.mask: Value | None = None
+        self.cut: frozenset[Axis] = frozenset()
         self.width = 1
 
     # -- scopes
@@ -312,7 +316,8 @@ class Emitter:
         if step == 0 and lanes is None:
             f.store(f.extract(raw, 0), pointer)
         elif step == 1 and lanes is None:
-            f.store(f.splat(raw, self.width), pointer, self.mask)
+            past = place.past and self.mask is None and self.width == self.target.lanes
+            f.store(f.splat(raw, self.width), pointer, self.mask, past)
         else:
             many = lanes or f.lane_numbers("i64", self.width, step)
             f.scatter(f.splat(raw, self.width), f.addresses(pointer, many, kind), self.mask)

@@ -17,7 +17,9 @@ import numpy as np
 
 from infinisa.isa.dtypes import DTYPES, is_float
 
+from . import tables
 from .ir import FLOATS, Function, Value, constant, short
+from .tables import by_pieces
 
 REGISTER = {"bool": "i1", "i32": "i32", "i64": "i64", "f32": "float", "f64": "double"}
 """What a wide type is in a register."""
@@ -201,7 +203,7 @@ def scale(f: Function, x: Value, n: Value, power: Value) -> Value:
 
     power  n as an i32
     """
-    if x.width == 16 and "avx512f" in f.module.target.features:
+    if looks_up(f, x):
         name = "llvm.x86.avx512.mask.scalef.ps.512"
         f.module.declarations.add(
             f"declare {x.type} @{name}({x.type}, {x.type}, {x.type}, i16, i32)"
@@ -257,16 +259,24 @@ ERF = (
 def rational(
     f: Function, x: Value, limit: float, ratio: tuple[Sequence[float], Sequence[float]]
 ) -> Value:
-    """An odd function that is constant beyond `limit`."""
+    """An odd function that is constant beyond `limit`; the quotient is near 1, so that its product
+    with the least numbers is as good as with any."""
     x = clamp(f, x, -limit, limit)
     square = f.binary("fmul", x, x)
     top, bottom = horner(f, ratio[0], square), horner(f, ratio[1], square)
-    return f.binary("fdiv", f.binary("fmul", x, top), bottom)
+    return f.binary("fmul", x, f.binary("fdiv", top, bottom))
+
+
+def looks_up(f: Function, x: Value) -> bool:
+    """Whether one instruction finds a number of a table in registers for each lane."""
+    return x.width == 16 and "avx512f" in f.module.target.features
 
 
 def tanh(f: Function, x: Value) -> Value:
     if x.kind == "double":
         return f.intrinsic("tanh", [x])
+    if looks_up(f, x):
+        return by_pieces(f, x, tables.TANH)
     near = rational(f, x, 7.9053111, TANH)
     # From here on tanh rounds to 1. That must be exact: 1 + tanh(x) is a factor of a huge -x.
     whole = f.compare("ogt", absolute(f, x), like(x, 9.0109))
@@ -276,6 +286,8 @@ def tanh(f: Function, x: Value) -> Value:
 def erf(f: Function, x: Value) -> Value:
     if x.kind == "double":
         return by_lane(f, "erf", x)
+    if looks_up(f, x):
+        return by_pieces(f, x, tables.ERF)
     return rational(f, x, 4.0, ERF)
 
 

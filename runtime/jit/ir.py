@@ -392,8 +392,18 @@ class Function:
             f"{mask.type} {mask.text}, {kind_} zeroinitializer)",
         )
 
-    def store(self, value: Value, pointer: Value, mask: Value | None = None) -> None:
+    def store(
+        self, value: Value, pointer: Value, mask: Value | None = None, past: bool = False
+    ) -> None:
+        """`past`: whole lines of memory, which no cache should keep."""
         size = BYTES.get(value.kind, 8)
+        if past:
+            self.module.declarations.add("!0 = !{i32 1}")
+            self.line(
+                f"store {value.type} {value.text}, ptr {pointer.text}, "
+                f"align {size * value.width}, !nontemporal !0"
+            )
+            return
         if mask is None:
             self.line(f"store {value.type} {value.text}, ptr {pointer.text}, align {size}")
             return

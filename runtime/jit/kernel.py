@@ -52,6 +52,7 @@ class Access:
     region   a number for how the region follows from ranges: equal ones are the same memory
     weight   of a weight, each dimension's whole extent, and what divides the first position there
              (0: it is 0); else empty
+    past     it is too large to stay in a cache, and rows begin lines of memory
     """
 
     dtype: str
@@ -62,6 +63,7 @@ class Access:
     buffer: int
     region: int
     weight: tuple[tuple[int, int], ...] = ()
+    past: bool = False
 
     def place(self, pointer: Value, starts: Sequence[Number], f: Function) -> Place:
         """The region in memory: `pointer` is where it starts, `starts` its first positions."""
@@ -75,7 +77,8 @@ class Access:
                 low = f.subtract(0, starts[number_])
                 high = f.subtract(self.extents[number_], starts[number_])
                 borders.append(Border(name, low, high))
-        return Place(pointer, self.dtype, strides, tuple(borders), self.fill or 0.0)
+        fill = self.fill or 0.0
+        return Place(pointer, self.dtype, strides, tuple(borders), fill, past=self.past)
 
 
 class Kernel(Passes):
@@ -206,49 +209,67 @@ class Kernel(Passes):
     # -- recurrences
 
     def scan(self, node: Scan, env: Env) -> None:
-        """All results of a recurrence, step by step; what a body emits is collected."""
+        """All results of a recurrence, step by step; what a body emits is collected.
+
+        States have two places in turn: one is read while the other is written.
+        """
         body, f, siblings = node.body, self.f, self.siblings
-        states = [self.scratch_place(leaf.axes, leaf.dtype) for leaf in body.states]
-        after = [self.scratch_place(leaf.axes, leaf.dtype) for leaf in body.states]
+        states, after = (
+            [self.scratch_place(leaf.axes, leaf.dtype) for leaf in body.states] for _ in range(2)
+        )
         emitted = [
             self.scratch_place((body.axis, *given.axes), given.dtype) for given in body.emits
         ]
         for first, place, leaf in zip(node.initial, states, body.states, strict=True):
             self.fill(first, place, leaf.axes, env)
-        before = dict(self.places), dict(self.aliases), set(self.known)
-        length = self.frame.length(body.axis)
+        before = dict(self.places), dict(self.aliases), set(self.known), dict(self.packed)
+        self.pack_for_steps(node, env)
+        length, count = self.frame.length(body.axis), len(states)
 
-        def turn(index: Value, _: list[Value]) -> None:
+        def turn(index: Value, pointers: list[Value]) -> list[Value]:
             last = f.subtract(f.subtract(length, 1), index)
             at = Index(last if body.reverse else index)
-            for leaf, place in zip(body.states, states, strict=True):
-                self.places[leaf] = place
+            old, new = at_pointers(states, pointers[:count]), at_pointers(states, pointers[count:])
+            self.places.update(zip(body.states, old, strict=True))
             for leaf, given in zip(body.slices, node.xs, strict=True):
                 self.aliases[leaf] = (given, {body.axis: at})
             stores = [
                 Store(value, place, leaf.axes)
-                for value, place, leaf in zip(body.next, after, body.states, strict=True)
+                for value, place, leaf in zip(body.next, new, body.states, strict=True)
             ]
             stores += [
                 Store(value, place, value.axes)
                 for value, place in zip(body.emits, emitted, strict=True)
             ]
             with self.scope(), self.scratch():
-                inner = {**env, body.axis: at}
-                self.block(stores, inner)
-                for leaf, old, new in zip(body.states, states, after, strict=True):
-                    self.places[leaf] = new
-                    self.fill(leaf, old, leaf.axes, inner)
+                self.block(stores, {**env, body.axis: at})
+            return [*pointers[count:], *pointers[:count]]
 
-        f.loop(0, length, 1, turn)
-        self.places, self.aliases, self.known = before
-        results = [*states, *emitted]
-        for other in siblings:
+        ends = f.loop(0, length, 1, turn, [place.pointer for place in (*states, *after)])
+        self.places, self.aliases, self.known, self.packed = before
+        results = [*at_pointers(states, ends[:count]), *emitted]
+        for other in (node, *siblings):
             if (other.body, other.initial, other.xs) == (body, node.initial, node.xs):
                 self.places[other] = results[other.output]
-        self.places[node] = results[node.output]
+
+    def pack_for_steps(self, node: Scan, env: Env) -> None:
+        """Panels of the contractions of a body that are the same in all steps."""
+        body = node.body
+        moving = {*body.states, *body.slices, Position(body.axis)}
+        for inner in walk([*body.next, *body.emits]):
+            if isinstance(inner, Dot) and self.target.lanes > 1 and self.open(inner.axes, env):
+                place = self.dot_place(inner, env)
+                sides = self.sides(inner, place, env)
+                if sides is not None and not moving & set(walk([sides.x])):
+                    self.pack_once(inner, place, env)
 
     siblings: tuple[Scan, ...] = ()
+
+
+def at_pointers(places: Sequence[Place], pointers: Sequence[Value]) -> list[Place]:
+    """Tensors laid out the same elsewhere."""
+    pairs = zip(places, pointers, strict=True)
+    return [replace(place, pointer=pointer) for place, pointer in pairs]
 
 
 class Schedule:
@@ -477,6 +498,8 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape, bodies: Library) -
         run_written(kernel, meaning, shape.written, shape.outputs, stores, bodies)
     else:
         kernel.block(stores, {})
+    if any(place.past for place in writes):
+        f.line("fence seq_cst")  # other threads see such stores in no order of their own
     f.done()
 
 

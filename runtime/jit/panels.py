@@ -98,7 +98,8 @@ class Panels:
             deep = deep // bounds[self.over[0]] * size
             self.panels(emitter.allot(deep * width, packing.dtype))
             return
-        self.flattened().blocks(pack_whole(packing, self.others, self.env), block)
+        made = pack_whole(packing, self.others, self.env)  # before lengths of k are joined
+        self.flattened().blocks(made, block)
 
     def flattened(self) -> Panels:
         """The same over fewer axes of k, where S walks several as one: panels do so anyway."""

@@ -33,7 +33,7 @@ from .functions import STORED, register, saturate
 from .ir import BYTES, Number, Value
 from .masks import Horizon, horizon
 from .panels import pieces
-from .rows import Work
+from .rows import CUT, Work
 
 LEAST_ROWS, CUTS = 24, 8
 """Rows of a block that is cut to what its rows see: at least so many, at most so small a part."""
@@ -120,7 +120,7 @@ class Passes(Contractions):
     def in_blocks(self, block: Block, env: Env) -> None:
         """Contractions and what follows them for some rows at a time."""
         self.sequence(block.before, env, last=False)
-        outside = dict(self.places), set(self.known), self.accumulating
+        outside, packed = (dict(self.places), set(self.known), self.accumulating), dict(self.packed)
         for task in block.tasks:
             with self.part_of(replace(block, horizon=None), 0, block.size):
                 self.pack_before(task, block.axis, env)
@@ -128,33 +128,37 @@ class Passes(Contractions):
         def rows(first: Number, count: Number) -> None:
             with self.scope(), self.scratch(), self.part_of(block, first, count):
                 self.sequence(self.moved(block, first), env)
-            self.places, self.known, self.accumulating = (
-                dict(outside[0]),
-                set(outside[1]),
-                outside[2],
-            )
+            self.places, self.known = dict(outside[0]), set(outside[1])
+            self.accumulating = outside[2]
 
         pieces(self.f, self.frame.length(block.axis), block.size, rows)
+        self.packed = packed
 
     @contextmanager
     def part_of(self, block: Block, first: Number, count: Number) -> Iterator[None]:
         """The axis of a block is these of its positions, as if there were no others."""
         frame, f, axis = self.frame, self.f, block.axis
         before = dict(frame.starts), dict(frame.lengths), dict(frame.bounds), self.places
+        cut = self.cut
         frame.starts[axis] = f.add(frame.starts.get(axis, 0), first)
         frame.lengths[axis], frame.bounds[axis] = count, block.size
         if block.horizon is not None:
-            frame.lengths[block.horizon.axis] = self.seen(block.horizon, axis)
+            other = block.horizon.axis
+            most = frame.length(other)
+            whole = isinstance(most, int) and most % (CUT * self.target.lanes) == 0
+            frame.lengths[other] = self.seen(block.horizon, axis)
+            self.cut |= {other} if whole else set()
         self.places = {node: self.from_row(place, axis, first) for node, place in before[3].items()}
         yield
         frame.starts, frame.lengths, frame.bounds, self.places = before
+        self.cut = cut
 
     def seen(self, horizon: Horizon, row: Axis) -> Number:
         """How many positions the rows see, in whole vectors; at least one."""
         f, frame, other = self.f, self.frame, horizon.axis
         end = f.add(frame.starts.get(row, 0), f.add(frame.length(row), horizon.ahead))
         count = f.maximum(f.subtract(end, frame.starts.get(other, 0)), 1)
-        most, step = frame.length(other), self.target.lanes
+        most, step = frame.length(other), CUT * self.target.lanes
         return f.minimum(f.multiply(f.ceil_divide(count, step), step), most)
 
     def moved(self, block: Block, first: Number) -> list[Task]:
@@ -183,8 +187,10 @@ class Passes(Contractions):
             else Border(a, low, high)
             for a, low, high in place.borders
         )  # fmt: skip
-        found = rooted(place, f, f.multiply(first, place.strides[axis]))
-        return replace(found, borders=borders)
+        stride = place.strides[axis]
+        found = rooted(place, f, f.multiply(first, stride))
+        lines = isinstance(stride, int) and stride % self.target.lanes == 0
+        return replace(found, borders=borders, past=place.past and lines)
 
     def pack_before(self, task: Task, axis: Axis, env: Env) -> None:
         """Panels of a contraction that are the same in all blocks along an axis."""
@@ -270,6 +276,8 @@ class Passes(Contractions):
             return
         places.update({node: self.reserved[node] for node in given.kept if node in self.reserved})
         self.places, self.known = places, known
+        for node in given.kept:
+            self.reserved.pop(node, None)
 
     def outer_axes(self, given: Rowwise, env: Env) -> list[Axis]:
         """The axes of loops around rows: those that are parallel in all tasks."""
@@ -541,7 +549,7 @@ def root_of(node: Node) -> Node:
 
 def readable(node: Node, place: Place, env: Env) -> bool:
     """Whether memory holds all of a value as a register does."""
-    whole = all(axis in place.strides or axis in env for axis in node.axes)
+    whole = all(axis in place.strides or axis in env for axis in node.axes) and not place.past
     return (
         whole
         and not isinstance(node, Input | Constant | Immediate)

@@ -54,6 +54,9 @@ number of the parameter); then its regions, or what it returns."""
 
 PAGE = 4096
 
+LARGE = 8 << 20
+"""Bytes of a result that are not left to the caches: most would be gone before anybody reads."""
+
 CONTEXT = ("parameters", "buffers", "ends", "work", "call", "callback", "team")
 """What an entry is given, as a table of addresses: parameters, addresses of buffers, how far
 outputs were written, scratch memory, the call area, the function that runs opaque instructions, and
@@ -247,7 +250,19 @@ class Kernels:
         self.pieces: Iterator[int] = itertools.count()
         self.made: dict[Shape, Made] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
+<<<<<<< HEAD
         self.weights = packable(self.program, self.meaning, every=bool(form))
+=======
+        self.weights = packable(self.program, self.meaning)
+        self.read = {
+            operand.buffer
+            for section in self.program.sections
+            for stage in section.stages
+            for item in statements(stage.body)
+            if isinstance(item, Issue)
+            for operand in item.reads
+        }
+>>>>>>> b242745 (jit: large results go past the caches)
 
     def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
         """What an opcode means on buffers of these types."""
@@ -743,8 +758,9 @@ class Walker:
         """The operands of an issue without names, so that like issues share a kernel."""
         buffers: dict[object, int] = {}
         regions: dict[object, int] = {}
-        found = []
+        found: list[Access] = []
         for operand, dims in zip((*issue.reads, *issue.writes), names, strict=True):
+            written = len(found) >= len(issue.reads)
             buffer = self.program.buffer[operand.buffer]
             filled = operand.fill is not None
             strides, size = [], 1
@@ -763,9 +779,19 @@ class Walker:
                     buffers.setdefault(operand.buffer, len(buffers)),
                     regions.setdefault(where, len(regions)),
                     self.weight(operand),
+                    written and self.past(operand),
                 )
             )
         return tuple(found[: len(issue.reads)]), tuple(found[len(issue.reads) :])
+
+    def past(self, operand: Operand) -> bool:
+        """`Access.past`: a large result that nothing reads."""
+        buffer, lanes = self.program.buffer[operand.buffer], self.kernels.target.lanes
+        if buffer.kind != "output" or buffer.bytes < LARGE or buffer.name in self.kernels.read:
+            return False
+        start, _, _ = self.region(operand)[-1]
+        even = isinstance(start, int) and start % lanes == 0 and buffer.shape[-1] % lanes == 0
+        return even and buffer.dtype == "f32" and lanes > 1
 
     def weight(self, operand: Operand) -> tuple[tuple[int, int], ...]:
         """`Access.weight`, if a session may keep the operand in another layout."""

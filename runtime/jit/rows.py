@@ -39,6 +39,9 @@ SIDE_BY_SIDE = 4
 """Vectors a turn of a loop computes side by side, so that one does not wait for another: half as
 many where there are few registers."""
 
+CUT = 2
+"""Vectors to which a length is rounded up that a mask cuts."""
+
 IN_REGISTERS = 8
 """Rows of up to so many vectors are computed without loops, and what several passes over them want
 stays in registers: half as many where there are few."""
@@ -218,8 +221,10 @@ class Rows(Emitter):
         f, width, length = self.f, self.target.lanes, self.frame.length(axis)
         first, full = self.frame.firsts.get(axis, 0), f.whole(length, width)
         big = f.whole(length, copies * width)
-        narrow = self.broadcast(roots, env)
-        row = _Row(self, axis, env, visit, len(carried) // copies, self.in_registers(axis), narrow)
+        known, narrow = frozenset(self.memo), self.broadcast(roots, env)
+        row = _Row(
+            self, axis, env, visit, len(carried) // copies, self.in_registers(axis), known, narrow
+        )
 
         def many(index: Value, values: list[Value]) -> list[Value]:
             return row.group(copies, index, values)
@@ -238,13 +243,13 @@ class Rows(Emitter):
                 carried = row.group((full - big) // width, begin, carried)
             elif copies > 1:
                 carried = f.loop(begin, f.add(first, full), width, single, carried)
-        end, left = f.add(first, full), f.subtract(length, full)
+        end, left = f.add(first, full), f.subtract(length, full) if axis not in self.cut else 0
         if left != 0 and isinstance(left, int):
             carried = row.rest(end, left, carried)
         elif left != 0:
             before, some = carried, f.compare("sgt", number(left), constant("i64", 0))
             carried = f.either(some, lambda: row.rest(end, left, before), lambda: before)
-        self.memo.update(narrow)
+        row.narrow_again()
         return carried
 
     def in_registers(self, axis: Axis) -> bool:
@@ -532,6 +537,7 @@ class _Row:
 
     size    values carried from vector to vector
     kept    what is computed stays known: the whole row is in registers
+    known   what was known before
     narrow  values that are in all lanes, as they were
     """
 
@@ -541,7 +547,16 @@ class _Row:
     visit: Visit
     size: int
     kept: bool
+    known: frozenset[tuple[object, ...]]
     narrow: Mapping[tuple[object, ...], Value]
+
+    def narrow_again(self) -> None:
+        """Of values that are the same in all lanes, only those known as one number stay known."""
+        memo = self.rows.memo
+        for key in [key for key, value in memo.items() if single_in_all(key, value)]:
+            if key not in self.known:
+                del memo[key]
+        memo.update(self.narrow)
 
     def group(self, count: int, index: Number, values: list[Value]) -> list[Value]:
         """Full vectors side by side, each with carried values of its own."""
@@ -564,9 +579,17 @@ class _Row:
         single = left == 1
         lanes, mask = (1, None) if single else (rows.target.lanes, rows.lanes_below(left))
         with rows.scope(keep=self.kept), rows.vector(lanes, mask):
-            rows.memo.update(self.narrow if single else {})
+            if single:
+                self.narrow_again()
             one = self.visit({**self.env, self.axis: Index(index, 0 if single else 1)}, one)
         return [*one, *values[self.size :]]
+
+
+def single_in_all(key: tuple[object, ...], value: Value) -> bool:
+    """Whether a value is the same in all lanes, but was computed in each."""
+    at = key[1] if isinstance(key[0], Node) else None
+    uniform = isinstance(at, tuple) and all(index is None or index.uniform for index in at)
+    return uniform and value.width > 1
 
 
 def interleaved(parts: Sequence[Sequence[str]]) -> list[str]:

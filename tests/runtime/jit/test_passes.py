@@ -1,0 +1,279 @@
+"""Rows in passes, contractions in blocks, positions that masks hide."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from numpy.typing import NDArray
+
+from infinisa import api
+from infinisa.compiler.builder import Builder
+from infinisa.isa import formulas
+from infinisa.isa import language as L
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Input, Node
+from infinisa.isa.machine import builtin_machine_files, load_machine
+from infinisa.isa.program import Issue, statements
+from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.jit import compile_program
+from infinisa.runtime.jit.masks import Horizon, horizon
+from infinisa.runtime.jit.untiled import untiled
+
+
+def _neighbour(name: str) -> ModuleType:
+    """A test module beside this one: pytest's import mode knows no packages of tests."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+session = _neighbour("test_session")
+
+M = ("m", "n")
+X, R = Input("x", M), Input("r", M)
+W, B = Input("w", ("n",)), Input("b", ("n",))
+
+
+def made(*outputs: Node) -> Instruction:
+    return Instruction(name="op", unit="vector", operands=tuple(L.inputs(outputs)), outputs=outputs)
+
+
+def check(
+    meaning: Instruction,
+    sizes: Mapping[str, int],
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+    **how: Any,
+) -> None:
+    program = session.program_of(meaning, sizes, **how)
+    session.check(program, {"op": meaning}, arrays, tolerance=3e-5)
+
+
+ROWS = {
+    "softmax": made(formulas.softmax(X, "n")),
+    "safe softmax": made(formulas.safe_softmax(X, "n")),
+    "layer norm": made(formulas.layer_norm(X, W, B, "n")),
+    "residual and layer norm": made(X + R, formulas.layer_norm(X + R, W, B, "n")),
+    "moments": made(L.mean(X, "n"), L.mean(X * X, "n"), L.max(X, "n"), X - L.mean(X, "n")),
+    "argmax and softmax": made(L.argmax(X, "n"), formulas.softmax(X, "n")),
+    "column": made(formulas.softmax(X, "m")),
+    "everything": made(X / L.sum(L.exp(X), M)),
+}
+
+
+@pytest.mark.parametrize("width", [1, 2, 16, 17, 63, 64, 65, 128, 129, 200])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_of_any_width(name: str, width: int) -> None:
+    """Short rows stay in registers; longer ones go by several vectors, single ones and a rest."""
+    check(ROWS[name], {"m": 3, "n": width})
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_whose_width_is_known_when_it_runs(name: str) -> None:
+    meaning = ROWS[name]
+    program = session.program_of(meaning, {"m": 5, "n": 77}, {"m": 2})
+    for extra in ({}, {"n": 90}):
+        program = session.program_of(meaning, {"m": 5, "n": 77}, {"m": 2}, most=extra)
+        session.check(program, {"op": meaning}, None, tolerance=3e-5)
+
+
+def run(meaning: Instruction, sizes: Mapping[str, int], arrays: Mapping[str, Any]) -> Any:
+    program = session.program_of(meaning, sizes)
+    return compile_program(program, {"op": meaning}, "vector").run(arrays).outputs["out0"]
+
+
+@pytest.mark.parametrize(
+    "divisor", [1.0, 3.0, 1e-40, 1e-45, 2e-38, 3e38, 1e30, 0.0, np.inf, -np.inf, np.nan, -7e-39]
+)
+def test_division_of_a_row_by_one_number(divisor: float) -> None:
+    """It is a multiplication that neither overflows nor loses digits where a division does not."""
+    y = Input("y", ("m",))
+    x = np.array([[1, -1, 0, 3e38, -3e38, 1e-38, 1e-45, np.inf, np.nan, 1e30, 7, 1e-30] * 5],
+                 np.float32)  # fmt: skip
+    with np.errstate(all="ignore"):
+        wanted = x.astype(np.float64) / np.float32(divisor)
+        wanted = wanted.astype(np.float32)
+
+    found = run(made(X / y), {"m": 1, "n": 60}, {"x": x, "y": np.array([divisor], np.float32)})
+
+    np.testing.assert_allclose(found, wanted, rtol=2e-7, atol=2e-45)
+
+
+def test_a_row_of_nan_stays_one() -> None:
+    x = np.ones((3, 70), np.float32)
+    x[1, 69], x[2, :] = np.nan, -np.inf
+
+    found = run(made(formulas.softmax(X, "n")), {"m": 3, "n": 70}, {"x": x})
+
+    np.testing.assert_allclose(found[0], np.full(70, 1 / 70), rtol=1e-6)
+    assert np.isnan(found[1:]).all()
+
+
+@pytest.mark.parametrize("processor", ["avx2", "sse"])
+@pytest.mark.parametrize("name", [*ROWS, "GELU", "attention"])
+def test_rows_on_a_processor_with_less(name: str, processor: str) -> None:
+    """Fewer and narrower registers, no tables in them."""
+    more = {"GELU": made(formulas.gelu_erf(X) + formulas.gelu_tanh(R)), "attention": attention()}
+    meaning = {**ROWS, **more}[name]
+    sizes = {"m": 3, "n": 77, "h": 2, "s": 100, "t": 100, "d": 20, "e": 17}
+    axes = {axis for node in L.walk(meaning.outputs) for axis in node.axes}
+    axes |= {axis for leaf in meaning.operands for axis in leaf.axes}
+    program = session.program_of(meaning, {a: n for a, n in sizes.items() if a in axes})
+    arrays = session.arrays_for(program)
+    wanted = interpret(program, {"op": meaning}, arrays).outputs
+
+    found = compile_program(program, {"op": meaning}, target=processor).run(arrays).outputs
+
+    for output, array in wanted.items():
+        session.near(found[output], array, 3e-5, f"{processor} {output}")
+
+
+def test_an_attention_in_tiles_is_one_issue() -> None:
+    """Heads, rows and keys, of which a machine takes few at a time, are blocks of native code."""
+    tiny = next(load_machine(file) for file in builtin_machine_files() if file.stem == "tiny")
+    chip, dram = tiny.memories
+    small = replace(tiny, memories=(replace(chip, managed="hardware", size=64 << 10), dram))
+    b = Builder("attention")
+    q, k, v = (
+        b.input(name, f"h {axis} d", (3, 900, 16)) for name, axis in zip("qkv", "stt", strict=True)
+    )
+    scores = formulas.causal(formulas.attention_scores(q, k, "d", 0.25), "s", "t")
+    b.graph("main").output("y", formulas.attend(scores, v, "t"))
+    compiled = api.load(b.model()).compile(small)
+    random = np.random.default_rng(0)
+    arrays = {name: random.standard_normal((3, 900, 16), np.float32) for name in "qkv"}
+
+    (section,) = untiled(compiled.program, compiled.library).program.sections
+    given = [issue for stage in compiled.program.sections[0].stages
+             for issue in statements(stage.body) if isinstance(issue, Issue)]  # fmt: skip
+    found = compile_program(compiled.program, compiled.library).run(arrays).outputs["main/y"]
+
+    assert [issue.opcode for issue in given] == ["causal_flash_step", "flash_finish"]
+    assert [type(item) for stage in section.stages for item in stage.body] == [Issue]
+    wanted = interpret(compiled.program, compiled.library, arrays).outputs["main/y"]
+    session.near(found, wanted, 3e-5, "y")
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def attention(scores: Any = None, heads: int = 0, safe: bool = False) -> Instruction:
+    group = ("g",) * bool(heads)
+    q, k = Input("q", ("h", *group, "s", "d")), Input("k", ("h", "t", "d"))
+    v = Input("v", ("h", "t", "e"))
+    given = formulas.attention_scores(q, k, "d", 0.3)
+    masked = scores(given) if scores else formulas.causal(given, "s", "t")
+    return made((formulas.attend_safe if safe else formulas.attend)(masked, v, "t"))
+
+
+def _ahead(given: Node) -> Node:
+    seen = L.apply("less", L.position("t"), L.position("s") + 5)
+    return L.where(seen, given, -np.inf) * 2.0
+
+
+def _window(given: Node) -> Node:
+    ahead = L.apply("less_equal", L.position("t"), L.position("s"))
+    behind = L.apply("greater", L.position("t"), L.position("s") - 9)
+    return L.where(L.apply("logical_and", ahead, behind), given, -np.inf)
+
+
+def _added(given: Node) -> Node:
+    seen = L.apply("greater_equal", L.position("s"), L.position("t"))
+    return given + L.where(seen, 0.0, -np.inf)
+
+
+MASKS = {"causal": None, "ahead": _ahead, "window": _window, "added": _added}
+
+
+@pytest.mark.parametrize("heads", [0, 3])
+@pytest.mark.parametrize("length", [1, 7, 48, 100, 131])
+@pytest.mark.parametrize("mask", MASKS)
+def test_an_attention_in_blocks_of_rows(mask: str, length: int, heads: int) -> None:
+    sizes = {"h": 2, "s": length, "t": length, "d": 20, "e": 17} | ({"g": heads} if heads else {})
+
+    check(attention(MASKS[mask], heads), sizes)
+
+
+@pytest.mark.parametrize("rows", [1, 50])
+def test_rows_that_begin_behind_the_first_key(rows: int) -> None:
+    """A tile of rows sees all keys before it."""
+    sizes = {"h": 1, "s": 100, "t": 100, "d": 16, "e": 16}
+
+    check(attention(), sizes, steps={"s": rows})
+
+
+def test_what_a_mask_hides_is_not_computed() -> None:
+    """A NaN among hidden values does not spread."""
+    sizes = {"h": 1, "s": 96, "t": 96, "d": 16, "e": 16}
+    meaning = attention()
+    program = session.program_of(meaning, sizes)
+    arrays = session.arrays_for(program)
+    arrays["v"] = arrays["v"].copy()
+    wanted = interpret(program, {"op": meaning}, arrays).outputs["out0"]
+    arrays["v"][0, 90:] = np.nan
+
+    found = compile_program(program, {"op": meaning}, "vector").run(arrays).outputs["out0"]
+
+    axis = meaning.outputs[0].axes.index("s")
+    early = np.take(found, range(24), axis), np.take(wanted, range(24), axis)
+    np.testing.assert_allclose(*early, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=some.integers(1, 150),
+    columns=some.integers(1, 90),
+    depth=some.integers(2, 40),
+    second=some.booleans(),
+)
+def test_what_follows_a_contraction(rows: int, columns: int, depth: int, second: bool) -> None:
+    """In blocks where the contraction would leave the second cache."""
+    a, c = Input("a", ("m", "k")), Input("c", ("k", "n"))
+    product = L.dot(a, c, "k") + W
+    result = formulas.layer_norm(product, W, B, "n") if second else formulas.gelu_tanh(product)
+
+    check(made(result), {"m": rows, "n": columns, "k": depth})
+
+
+# ---------------------------------------------------------------- masks
+
+
+def seen(node: Node, *shown: str) -> Horizon | None:
+    return horizon(list(L.walk([node])), "s", shown)
+
+
+def test_a_horizon_follows_from_the_definition() -> None:
+    scores = Input("scores", ("s", "t"))
+    causal = formulas.causal(scores, "s", "t")
+    v = Input("v", ("t", "e"))
+
+    assert seen(formulas.attend(causal, v, "t"), "s", "e") == Horizon("t", 0)
+    assert seen(formulas.attend(_ahead(scores), v, "t"), "s", "e") == Horizon("t", 4)
+    assert seen(formulas.attend(_window(scores), v, "t"), "s", "e") == Horizon("t", 0)
+    assert seen(formulas.attend(_added(scores), v, "t"), "s", "e") == Horizon("t", 0)
+
+
+def test_what_sees_hidden_positions_has_no_horizon() -> None:
+    scores, v = Input("scores", ("s", "t")), Input("v", ("t", "e"))
+    causal = formulas.causal(scores, "s", "t")
+    later = L.where(L.position("s") <= L.position("t"), scores, -np.inf)
+    large = L.where(L.position("s") >= L.position("t"), scores, -1e30)
+
+    assert seen(causal, "s", "t") is None  # a result has the axis
+    assert seen(L.sum(causal, "t"), "s") is None  # -inf is not neutral in a sum
+    assert seen(L.Reduce("min", causal, ("t",)), "s") is None
+    assert seen(formulas.attend(later, v, "t"), "s", "e") is None
+    assert seen(formulas.attend(large, v, "t"), "s", "e") is None  # a row of nothing else is even
+    both = formulas.attend(causal, v, "t") + L.dot(scores, v, "t")
+    assert seen(both, "s", "e") is None
