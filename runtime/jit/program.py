@@ -250,10 +250,7 @@ class Kernels:
         self.pieces: Iterator[int] = itertools.count()
         self.made: dict[Shape, Made] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
-<<<<<<< HEAD
         self.weights = packable(self.program, self.meaning, every=bool(form))
-=======
-        self.weights = packable(self.program, self.meaning)
         self.read = {
             operand.buffer
             for section in self.program.sections
@@ -262,7 +259,6 @@ class Kernels:
             if isinstance(item, Issue)
             for operand in item.reads
         }
->>>>>>> b242745 (jit: large results go past the caches)
 
     def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
         """What an opcode means on buffers of these types."""
