@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from infinisa.isa.dtypes import DTYPES
-from infinisa.isa.instance import find
-from infinisa.isa.instruction import Instruction, State
-from infinisa.isa.language import Affine, Axis, Dot, Input, Scan, Size, everything, refine, walk
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Affine, Axis, Input, Scan, Size, walk
 from infinisa.isa.program import (
     COPIES,
     Buffer,
@@ -35,36 +32,33 @@ from infinisa.isa.program import (
 
 from .functions import STORED, narrow, register, saturate
 from .ir import Function, Module, Number, Value, constant, number, text
-from .kernel import Access, Kernel, Shape, axes_of, build, moving, needs_starts, parameters
+from .kernel import Access, Shape, axes_of, moving, needs_starts
+from .kernels import Kernels, Meaning
+from .plan import (
+    CALL_HEAD,
+    CONTEXT,
+    CORE,
+    FAILED,
+    FAULT,
+    FAULTY,
+    ISSUE,
+    OUT_OF_BOUNDS,
+    OUT_OF_RANGE,
+    STATUS,
+    Emission,
+    Plan,
+    chip_sizes,
+    output_dimensions,
+)
 from .processor import Target
-from .restricted import Library, RestrictedError
-from .shares import WORTH, Share, Shares, narrowed
-from .threads import FRAME, PIECE, WORKER, hand_out, worker
-from .untiled import Untiled, untiled
-from .weights import Layout, pack_weight
-from .written import Written, written_for
-
-OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
-"""What an entry reports: a parameter makes an axis too long; an opaque instruction raised, or, as
-native code, left a fault, or set a parameter to what it cannot be."""
-
-STATUS, ISSUE, CORE, FAULT, CALL_HEAD = 0, 1, 2, 3, 4
-"""Places in the call area: the status, the opaque issue's number and core, its fault (or the
-number of the parameter); then its regions, or what it returns."""
-
-PAGE = 4096
+from .restricted import RestrictedError
+from .shares import WORTH, Share, narrowed
+from .threads import FRAME, PIECE, hand_out, worker
+from .untiled import untiled
+from .weights import Layout
 
 LARGE = 8 << 20
 """Bytes of a result that are not left to the caches: most would be gone before anybody reads."""
-
-CONTEXT = ("parameters", "buffers", "ends", "work", "call", "callback", "team")
-"""What an entry is given, as a table of addresses: parameters, addresses of buffers, how far
-outputs were written, scratch memory, the call area, the function that runs opaque instructions, and
-the words by which threads share work."""
-
-
-FILL = [("x", "ptr noalias"), ("panels", "ptr noalias")]
-"""A weight as it came in, and where it goes in another layout."""
 
 
 @dataclass(frozen=True)
@@ -89,57 +83,6 @@ class Span:
     bound: int
 
 
-@dataclass
-class Plan:
-    """What a session must provide to run a program's code.
-
-    cores     whose parts run one after the other
-    threads   among which large issues are divided
-    entries   one function a section
-    shared    names of sections that divide something
-    opaque    the issues that run bodies, outside or as native code, by their numbers
-    faults    what went wrong and where, by the number that native code leaves behind
-    scratch   bytes of work memory of each thread
-    area      numbers in the call area
-    frame     numbers that a piece of an issue is given
-    plain     weights that are read as they came in
-    packed    the place of a weight in a layout in the table of buffers
-    fills     the function that fills a layout
-    """
-
-    cores: int
-    threads: int
-    entries: list[str] = field(default_factory=list)
-    shared: set[str] = field(default_factory=set)
-    opaque: list[Issue] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    scratch: int = 0
-    area: int = CALL_HEAD
-    frame: int = 0
-    plain: set[str] = field(default_factory=set)
-    packed: dict[tuple[str, Layout], int] = field(default_factory=dict)
-    fills: dict[Layout, str] = field(default_factory=dict)
-
-    @property
-    def functions(self) -> list[str]:
-        """Those that a session calls."""
-        return [*self.entries, *self.fills.values(), *([WORKER] if self.shared else [])]
-
-
-@dataclass
-class Emission:
-    """The code of a program.
-
-    worth   operations that dividing an issue among threads must save
-    bodies  the bodies of instructions that became native code
-    """
-
-    module: Module
-    plan: Plan
-    worth: int
-    bodies: Library = field(default_factory=Library)
-
-
 def emit(
     program: Program,
     library: Mapping[str, Instruction],
@@ -162,139 +105,6 @@ def emit(
         worker(emission.module, target)
     emission.plan.faults = emission.bodies.faults
     return emission
-
-
-def output_dimensions(program: Program) -> dict[str, int]:
-    """Where in the table of ends each output's dimensions begin."""
-    found: dict[str, int] = {}
-    total = 0
-    for buffer in program.of_kind("output"):
-        found[buffer.name] = total
-        total += len(buffer.shape)
-    return found
-
-
-def chip_sizes(program: Program) -> dict[str, int]:
-    """Bytes of each on-chip memory of one core."""
-    sizes: dict[str, int] = {}
-    for buffer in program.buffers:
-        if not buffer.outer:
-            end = buffer.address + max(buffer.slots * buffer.pitch, buffer.bytes)
-            sizes[buffer.memory] = max(sizes.get(buffer.memory, 0), -(-end // PAGE) * PAGE)
-    return sizes
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """An instruction over a program's axes, and the same over axes a0, a1, ... (`names`): what is
-    alike but for names shares a kernel."""
-
-    given: Instruction
-    plain: Instruction
-    names: Mapping[Axis, Axis]
-    written: Written | None = None
-
-    @classmethod
-    def of(cls, given: Instruction, definition: Instruction, opcode: Opcode) -> Meaning:
-        """`given` is what the opcode makes of the definition."""
-        if given.opaque:
-            return cls(given, given, {})
-        names = {axis: f"a{i}" for i, axis in enumerate(axes_of(given))}
-        many = {axis: (name,) for axis, name in names.items()}
-        operands = [leaf for leaf in refine(given.operands, many) if isinstance(leaf, Input)]
-        states = [
-            State(leaf, state.initial)
-            for state in given.states
-            for leaf in refine([state.input], many)
-            if isinstance(leaf, Input)
-        ]
-        plain = replace(
-            given,
-            operands=tuple(operands),
-            states=tuple(states),
-            outputs=refine(given.outputs, many),
-        )
-        return cls(given, plain, names, written_for(definition, opcode, names))
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        states = tuple((state.input, state.initial) for state in self.plain.states)
-        return self.plain.operands, self.plain.outputs, states
-
-
-@dataclass(frozen=True)
-class Made:
-    """A kernel: its name, the operands that it takes in another layout, those that it reads as they
-    are."""
-
-    name: str
-    packings: Mapping[int, Layout]
-    plain: frozenset[int]
-
-
-class Kernels:
-    """The kernels of a program: one for each instruction on operands of one shape."""
-
-    def __init__(
-        self,
-        given: Untiled,
-        library: Mapping[str, Instruction],
-        target: Target,
-        emission: Emission,
-        form: str = "",
-    ) -> None:
-        self.form = form
-        self.given, self.program, self.library, self.target = given, given.program, library, target
-        self.emission, self.module = emission, emission.module
-        self.shares = Shares(self.program, emission.plan.threads, target.lanes, emission.worth)
-        self.pieces: Iterator[int] = itertools.count()
-        self.made: dict[Shape, Made] = {}
-        self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
-        self.weights = packable(self.program, self.meaning, every=bool(form))
-        self.read = {
-            operand.buffer
-            for section in self.program.sections
-            for stage in section.stages
-            for item in statements(stage.body)
-            if isinstance(item, Issue)
-            for operand in item.reads
-        }
-
-    def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
-        """What an opcode means on buffers of these types."""
-        types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
-        key = opcode.name, types
-        if key not in self.meanings:
-            given = self.given.meaning(opcode, types, self.library)
-            definition = find(opcode.instruction, self.library)
-            self.meanings[key] = Meaning.of(given, definition, opcode)
-        return self.meanings[key]
-
-    def kernel(self, shape: Shape, meaning: Instruction) -> Made:
-        """The function; it is written at the first use."""
-        if shape not in self.made:
-            name = f"kernel{len(self.made)}"
-            f = Function(self.module, name, parameters(shape))
-            kernel = Kernel(f, self.target, Kernel.new_frame())
-            kernel.weights = self.form
-            build(kernel, meaning, shape, self.emission.bodies)
-            self.emission.plan.scratch = max(self.emission.plan.scratch, kernel.largest)
-            code = "\n".join(f.lines)
-            mentioned = {i for i in range(len(shape.reads)) if re.search(rf"%r{i}\b", code)}
-            self.made[shape] = Made(name, kernel.packings, frozenset(mentioned))
-        return self.made[shape]
-
-    def packed(self, buffer: str, layout: Layout) -> int:
-        """The place of a weight in another layout in the table of buffers."""
-        emission = self.emission
-        if layout not in emission.plan.fills and not layout.form:
-            name = emission.plan.fills[layout] = f"pack{len(emission.plan.fills)}"
-            f = Function(self.module, name, FILL, public=True)
-            kernel = Kernel(f, self.target, Kernel.new_frame())
-            pack_weight(kernel, layout)
-            f.done()
-        known = emission.plan.packed
-        return known.setdefault((buffer, layout), len(self.program.buffers) + len(known))
 
 
 Want: TypeAlias = Literal["buffer", "end"] | Layout
@@ -1050,39 +860,6 @@ def pieces(f: Function, length: Number, size: Number) -> Number:
         return -(-length // size)
     more = f.subtract(f.add(length, size), 1)
     return f.emit("i64", 1, f"udiv i64 {text(more)}, {text(size)}")
-
-
-def packable(
-    program: Program, meaning: Callable[[Opcode, Sequence[Operand]], Meaning], every: bool
-) -> frozenset[str]:
-    """Weights that a session may keep in panels: those that contractions alone read, each as it is;
-    or `every` one, also beside what it came in."""
-    found = {buffer.name for buffer in program.of_kind("weight")}
-    if every:
-        return frozenset(found)
-    for section in program.sections:
-        for stage in section.stages:
-            for issue in statements(stage.body):
-                if isinstance(issue, Issue):
-                    found -= _read_otherwise(issue, program.opcode[issue.opcode], meaning)
-    return frozenset(found)
-
-
-def _read_otherwise(
-    issue: Issue, opcode: Opcode, meaning: Callable[[Opcode, Sequence[Operand]], Meaning]
-) -> set[str]:
-    """The buffers that an issue does not only take as sides of contractions."""
-    if opcode.instruction in COPIES:
-        return {operand.buffer for operand in issue.reads}
-    given = meaning(opcode, issue.reads).given
-    if given.opaque or given.native:
-        return {operand.buffer for operand in issue.reads}
-    beside = set(given.outputs)
-    for node in everything(given.outputs):
-        if not isinstance(node, Dot):
-            beside.update(node.children)
-    pairs = zip(given.operands, issue.reads, strict=True)
-    return {read.buffer for leaf, read in pairs if leaf in beside or read.fill is not None}
 
 
 def _known(value: Number) -> int | None:

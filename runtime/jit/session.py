@@ -27,8 +27,7 @@ from ..opaque import run_body
 from ..values import Array, Result, bind
 from .cache import remembered, sources
 from .ir import Code, image, link, to_assembler
-from .processor import Target
-from .program import (
+from .plan import (
     CALL_HEAD,
     CONTEXT,
     CORE,
@@ -41,9 +40,10 @@ from .program import (
     STATUS,
     Plan,
     chip_sizes,
-    emit,
     output_dimensions,
 )
+from .processor import Target
+from .program import emit
 from .quantised import relative
 from .shares import WORTH
 from .threads import COUNTER, STOP, Team, number_of_threads

@@ -1,0 +1,171 @@
+"""The kernels of a program: each is written at its first use, for all issues that are alike."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from infinisa.isa.instance import find
+from infinisa.isa.instruction import Instruction, State
+from infinisa.isa.language import Axis, Dot, Input, everything, refine
+from infinisa.isa.program import COPIES, Issue, Opcode, Operand, Program, statements
+
+from .ir import Function
+from .kernel import Kernel, Shape, axes_of, build, parameters
+from .plan import Emission
+from .processor import Target
+from .shares import Shares
+from .untiled import Untiled
+from .weights import Layout, pack_weight
+from .written import Written, written_for
+
+FILL = [("x", "ptr noalias"), ("panels", "ptr noalias")]
+"""A weight as it came in, and where it goes in another layout."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """An instruction over a program's axes, and the same over axes a0, a1, ... (`names`): what is
+    alike but for names shares a kernel."""
+
+    given: Instruction
+    plain: Instruction
+    names: Mapping[Axis, Axis]
+    written: Written | None = None
+
+    @classmethod
+    def of(cls, given: Instruction, definition: Instruction, opcode: Opcode) -> Meaning:
+        """`given` is what the opcode makes of the definition."""
+        if given.opaque:
+            return cls(given, given, {})
+        names = {axis: f"a{i}" for i, axis in enumerate(axes_of(given))}
+        many = {axis: (name,) for axis, name in names.items()}
+        operands = [leaf for leaf in refine(given.operands, many) if isinstance(leaf, Input)]
+        states = [
+            State(leaf, state.initial)
+            for state in given.states
+            for leaf in refine([state.input], many)
+            if isinstance(leaf, Input)
+        ]
+        plain = replace(
+            given,
+            operands=tuple(operands),
+            states=tuple(states),
+            outputs=refine(given.outputs, many),
+        )
+        return cls(given, plain, names, written_for(definition, opcode, names))
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        states = tuple((state.input, state.initial) for state in self.plain.states)
+        return self.plain.operands, self.plain.outputs, states
+
+
+@dataclass(frozen=True)
+class Made:
+    """A kernel: its name, the operands that it takes in another layout, those that it reads as they
+    are."""
+
+    name: str
+    packings: Mapping[int, Layout]
+    plain: frozenset[int]
+
+
+class Kernels:
+    """The kernels of a program: one for each instruction on operands of one shape."""
+
+    def __init__(
+        self,
+        given: Untiled,
+        library: Mapping[str, Instruction],
+        target: Target,
+        emission: Emission,
+        form: str = "",
+    ) -> None:
+        self.form = form
+        self.given, self.program, self.library, self.target = given, given.program, library, target
+        self.emission, self.module = emission, emission.module
+        self.shares = Shares(self.program, emission.plan.threads, target.lanes, emission.worth)
+        self.pieces: Iterator[int] = itertools.count()
+        self.made: dict[Shape, Made] = {}
+        self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
+        self.weights = packable(self.program, self.meaning, every=bool(form))
+        self.read = {
+            operand.buffer
+            for section in self.program.sections
+            for stage in section.stages
+            for item in statements(stage.body)
+            if isinstance(item, Issue)
+            for operand in item.reads
+        }
+
+    def meaning(self, opcode: Opcode, reads: Sequence[Operand]) -> Meaning:
+        """What an opcode means on buffers of these types."""
+        types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
+        key = opcode.name, types
+        if key not in self.meanings:
+            given = self.given.meaning(opcode, types, self.library)
+            definition = find(opcode.instruction, self.library)
+            self.meanings[key] = Meaning.of(given, definition, opcode)
+        return self.meanings[key]
+
+    def kernel(self, shape: Shape, meaning: Instruction) -> Made:
+        """The function; it is written at the first use."""
+        if shape not in self.made:
+            name = f"kernel{len(self.made)}"
+            f = Function(self.module, name, parameters(shape))
+            kernel = Kernel(f, self.target, Kernel.new_frame())
+            kernel.weights = self.form
+            build(kernel, meaning, shape, self.emission.bodies)
+            self.emission.plan.scratch = max(self.emission.plan.scratch, kernel.largest)
+            code = "\n".join(f.lines)
+            mentioned = {i for i in range(len(shape.reads)) if re.search(rf"%r{i}\b", code)}
+            self.made[shape] = Made(name, kernel.packings, frozenset(mentioned))
+        return self.made[shape]
+
+    def packed(self, buffer: str, layout: Layout) -> int:
+        """The place of a weight in another layout in the table of buffers."""
+        emission = self.emission
+        if layout not in emission.plan.fills and not layout.form:
+            name = emission.plan.fills[layout] = f"pack{len(emission.plan.fills)}"
+            f = Function(self.module, name, FILL, public=True)
+            kernel = Kernel(f, self.target, Kernel.new_frame())
+            pack_weight(kernel, layout)
+            f.done()
+        known = emission.plan.packed
+        return known.setdefault((buffer, layout), len(self.program.buffers) + len(known))
+
+
+def packable(
+    program: Program, meaning: Callable[[Opcode, Sequence[Operand]], Meaning], every: bool
+) -> frozenset[str]:
+    """Weights that a session may keep in panels: those that contractions alone read, each as it is;
+    or `every` one, also beside what it came in."""
+    found = {buffer.name for buffer in program.of_kind("weight")}
+    if every:
+        return frozenset(found)
+    for section in program.sections:
+        for stage in section.stages:
+            for issue in statements(stage.body):
+                if isinstance(issue, Issue):
+                    found -= _read_otherwise(issue, program.opcode[issue.opcode], meaning)
+    return frozenset(found)
+
+
+def _read_otherwise(
+    issue: Issue, opcode: Opcode, meaning: Callable[[Opcode, Sequence[Operand]], Meaning]
+) -> set[str]:
+    """The buffers that an issue does not only take as sides of contractions."""
+    if opcode.instruction in COPIES:
+        return {operand.buffer for operand in issue.reads}
+    given = meaning(opcode, issue.reads).given
+    if given.opaque or given.native:
+        return {operand.buffer for operand in issue.reads}
+    beside = set(given.outputs)
+    for node in everything(given.outputs):
+        if not isinstance(node, Dot):
+            beside.update(node.children)
+    pairs = zip(given.operands, issue.reads, strict=True)
+    return {read.buffer for leaf, read in pairs if leaf in beside or read.fill is not None}

@@ -1,0 +1,98 @@
+"""What a session provides and native code expects: tables, places in them, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from infinisa.isa.program import Issue, Program
+
+from .ir import Module
+from .restricted import Library
+from .threads import WORKER
+from .weights import Layout
+
+OUT_OF_RANGE, FAILED, FAULTY, OUT_OF_BOUNDS = 1, 2, 3, 4
+"""What an entry reports: a parameter makes an axis too long; an opaque instruction raised, or, as
+native code, left a fault, or set a parameter to what it cannot be."""
+
+STATUS, ISSUE, CORE, FAULT, CALL_HEAD = 0, 1, 2, 3, 4
+"""Places in the call area: the status, the opaque issue's number and core, its fault (or the
+number of the parameter); then its regions, or what it returns."""
+
+PAGE = 4096
+
+CONTEXT = ("parameters", "buffers", "ends", "work", "call", "callback", "team")
+"""What an entry is given, as a table of addresses: parameters, addresses of buffers, how far
+outputs were written, scratch memory, the call area, the function that runs opaque instructions, and
+the words by which threads share work."""
+
+
+@dataclass
+class Plan:
+    """What a session must provide to run a program's code.
+
+    cores     whose parts run one after the other
+    threads   among which large issues are divided
+    entries   one function a section
+    shared    names of sections that divide something
+    opaque    the issues that run bodies, outside or as native code, by their numbers
+    faults    what went wrong and where, by the number that native code leaves behind
+    scratch   bytes of work memory of each thread
+    area      numbers in the call area
+    frame     numbers that a piece of an issue is given
+    plain     weights that are read as they came in
+    packed    the place of a weight in a layout in the table of buffers
+    fills     the function that fills a layout
+    """
+
+    cores: int
+    threads: int
+    entries: list[str] = field(default_factory=list)
+    shared: set[str] = field(default_factory=set)
+    opaque: list[Issue] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    scratch: int = 0
+    area: int = CALL_HEAD
+    frame: int = 0
+    plain: set[str] = field(default_factory=set)
+    packed: dict[tuple[str, Layout], int] = field(default_factory=dict)
+    fills: dict[Layout, str] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> list[str]:
+        """Those that a session calls."""
+        return [*self.entries, *self.fills.values(), *([WORKER] if self.shared else [])]
+
+
+@dataclass
+class Emission:
+    """The code of a program.
+
+    worth   operations that dividing an issue among threads must save
+    bodies  the bodies of instructions that became native code
+    """
+
+    module: Module
+    plan: Plan
+    worth: int
+    bodies: Library = field(default_factory=Library)
+
+
+def output_dimensions(program: Program) -> dict[str, int]:
+    """Where in the table of ends each output's dimensions begin."""
+    found: dict[str, int] = {}
+    total = 0
+    for buffer in program.of_kind("output"):
+        found[buffer.name] = total
+        total += len(buffer.shape)
+    return found
+
+
+def chip_sizes(program: Program) -> dict[str, int]:
+    """Bytes of each on-chip memory of one core."""
+    sizes: dict[str, int] = {}
+    for buffer in program.buffers:
+        if not buffer.outer:
+            end = buffer.address + max(buffer.slots * buffer.pitch, buffer.bytes)
+            sizes[buffer.memory] = max(sizes.get(buffer.memory, 0), -(-end // PAGE) * PAGE)
+    return sizes
