@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Dot, walk
 from infinisa.isa.program import Buffer, Dimension, Issue, Opcode, Operand, Program
 
 WORTH = 400_000
@@ -55,6 +56,9 @@ class Shares:
     ) -> Share | None:
         """The division of an issue that leaves each thread the least; None if it saves too little.
 
+        Of equal ones a contraction takes the last axis, of which a thread packs its own part only;
+        others the first, whose pieces are the longest runs of memory.
+
         meaning  what the opcode means; None for a copy
         bounds   how long each range can be
         """
@@ -63,13 +67,16 @@ class Shares:
         whole = self.work(issue, meaning, bounds)
         if whole < self.worth:
             return None
+        nodes = walk(meaning.outputs) if meaning else ()
+        last = any(isinstance(node, Dot) for node in nodes)
         best: tuple[int, Share] | None = None
         for name in self.ranges(issue, opcode, meaning):
             length = bounds[name]
             share = Share(name, self.grain(issue, name, bounds), 1)
             piece = share.piece(length, self.threads)
             saved = whole - self.work(issue, meaning, {**bounds, name: piece})
-            if saved >= self.worth and (best is None or saved >= best[0]):
+            better = best is None or saved > best[0] or (last and saved == best[0])
+            if saved >= self.worth and better:
                 best = saved, replace(share, least=-(-length * self.worth // saved))
         return best[1] if best else None
 
