@@ -6,6 +6,7 @@ channels last are written in our own language, since ONNX has no such convolutio
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -185,7 +186,7 @@ def rowwise(
     **attributes: object,
 ) -> Contest:
     x = draw(*shape)
-    fused, given = torch.compile(function), torch.from_numpy(x)
+    given = torch.from_numpy(x)
     return contest(
         "rows",
         f"{name} {' x '.join(map(str, shape))}",
@@ -194,9 +195,17 @@ def rowwise(
         shape,
         lambda t: function(t["x"]),
         None,
-        {COMPILED: lambda: fused(given)},
+        fused(function, given),
         ratio=ratio,
     )
+
+
+def fused(function: Callable[[Any], torch.Tensor], given: Any) -> dict[str, Call]:
+    """torch.compile, where there is a compiler of C++ for it."""
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        return {}
+    made = torch.compile(function)
+    return {COMPILED: lambda: made(given)}
 
 
 def layer_norm(residual: bool, ratio: float, rows: int = 1024, width: int = 768) -> Contest:
@@ -209,7 +218,6 @@ def layer_norm(residual: bool, ratio: float, rows: int = 1024, width: int = 768)
 
     nodes = [node("Add", ["x", "r"], ["a"])] if residual else []
     norm = node("LayerNormalization", ["a" if residual else "x", "scale", "bias"], ["y"])
-    fused, given = torch.compile(function), tensors({**inputs, **constants})
     return contest(
         "rows",
         f"{'residual and ' * residual}layer norm {rows} x {width}",
@@ -218,7 +226,7 @@ def layer_norm(residual: bool, ratio: float, rows: int = 1024, width: int = 768)
         (rows, width),
         function,
         constants,
-        {COMPILED: lambda: fused(given)},
+        fused(function, tensors({**inputs, **constants})),
         ratio=ratio,
     )
 

@@ -8,6 +8,7 @@ in the same rounds. Seconds are CPU seconds of one run. Exit status 1 if a bar i
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from . import _contest as contest
 
 CORE_TYPE = "OPENBLAS_CORETYPE"
+PEERS = ("onnxruntime", "torch", "tokenizers", "tiktoken")
 PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
          "models", "tokenizers", "compile", "accuracy")  # fmt: skip
 EVERY, EVERY_QUICK = 17, 1009
@@ -121,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, help="default: 9, with --quick 4")
     options = parser.parse_args(arguments)
+    if missing := [name for name in PEERS if importlib.util.find_spec(name) is None]:
+        raise SystemExit(f"benchmarks.cpu: no {', '.join(missing)}: pip install 'infinisa[bench]'")
     os.environ.setdefault(CORE_TYPE, "SkylakeX")
     everywhere = os.sched_getaffinity(0)
     core = _measure.pin()
