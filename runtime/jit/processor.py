@@ -12,7 +12,7 @@ import llvmlite.binding as llvm
 
 from infinisa.isa.errors import CompileError
 
-FIRST_CACHE, SECOND_CACHE = 32 << 10, 1 << 20
+SECOND_CACHE = 1 << 20
 """Bytes, where the system does not tell."""
 
 
@@ -57,7 +57,7 @@ class Target:
             triple=llvm.get_default_triple(),
             cpu=llvm.get_host_cpu_name(),
             flags=llvm.get_host_cpu_features().flatten(),
-            second=cache_bytes(2),
+            second=second_cache(),
         )
 
     @classmethod
@@ -96,13 +96,13 @@ class Target:
 
 
 @cache
-def cache_bytes(level: int) -> int:
-    """Of the first (data) or second cache of a core."""
+def second_cache() -> int:
+    """Bytes of the second cache of a core."""
     for index in range(8):
         folder = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}")
         with contextlib.suppress(OSError, ValueError):
             given = [(folder / name).read_text("utf-8").strip() for name in ("level", "type")]
-            if given[0] == str(level) and given[1] != "Instruction":
+            if given[0] == "2" and given[1] != "Instruction":
                 size = (folder / "size").read_text("utf-8").strip()
                 return int(size.rstrip("KM")) << {"K": 10, "M": 20}.get(size[-1], 0)
-    return FIRST_CACHE if level == 1 else SECOND_CACHE
+    return SECOND_CACHE
