@@ -82,10 +82,15 @@ class Row:
     peers: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def reach(self) -> float:
+        """The ceiling over the best peer's speed; NaN where nothing bounds the work."""
+        return self.ratio / self.share if self.share else math.nan
+
+    @property
     def flat(self) -> Mapping[str, object]:
         """With a column for each peer's seconds."""
         own = {name: value for name, value in vars(self).items() if name != "peers"}
-        return own | {f"{name} s": value for name, value in self.peers.items()}
+        return own | {"reach": self.reach} | {f"{n} s": value for n, value in self.peers.items()}
 
 
 def contend(contest: Contest, ceiling: Ceiling, rounds: int) -> Row:
@@ -139,7 +144,8 @@ def bars(contest: Contest, row: Row) -> Iterator[Bar]:
     """What a row is held to."""
     title = f"{row.part}, {row.name}"
     if contest.ratio is not None:
-        yield at_least(f"{title}: of the best peer", row.ratio, contest.ratio, "times")
+        limit = f" (the ceiling: {row.reach:.2f})" if row.share else ""
+        yield at_least(f"{title}: of the best peer{limit}", row.ratio, contest.ratio, "times")
     if contest.share is not None:
         yield at_least(f"{title}: of the ceiling", row.share, contest.share, "")
     if contest.most is not None:
