@@ -11,13 +11,13 @@ from typing import ClassVar
 import numpy as np
 
 from infinisa.isa.errors import SimulationError
-from infinisa.isa.machine import Machine
+from infinisa.isa.machine import INTERCONNECT, Machine
 from infinisa.isa.program import Ranges
 
 from .contract import Event, Origins, Shape, StageInterrupted, StageReport, brought
 from .flat import Flat, Unsuited, issues_of
-from .jump import SNAPSHOT
 from .layout import (
+    BANK,
     BUSY,
     BYTE,
     CHANNEL_BUSY,
@@ -44,9 +44,11 @@ from .layout import (
     LAST,
     LEAPS,
     LEPT,
+    LINK,
     MARK,
     MISSED,
     MISSED_BUS,
+    MISSED_CROSSING,
     NEVER,
     NEXT,
     PAUSED,
@@ -156,12 +158,8 @@ def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
     if sharing not in ("fifo", "fair"):
         origin = brought(origins, "memories", sharing)
         return f"memories.{machine.dram.name} has the channel {sharing!r}{origin}"
-    if machine.scratchpad.banks:
-        return f"memories.{machine.scratchpad.name} has banks"
     if len(machine.units) > MOST_CLASSES:
         return f"machine {machine.name!r} has more than {MOST_CLASSES} classes of units"
-    if machine.interconnect:
-        return f"machine {machine.name!r} has an interconnect"
     if policy.free is not None:
         return f"{policy} is a free function"
     if reason := unwritable(policy):
@@ -206,7 +204,8 @@ class Stage:
         places = constants.places
         self.record, self.none, self.uses = places["RECORD"], places["NONE"], places["USES"]
         self.account, self.sets = places["ACCOUNT"], places["SETS"]
-        self.lane = places["LANE"]
+        self.lane, self.ports = places["LANE"], places["PORTS_AT"]
+        self.snapshot = places["SNAPSHOT"]
         self.rooms = constants.READS, constants.WRITES, constants.STORES
         self.single = [int(unit.count == 1) for unit in self.engine.machine.units]
         self.state = places["PLACES"] + places["TIMES"] + flat.watched
@@ -240,7 +239,9 @@ class Stage:
         rates = Rates.of(machine)
         parts = cores * sum(unit.share * unit.count for unit in machine.units)
         self.most_bytes = LARGEST_LONG // (rates.byte * parts)
-        self.now = self.array(KINDS + KIND_SIZE * len(counts))
+        banks = constants.SIDES * constants.BANKS
+        self.now = self.array(self.ports + banks)
+        self.now[self.ports :] = [machine.scratchpad.ports] * banks
         self.now[BYTE], self.now[CYCLE] = rates.byte, rates.cycle
         for k, unit in enumerate(machine.units):
             units = self.first[k], self.first[k] + unit.count, int(unit.kind == "copy")
@@ -287,7 +288,7 @@ class Stage:
         if not self.constants.JUMP:
             return
         cores = self.constants.CORES
-        self.now[ROW] = SNAPSHOT + 2 * cores + cores * self.state + len(self.counts)
+        self.now[ROW] = self.snapshot + 2 * cores + cores * self.state + len(self.counts)
         size = max(1, len(self.flat.loops)) * int(self.now[ROW])
         if len(self.snaps) < size:
             self.snaps, self.grown = self.array(size), True
@@ -388,6 +389,10 @@ class Stage:
             places += range(none + len(places), none + room)
             words += [place * cores * HAZARD for place in places]
             none += room
+        if constants.LINKS:
+            words.append(shape.crossing)
+        taken = dict(shape.ports)
+        words += [taken.get(bank, 0) for bank in range(constants.BANKS)]
         while (len(self.view.numbers) + self.none) * cores * HAZARD * self.mask_words > len(
             self.hazards
         ):
@@ -413,15 +418,19 @@ class Stage:
         missed = self.view.missed(text, ranges, caches[core % len(caches)])
         read = sum(each.size for each in missed if each.reading)
         written = sum(each.size for each in missed if not each.reading)
-        transfer, bus = shape.transfer, shape.bus
+        transfer, bus, crossing = shape.transfer, shape.bus, shape.crossing
         if missed:
             bus_bytes = machine.dram.channel.bus_bytes
             bus += sum(bus_bytes(each.size, each.run) for each in missed)
             transfer = machine.transfer_cycles(bus, machine.units[shape.unit])
-            more = read, written, max(0, transfer - shape.work)
+            if self.view.cache_of_core:
+                static = shape.read.get(INTERCONNECT, 0) + shape.written.get(INTERCONNECT, 0)
+                crossing = machine.crossing_cycles(static + read + written)
+            more = read, written, max(0, max(transfer, crossing) - shape.work)
             before = self.misses.get(shape.opcode, Misses())
             self.misses[shape.opcode] = Misses(*map(add, before, more))
         self.now[MISSED], self.now[MISSED_BUS] = transfer - shape.transfer, bus - shape.bus
+        self.now[MISSED_CROSSING] = crossing - shape.crossing
         self.now[TOUCHED] = 1
         if self.constants.TRACE:
             position = int(self.cores[core * CORE + NEXT])
@@ -439,7 +448,7 @@ class Stage:
         for c in range(self.constants.CORES):
             position = int(self.cores[c * CORE + NEXT])
             skipped = int(self.cores[c * CORE + SKIPPED])
-            first = int(self.snaps[row + SNAPSHOT + 2 * c])
+            first = int(self.snaps[row + self.snapshot + 2 * c])
             # it was position + before - first issues that were skipped so many times
             before = (skipped - times * (position - first)) // (1 + times)
             self.leaps.append(Leap(c, position, position + before - first, times, lapse, when))
@@ -482,8 +491,11 @@ class Stage:
             for k, name in enumerate(names)
             if self.counts[first + DATA + k]
         }
-        if self.counts[first + DRAM]:
-            data[self.engine.machine.dram.name] = int(self.counts[first + DRAM])
+        machine = self.engine.machine
+        waits = ((DRAM, machine.dram.name), (LINK, INTERCONNECT), (BANK, machine.scratchpad.name))
+        for place, name in waits:
+            if self.counts[first + place]:
+                data[name] = int(self.counts[first + place])
         return Account(
             core,
             unit,

@@ -21,6 +21,7 @@ from .layout import (
     COPIES,
     CORE,
     CORES,
+    CROSSED_AT,
     CYCLE,
     DONE,
     DRAIN,
@@ -32,6 +33,9 @@ from .layout import (
     LANDED,
     LANE,
     LEFT,
+    LINK,
+    LINK_ARRIVAL,
+    LINKS,
     MOVING,
     NEVER,
     OCCUPANCY,
@@ -179,12 +183,16 @@ def release(
     position = units[unit + POSITION]
     slot = (c * RING + (position & (RING - 1))) * SLOT
     record = slots[slot + RECORD_AT]
-    until = max(units[unit + BEGAN] + records[record + OCCUPANCY], t)
-    done = max(until + max(records[record + DRAIN], 0) + ARRIVAL, units[unit + LANDED])
+    crossed = units[unit + CROSSED_AT] if LINKS > 0 else 0
+    until = max(units[unit + BEGAN] + records[record + OCCUPANCY], max(t, crossed))
+    done = until + max(records[record + DRAIN], 0) + ARRIVAL
+    done += LINK_ARRIVAL if crossed > 0 else 0
+    done = max(done, units[unit + LANDED])
     units[unit + FREE] = until
     units[unit + LANDED] = done
     slots[slot + DONE] = done
-    counts[account_of(c, u) + DRAM] += until - units[unit + BEGAN] - units[unit + WORK]
+    waited = until - units[unit + BEGAN] - units[unit + WORK]
+    counts[account_of(c, u) + (LINK if until == crossed else DRAM)] += waited
     cores[core + SOONEST] = min(cores[core + SOONEST], done)
     if now[units[unit + KIND_AT] + COPIES] == 0:
         counts[account_of(c, UNITS) + BUSY] += max(0, until - cores[core + UNTIL])

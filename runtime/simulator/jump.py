@@ -15,6 +15,7 @@ from ..jit.bits import bit, rare
 from .fair import account_of
 from .layout import (
     ALIVE,
+    BANKS,
     BEGAN,
     BUSY,
     CHANNEL,
@@ -23,6 +24,7 @@ from .layout import (
     CORES,
     COUNTED,
     CROSSED,
+    CROSSED_AT,
     DONE,
     FAIR,
     FETCHED,
@@ -33,6 +35,7 @@ from .layout import (
     FULL_AT,
     FULL_SINCE,
     HEAD,
+    HELD,
     HOLDER,
     LANDED,
     LANE,
@@ -42,9 +45,12 @@ from .layout import (
     LEAPS,
     LEFT,
     LEPT,
+    LINK_AT,
+    LINKS,
     MARK,
     NEVER,
     NEXT,
+    PORTED,
     POSITION,
     READY,
     RECORD_AT,
@@ -90,15 +96,15 @@ from .walk import (
 GONE = 1 << 40
 """In place of times of an issue that is done."""
 
-PLACES = 1 + 5 * WINDOW
+PLACES = 1 + 6 * WINDOW
 """Numbers of a window in a snapshot."""
 
-TIMES = 7 * UNITS + 4
+TIMES = 9 * UNITS + 4
 """Numbers of the units of a core in a snapshot."""
 
-SNAPSHOT = 2
-"""A snapshot begins with its time and that of the channel; then come, for each core, the number of
-its next issue and in how many cycles its window was full."""
+SNAPSHOT = 2 + LINKS
+"""A snapshot begins with its time and those of the channel and of links; then come, for each core,
+the number of its next issue and in how many cycles its window was full."""
 
 
 @rare
@@ -189,6 +195,9 @@ def alike(
 ) -> bool:
     """Whether the state is that of the snapshot, but for the turn of the loop; or save it."""
     same = agrees(saving, snaps, row + 1, 0 if FAIR else max(now[CHANNEL] - t, 0))
+    for link in range(LINKS):
+        free = max(now[LINK_AT + link] - t, 0)
+        same = same and agrees(saving, snaps, row + 2 + link, free)
     size = PLACES + TIMES + now[WATCHED]
     c = 0
     while c < CORES and same:
@@ -217,6 +226,7 @@ def alike_windows(
         readied = 0
         holder = 0
         full = 0
+        held = 0
         if (masks[c * SETS + RUNNING] & bit(s)) != 0:
             when = slots[slot + DONE] - t if slots[slot + DONE] != NEVER else -GONE
         elif (masks[c * SETS + ALIVE] & bit(s)) != 0:
@@ -226,12 +236,15 @@ def alike_windows(
                 readied = slots[slot + READY] - t
                 if slots[slot + HOLDER] != 0:
                     holder = slots[slot + HOLDER] - ((head + at) << CLASS_BITS)
+            if BANKS > 0:
+                held = slots[slot + HELD] - t if slots[slot + HELD] >= 0 else 1
         same = (
-            agrees(saving, snaps, place + 1 + 5 * at, slots[slot + RECORD_AT])
-            and agrees(saving, snaps, place + 2 + 5 * at, when)
-            and agrees(saving, snaps, place + 3 + 5 * at, readied)
-            and agrees(saving, snaps, place + 4 + 5 * at, holder)
-            and agrees(saving, snaps, place + 5 + 5 * at, full)
+            agrees(saving, snaps, place + 1 + 6 * at, slots[slot + RECORD_AT])
+            and agrees(saving, snaps, place + 2 + 6 * at, when)
+            and agrees(saving, snaps, place + 3 + 6 * at, readied)
+            and agrees(saving, snaps, place + 4 + 6 * at, holder)
+            and agrees(saving, snaps, place + 5 + 6 * at, full)
+            and agrees(saving, snaps, place + 6 + 6 * at, held)
         )
         at += 1
     return same
@@ -250,29 +263,38 @@ def alike_units(
     snaps: Longs,
 ) -> bool:
     """When units are free. For how long they were matters only where they worked since."""
-    same = agrees(saving, snaps, place + 7 * UNITS + 3, now[SETTLED_AT] - t if FAIR else 0)
+    same = agrees(saving, snaps, place + 9 * UNITS + 3, now[SETTLED_AT] - t if FAIR else 0)
     u = 0
     while u < UNITS and same:
         unit = (c * UNITS + u) * LANE
-        at = place + 7 * u
+        at = place + 9 * u
         landed = max(units[unit + LANDED] - t, 0)
+        if BANKS > 0:
+            same = agrees(saving, snaps, at + 7, units[unit + PORTED])
         if FAIR and units[unit + FREE] == NEVER:
+            crossed = max(units[unit + CROSSED_AT] - t, 0) if LINKS > 0 else 0
             same = (
-                agrees(saving, snaps, at, GONE)
+                same
+                and agrees(saving, snaps, at, GONE)
                 and agrees(saving, snaps, at + 1, landed)
                 and agrees(saving, snaps, at + 4, units[unit + LEFT])
                 and agrees(saving, snaps, at + 5, units[unit + POSITION] - cores[c * CORE + HEAD])
                 and agrees(saving, snaps, at + 6, units[unit + BEGAN] - t)
+                and agrees(saving, snaps, at + 8, crossed)
             )
         else:
             free = units[unit + FREE] - t
-            same = agrees(saving, snaps, at, max(free, 0)) and agrees(saving, snaps, at + 1, landed)
+            same = (
+                same
+                and agrees(saving, snaps, at, max(free, 0))
+                and agrees(saving, snaps, at + 1, landed)
+            )
             if same and (saving or worked(c, u, row, now, counts, snaps)):
                 full = full_at(t, units[unit + FREE], units[unit + FULL_AT], c, cores)
                 same = agrees(saving, snaps, at + 2, free) and agrees(saving, snaps, at + 3, full)
         u += 1
     if same:
-        at = place + 7 * UNITS
+        at = place + 9 * UNITS
         free = cores[c * CORE + UNTIL] - t
         same = agrees(saving, snaps, at, max(free, 0))
         if same and (saving or worked(c, UNITS, row, now, counts, snaps)):

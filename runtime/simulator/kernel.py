@@ -28,6 +28,8 @@ from .layout import (
     ALIVE,
     ALONE,
     ARRIVAL,
+    BANK,
+    BANKS,
     BUS,
     BUSY,
     BYTES,
@@ -41,6 +43,9 @@ from .layout import (
     CORE,
     CORES,
     CROSSED,
+    CROSSED_AT,
+    CROSSES,
+    CROSSING,
     DATA,
     DONE,
     DRAIN,
@@ -61,6 +66,7 @@ from .layout import (
     HEAD,
     HEIGHT,
     HEIGHTS,
+    HELD,
     HOLDER,
     HOLDS,
     IN_ORDER,
@@ -76,8 +82,13 @@ from .layout import (
     LAST,
     LEADER,
     LIMIT,
+    LINK,
+    LINK_ARRIVAL,
+    LINK_AT,
+    LINKS,
     MISSED,
     MISSED_BUS,
+    MISSED_CROSSING,
     MOVES,
     MOVING,
     NEVER,
@@ -85,6 +96,7 @@ from .layout import (
     OCCUPANCY,
     OLDEST,
     PAUSED,
+    PORTED,
     QUEUE,
     READERS,
     READS,
@@ -126,6 +138,7 @@ from .layout import (
     Masks,
     Words,
 )
+from .ports import give_ports, ports_given, take_ports, with_ports
 from .walk import AT, CACHES, KIND, ONLY, STEP, STOPS, advance, index_of
 
 HOLDER_CLASS = (1 << CLASS_BITS) - 1
@@ -177,6 +190,8 @@ def run(
                 if cores[core + SOONEST] == t:
                     complete(t, c, cores, slots, masks, then, hazards, records)
                     retire(c, cores, masks)
+            if BANKS > 0:
+                give_ports(t, now, units, records)
         for c in range(CORES):
             core = c * CORE
             room = cores[core + HEAD] + cores[core + HOLDS]
@@ -195,7 +210,7 @@ def run(
         soonest = NEVER
         for c in range(CORES):
             core = c * CORE
-            if OLDEST and not IN_ORDER:
+            if OLDEST and not IN_ORDER and BANKS == 0:
                 later = issue(
                     t, c, now, cores, slots, units, masks, after, counts, records, trace, active
                 )
@@ -206,6 +221,8 @@ def run(
             soonest = min(soonest, min(later, cores[core + SOONEST]))
             if cores[core + NEXT] < cores[core + HEAD] + cores[core + HOLDS]:
                 soonest = t + 1
+        if BANKS > 0:
+            soonest = min(soonest, ports_given(units))
         if FAIR and now[ACTIVE] > 0:
             if now[CHANNEL] <= t:
                 divide(t, now, units, active)
@@ -464,11 +481,16 @@ def enter(
     slots[slot + FETCHED] = t
     slots[slot + READY] = t if waits == 0 else -1
     slots[slot + HOLDER] = 0
+    if BANKS > 0:
+        slots[slot + HELD] = -1
     if CACHED:
         slots[slot + MOVES] = records[record + TRANSFER] + now[MISSED]
         slots[slot + BUS] = records[record + BYTES] + now[MISSED_BUS]
+        if LINKS > 0:
+            slots[slot + CROSSES] = records[record + CROSSING] + now[MISSED_CROSSING]
         now[MISSED] = 0
         now[MISSED_BUS] = 0
+        now[MISSED_CROSSING] = 0
         now[TOUCHED] = 0
     if waits == 0:
         masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
@@ -523,12 +545,28 @@ def latency_of(slot: int, slots: Longs, records: Words) -> int:
     occupancy = records[record + OCCUPANCY]
     drain = records[record + DRAIN]
     moves = moves_of(slot, slots, records)
-    return max(occupancy, moves) + max(drain, 0) + ARRIVAL if moves > 0 else occupancy + drain
+    crossing = crossing_of(slot, slots, records)
+    if moves == 0 and crossing == 0:
+        return occupancy + drain
+    work = max(occupancy, max(moves, crossing))
+    return work + max(drain, 0) + arrival(moves, crossing)
+
+
+def arrival(moves: int, crossing: int) -> int:
+    """Cycles from the end of a transfer, a crossing or both until what came is there."""
+    return (ARRIVAL if moves > 0 else 0) + (LINK_ARRIVAL if crossing > 0 else 0)
 
 
 def moves_of(slot: int, slots: Longs, records: Words) -> int:
     """Cycles of the transfer of an issue when it is alone."""
     return slots[slot + MOVES] if CACHED else records[slots[slot + RECORD_AT] + TRANSFER]
+
+
+def crossing_of(slot: int, slots: Longs, records: Words) -> int:
+    """Cycles that the bytes of an issue take on a link when they are alone there."""
+    if LINKS == 0:
+        return 0
+    return slots[slot + CROSSES] if CACHED else records[slots[slot + RECORD_AT] + CROSSING]
 
 
 def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> None:
@@ -624,25 +662,32 @@ def issue_chosen(
     trace: Longs,
     active: Longs,
 ) -> int:
-    """The same where the policy chooses issues and units."""
+    """The same where the policy chooses issues and units, or banks may have no free ports."""
     width = ISSUE
     soonest = NEVER
     for k in range(CLASSES):
-        if masks[c * SETS + WAITING + k] != 0:
-            kind = KINDS + KIND_SIZE * k
-            ahead = startable(t, c, k, cores, slots, masks, records)
-            u = 0
-            while ahead >= 0 and u >= 0 and width > 0:
-                u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
-                if u >= 0:
-                    width -= 1
-                    start(
-                        t, c, k, u, ahead, now, cores, slots, units, masks, after, counts, records,
-                        trace, active,
-                    )  # fmt: skip
-                    ahead = startable(t, c, k, cores, slots, masks, records)
+        ready = c * SETS + WAITING + k
+        kind = KINDS + KIND_SIZE * k
+        ahead = 0
+        while (
+            ahead >= 0
+            and masks[ready] != 0
+            and width > 0
+            and next_free(t - 1, c, kind, now, units) <= t
+        ):
+            left = in_turn(c, k, cores, masks)
+            if BANKS > 0:
+                left = with_ports(t, c, left, now, cores, slots, records)
+            ahead = chosen(t, c, left, cores, slots, records)
             if ahead >= 0:
-                soonest = min(soonest, next_free(t, c, kind, now, units))
+                width -= 1
+                u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
+                start(
+                    t, c, k, u, ahead, now, cores, slots, units, masks, after, counts, records,
+                    trace, active,
+                )  # fmt: skip
+        if ahead >= 0 and masks[ready] != 0:
+            soonest = min(soonest, next_free(t, c, kind, now, units))
     return soonest
 
 
@@ -654,21 +699,24 @@ def next_free(t: int, c: int, kind: int, now: Longs, units: Longs) -> int:
     return soonest
 
 
-def startable(
-    t: int, c: int, k: int, cores: Longs, slots: Longs, masks: Masks, records: Words
-) -> int:
-    """How far behind the oldest in the window the issue is that class k starts next; -1: none."""
+def in_turn(c: int, k: int, cores: Longs, masks: Masks) -> Mask:
+    """The ready issues of class k that the order lets start: how far behind the oldest in the
+    window they are."""
     head = cores[c * CORE + HEAD]
     left = rotated(masks[c * SETS + WAITING + k], head, RING)
-    if left == 0:
-        return -1
     if IN_ORDER:
         unstarted = rotated(masks[c * SETS + WAITING + 2 * CLASSES + k], head, RING)
         left = left & unstarted & ~(unstarted - 1)
-        if left == 0:
-            return -1
+    return left
+
+
+def chosen(t: int, c: int, left: Mask, cores: Longs, slots: Longs, records: Words) -> int:
+    """Which of these issues starts next; -1: there is none."""
+    if left == 0:
+        return -1
     if OLDEST:
         return first(left)
+    head = cores[c * CORE + HEAD]
     best = -1
     least = 0
     while left != 0:
@@ -681,7 +729,7 @@ def startable(
             head + ahead + cores[c * CORE + SKIPPED],
             occupancy,
             moves,
-            max(occupancy, moves),
+            max(occupancy, max(moves, crossing_of(slot, slots, records))),
             latency_of(slot, slots, records),
             slots[slot + HEIGHT] if HEIGHTS else 0,
             t - slots[slot + READY],
@@ -693,7 +741,7 @@ def startable(
 
 
 def free_unit(t: int, c: int, first_unit: int, end_unit: int, units: Longs, counts: Longs) -> int:
-    """The unit of a class that takes an issue next; -1: none is free."""
+    """The unit of a class that takes an issue next; one is free."""
     best = -1
     least = 0
     for u in range(first_unit, end_unit):
@@ -742,25 +790,40 @@ def start(
     occupancy = records[record + OCCUPANCY]
     drain = records[record + DRAIN]
     moves = moves_of(slot, slots, records)
-    work = max(occupancy, moves)
+    crossing = crossing_of(slot, slots, records)
+    work = max(occupancy, max(moves, crossing))
     until = t + occupancy
     account = account_of(c, u)
     charge(t, units[unit + FREE], units[unit + FULL_AT], account, slot, slots, counts)
     counts[account + BUSY] += work
     done = until + drain
-    if moves > 0:
-        if FAIR:
-            bus = slots[slot + BUS] if CACHED else records[record + BYTES]
-            ask(t, c * UNITS + u, head + ahead, work, bus, now, units, counts, active)
-            until = NEVER
-            done = NEVER
-        else:
+    crossed = 0
+    if LINKS > 0 and crossing > 0:
+        link = LINK_AT + (c if LINKS > 1 else 0)
+        crossed = max(now[link], t) + crossing
+        now[link] = crossed
+    if FAIR and moves > 0:
+        bus = slots[slot + BUS] if CACHED else records[record + BYTES]
+        ask(t, c * UNITS + u, head + ahead, work, bus, now, units, counts, active)
+        if LINKS > 0:
+            units[unit + CROSSED_AT] = crossed
+        until = NEVER
+        done = NEVER
+    elif moves > 0 or crossing > 0:
+        channel = t
+        if moves > 0:
             channel = max(now[CHANNEL], t) + moves
             now[CHANNEL] = channel
             counts[CHANNEL_BUSY] += moves
-            until = max(until, channel)
-            done = until + max(drain, 0) + ARRIVAL
+        until = max(until, max(channel, crossed))
+        done = until + max(drain, 0) + arrival(moves, crossing)
+        if LINKS > 0 and until == crossed:
+            counts[account + LINK] += until - t - work
+        else:
             counts[account + DRAM] += until - t - work
+    if BANKS > 0:
+        take_ports(c, record, now, records)
+        units[unit + PORTED] = record + 1
     if now[kind + COPIES] == 0:
         join(t, c, until, slot, cores, slots, counts)
     units[unit + FREE] = until
@@ -820,6 +883,10 @@ def charge(
         ready = max(slots[slot + READY], fetched)
         queue = slots[slot + FILL] - full
         queue = queue if slots[slot + FETCHED] > since else 0
+        held = t
+        if BANKS > 0 and slots[slot + HELD] >= 0:
+            held = max(slots[slot + HELD], ready)
+            counts[account + BANK] += t - held
         counts[account + QUEUE] += queue
-        counts[account + ISSUING] += fetched - since - queue + t - ready
+        counts[account + ISSUING] += fetched - since - queue + held - ready
         counts[account + DATA + (slots[slot + HOLDER] & HOLDER_CLASS)] += ready - fetched

@@ -43,6 +43,13 @@ HEIGHTS = False
 CACHED = False
 FAIR = False
 """Whether transfers share the channel fairly; else one has it after the other."""
+LINKS = 0
+"""Links of the interconnect: one, or one a core; 0: there is none."""
+LINK_ARRIVAL = 0
+"""Cycles from the end of a crossing until what came is there."""
+BANKS = 0
+SIDES = 1
+"""Banks of a scratchpad with ports, and how many such scratchpads there are: one, or one a core."""
 TRACE = False
 JUMP = True
 
@@ -50,10 +57,10 @@ JUMP = True
 
 NEVER = 1 << 62
 
-NOW = 24
+NOW = 25
 (TIME, CHANNEL, SKEW, RESUMED, CROSSED, LEADER, ROOM, STEPS, WIDTH, WATCHED, ROW,
  TOUCHED, MISSED, COUNTED, LEAPS, LAPSE, MARK, LEPT, MISSED_BUS, ACTIVE,
- SETTLED_AT, BYTE, CYCLE, WIDE) = range(NOW)  # fmt: skip
+ SETTLED_AT, BYTE, CYCLE, WIDE, MISSED_CROSSING) = range(NOW)  # fmt: skip
 """TIME is of this cycle, without the SKEW that jumps have added. ROOM: positions that the trace
 has, STEPS: cycles that the call may still look at. WIDTH: registers of a core, the first WATCHED of
 them are compared; ROW: numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles
@@ -62,13 +69,17 @@ LAPSE cycles was left out that began at the snapshot at MARK, in cycle LEPT.
 CHANNEL is when the channel is free or, where it is shared fairly, when the first of the ACTIVE
 transfers ends, and not after TIME if that is not worked out yet; they were settled in cycle
 SETTLED_AT, a BYTE is so much work, and the channel does CYCLE of it in a cycle. MISSED_BUS: as
-MISSED, in bytes of the channel. WIDE: whether an issue takes too long for a trace. RESUMED: 1 + the
-core that had asked for something."""
+MISSED, in bytes of the channel; MISSED_CROSSING: as MISSED, on a link. WIDE: whether an issue takes
+too long for a trace. RESUMED: 1 + the core that had asked for something."""
 
 KINDS, KIND_SIZE = NOW, 5
 """Behind them for each unit class: its first unit, the first behind it, whether it copies, and what
 it gets of the channel."""
 COPIES, CAP, SHARE = 2, 3, 4
+
+LINK_AT = KINDS + KIND_SIZE * CLASSES
+PORTS_AT = LINK_AT + LINKS
+"""Behind them when each link is free, and the free ports of each bank."""
 
 CORE = 16
 (HEAD, NEXT, LIMIT, HOLDS, SOONEST, UNTIL, SKIPPED, FILLED, FULL_SINCE, FILLED_SKIPPED, LAST,
@@ -82,22 +93,26 @@ cycle UNTIL, if that is before LAST. MOVING: units other than copy units with a 
 the end is not known."""
 
 SLOT = 8
-RECORD_AT, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, FILL, MOVES, BUS, HEIGHT = range(11)
+(RECORD_AT, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, FILL, MOVES, BUS, CROSSES, HEIGHT,
+ HELD) = range(13)  # fmt: skip
 """RECORD_AT: where the record of its shape is. HOLDER: (position + 1) * 256 + unit class of the
 issue that was waited for last; 0: of none.
 FILL: cycles in which the window had been full when the issue entered. MOVES: cycles of its transfer
-alone, BUS: bytes of it; both only with CACHED. A slot of 8 numbers has none behind FILL."""
+alone, BUS: bytes of it, CROSSES: cycles of its crossing; only with CACHED. HELD: since when a bank
+without free ports has kept it from starting; -1: none has. A slot of 8 numbers has none behind
+FILL."""
 
 CLASS_BITS = 8
 
 LANE = 8
 (FREE, LANDED, TAKEN, FULL_AT, KIND_AT, LEFT, RATE, PARTS, CAPPED, POSITION, BEGAN,
- WORK) = range(12)  # fmt: skip
+ WORK, CROSSED_AT, PORTED) = range(14)  # fmt: skip
 """Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT:
 FILLED as it was when it became free, if that is before LAST. KIND_AT: where the numbers of its
-class are (KINDS). The rest, which lanes of 8 numbers do not have, is of the transfer of the issue
-at POSITION, where the channel is shared fairly: LEFT of its work, it does RATE / PARTS of it in a
-cycle, and the unit BEGAN it and has so much WORK."""
+class are (KINDS). The rest lanes of 8 numbers do not have. PORTED: 1 + the record of which it has
+taken the ports; 0: none. What is between is of the transfer of the issue at POSITION, where the
+channel is shared fairly: LEFT of its work, it does RATE / PARTS of it in a cycle, the unit BEGAN it
+and has so much WORK, and its crossing ends in cycle CROSSED_AT (0: it has none)."""
 
 ALIVE, RUNNING, WAITING = range(3)
 SETS = WAITING + 3 * CLASSES
@@ -108,9 +123,10 @@ not started (only with IN_ORDER)."""
 HAZARD = 4
 WRITER, READERS, STORERS = range(3)
 
-BUSY, ISSUING, QUEUE, DRAM, DATA = range(5)
+BUSY, ISSUING, QUEUE, DRAM, LINK, BANK, DATA = range(7)
 ACCOUNT = DATA + CLASSES
-"""Cycles of a unit or, behind those of its units, of a core; DATA by class."""
+"""Cycles of a unit or, behind those of its units, of a core: waiting for the channel, a link, ports
+of a bank; DATA by class."""
 CHANNEL_BUSY = 0
 USES = 1 + CORES * (UNITS + 1) * ACCOUNT
 """Of the counts: the channel's, then the accounts, then how often each shape was used."""
@@ -119,7 +135,10 @@ CLASS, OCCUPANCY, DRAIN, TRANSFER, BYTES, ALONE, HAZARDS = range(7)
 """Of a record; its hazards are reads, then writes, then stores. Where it has less, there are the
 first hazards, which stand for none: one for each place in a record."""
 NONE = READS + WRITES + STORES
-RECORD = HAZARDS + NONE
+CROSSING = HAZARDS + NONE
+PORTS = CROSSING + 1 if LINKS else CROSSING
+RECORD = PORTS + BANKS
+"""Behind them the cycles of its crossing, if there are LINKS, and its ports of each bank."""
 
 EVENT, INSTANCE_AT = 4, 40
 """Of a trace: the start; then in halves of 32 bits, the first the lower, cycles until the unit is

@@ -21,11 +21,11 @@ from ..jit import bits, ir, restricted
 from ..jit.cache import remembered
 from ..jit.ir import link, to_object
 from ..jit.restricted import Library, RestrictedError, annotated
-from . import fair, jump, kernel, layout, walk
+from . import fair, jump, kernel, layout, ports, walk
 from .policy import ISSUE, UNIT, Key, Policy, first, oldest
 from .policy import names as parameters
 
-MODULES = (layout, walk, fair, jump, kernel)
+MODULES = (layout, walk, fair, ports, jump, kernel)
 
 PASSES = (
     "sroa", "simplify_cfg", "always_inliner", "global_dead_code_eliminate", "sroa", "simplify_cfg",
@@ -64,6 +64,10 @@ class Constants:
     STORES: int
     CACHED: bool
     FAIR: bool
+    LINKS: int
+    LINK_ARRIVAL: int
+    BANKS: int
+    SIDES: int
     TRACE: bool
     JUMP: bool
     policy: Policy
@@ -81,6 +85,8 @@ class Constants:
         """Of a machine and a stage whose issues have at most so many (reads, writes, stores)."""
         reads, writes, stores = hazards
         cached = machine.cache is not None
+        way = machine.interconnect
+        links = 0 if way is None else 1 if way.shared else machine.cores
         return cls(
             RING=64 if machine.dispatch.window <= 64 else 128,
             CORES=machine.cores,
@@ -95,6 +101,10 @@ class Constants:
             STORES=stores,
             CACHED=cached,
             FAIR=machine.dram.channel.sharing == "fair",
+            LINKS=links,
+            LINK_ARRIVAL=0 if way is None else way.latency,
+            BANKS=machine.scratchpad.banks,
+            SIDES=1 if machine.scratchpad.shared else machine.cores,
             TRACE=trace,
             JUMP=jump and not cached and repeats(policy),
             policy=policy,
@@ -105,7 +115,7 @@ class Constants:
         """The arrays that the kernel keeps on the stack while it runs, unless they are large."""
         sets = layout.WAITING + 3 * self.CLASSES
         found = {
-            "now": layout.KINDS + layout.KIND_SIZE * self.CLASSES,
+            "now": self.places["PORTS_AT"] + self.SIDES * self.BANKS,
             "cores": self.CORES * layout.CORE,
             "slots": self.CORES * self.RING * self.places["SLOT"],
             "units": self.CORES * self.UNITS * self.places["LANE"],
@@ -124,17 +134,25 @@ class Constants:
     def places(self) -> dict[str, int]:
         """The names of places that follow from the machine."""
         account = layout.DATA + self.CLASSES
+        none = self.READS + self.WRITES + self.STORES
+        ports = layout.HAZARDS + none + (self.LINKS > 0)
+        link = layout.KINDS + layout.KIND_SIZE * self.CLASSES
         return {
-            "SLOT": 16 if self.CACHED or self.heights else 8,
-            "LANE": 16 if self.FAIR else 8,
+            "SLOT": 16 if self.CACHED or self.heights or self.BANKS else 8,
+            "LANE": 16 if self.FAIR or self.BANKS else 8,
             "SINGLE": self.UNITS == self.CLASSES,
             "SETS": layout.WAITING + 3 * self.CLASSES,
             "ACCOUNT": account,
             "USES": 1 + self.CORES * (self.UNITS + 1) * account,
-            "NONE": self.READS + self.WRITES + self.STORES,
-            "RECORD": layout.HAZARDS + self.READS + self.WRITES + self.STORES,
-            "PLACES": 1 + 5 * self.WINDOW,
-            "TIMES": 7 * self.UNITS + 4,
+            "NONE": none,
+            "CROSSING": layout.HAZARDS + none,
+            "PORTS": ports,
+            "RECORD": ports + self.BANKS,
+            "LINK_AT": link,
+            "PORTS_AT": link + self.LINKS,
+            "SNAPSHOT": 2 + self.LINKS,
+            "PLACES": 1 + 6 * self.WINDOW,
+            "TIMES": 9 * self.UNITS + 4,
         }
 
     @property

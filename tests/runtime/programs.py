@@ -7,7 +7,7 @@ from random import Random
 
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import relu
-from infinisa.isa.machine import Channel, Machine
+from infinisa.isa.machine import Channel, Interconnect, Machine
 from infinisa.isa.program import Issue, Loop, Operand, Program, Statement, extents, stream
 from tests.runtime.builder import LIBRARY, Builder, X, machine, made
 
@@ -33,7 +33,7 @@ RANDOM_LIBRARY: Mapping[str, Instruction] = _library()
 def random_machine(random: Random, cores: int = 0) -> Machine:
     sharing = random.choice(["fifo", "fair"])
     burst, gap = random.choice([(1, 0), (1, 0), (8, 3)])
-    return machine(
+    found = machine(
         channel=Channel(sharing=sharing, burst=burst, gap=gap, efficiency=random.choice([100, 73])),
         bandwidth=random.choice([1000, 700, 3100]),
         load={
@@ -48,7 +48,18 @@ def random_machine(random: Random, cores: int = 0) -> Machine:
         cores=cores or random.choice([1, 1, 1, 2, 3]),
         barrier=random.choice([0, 7]),
         vectors=random.choice([1, 2, 3]),
+        banks=random.choice([0, 0, 0, 4, 16]),
+        ports=random.choice([1, 2]),
     )
+    memories = found.memories
+    if found.cores > 1 and random.random() < 0.4:
+        memories = replace(memories[0], shared=True), *memories[1:]
+    way = Interconnect(
+        bandwidth=random.choice([500, 900, 4000]),
+        latency=random.choice([0, 4]),
+        shared=random.random() < 0.5,
+    )
+    return replace(found, memories=memories, interconnect=way if random.random() < 0.4 else None)
 
 
 def random_program(random: Random, *, cores: int = 1, depth: int = 3, most: int = 2000) -> Program:
