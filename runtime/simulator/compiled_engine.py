@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from operator import add
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from infinisa.isa.errors import SimulationError
 from infinisa.isa.machine import INTERCONNECT, Machine
 from infinisa.isa.program import Ranges
 
+from .banked import BANK_SIZE, PIECE_SIZE
 from .contract import Event, Origins, Shape, StageInterrupted, StageReport, brought
 from .flat import Flat, Unsuited, issues_of
 from .layout import (
@@ -49,12 +51,14 @@ from .layout import (
     MISSED,
     MISSED_BUS,
     MISSED_CROSSING,
+    MOST_ROWS,
     NEVER,
     NEXT,
     PAUSED,
     QUEUE,
     ROOM,
     ROW,
+    ROWS,
     SHAPELESS,
     SKEW,
     SKIPPED,
@@ -67,9 +71,9 @@ from .layout import (
     WIDE,
     WIDTH,
 )
-from .memory import Cache, FifoChannel, Rates, Sharing, caches_of
+from .memory import CHANNELS, Cache, FifoChannel, Rates, Sharing, caches_of, parts_of
 from .policy import POLICIES, Policy
-from .shapes import Text, View
+from .shapes import Missed, Text, View
 from .simpy_engine import Process, SimpyEngine
 from .specialised import (
     Array,
@@ -155,7 +159,7 @@ def unsuited(machine: Machine, policy: Policy, origins: Origins) -> str:
             origin = brought(origins, "units", unit.process)
             return f"units.{unit.name} has the process {unit.process!r}{origin}"
     sharing = machine.dram.channel.sharing
-    if sharing not in ("fifo", "fair"):
+    if sharing not in CHANNELS:
         origin = brought(origins, "memories", sharing)
         return f"memories.{machine.dram.name} has the channel {sharing!r}{origin}"
     if len(machine.units) > MOST_CLASSES:
@@ -205,13 +209,13 @@ class Stage:
         self.record, self.none, self.uses = places["RECORD"], places["NONE"], places["USES"]
         self.account, self.sets = places["ACCOUNT"], places["SETS"]
         self.lane, self.ports = places["LANE"], places["PORTS_AT"]
-        self.snapshot = places["SNAPSHOT"]
+        self.snapshot, self.slot = places["SNAPSHOT"], places["SLOT"]
         self.rooms = constants.READS, constants.WRITES, constants.STORES
         self.single = [int(unit.count == 1) for unit in self.engine.machine.units]
         self.state = places["PLACES"] + places["TIMES"] + flat.watched
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
         self._know_machine()
-        self.slots = self.array(cores * ring * places["SLOT"])
+        self.slots = self.array(cores * ring * self.slot)
         self.masks = self.mask_array(cores * self.sets)
         self.then = self.mask_array(cores * ring)
         self.after = self.mask_array(cores * ring)
@@ -227,7 +231,9 @@ class Stage:
         self.table = self.filled([UNKNOWN] * max(1, flat.table), "i4")
         self.regs = self.filled([r for c in range(cores) for r in flat.registers(c)], "i8")
         self.snaps = self.array(1)
-        self.active = self.array(cores * constants.UNITS)
+        self.sharing = self.array(cores * constants.UNITS)
+        if constants.DRAM_BANKS:
+            self.sharing = self.filled([-1, 0] * constants.DRAM_BANKS, "i8")
         self.measure()
 
     def _know_machine(self) -> None:
@@ -242,11 +248,13 @@ class Stage:
         banks = constants.SIDES * constants.BANKS
         self.now = self.array(self.ports + banks)
         self.now[self.ports :] = [machine.scratchpad.ports] * banks
-        self.now[BYTE], self.now[CYCLE] = rates.byte, rates.cycle
+        self.now[BYTE], self.now[CYCLE], caps = rates.byte, rates.cycle, rates.caps
+        if constants.DRAM_BANKS:
+            self.now[CYCLE], caps = parts_of(machine)
         for k, unit in enumerate(machine.units):
             units = self.first[k], self.first[k] + unit.count, int(unit.kind == "copy")
             place = KINDS + KIND_SIZE * k
-            self.now[place : place + KIND_SIZE] = *units, rates.caps[k], rates.shares[k]
+            self.now[place : place + KIND_SIZE] = *units, caps[k], rates.shares[k]
         self.now[CROSSED] = NEVER
         self.now[WIDTH], self.now[WATCHED] = self.flat.width, self.flat.watched
         self.cores = self.array(cores * CORE)
@@ -339,7 +347,7 @@ class Stage:
         return [
             self.now, self.cores, self.slots, self.units, self.masks, self.then, self.after,
             self.before, self.hazards, self.counts, self.records, self.trace, self.plan, self.sizes,
-            self.table, self.regs, self.snaps, self.active,
+            self.table, self.regs, self.snaps, self.sharing,
         ]  # fmt: skip
 
     def issue(self, core: int) -> tuple[Text, Ranges, int]:
@@ -410,12 +418,21 @@ class Stage:
         return words
 
     def touch(self, core: int) -> None:
-        """Ask a cache for the regions of an issue."""
+        """Ask a cache for the regions of an issue, and in which rows of the channel's banks what it
+        moves lies."""
         text, ranges, place = self.issue(core)
-        shape = self.shapes[self.table[place]]
-        caches = self.engine.caches
+        missed: Sequence[Missed] = ()
+        if text.cached:
+            caches = self.engine.caches
+            missed = self.view.missed(text, ranges, caches[core % len(caches)])
+            self.give_missed(core, self.shapes[self.table[place]], missed)
+        if self.constants.DRAM_BANKS:
+            self.give_rows(core, self.view.rows(text, ranges, missed))
+        self.now[TOUCHED] = 1
+
+    def give_missed(self, core: int, shape: Shape, missed: Sequence[Missed]) -> None:
+        """What regions that a cache does not hold add to an issue of this shape."""
         machine = self.engine.machine
-        missed = self.view.missed(text, ranges, caches[core % len(caches)])
         read = sum(each.size for each in missed if each.reading)
         written = sum(each.size for each in missed if not each.reading)
         transfer, bus, crossing = shape.transfer, shape.bus, shape.crossing
@@ -431,12 +448,29 @@ class Stage:
             self.misses[shape.opcode] = Misses(*map(add, before, more))
         self.now[MISSED], self.now[MISSED_BUS] = transfer - shape.transfer, bus - shape.bus
         self.now[MISSED_CROSSING] = crossing - shape.crossing
-        self.now[TOUCHED] = 1
         if self.constants.TRACE:
             position = int(self.cores[core * CORE + NEXT])
             log = self.moved[core]
             log += [(0, 0)] * (position - len(log))
             log.append((read, written))
+
+    def give_rows(self, core: int, rows: Sequence[tuple[int, int]]) -> None:
+        """The pieces of the next issue of a core; all slots have room for as many."""
+        slot = (
+            core * self.constants.RING + int(self.cores[core * CORE + NEXT]) % self.constants.RING
+        )
+        first, most = self.constants.DRAM_BANKS * BANK_SIZE, int(self.now[MOST_ROWS])
+        if len(rows) > most:
+            slots = self.constants.CORES * self.constants.RING
+            pieces = np.zeros((slots, 2 * len(rows), PIECE_SIZE), np.int64)
+            pieces[:, :most] = np.reshape(self.sharing[first:], (slots, most, PIECE_SIZE))
+            banks = list(self.sharing[:first])
+            self.sharing = self.filled([*banks, *pieces.ravel().tolist()], "i8")
+            self.now[MOST_ROWS] = most = 2 * len(rows)
+            self.grown = True
+        at = first + slot * most * PIECE_SIZE
+        self.sharing[at : at + len(rows) * PIECE_SIZE] = list(chain.from_iterable(rows))
+        self.slots[slot * self.slot + ROWS] = len(rows)
 
     def grow_trace(self, core: int) -> None:
         self.trace = self.longer(self.trace)

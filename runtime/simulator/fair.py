@@ -1,6 +1,6 @@
 """Fair sharing of the DRAM channel in the kernel: the integers of `memory.Rates`.
 
-A transfer belongs to the unit that asked for it. `active` lists the units that have one (a number
+A transfer belongs to the unit that asked for it. `sharing` lists the units that have one (a number
 for each unit of each core), ACTIVE of them. They are settled in the cycles in which one begins or
 ends, and at the end of these their rates divided anew.
 """
@@ -65,14 +65,14 @@ def account_of(c: int, u: int) -> int:
 
 def ask(
     t: int, lane: int, position: int, work: int, bus: int, now: Longs, units: Longs, counts: Longs,
-    active: Longs,
+    sharing: Longs,
 ) -> None:  # fmt: skip
     """A unit begins a transfer of so many bytes of the channel."""
     if now[ACTIVE] > 0 and now[SETTLED_AT] < t:
         cycles = t - now[SETTLED_AT]
         counts[CHANNEL_BUSY] += cycles
         for k in range(now[ACTIVE]):
-            unit = active[k] * LANE
+            unit = sharing[k] * LANE
             units[unit + LEFT] = left_after(cycles, unit, units)
     now[SETTLED_AT] = t
     unit = lane * LANE
@@ -80,7 +80,7 @@ def ask(
     units[unit + POSITION] = position
     units[unit + BEGAN] = t
     units[unit + WORK] = work
-    active[now[ACTIVE]] = lane
+    sharing[now[ACTIVE]] = lane
     now[ACTIVE] += 1
     now[CHANNEL] = t
 
@@ -93,13 +93,13 @@ def left_after(cycles: int, unit: int, units: Longs) -> int:
     return units[unit + LEFT] - done
 
 
-def divide(t: int, now: Longs, units: Longs, active: Longs) -> None:
+def divide(t: int, now: Longs, units: Longs, sharing: Longs) -> None:
     """Divide the channel anew among the active, when all that begins and ends in a cycle has, and
     find out when the first of them ends."""
     size = now[ACTIVE]
     rate = now[CYCLE]
     if size == 1:
-        unit = active[0] * LANE
+        unit = sharing[0] * LANE
         rate = min(rate, now[units[unit + KIND_AT] + CAP])
         units[unit + RATE] = rate
         units[unit + PARTS] = 1
@@ -107,14 +107,14 @@ def divide(t: int, now: Longs, units: Longs, active: Longs) -> None:
         return
     parts = 0
     for k in range(size):
-        unit = active[k] * LANE
+        unit = sharing[k] * LANE
         units[unit + CAPPED] = 0
         parts += now[units[unit + KIND_AT] + SHARE]
     more = True
     while more:
         more = False
         for k in range(size):
-            unit = active[k] * LANE
+            unit = sharing[k] * LANE
             kind = units[unit + KIND_AT]
             if units[unit + CAPPED] == 0 and now[kind + CAP] * parts < rate * now[kind + SHARE]:
                 units[unit + CAPPED] = 1
@@ -123,7 +123,7 @@ def divide(t: int, now: Longs, units: Longs, active: Longs) -> None:
                 more = True
     soonest = NEVER
     for k in range(size):
-        unit = active[k] * LANE
+        unit = sharing[k] * LANE
         kind = units[unit + KIND_AT]
         capped = units[unit + CAPPED] != 0
         a = now[kind + CAP] if capped else rate * now[kind + SHARE]
@@ -143,7 +143,7 @@ def end_transfers(
     counts: Longs,
     records: Words,
     trace: Longs,
-    active: Longs,
+    sharing: Longs,
 ) -> None:
     """End the transfers of which nothing is left."""
     cycles = t - now[SETTLED_AT]
@@ -151,11 +151,11 @@ def end_transfers(
     now[SETTLED_AT] = t
     kept = 0
     for k in range(now[ACTIVE]):
-        lane = active[k]
+        lane = sharing[k]
         left = left_after(cycles, lane * LANE, units)
         units[lane * LANE + LEFT] = left
         if left > 0:
-            active[kept] = lane
+            sharing[kept] = lane
             kept += 1
         else:
             release(t, lane, now, cores, slots, units, counts, records, trace)

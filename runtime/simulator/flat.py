@@ -284,7 +284,7 @@ class Flat:
                 f"{LARGEST_TABLE} shapes, which only the simpy engine counts"
             )
         where = (*self._put(digits), *self._put([word for clip in clips for word in clip]))
-        step = self._step(ISSUES, base, *where, int(bool(text.cached)), UNKNOWN)
+        step = self._step(ISSUES, base, *where, int(self.view.asks(text)), UNKNOWN)
         self.texts[step * STEP] = text
 
     def _loop(self, item: Loop) -> int:

@@ -16,11 +16,13 @@ counts    what adds up: accounts, then how often each shape was used
 records   what issues of a shape need     trace    when each issue started, and so on
 plan, sizes, table, regs                  the stream of issues, see `walk`
 snaps     states to compare with, see `jump`
+sharing   of the channel: who has a transfer, see `fair`, or its banks and rows, see `banked`
 """
 
 from __future__ import annotations
 
 from ..jit.bits import Mask, apart, bit, count, first, last, rotated, static
+from .banked import pass_rows
 from .fair import account_of, ask, divide, end_transfers
 from .jump import consider
 from .layout import (
@@ -50,6 +52,7 @@ from .layout import (
     DONE,
     DRAIN,
     DRAM,
+    DRAM_BANKS,
     EVENT,
     FAIR,
     FETCH,
@@ -106,6 +109,7 @@ from .layout import (
     RESUMED,
     RING,
     ROOM,
+    ROWS,
     RUNNING,
     SETS,
     SHAPELESS,
@@ -139,7 +143,7 @@ from .layout import (
     Words,
 )
 from .ports import give_ports, ports_given, take_ports, with_ports
-from .walk import AT, CACHES, KIND, ONLY, STEP, STOPS, advance, index_of
+from .walk import ASKS, AT, KIND, ONLY, STEP, STOPS, advance, index_of
 
 HOLDER_CLASS = (1 << CLASS_BITS) - 1
 
@@ -175,7 +179,7 @@ def run(
     table: Words,
     regs: Longs,
     snaps: Longs,
-    active: Longs,
+    sharing: Longs,
 ) -> int:
     """Simulate until all is done or something is needed: why it returns."""
     t = now[TIME]
@@ -184,7 +188,7 @@ def run(
     while True:
         if resumed == 0:
             if FAIR and now[ACTIVE] > 0 and now[CHANNEL] <= t:
-                end_transfers(t, now, cores, slots, units, counts, records, trace, active)
+                end_transfers(t, now, cores, slots, units, counts, records, trace, sharing)
             for c in range(CORES):
                 core = c * CORE
                 if cores[core + SOONEST] == t:
@@ -212,11 +216,11 @@ def run(
             core = c * CORE
             if OLDEST and not IN_ORDER and BANKS == 0:
                 later = issue(
-                    t, c, now, cores, slots, units, masks, after, counts, records, trace, active
+                    t, c, now, cores, slots, units, masks, after, counts, records, trace, sharing
                 )
             else:
                 later = issue_chosen(
-                    t, c, now, cores, slots, units, masks, after, counts, records, trace, active
+                    t, c, now, cores, slots, units, masks, after, counts, records, trace, sharing
                 )
             soonest = min(soonest, min(later, cores[core + SOONEST]))
             if cores[core + NEXT] < cores[core + HEAD] + cores[core + HOLDS]:
@@ -225,7 +229,7 @@ def run(
             soonest = min(soonest, ports_given(units))
         if FAIR and now[ACTIVE] > 0:
             if now[CHANNEL] <= t:
-                divide(t, now, units, active)
+                divide(t, now, units, sharing)
             soonest = min(soonest, now[CHANNEL])
         jumped = False
         if JUMP and now[CROSSED] != NEVER and now[LEADER] < CORES:
@@ -404,7 +408,7 @@ def fetch(
             if shape < 0:
                 reason = SHAPELESS + (c << CLASS_BITS)
                 break
-        if CACHED and plan[at + CACHES] != 0 and now[TOUCHED] == 0:
+        if (CACHED or DRAM_BANKS > 0) and plan[at + ASKS] != 0 and now[TOUCHED] == 0:
             reason = TOUCHES + (c << CLASS_BITS)
             break
         at += STEP
@@ -491,6 +495,7 @@ def enter(
         now[MISSED] = 0
         now[MISSED_BUS] = 0
         now[MISSED_CROSSING] = 0
+    if CACHED or DRAM_BANKS > 0:
         now[TOUCHED] = 0
     if waits == 0:
         masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
@@ -602,7 +607,7 @@ def issue(
     counts: Longs,
     records: Words,
     trace: Longs,
-    active: Longs,
+    sharing: Longs,
 ) -> int:
     """Start ready issues on free units: when another could start."""
     width = ISSUE
@@ -627,7 +632,7 @@ def issue(
             ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
             start(
                 t, c, k, k, ahead, now, cores, slots, units, masks, after, counts, records, trace,
-                active,
+                sharing,
             )  # fmt: skip
             if masks[ready] != 0:
                 soonest = min(soonest, units[(c * UNITS + k) * LANE + FREE])
@@ -640,7 +645,7 @@ def issue(
                     ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
                     start(
                         t, c, k, u, ahead, now, cores, slots, units, masks, after, counts, records,
-                        trace, active,
+                        trace, sharing,
                     )  # fmt: skip
             if masks[ready] != 0:
                 soonest = min(soonest, next_free(t, c, kind, now, units))
@@ -660,7 +665,7 @@ def issue_chosen(
     counts: Longs,
     records: Words,
     trace: Longs,
-    active: Longs,
+    sharing: Longs,
 ) -> int:
     """The same where the policy chooses issues and units, or banks may have no free ports."""
     width = ISSUE
@@ -684,7 +689,7 @@ def issue_chosen(
                 u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
                 start(
                     t, c, k, u, ahead, now, cores, slots, units, masks, after, counts, records,
-                    trace, active,
+                    trace, sharing,
                 )  # fmt: skip
         if ahead >= 0 and masks[ready] != 0:
             soonest = min(soonest, next_free(t, c, kind, now, units))
@@ -773,7 +778,7 @@ def start(
     counts: Longs,
     records: Words,
     trace: Longs,
-    active: Longs,
+    sharing: Longs,
 ) -> None:
     """Unit u of class k takes an issue."""
     head = cores[c * CORE + HEAD]
@@ -804,7 +809,7 @@ def start(
         now[link] = crossed
     if FAIR and moves > 0:
         bus = slots[slot + BUS] if CACHED else records[record + BYTES]
-        ask(t, c * UNITS + u, head + ahead, work, bus, now, units, counts, active)
+        ask(t, c * UNITS + u, head + ahead, work, bus, now, units, counts, sharing)
         if LINKS > 0:
             units[unit + CROSSED_AT] = crossed
         until = NEVER
@@ -812,9 +817,12 @@ def start(
     elif moves > 0 or crossing > 0:
         channel = t
         if moves > 0:
-            channel = max(now[CHANNEL], t) + moves
+            if DRAM_BANKS > 0:
+                channel = pass_rows(t, c * RING + s, kind, slots[slot + ROWS], now, sharing)
+            else:
+                channel = max(now[CHANNEL], t) + moves
+            counts[CHANNEL_BUSY] += channel - max(now[CHANNEL], t)
             now[CHANNEL] = channel
-            counts[CHANNEL_BUSY] += moves
         until = max(until, max(channel, crossed))
         done = until + max(drain, 0) + arrival(moves, crossing)
         if LINKS > 0 and until == crossed:

@@ -43,6 +43,10 @@ HEIGHTS = False
 CACHED = False
 FAIR = False
 """Whether transfers share the channel fairly; else one has it after the other."""
+DRAM_BANKS = 0
+"""Banks of the channel, if each has a row open; 0: it has none."""
+ROW_MISS = 0
+"""Cycles in which a row is opened."""
 LINKS = 0
 """Links of the interconnect: one, or one a core; 0: there is none."""
 LINK_ARRIVAL = 0
@@ -57,10 +61,10 @@ JUMP = True
 
 NEVER = 1 << 62
 
-NOW = 25
+NOW = 27
 (TIME, CHANNEL, SKEW, RESUMED, CROSSED, LEADER, ROOM, STEPS, WIDTH, WATCHED, ROW,
  TOUCHED, MISSED, COUNTED, LEAPS, LAPSE, MARK, LEPT, MISSED_BUS, ACTIVE,
- SETTLED_AT, BYTE, CYCLE, WIDE, MISSED_CROSSING) = range(NOW)  # fmt: skip
+ SETTLED_AT, BYTE, CYCLE, WIDE, MISSED_CROSSING, PASSED, MOST_ROWS) = range(NOW)  # fmt: skip
 """TIME is of this cycle, without the SKEW that jumps have added. ROOM: positions that the trace
 has, STEPS: cycles that the call may still look at. WIDTH: registers of a core, the first WATCHED of
 them are compared; ROW: numbers of a snapshot, the last COUNTED of them are counts. MISSED: cycles
@@ -70,12 +74,15 @@ CHANNEL is when the channel is free or, where it is shared fairly, when the firs
 transfers ends, and not after TIME if that is not worked out yet; they were settled in cycle
 SETTLED_AT, a BYTE is so much work, and the channel does CYCLE of it in a cycle. MISSED_BUS: as
 MISSED, in bytes of the channel; MISSED_CROSSING: as MISSED, on a link. WIDE: whether an issue takes
-too long for a trace. RESUMED: 1 + the core that had asked for something."""
+too long for a trace. RESUMED: 1 + the core that had asked for something.
+Of a channel with banks: CYCLE is the parts of a cycle in which it counts, PASSED when the last
+piece of a row has passed, and MOST_ROWS how many pieces each slot has room for."""
 
 KINDS, KIND_SIZE = NOW, 5
 """Behind them for each unit class: its first unit, the first behind it, whether it copies, and what
 it gets of the channel."""
 COPIES, CAP, SHARE = 2, 3, 4
+"""CAP: of a channel with banks, the parts of a cycle that a byte takes."""
 
 LINK_AT = KINDS + KIND_SIZE * CLASSES
 PORTS_AT = LINK_AT + LINKS
@@ -94,13 +101,13 @@ the end is not known."""
 
 SLOT = 8
 (RECORD_AT, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, FILL, MOVES, BUS, CROSSES, HEIGHT,
- HELD) = range(13)  # fmt: skip
+ HELD, ROWS) = range(14)  # fmt: skip
 """RECORD_AT: where the record of its shape is. HOLDER: (position + 1) * 256 + unit class of the
 issue that was waited for last; 0: of none.
 FILL: cycles in which the window had been full when the issue entered. MOVES: cycles of its transfer
 alone, BUS: bytes of it, CROSSES: cycles of its crossing; only with CACHED. HELD: since when a bank
-without free ports has kept it from starting; -1: none has. A slot of 8 numbers has none behind
-FILL."""
+without free ports has kept it from starting; -1: none has. ROWS: how many pieces of rows it has in
+`sharing`. A slot of 8 numbers has none behind FILL."""
 
 CLASS_BITS = 8
 
@@ -148,5 +155,5 @@ of its holder (0: it has none) and from bit INSTANCE_AT on the instance."""
 # ---- why the kernel returns
 
 FINISHED, SHAPELESS, TOUCHES, FULL, PAUSED, JUMPED = range(6)
-"""All is done. The core in the result's place needs a shape; a cache must be asked; the trace is
-full; STEPS are over; loops have jumped."""
+"""All is done. The core in the result's place needs a shape; what it does not hold must be
+asked of a cache, or in which rows it lies; the trace is full; STEPS are over; loops have jumped."""

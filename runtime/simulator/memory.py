@@ -110,17 +110,23 @@ class FifoChannel:
         return self.environment.timeout(self.free - now)
 
 
+def parts_of(machine: Machine) -> tuple[int, tuple[int, ...]]:
+    """The parts of a cycle in which a banked channel counts, so many that a byte of each unit class
+    takes whole ones; and how many these are."""
+    rates = [machine.rate(unit) for unit in machine.units]
+    cycle = lcm(*(rate.numerator for rate in rates))
+    return cycle, tuple(int(cycle / rate) for rate in rates)
+
+
 class BankedChannel:
     """One transfer at a time; rows are opened in their banks while data of others pass.
 
-    Times are in parts of a cycle, `cycle` of them, so that a byte of any unit takes whole ones.
+    Times are in parts of a cycle (`parts_of`).
     """
 
     def __init__(self, environment: simpy.Environment, machine: Machine) -> None:
         self.environment, self.channel = environment, machine.dram.channel
-        rates = [machine.rate(unit) for unit in machine.units]
-        self.cycle = lcm(*(rate.numerator for rate in rates))
-        self.byte = [int(self.cycle / rate) for rate in rates]
+        self.cycle, self.byte = parts_of(machine)
         self.open = [-1] * self.channel.banks
         self.free = [0] * self.channel.banks
         self.busy = self.until = self.passed = 0

@@ -228,6 +228,13 @@ class View:
     def has_cache(self) -> bool:
         return self.machine.cache is not None
 
+    def asks(self, text: Text) -> bool:
+        """Whether what an issue costs follows from where its operands lie, too."""
+        rows = self.machine.dram.channel.row > 0
+        return bool(text.cached) or (
+            rows and any(b.outer for _, _, b in self._operands(text.issue))
+        )
+
     @property
     def cache_of_core(self) -> bool:
         """Whether a core has a cache of its own, before the interconnect."""

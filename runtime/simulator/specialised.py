@@ -21,11 +21,11 @@ from ..jit import bits, ir, restricted
 from ..jit.cache import remembered
 from ..jit.ir import link, to_object
 from ..jit.restricted import Library, RestrictedError, annotated
-from . import fair, jump, kernel, layout, ports, walk
+from . import banked, fair, jump, kernel, layout, ports, walk
 from .policy import ISSUE, UNIT, Key, Policy, first, oldest
 from .policy import names as parameters
 
-MODULES = (layout, walk, fair, ports, jump, kernel)
+MODULES = (layout, walk, fair, banked, ports, jump, kernel)
 
 PASSES = (
     "sroa", "simplify_cfg", "always_inliner", "global_dead_code_eliminate", "sroa", "simplify_cfg",
@@ -64,6 +64,8 @@ class Constants:
     STORES: int
     CACHED: bool
     FAIR: bool
+    DRAM_BANKS: int
+    ROW_MISS: int
     LINKS: int
     LINK_ARRIVAL: int
     BANKS: int
@@ -101,12 +103,14 @@ class Constants:
             STORES=stores,
             CACHED=cached,
             FAIR=machine.dram.channel.sharing == "fair",
+            DRAM_BANKS=machine.dram.channel.banks,
+            ROW_MISS=machine.dram.channel.row_miss,
             LINKS=links,
             LINK_ARRIVAL=0 if way is None else way.latency,
             BANKS=machine.scratchpad.banks,
             SIDES=1 if machine.scratchpad.shared else machine.cores,
             TRACE=trace,
-            JUMP=jump and not cached and repeats(policy),
+            JUMP=jump and not (cached or machine.dram.channel.banks) and repeats(policy),
             policy=policy,
         )
 
@@ -138,7 +142,7 @@ class Constants:
         ports = layout.HAZARDS + none + (self.LINKS > 0)
         link = layout.KINDS + layout.KIND_SIZE * self.CLASSES
         return {
-            "SLOT": 16 if self.CACHED or self.heights or self.BANKS else 8,
+            "SLOT": 16 if self.CACHED or self.heights or self.BANKS or self.DRAM_BANKS else 8,
             "LANE": 16 if self.FAIR or self.BANKS else 8,
             "SINGLE": self.UNITS == self.CLASSES,
             "SETS": layout.WAITING + 3 * self.CLASSES,

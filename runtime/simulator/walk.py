@@ -19,9 +19,9 @@ ISSUES, STOPS, BEGINS, AHEAD, BACK, ENDS, SHARES = range(7)
 
 STEP = 8
 KIND, LOOP, TARGET = range(3)
-BASE, DIGITS, DIGITS_END, CLIPS, CLIPS_END, CACHES, ONLY = range(1, 8)
+BASE, DIGITS, DIGITS_END, CLIPS, CLIPS_END, ASKS, ONLY = range(1, 8)
 """Of an issue: its part of `table`, where its digits and clipped dimensions are in `plan`, whether
-it touches a cache, and its shape if it is known and has no other."""
+Python must be asked what it touches, and its shape if it is known and has no other."""
 
 LOOPS = 16
 (COUNTER, LENGTH, START, PARENT, ORIGIN, STRIDE, REVERSE, PIECES, ROTORS, ROTORS_END, BLOCK, NUMBER,

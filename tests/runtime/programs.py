@@ -31,10 +31,18 @@ RANDOM_LIBRARY: Mapping[str, Instruction] = _library()
 
 
 def random_machine(random: Random, cores: int = 0) -> Machine:
-    sharing = random.choice(["fifo", "fair"])
     burst, gap = random.choice([(1, 0), (1, 0), (8, 3)])
+    channel = Channel(
+        sharing=random.choice(["fifo", "fair", "fair"]),
+        burst=burst,
+        gap=gap,
+        efficiency=random.choice([100, 73]),
+    )
+    if random.random() < 0.2:
+        rows = random.choice([1, 2, 4]), random.choice([8, 32]), random.choice([0, 3, 20])
+        channel = replace(channel, sharing="banked", banks=rows[0], row=rows[1], row_miss=rows[2])
     found = machine(
-        channel=Channel(sharing=sharing, burst=burst, gap=gap, efficiency=random.choice([100, 73])),
+        channel=channel,
         bandwidth=random.choice([1000, 700, 3100]),
         load={
             "count": random.choice([1, 2]),

@@ -18,13 +18,16 @@ from infinisa.runtime.simulator.compiled_engine import CompiledEngine
 from infinisa.runtime.simulator.policy import Policy
 from infinisa.runtime.simulator.shapes import Costs, View
 from infinisa.runtime.simulator.simpy_engine import Unit
+from infinisa.runtime.simulator.specialised import MODULES
 from tests.runtime.builder import LIBRARY, Builder, X, machine, made
 from tests.runtime.programs import RANDOM_LIBRARY, nest, random_machine, random_program
 
 seeds = some.integers(0, 2**32)
 policies = some.sampled_from([*POLICIES, "oldest", "oldest"])
-MACHINES = [random_machine(Random(seed), cores) for seed, cores in enumerate([1, 1, 2, 3])]
-"""Few, since the kernel is compiled for each."""
+MACHINES = [
+    random_machine(Random(seed), cores) for seed, cores in ((0, 1), (9, 1), (6, 2), (3, 3), (8, 1))
+]
+"""Few, since the kernel is compiled for each: with banks, links and rows, and without."""
 
 
 def times(events: Sequence[Event]) -> list[tuple[object, ...]]:
@@ -107,7 +110,7 @@ def leaps(program: Program, target: Machine, jump: bool) -> tuple[int, object]:
     return len(getattr(events, "leaps", ())), (report, times(events))
 
 
-@given(seeds, some.integers(1, 4), some.sampled_from(MACHINES[:2]))
+@given(seeds, some.integers(1, 4), some.sampled_from(MACHINES[:3]))
 @settings(max_examples=25, deadline=None)
 def test_leaving_out_what_repeats_changes_nothing(seed: int, depth: int, target: Machine) -> None:
     program = nest(Random(seed), depth)
@@ -136,6 +139,15 @@ def test_a_billion_turns_take_no_longer_than_a_few() -> None:
     assert report.instructions == 10**9
     (vector,) = (row for row in report.stalls if row.unit == "vector")
     assert (vector.busy, vector.data) == (6 * 10**9, {"vector": 2 * (10**9 - 1)})
+
+
+def test_parts_of_the_kernel_share_names_only_where_they_mean_one_thing() -> None:
+    """They are copied into one module."""
+    found: dict[str, object] = {}
+    for part in MODULES:
+        for name, value in vars(part).items():
+            if name.isupper():
+                assert found.setdefault(name, value) == value, (part.__name__, name)
 
 
 def test_the_fastest_engine_is_simpy_for_few_issues() -> None:
