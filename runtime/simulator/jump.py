@@ -270,17 +270,13 @@ def alike_units(
         at = place + 9 * u
         landed = max(units[unit + LANDED] - t, 0)
         if BANKS > 0:
-            same = agrees(saving, snaps, at + 7, units[unit + PORTED])
+            same = agrees(saving, snaps, at + 8, units[unit + PORTED])
         if FAIR and units[unit + FREE] == NEVER:
-            crossed = max(units[unit + CROSSED_AT] - t, 0) if LINKS > 0 else 0
             same = (
                 same
                 and agrees(saving, snaps, at, GONE)
                 and agrees(saving, snaps, at + 1, landed)
-                and agrees(saving, snaps, at + 4, units[unit + LEFT])
-                and agrees(saving, snaps, at + 5, units[unit + POSITION] - cores[c * CORE + HEAD])
-                and agrees(saving, snaps, at + 6, units[unit + BEGAN] - t)
-                and agrees(saving, snaps, at + 8, crossed)
+                and alike_transfers(saving, t, unit, at + 4, cores[c * CORE + HEAD], units, snaps)
             )
         else:
             free = units[unit + FREE] - t
@@ -302,6 +298,19 @@ def alike_units(
             full = full_at(t, until, cores[c * CORE + UNTIL_FULL], c, cores)
             same = agrees(saving, snaps, at + 1, free) and agrees(saving, snaps, at + 2, full)
     return same
+
+
+def alike_transfers(
+    saving: bool, t: int, unit: int, at: int, head: int, units: Longs, snaps: Longs
+) -> bool:
+    """The transfer of a unit of which the end is not known."""
+    crossed = max(units[unit + CROSSED_AT] - t, 0) if LINKS > 0 else 0
+    return (
+        agrees(saving, snaps, at, units[unit + LEFT])
+        and agrees(saving, snaps, at + 1, units[unit + POSITION] - head)
+        and agrees(saving, snaps, at + 2, units[unit + BEGAN] - t)
+        and agrees(saving, snaps, at + 3, crossed)
+    )
 
 
 def full_at(t: int, free: int, full: int, c: int, cores: Longs) -> int:
