@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz programs soundness check bench clean
+.PHONY: help demo test fuzz large programs soundness check bench clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -18,6 +18,9 @@ test: check  ## check, then run all tests
 
 fuzz: .venv/installed-test  ## refuse or run ten thousand broken programs
 	$(BIN)/pytest -q -m fuzz
+
+large: .venv/installed-test  ## write tensors of more than 2 GB
+	$(BIN)/pytest -q -m large
 
 programs: .venv/installed-test  ## run a hundred thousand random programs in all backends
 	INFINISA_EXAMPLES=100000 $(BIN)/pytest -n $(JOBS) tests/runtime/jit/test_random.py

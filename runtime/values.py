@@ -51,7 +51,7 @@ def bind(program: Program, arrays: Mapping[str, Array]) -> dict[str, Array]:
         if given is None:
             blank = buffer.initial if buffer.kind == "state" else nothing(buffer.dtype)
             with np.errstate(invalid="ignore"):
-                found[buffer.name] = np.full(buffer.shape, blank).astype(dtype)
+                found[buffer.name] = np.full(buffer.shape, np.asarray(blank).astype(dtype))
         else:
             found[buffer.name] = _fitted(buffer, np.asarray(given), dtype)
     return found
