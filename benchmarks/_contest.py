@@ -43,6 +43,7 @@ class Contest:
     calls   by contender: ours, and peers
     flops   operations of the work; 0: it is not bound by them
     read    bytes that must come from memory; 0: it is not bound by that
+    copied  bytes that it reads and as many that it writes, once; 0: it is not bound by that
     ratio   how many times the best peer's speed ours must be; None: printed only
     share   of the ceiling that ours must reach; None: printed only
     most    seconds that ours may take; None: printed only
@@ -56,6 +57,7 @@ class Contest:
     calls: Mapping[str, Call]
     flops: float = 0.0
     read: float = 0.0
+    copied: int = 0
     ratio: float | None = None
     share: float | None = None
     most: float | None = None
@@ -97,18 +99,24 @@ def contend(contest: Contest, ceiling: Ceiling, rounds: int) -> Row:
     """All contenders in each round, and the processor's ceiling with them."""
     turns = {name: turns_of(call) for name, call in contest.calls.items()}
     taken: dict[str, list[float]] = {name: [] for name in contest.calls}
-    gflops, bandwidth = [], []
+    gflops, bandwidth, copying = [], [], []
     for _ in range(rounds):
         gflops.append(ceiling.flops())
         if contest.read:
             bandwidth.append(ceiling.read())
+        if contest.copied:
+            copying.append(ceiling.copy(contest.copied))
         for name, call in contest.calls.items():
             taken[name].append(seconds(call, turns[name]))
     least = {name: min(found) for name, found in taken.items()}
     median = {name: float(np.median(found)) for name, found in taken.items()}
     peers = {name: found for name, found in least.items() if name != OURS}
     best = min(peers, key=lambda name: peers[name], default="")
-    bound = max(contest.flops / max(gflops), contest.read / max(bandwidth, default=math.inf))
+    bound = max(
+        contest.flops / max(gflops),
+        contest.read / max(bandwidth, default=math.inf),
+        min(copying, default=0.0),
+    )
     return Row(
         contest.part,
         contest.name,

@@ -197,6 +197,7 @@ def rowwise(
         None,
         fused(function, given),
         ratio=ratio,
+        copied=x.nbytes,
     )
 
 
@@ -228,6 +229,7 @@ def layer_norm(residual: bool, ratio: float, rows: int = 1024, width: int = 768)
         constants,
         fused(function, tensors({**inputs, **constants})),
         ratio=ratio,
+        copied=inputs["x"].nbytes * (2 + residual) // 2,
     )
 
 

@@ -186,6 +186,7 @@ class Ceiling:
 
     def __init__(self) -> None:
         self._flops, self._read = multiply_adds(), reading()
+        self._copied: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
 
     def flops(self) -> float:
         """f32 operations a second, of the widest vectors; a multiply-add is two."""
@@ -194,6 +195,17 @@ class Ceiling:
     def read(self) -> float:
         """Bytes a second from memory into registers."""
         return self._read()
+
+    def copy(self, size: int, turns: int = 4) -> float:
+        """Seconds in which so many bytes are copied that were copied just before."""
+        if size not in self._copied:
+            self._copied[size] = np.ones(size, np.uint8), np.ones(size, np.uint8)
+        source, target = self._copied[size]
+        np.copyto(target, source)
+        began = time.process_time()
+        for _ in range(turns):
+            np.copyto(target, source)
+        return (time.process_time() - began) / turns
 
 
 def ceiling(rounds: int = 9) -> dict[str, float]:
