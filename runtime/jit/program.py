@@ -465,9 +465,9 @@ class Walker:
     def divide(self, issue: Issue, share: Share, opcode: Opcode, meaning: Meaning | None) -> None:
         """The pieces of an issue, each computed by whichever thread takes it first."""
         f, emission = self.f, self.kernels.emission
-        length, threads = self.ranges[share.range].length, emission.plan.threads
-        size = f.multiply(f.ceil_divide(length, threads * share.grain), share.grain)
-        bound = share.piece(self.ranges[share.range].bound, threads)
+        length = self.ranges[share.range].length
+        size = f.multiply(f.ceil_divide(length, share.pieces * share.grain), share.grain)
+        bound = share.piece(self.ranges[share.range].bound)
         if not isinstance(length, int):
             few = f.compare("slt", length, constant("i64", share.least))
             size = f.maximum(f.select(few, length, number(size)), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import pickle
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
@@ -46,10 +47,11 @@ from .processor import Target
 from .program import emit
 from .quantised import relative
 from .shares import WORTH
-from .threads import COUNTER, STOP, Team, number_of_threads
+from .threads import Team, number_of_threads
 from .weights import FORMS
 
 BACKENDS = ("vector", "scalar", "parallel")
+TEAM = CONTEXT.index("team")
 ALIGNMENT = 4096
 SLACK = 256
 """Bytes behind every buffer: a clipped index into an empty region reads its first position."""
@@ -226,13 +228,13 @@ class Session:
         self.call = np.zeros(compiled.plan.area, np.int64)
         threads = compiled.plan.threads
         self.work = [_bytes(compiled.plan.scratch) for _ in range(threads)]
-        self.team = Team(threads, compiled.code, compiled.plan.frame)
+        self.team = Team(threads, compiled.code, compiled.plan.frame, self.work)
+        self.running = threading.RLock()
         addresses = [self._address(buffer) for buffer in self.program.buffers]
         addresses += [int(memory.ctypes.data) for memory in self.panels.values()]
         self.buffers = np.array(addresses or [0], np.uint64)
         self.failure: BaseException | None = None
         self.callback = ctypes.CFUNCTYPE(None)(self._opaque)
-        self.words = self.team.words()
         self.context = self._context()
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.entries = {
@@ -261,8 +263,10 @@ class Session:
         taken as they lie in `tensors`, results stay there. For runs that are short."""
         self._set(parameters)
         names = [name for name in self.entries if sections is None or name in sections]
-        if len(names) != 1 or self.compiled.plan.shared:
+        if len(names) != 1:
             return partial(self._sections, names)
+        if names[0] in self.compiled.plan.shared:
+            return partial(self._section, names[0])
         entry, context = self.entries[names[0]], ctypes.c_void_p(self.context.ctypes.data)
         call = self.call
 
@@ -290,23 +294,25 @@ class Session:
     def _sections(self, names: Iterable[str]) -> dict[str, float]:
         """Run sections: seconds of each."""
         seconds: dict[str, float] = {}
-        context = self.context.ctypes.data
         for name in names:
-            shared = name in self.compiled.plan.shared
-            words = self.team.words() if shared else self.words
-            self.context[CONTEXT.index("team")] = words.ctypes.data
             began = time.perf_counter()
-            try:
-                if shared:
-                    self.team.gather(words, self.work)
-                self.entries[name](context)
-            finally:
-                words[COUNTER] = STOP  # before any call, which Ctrl-C may end: others wait for it
-                if shared:
-                    self.team.let_go()
+            self._section(name)
             seconds[name] = time.perf_counter() - began
-            self._check(name)
         return seconds
+
+    def _section(self, name: str) -> None:
+        """Run a section. Its memory is one, so threads of the caller do so one after the other."""
+        with self.running:
+            if name in self.compiled.plan.shared:
+                try:
+                    self.team.gather()
+                    self.context[TEAM] = self.team.words.ctypes.data
+                    self.entries[name](self.context.ctypes.data)
+                finally:
+                    self.team.let_go()
+            else:
+                self.entries[name](self.context.ctypes.data)
+        self._check(name)
 
     # -- memory
 
@@ -315,7 +321,7 @@ class Session:
         tables: list[Array] = [self.parameters, self.buffers, self.ends, self.work[0], self.call]
         given = [table.ctypes.data for table in tables]
         callback = ctypes.cast(self.callback, ctypes.c_void_p).value
-        return np.array([*given, callback, self.words.ctypes.data], np.uint64)
+        return np.array([*given, callback, self.team.words.ctypes.data], np.uint64)
 
     def _chips(self) -> dict[str, NDArray[np.uint8]]:
         sizes, cores = chip_sizes(self.program), self.compiled.plan.cores

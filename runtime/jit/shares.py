@@ -17,26 +17,32 @@ WORTH = 400_000
 TRAFFIC = 8
 """Operations in the time in which an element is read or written."""
 
+ROUNDS = 4
+"""Pieces that each thread would take if all were there at once: a thread that comes late, or is
+stopped, leaves the others more. A contraction has half as many, since each packs what it reads."""
+
 LINE = 64
 """Bytes that two threads should not both write into."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """A range of an issue in pieces, one for each thread.
+    """A range of an issue in pieces.
 
-    range  that is divided
-    grain  pieces are multiples of it, but for the last
-    least  positions below which they are one piece
+    range   that is divided
+    pieces  how many there are, at most
+    grain   they are multiples of it, but for the last
+    least   positions below which they are one piece
     """
 
     range: str
-    grain: int
-    least: int
+    pieces: int
+    grain: int = 1
+    least: int = 1
 
-    def piece(self, length: int, threads: int) -> int:
+    def piece(self, length: int) -> int:
         """Positions of the first piece."""
-        grains = -(-length // (threads * self.grain))
+        grains = -(-length // (self.pieces * self.grain))
         return min(grains * self.grain, length)
 
 
@@ -69,15 +75,17 @@ class Shares:
             return None
         nodes = walk(meaning.outputs) if meaning else ()
         last = any(isinstance(node, Dot) for node in nodes)
+        rounds = ROUNDS // 2 if last else ROUNDS
         best: tuple[int, Share] | None = None
         for name in self.ranges(issue, opcode, meaning):
             length = bounds[name]
-            share = Share(name, self.grain(issue, name, bounds), 1)
-            piece = share.piece(length, self.threads)
+            share = Share(name, self.threads, self.grain(issue, name, bounds))
+            piece = share.piece(length)
             saved = whole - self.work(issue, meaning, {**bounds, name: piece})
             better = best is None or saved > best[0] or (last and saved == best[0])
             if saved >= self.worth and better:
-                best = saved, replace(share, least=-(-length * self.worth // saved))
+                least = -(-length * self.worth // saved)
+                best = saved, replace(share, pieces=rounds * self.threads, least=least)
         return best[1] if best else None
 
     # -- what may be divided

@@ -43,6 +43,10 @@ SPINS, YIELDS, NAP = 2000, 200, 50
 """How often a waiting thread looks before it yields, then how often before it sleeps in between,
 and for how many microseconds: about 50 us of looking, then others may have the core."""
 
+NAPS = 20
+"""How often a thread sleeps before it no longer waits for something to do: after 1 to 3 ms, if
+nobody else wants its core."""
+
 FOREVER = 1 << 62
 
 
@@ -59,7 +63,7 @@ def hand_out(
 
 
 def worker(module: Module, target: Target) -> None:
-    """What the other threads run: take pieces until there will be no more."""
+    """What the other threads run: take pieces until there are no more, or none came for long."""
     f = Function(module, WORKER, [("team", "ptr"), ("work", "ptr")], public=True)
     team, work = f.parameters["team"], f.parameters["work"]
     f.jump("again")
@@ -68,8 +72,9 @@ def worker(module: Module, target: Target) -> None:
     on = f.label()
     f.branch(f.compare("slt", seen, constant("i64", 0)), "out", on)
     f.place(on)
-    _wait(f, f.at(team, COUNTER, "i64"), seen, target)
-    f.jump("again")
+    counter = f.at(team, COUNTER, "i64")
+    _wait(f, counter, seen, target, NAPS)
+    f.branch(f.compare("ne", _atomic_load(f, counter), seen), "again", "out")
     f.place("out")
     f.done()
 
@@ -97,7 +102,7 @@ def _hand_out_function(module: Module, target: Target) -> str:
     now, on = _atomic_load(f, done), f.label()
     f.branch(f.compare("eq", now, wanted), "out", on)
     f.place(on)
-    _wait(f, done, now, target)
+    _wait(f, done, now, target, FOREVER)
     f.jump("again")
     f.place("out")
     f.done()
@@ -145,18 +150,19 @@ def _take_function(module: Module, name: str) -> None:
     f.close()
 
 
-def _wait(f: Function, word: Value, old: Value, target: Target) -> None:
-    """Wait until a word is no longer what it was: look, then yield, then sleep in between."""
+def _wait(f: Function, word: Value, old: Value, target: Target, naps: int) -> None:
+    """Wait until a word is no longer what it was: look, then yield, then sleep in between, not more
+    than so often."""
     name = "wait"
     if name not in f.module.names:
         f.module.names.add(name)
         _wait_function(f.module, name, target)
-    f.run(name, [("ptr", word), ("i64", old)])
+    f.run(name, [("ptr", word), ("i64", old), ("i64", naps)])
 
 
 def _wait_function(module: Module, name: str, target: Target) -> None:
-    f = Function(module, name, [("word", "ptr"), ("old", "i64")])
-    word, old = f.parameters["word"], f.parameters["old"]
+    f = Function(module, name, [("word", "ptr"), ("old", "i64"), ("naps", "i64")])
+    word, old, naps = f.parameters.values()
     pause = "call void @llvm.x86.sse2.pause()" if "sse2" in target.features else ""
     module.declarations |= {"declare i32 @sched_yield()", "declare i32 @usleep(i32)"}
     module.declarations |= {pause.replace("call", "declare")} - {""}
@@ -170,7 +176,7 @@ def _wait_function(module: Module, name: str, target: Target) -> None:
 
     f.loop(0, SPINS, 1, lambda _, __: look(pause))
     f.loop(0, YIELDS, 1, lambda _, __: look("call i32 @sched_yield()"))
-    f.loop(0, FOREVER, 1, lambda _, __: look(f"call i32 @usleep(i32 {NAP})"))
+    f.loop(0, naps, 1, lambda _, __: look(f"call i32 @usleep(i32 {NAP})"))
     f.jump("out")
     f.place("out")
     f.done()
@@ -206,31 +212,40 @@ _teams = itertools.count()
 class Team:
     """Threads of a session: the one that calls and `size` - 1 more, which end with the team.
 
-    Between sections they are parked in Python; inside one they wait in native code. Each is kept
-    on a core of its own where the system lets us say so.
+    They wait for pieces in native code, and if none came for long are parked in Python. Each is
+    kept on a core of its own where the system lets us say so.
+
+    words  by which pieces are handed out
+    work   scratch memory of each thread
+    away   threads that do not wait for pieces
     """
 
-    def __init__(self, size: int, code: Code, frame: int) -> None:
+    def __init__(
+        self, size: int, code: Code, frame: int, work: Sequence[NDArray[np.uint8]]
+    ) -> None:
         """code: with the function of a worker, if anything is divided; frame: numbers of a piece"""
-        self.size, self.code, self.frame = size, code, frame
+        self.size, self.code, self.frame, self.work = size, code, frame, work
         cores = usable_cores()
         first = next(_teams) * size  # teams that run at once share as few cores as can be
         self.cores = [cores[(first + thread) % len(cores)] for thread in range(size)]
         self.before = set(cores)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nobody waits, and nothing was ever handed out."""
+        self.words = np.zeros(FRAME + self.frame, np.int64)
+        self.away = set(range(1, self.size))
         self.pool: ThreadPoolExecutor | None = None
         self.process = os.getpid()
 
-    def words(self) -> NDArray[np.int64]:
-        """Words by which one run of a section hands out pieces: a thread that comes late finds that
-        it is over. Whoever runs it stores `STOP` at `COUNTER` in the end."""
-        return np.zeros(FRAME + self.frame, np.int64)
-
-    def gather(self, words: NDArray[np.int64], work: Sequence[NDArray[np.uint8]]) -> None:
-        """Have the other threads take pieces, each with scratch memory of its own, until the words
-        say stop. This thread is kept on its core until it is let go."""
+    def gather(self) -> None:
+        """Have the other threads wait for pieces. This thread is kept on its core until it is let
+        go. Who stops waiting just now misses what is handed out next, and the others do it."""
+        if self.process != os.getpid():  # a fork has no threads
+            self._begin()
+        for thread in tuple(self.away):
+            self._submit(thread)
         self.before = set(usable_cores())
-        for mine in work[1:]:
-            self._submit(words, mine)
         _pin({self.cores[0]})
 
     def let_go(self) -> None:
@@ -240,26 +255,34 @@ class Team:
     def close(self) -> None:
         """End the threads; another run would start new ones."""
         if self.pool is not None:
+            self.words[COUNTER] = STOP
             self.pool.shutdown(wait=False)
-            self.pool = None
+            self._begin()
 
-    def _submit(self, words: NDArray[np.int64], work: NDArray[np.uint8]) -> None:
-        if self.pool is None or self.process != os.getpid():  # a fork has no threads
+    def __del__(self) -> None:
+        self.words[COUNTER] = STOP
+
+    def _submit(self, thread: int) -> None:
+        if self.pool is None:
             rest = iter(self.cores[1:])
-            self.process = os.getpid()
             self.pool = ThreadPoolExecutor(
                 self.size - 1, "infinisa", initializer=lambda: _pin({next(rest)})
             )
+        self.away.discard(thread)
         try:
-            self.pool.submit(_work, self.code, words, work)
+            self.pool.submit(_work, self.code, self.words, self.work[thread], self.away, thread)
         except RuntimeError as error:
+            self.away.add(thread)
             raise ProgramError(f"cannot start {self.size} threads: {error}") from error
 
 
-def _work(code: Code, words: NDArray[np.int64], work: NDArray[np.uint8]) -> None:
+def _work(
+    code: Code, words: NDArray[np.int64], work: NDArray[np.uint8], away: set[int], thread: int
+) -> None:
     """What another thread does. It holds what it touches, should the session be gone already."""
     run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(code.addresses[WORKER])
     run(words.ctypes.data, work.ctypes.data)
+    away.add(thread)
 
 
 def _pin(cores: set[int]) -> None:

@@ -127,14 +127,14 @@ def test_what_is_read_elsewhere_than_it_is_written_is_not_divided() -> None:
 
 
 def test_pieces_write_lines_of_their_own() -> None:
-    """16 numbers of 4 bytes: 40 positions are 32 and 8, and 16 are one thread's."""
+    """16 numbers of 4 bytes: 40 positions are 16, 16 and 8, and 16 are one thread's."""
     program = session.program_of(double, {"n": 40})
     (opcode,) = program.opcodes
     shares = Shares(program, threads=2, lanes=1, worth=1)
     share = shares.share(the_issue(program), opcode, double, {"n": 40})
 
     assert share is not None
-    assert (share.grain, share.piece(40, 2)) == (16, 32)
+    assert (share.grain, share.piece(40)) == (16, 16)
     assert shares.share(the_issue(program), opcode, double, {"n": 16}) is None
 
 
@@ -280,9 +280,9 @@ def test_whatever_may_be_divided_computes_the_same(
 
     assert sorted(found) == axes.split()
     for axis in found:
-        share = Share(axis, grain=1, least=1)
-        monkeypatch.setattr(Shares, "share", lambda *_, share=share: share)
         for threads in (2, 7):
+            share = Share(axis, pieces=threads)
+            monkeypatch.setattr(Shares, "share", lambda *_, share=share: share)
             made = code(program, meaning, threads)
             assert made.plan.shared
             session.near(
@@ -329,6 +329,34 @@ def test_the_last_reference_ends_the_threads() -> None:
 
     assert mine
     assert gone(mine)
+
+
+def test_threads_wait_for_the_next_run_and_not_for_long() -> None:
+    made, _, wanted = make(3)
+    for pause in (0, 0, 2.0, 0):
+        made.run({})
+        time.sleep(pause)
+    assert np.array_equal(made.run({}).outputs["out0"], wanted)
+
+    end = time.monotonic() + 30
+    while len(made.team.away) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert made.team.away == {1, 2}
+    made.close()
+
+
+def test_threads_of_the_caller_share_a_session() -> None:
+    made, _, wanted = make()
+    step = made.step()
+    running = [threading.Thread(target=lambda: [step() for _ in range(100)]) for _ in range(3)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+
+    assert not any(thread.is_alive() for thread in running)
+    assert np.array_equal(made.run({}).outputs["out0"], wanted)
+    made.close()
 
 
 def test_a_run_on_its_own_leaves_no_threads() -> None:
