@@ -236,8 +236,7 @@ def interpreted(constants: Constants) -> Kernel:
 def compiled(constants: Constants) -> Kernel:
     """The kernel as native code, on NumPy arrays; from the user's cache if it was made before."""
     name = "opaque0"
-    keys = "".join(map(inspect.getsource, (constants.policy.key, constants.policy.unit)))
-    image = remembered(_recipe(), repr(constants) + keys, lambda: _image(constants))
+    image = remembered(_recipe(), _how(constants), lambda: _image(constants))
     code = link([image], [name])
     count = len(inspect.signature(kernel.run).parameters)
     types = [ctypes.c_void_p, ctypes.c_int64] * count + [ctypes.c_void_p] * 2
@@ -259,6 +258,21 @@ def compiled(constants: Constants) -> Kernel:
 
     bound.code = code  # type: ignore[attr-defined]  # it lives as long as the function
     return bound
+
+
+def _how(constants: Constants) -> str:
+    """The constants as text that is the same in every process: keys of a policy as native code."""
+    numbers = {f.name: getattr(constants, f.name) for f in fields(constants) if f.name != "policy"}
+    return f"{numbers} {_keys(constants.policy)}"
+
+
+@cache
+def _keys(policy: Policy) -> str:
+    library = Library()
+    for key in (policy.key, policy.unit):
+        library.function(key)
+    given = [parameters(key) for key in (policy.key, policy.unit)]
+    return f"{policy.is_oldest} {policy.in_order} {given} {library.module.text}"
 
 
 def _image(constants: Constants) -> bytes:

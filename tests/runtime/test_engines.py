@@ -1,8 +1,12 @@
 """The engines agree to the cycle: simpy, the kernel in CPython, the kernel compiled; whether what
 loops repeat is left out or not."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -254,3 +258,23 @@ def test_a_key_that_is_not_restricted_python_runs_in_simpy() -> None:
     with pytest.raises(SimulationError) as error:
         simulate(program, RANDOM_LIBRARY, machine(), policy=policy, engine="compiled")
     assert "policy 'listed' is no restricted Python: listed, line" in str(error.value)
+
+
+def test_the_next_process_finds_the_kernel(tmp_path: Path) -> None:
+    """What the code depends on is said in words that are the same in every process."""
+    run = (
+        "from infinisa.runtime.simulator import POLICIES\n"
+        "from infinisa.runtime.simulator.specialised import Constants, compiled\n"
+        "from tests.runtime.builder import machine\n"
+        "policy = POLICIES['oldest']\n"
+        "compiled(Constants.of(machine(), (3, 1, 1), policy, trace=False, jump=False))\n"
+    )
+    found = []
+    for seed in ("1", "2"):
+        path = os.pathsep.join(sys.path)
+        own = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", run], env=own | {"PYTHONPATH": path}, check=True)
+        found.append([file.name for file in tmp_path.rglob("*.o")])
+
+    assert len(found[0]) == 1
+    assert found[0] == found[1]
