@@ -261,12 +261,18 @@ class Choice:
         return self.match.inner if self.match else frozenset()
 
 
+GRAINS = 1 << 20
+"""Costs are whole numbers of such parts of a cycle. Where each reader pays all that a value needs,
+costs double with every residual: of floats, what a layer can choose between is lost in rounding."""
+
+
 class Decision:
     """The cheapest option for each value at some prices.
 
     options_of  the options of each value, operands first
     readers     how many share the cost of a value; where it says nothing each pays all of it
-    best        the options taken; `costs`: what each value costs with all that it needs
+    best        the options taken; `costs`: what each value costs with all that it needs, in
+                grains, infinite where nothing computes it
     """
 
     def __init__(
@@ -277,28 +283,37 @@ class Decision:
     ) -> None:
         self.prices, self.readers = prices, readers
         self.best: dict[Node, Choice] = {}
-        self.costs: dict[Node, float] = {}
-        self._own: dict[int, float] = {}
+        self.costs: dict[Node, int | float] = {}
+        self._own: dict[int, int] = {}
         for node, options in options_of.items():
             costs = [self.cost(option) for option in options]
             least = self.costs[node] = min(costs, default=inf)
             self.best[node] = options[costs.index(least)] if options else Choice()
 
-    def cost(self, option: Choice) -> float:
+    def cost(self, option: Choice) -> int | float:
         """What an option costs with its share of all that it needs. Results that it yields besides
         save what they would cost."""
         cost = self.own(option)
         if option.besides:
-            cost = max(cost - sum(self.own(self.best[node]) for node in option.besides), 0.0)
+            cost = max(cost - sum(self.own(self.best[node]) for node in option.besides), 0)
         for node in option.demands:
-            cost += self.costs[node] / self.readers.get(node, 1)
+            needed = self.costs[node]
+            if isinstance(needed, float):
+                return inf
+            cost += needed // self.readers.get(node, 1)
         return cost
 
-    def own(self, option: Choice) -> float:
+    def cycles(self, option: Choice) -> int | float:
+        """What an option costs with all that it needs, in cycles."""
+        cost = self.cost(option)
+        return cost if isinstance(cost, float) else cost // GRAINS
+
+    def own(self, option: Choice) -> int:
         """What an option costs without what it needs; equal loads are one."""
         key = id(option.load)
         if key not in self._own:
-            self._own[key] = sum(self.prices[name] * n for name, n in option.load.items())
+            cycles = sum(self.prices[name] * n for name, n in option.load.items())
+            self._own[key] = round(GRAINS * cycles)
         return self._own[key]
 
     def chosen(self, roots: Sequence[Node]) -> list[tuple[Node, Match | None]]:

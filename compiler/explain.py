@@ -72,7 +72,7 @@ class Option:
     operands: tuple[tuple[str, str], ...]
     nodes: int
     cycles: float
-    total: float | None
+    total: int | float | None
     stamp: str
     error: float
     verdict: str
@@ -362,7 +362,7 @@ class Scene:
     def options(self, root: Node, chosen: Match | None, selection: Selection) -> list[Option]:
         """The ways to compute a value, the cheapest first after the one that is taken."""
         weighed = {
-            option.match: selection.decision.cost(option)
+            option.match: selection.decision.cycles(option)
             for option in selection.options_of.get(root, ())
         }
         found = []
@@ -390,7 +390,7 @@ class Scene:
         return tuple((operand.name, self.called(leaf)) for operand, leaf in given)
 
 
-def _lost(total: float | None) -> str:
+def _lost(total: int | float | None) -> str:
     """Why an option was not taken that might have been."""
     return "nothing computes what it reads" if total == inf else "costs more"
 

@@ -168,7 +168,7 @@ def _options(options: Sequence[Option]) -> Table:
             _operands(option.operands),
             str(option.nodes),
             f"{option.cycles:,.0f}",
-            "" if option.total is None else f"{option.total:,.0f}",
+            "" if option.total is None else f"{option.total:,}",
             option.stamp,
             f"{option.error:.2g}",
             option.verdict,
