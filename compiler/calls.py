@@ -41,6 +41,11 @@ class Tensor:
             size *= extent
         return size
 
+    @property
+    def bound(self) -> bool:
+        """Whether someone outside of the program gives or takes it."""
+        return self.kind in ("input", "output", "state")
+
 
 @dataclass(frozen=True)
 class Index:
@@ -165,7 +170,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Covered:
-    """One graph as calls."""
+    """One graph as calls.
+
+    bases  what its tensors and calls were called before numbers told equal names apart
+    """
 
     name: str
     extents: tuple[Extent, ...]
@@ -174,3 +182,4 @@ class Covered:
     repeat: Repeat | None = None
     tokens: Count = Count()
     sizes: Mapping[Axis, int] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)

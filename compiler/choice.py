@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf, prod
+from math import fsum, inf, prod
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError
@@ -42,6 +42,7 @@ from infinisa.isa.program import Opcode
 
 from .canonical import is_number
 from .cost import SPILL
+from .graph import Layers
 from .laws import must_hold
 from .match import Finder, Match
 from .prices import BELIEVED, CALL, CALLS, DRAM, Forecast, Load, Work, even, excess
@@ -113,6 +114,7 @@ class Choosing:
 
     sizes     the most positions of each axis; `usual`: how many are expected
     run_time  axes whose length a parameter changes
+    layers    what was left out of the graph
     """
 
     machine: Machine
@@ -121,6 +123,7 @@ class Choosing:
     usual: Mapping[Axis, int]
     run_time: frozenset[Axis] = frozenset()
     trust: Trust = ANY
+    layers: Layers = field(default_factory=Layers)
 
     def usable(self) -> list[Instruction]:
         """The instructions that a unit of the machine runs."""
@@ -372,6 +375,7 @@ class Selection:
     _loads: dict[Match, Load | None] = field(default_factory=dict)
     _work: dict[Match, Work] = field(default_factory=dict)
     _kept: dict[tuple[Match, ...], list[tuple[int, bool]]] = field(default_factory=dict)
+    _places: dict[Node, int] = field(default_factory=dict)
 
     def settle(self, roots: Sequence[Node]) -> None:
         """Find what there is to choose from for all that these may need, and decide."""
@@ -480,16 +484,42 @@ class Selection:
         read is stored, and loaded for each."""
         order = decision.chosen(roots)
         matches = tuple(dict.fromkeys(match for _, match in order if match is not None))
-        readers = Counter(value for match in matches for value in _read(match))
+        turns = [self.turns(match.roots) for match in matches]
+        readers: Counter[Node] = Counter()
+        for match, count in zip(matches, turns, strict=True):
+            readers.update({value: self.each(value, count) for value in _read(match)})
         results = {_source(root) for root in roots}
-        traffic = 0.0
+        traffic = []
         for value in {**readers, **dict.fromkeys(results)}:
             shared = isinstance(value, Input) or readers[value] > 1
             times = max(readers[value] if shared else 0, value in results)
-            traffic += times * self.choosing.traffic(value, self.choosing.usual)
-        work = [self.work(match) for match in matches]
-        forecast = Forecast.of(work, traffic, self.choosing.machine)
+            cycles = times * self.choosing.traffic(value, self.choosing.usual)
+            traffic += [cycles] * self.turns([value])
+        work = [
+            self.work(match)
+            for match, count in zip(matches, turns, strict=True)
+            for _ in range(count)
+        ]
+        forecast = Forecast.of(work, fsum(traffic), self.choosing.machine)
         return Cover(decision, matches, readers, forecast)
+
+    def turns(self, values: Iterable[Node | None]) -> int:
+        """For how many layers values stand, which are of one layer."""
+        turns = self.choosing.layers.turns
+        layer = self.places(next(v for v in values if v is not None)) if turns else -1
+        return turns[layer] if layer >= 0 else 1
+
+    def each(self, value: Node, readers: int) -> int:
+        """How many read a value of those for which some stand: each layer has its own."""
+        return readers if readers == 1 or self.places(value) < 0 else 1
+
+    def places(self, value: Node) -> int:
+        """The last layer that goes into a value; -1 if none does."""
+        for node in () if value in self._places else walk([value], self._places):
+            below = (self._places[child] for child in node.children)
+            own = self.choosing.layers.of.get(node.name, -1) if isinstance(node, Input) else -1
+            self._places[node] = max(below, default=own)
+        return self._places[value]
 
     def work(self, match: Match) -> Work:
         """What the call of a match is expected to do."""

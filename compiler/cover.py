@@ -128,7 +128,7 @@ def choosing_in(
     """What choices in a graph depend on."""
     run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
     usual = usual_lengths(graph.extents, model.parameters)
-    return Choosing(machine, library, graph.sizes(), usual, run_time, trust)
+    return Choosing(machine, library, graph.sizes(), usual, run_time, trust, graph.layers)
 
 
 def _lowered(

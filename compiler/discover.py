@@ -315,7 +315,7 @@ class _Discovering:
         )  # fmt: skip
 
     def trial(self, library: Mapping[str, Instruction]) -> Trial:
-        work = compile_model(self.model, self.machine, library, trust=self.trust)
+        work = compile_model(self.model, self.machine, library, trust=self.trust, fold=False)
         return Trial(work, self.measure(work))
 
     def weighed(self, trial: Trial) -> Iterator[Weighed]:

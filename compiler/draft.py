@@ -158,6 +158,7 @@ class Drafting:
         self.writers: dict[str, set[int]] = {}
         self.old_readers: dict[str, set[int]] = {}
         self.taken: Counter[str] = Counter()
+        self.bases: dict[str, str] = {}
         self.coverage = Coverage()
         self.blocks = count()
         self.forms: dict[object, Form] = {}
@@ -177,6 +178,7 @@ class Drafting:
             self.graph.repeat,
             self.graph.tokens,
             dict(self.sizes),
+            self.bases,
         )
 
     def divided(self, work: Work, runs: Runs) -> tuple[Work, Axis]:
@@ -231,7 +233,9 @@ class Drafting:
 
     def unique(self, name: str) -> str:
         self.taken[name] += 1
-        return name if self.taken[name] == 1 else f"{name}.{self.taken[name]}"
+        made = name if self.taken[name] == 1 else f"{name}.{self.taken[name]}"
+        self.bases[made] = name
+        return made
 
     def temporary(
         self, label: str, axes: tuple[Axis, ...], dtype: str, kind: str = "temporary"

@@ -83,7 +83,7 @@ def _add(buffers: dict[str, Buffer], more: Iterable[Buffer]) -> None:
 
 def _bound(graph: Covered) -> list[Tensor]:
     """Tensors that someone outside of the program gives or takes."""
-    return [t for t in graph.tensors.values() if t.kind in ("input", "output", "state")]
+    return [tensor for tensor in graph.tensors.values() if tensor.bound]
 
 
 def _outside(graph: Covered, tensor: Tensor, machine: Machine) -> Buffer:

@@ -76,6 +76,18 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Layers:
+    """The layers of a graph from which most of those that are alike were left out.
+
+    of     the layer of each tensor that only one layer has
+    turns  for how many layers each one stands
+    """
+
+    of: Mapping[str, int] = field(default_factory=dict)
+    turns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Graph:
     """One part of a model.
 
@@ -85,6 +97,7 @@ class Graph:
     names    what the source called a node, for messages and reports
     repeat   how often it runs, if not once
     tokens   how many tokens a turn works on, for throughput; 0 where that means nothing
+    layers   what was left out of it
     """
 
     name: str
@@ -94,6 +107,7 @@ class Graph:
     names: Mapping[Node, str] = field(default_factory=dict)
     repeat: Repeat | None = None
     tokens: Count = Count()
+    layers: Layers = Layers()
 
     @property
     def roots(self) -> tuple[Node, ...]:

@@ -24,7 +24,9 @@ from .coverage import Coverage
 from .emit import emit
 from .garbage import uncollected
 from .graph import Model
+from .layers import Fold, folded
 from .tile import schedule
+from .unfold import Unfolded, Unlike
 
 Progress = Callable[..., None]
 
@@ -33,6 +35,7 @@ Progress = Callable[..., None]
 class Compilation:
     """A model on its way to a program: each stage adds its part.
 
+    folds     graphs of which only few of the layers that are alike are compiled, by name
     forms     the canonical form of each graph
     covered   each graph as calls, and `coverage` by graph
     groups    the calls of each graph in scheduled groups
@@ -43,6 +46,7 @@ class Compilation:
     machine: Machine
     library: Mapping[str, Instruction]
     trust: Trust = ANY
+    folds: dict[str, Fold] = field(default_factory=dict)
     forms: list[Canonical] = field(default_factory=list)
     covered: list[Covered] = field(default_factory=list)
     coverage: dict[str, Coverage] = field(default_factory=dict)
@@ -56,6 +60,15 @@ class Compilation:
         return self.made
 
     # -- the stages
+
+    def fold(self) -> None:
+        """Of layers that are alike only a few."""
+        found = {graph.name: folded(self.model, graph) for graph in self.model.graphs}
+        self.folds = {name: fold for name, fold in found.items() if fold is not None}
+        graphs = [
+            self.folds[g.name].graph if g.name in self.folds else g for g in self.model.graphs
+        ]
+        self.model = replace(self.model, graphs=tuple(graphs))
 
     def canonicalise(self) -> None:
         """One form for expressions that are equal over the reals."""
@@ -83,6 +96,25 @@ class Compilation:
         """Which calls share loops, in tiles of what size."""
         given = self.model.parameters
         self.groups = [schedule(each, self.machine, parameters=given) for each in self.covered]
+
+    def unfold(self) -> None:
+        """The layers that were left out, from those that they are like."""
+        graphs = [
+            self.folds[g.name].whole if g.name in self.folds else g for g in self.model.graphs
+        ]
+        self.model = replace(self.model, graphs=tuple(graphs))
+        try:
+            for n, graph in enumerate(graphs):
+                if graph.name in self.folds:
+                    few, groups = self.covered[n], self.groups[n]
+                    unfolded = Unfolded(self.model, self.folds[graph.name], few)
+                    self.covered[n] = unfolded.covered()
+                    self.groups[n] = unfolded.groups(groups, self.covered[n].calls)
+                    self.coverage[graph.name] = unfolded.coverage(self.coverage[graph.name])
+        except Unlike:  # compile all of them
+            self.forms, self.covered, self.groups = [], [], []
+            for stage in (self.canonicalise, self.chunk, self.cover, self.schedule):
+                stage()
 
     def emit(self) -> None:
         """Loops, buffers and their addresses."""
@@ -116,10 +148,12 @@ class Compilation:
 
 
 STAGES: Mapping[str, Callable[[Compilation], None]] = {
+    "fold": Compilation.fold,
     "canonicalise": Compilation.canonicalise,
     "chunk": Compilation.chunk,
     "cover": Compilation.cover,
     "schedule": Compilation.schedule,
+    "unfold": Compilation.unfold,
     "emit": Compilation.emit,
     "verify": Compilation.verify,
 }
@@ -133,9 +167,11 @@ def compile_model(
     print_after: Collection[str] = (),
     progress: Progress | None = None,
     trust: Trust = ANY,
+    fold: bool = True,
 ) -> Compilation:
     """The model as a program for a machine.
 
+    fold         compile few of the layers that are alike, and write the others from them
     print_after  names of stages after which the state is printed to standard error
     progress     told (stage, number, how many) before each stage
     trust        what a match of an instruction must be to be taken
@@ -145,9 +181,10 @@ def compile_model(
     if unknown := [name for name in print_after if name not in STAGES]:
         raise CompileError(f"stage must be one of {', '.join(STAGES)}, not {unknown[0]!r}")
     work = Compilation(model, machine, library, trust)
-    for number, (name, stage) in enumerate(STAGES.items()):
+    stages = {name: stage for name, stage in STAGES.items() if fold or "fold" not in name}
+    for number, (name, stage) in enumerate(stages.items()):
         if progress:
-            progress(name, number, len(STAGES))
+            progress(name, number, len(stages))
         try:
             stage(work)
         except InfinisaError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 from infinisa.isa.machine import Machine
 
@@ -78,7 +79,7 @@ def excess(load: Load, other: Load, least: float) -> float:
 
 
 def _by_unit(calls: Iterable[Work]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     for work in calls:
-        found[work.unit] = found.get(work.unit, 0.0) + work.cycles
-    return found
+        found.setdefault(work.unit, []).append(work.cycles)
+    return {unit: fsum(cycles) for unit, cycles in found.items()}

@@ -780,10 +780,11 @@ def scan(
 # ---------------------------------------------------------------- walking and rewriting
 
 
-def walk(roots: Iterable[Node]) -> Iterator[Node]:
-    """Every node once, arguments before their users."""
+def walk(roots: Iterable[Node], known: Iterable[Node] = ()) -> Iterator[Node]:
+    """Every node once, arguments before their users; none of those that are known, nor what only
+    they are computed from."""
     opened: set[Node] = set()
-    done: set[Node] = set()
+    done: set[Node] = set(known)
     waiting = [*roots]
     waiting.reverse()
     while waiting:
