@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from benchmarks._forms import ARCHITECTURES, transformer
 from infinisa.compiler import pipeline
 from infinisa.compiler.builder import Builder
+from infinisa.compiler.calls import Call
+from infinisa.compiler.cost import Group
 from infinisa.compiler.graph import Model
 from infinisa.compiler.layers import Fold, folded, repeated
 from infinisa.compiler.pipeline import Compilation, compile_model
-from infinisa.compiler.unfold import Unlike
+from infinisa.compiler.unfold import Unfolded, Unlike
 from infinisa.isa.encoding import encode
 from infinisa.isa.language import Node, dot, relu, rsqrt, scan, tanh, update
 from infinisa.isa.language import sum as total
@@ -166,8 +169,8 @@ def test_what_did_not_come_out_alike_is_compiled_whole(monkeypatch: pytest.Monke
     model = layers(8)
     whole = compile_model(model, MACHINES["tiny"], LIBRARY, fold=False)
 
-    class Never(pipeline.Unfolded):
-        def groups(self, *given: object) -> list[object]:  # type: ignore[override]
+    class Never(Unfolded):
+        def groups(self, few: Sequence[Group], calls: Sequence[Call]) -> list[Group]:
             raise Unlike
 
     monkeypatch.setattr(pipeline, "Unfolded", Never)
