@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 
 from infinisa.isa.errors import CompileError
 from infinisa.isa.language import Axis
@@ -29,6 +30,9 @@ from .home import Frame, Home, Key
 from .nest import Run
 from .place import core_sizes, layout, slots_of
 from .tile import frame, lengths
+
+_PLACED = attrgetter(*(f.name for f in fields(Buffer) if f.name != "name"))
+"""All fields of a buffer behind its name."""
 
 COPY_OPCODES = (Opcode("load", "load", "", "load"), Opcode("store", "store", "", "store"))
 """Copies name no axes: their one read and one write are regions of equal shape."""
@@ -193,7 +197,7 @@ def rewritten(site: Site, first: Written, group: Group, number: int) -> Written:
     chip: dict[str, tuple[str, Buffer]] = {}
     for tensor, buffer in first.chip:
         name = names[buffer.name] = chip_name(site.graph, number, tensors[tensor], chip)
-        chip[name] = tensors[tensor], replace(buffer, name=name)
+        chip[name] = tensors[tensor], Buffer(name, *_PLACED(buffer))
     text = Stage(
         group.calls[0].name,
         _with_buffers(first.text.body, names),
@@ -208,14 +212,15 @@ def _with_buffers(items: Iterable[Statement], names: Mapping[str, str]) -> tuple
     def renamed(operands: Iterable[Operand]) -> tuple[Operand, ...]:
         return tuple([Operand(names[o.buffer], o.dimensions, o.fill) for o in operands])
 
-    return tuple(
-        [
-            replace(item, body=_with_buffers(item.body, names))
-            if isinstance(item, Loop)
-            else replace(item, reads=renamed(item.reads), writes=renamed(item.writes))
-            for item in items
-        ]
-    )
+    def moved(item: Statement) -> Statement:
+        match item:
+            case Loop(name, parent, step, body, ahead, spread, reverse):
+                body = _with_buffers(body, names)
+                return Loop(name, parent, step, body, ahead, spread, reverse)
+            case Issue(opcode, unit, reads, writes, axes, fresh, sets):
+                return Issue(opcode, unit, renamed(reads), renamed(writes), axes, fresh, sets)
+
+    return tuple(map(moved, items))
 
 
 def chip_name(graph: Covered, number: int, tensor: str, taken: Container[str]) -> str:

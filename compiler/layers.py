@@ -154,7 +154,7 @@ class Finder:
 
     def alike(self) -> Alike | None:
         nodes = [*walk(self.graph.roots)]
-        if any(isinstance(node, Scan | Opaque) for node in nodes):
+        if not nodes or any(isinstance(node, Scan | Opaque) for node in nodes):
             return None  # whether a recurrence goes in chunks depends on values of weights
         path = self.path(nodes)
         above = reached(nodes, path)

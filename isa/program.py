@@ -10,8 +10,9 @@ piece never leaves the range it came from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Literal, NamedTuple, TypeAlias
 
 from .dtypes import DTYPES
@@ -300,15 +301,17 @@ class Like(NamedTuple):
     buffers: tuple[str, ...]
 
 
+_nameless = attrgetter(*(f.name for f in fields(Buffer) if f.name not in ("name", "content")))
+"""All that a buffer is but for its name and content."""
+
+
 class _Texts:
     """Writes texts of stages with numbers for names of buffers."""
 
     def __init__(self, buffers: Iterable[Buffer]) -> None:
         self.numbers: dict[object, int] = {}
         self.known: dict[int, int] = {}
-        self.buffers = {
-            buffer.name: self._number(replace(buffer, name="", content="")) for buffer in buffers
-        }
+        self.buffers = {buffer.name: self._number(_nameless(buffer)) for buffer in buffers}
 
     def likes(self, section: Section) -> tuple[Like, ...]:
         first: dict[tuple[object, ...], int] = {}
