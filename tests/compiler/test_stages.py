@@ -66,7 +66,8 @@ def test_an_unknown_stage_is_refused() -> None:
         compile_model(perceptron(), TINY, LIBRARY, ["tile"])
 
     assert str(caught.value) == (
-        "stage must be one of canonicalise, chunk, cover, schedule, emit, verify, not 'tile'"
+        "stage must be one of fold, canonicalise, chunk, cover, schedule, unfold, emit, verify, "
+        "not 'tile'"
     )
 
 
