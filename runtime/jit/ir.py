@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import struct
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import llvmlite.binding as llvm
-import numpy as np
 
 from .cache import remembered
 from .half import conversions
@@ -50,8 +50,7 @@ def literal(kind: str, value: float | int | bool) -> str:
     if kind == "i1":
         return "true" if value else "false"
     if kind in ("float", "half"):
-        with np.errstate(over="ignore"):
-            value = float(np.float32(value))
+        value = ctypes.c_float(value).value  # too large is infinite
     if kind in FLOATS:
         return f"0x{struct.unpack('>Q', struct.pack('>d', value))[0]:016X}"
     return str(int(value))

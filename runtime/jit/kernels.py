@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction, State
@@ -17,7 +18,7 @@ from .kernel import Kernel, Shape, axes_of, build, parameters
 from .plan import Emission
 from .processor import Target
 from .shares import Shares
-from .untiled import Untiled
+from .untiled import Meanings
 from .weights import Layout, pack_weight
 from .written import Written, written_for
 
@@ -57,6 +58,18 @@ class Meaning:
         )
         return cls(given, plain, names, written_for(definition, opcode, names))
 
+    @cached_property
+    def beside(self) -> frozenset[int]:
+        """The operands that it does not only take as sides of contractions."""
+        given = self.given
+        if given.opaque or given.native:
+            return frozenset(range(len(given.operands)))
+        found = set(given.outputs)
+        for node in everything(given.outputs):
+            if not isinstance(node, Dot):
+                found.update(node.children)
+        return frozenset(i for i, leaf in enumerate(given.operands) if leaf in found)
+
     @property
     def key(self) -> tuple[object, ...]:
         states = tuple((state.input, state.initial) for state in self.plain.states)
@@ -78,14 +91,14 @@ class Kernels:
 
     def __init__(
         self,
-        given: Untiled,
-        library: Mapping[str, Instruction],
+        program: Program,
+        meanings: Meanings,
         target: Target,
         emission: Emission,
         form: str = "",
     ) -> None:
         self.form = form
-        self.given, self.program, self.library, self.target = given, given.program, library, target
+        self.program, self.given, self.target = program, meanings, target
         self.emission, self.module = emission, emission.module
         self.shares = Shares(self.program, emission.plan.threads, target.lanes, emission.worth)
         self.pieces: Iterator[int] = itertools.count()
@@ -106,8 +119,8 @@ class Kernels:
         types = tuple(self.program.buffer[operand.buffer].dtype for operand in reads)
         key = opcode.name, types
         if key not in self.meanings:
-            given = self.given.meaning(opcode, types, self.library)
-            definition = find(opcode.instruction, self.library)
+            given = self.given.of(opcode, types)
+            definition = find(opcode.instruction, self.given.library)
             self.meanings[key] = Meaning.of(given, definition, opcode)
         return self.meanings[key]
 
@@ -160,12 +173,6 @@ def _read_otherwise(
     """The buffers that an issue does not only take as sides of contractions."""
     if opcode.instruction in COPIES:
         return {operand.buffer for operand in issue.reads}
-    given = meaning(opcode, issue.reads).given
-    if given.opaque or given.native:
-        return {operand.buffer for operand in issue.reads}
-    beside = set(given.outputs)
-    for node in everything(given.outputs):
-        if not isinstance(node, Dot):
-            beside.update(node.children)
-    pairs = zip(given.operands, issue.reads, strict=True)
-    return {read.buffer for leaf, read in pairs if leaf in beside or read.fill is not None}
+    beside = meaning(opcode, issue.reads).beside
+    pairs = enumerate(issue.reads)
+    return {read.buffer for place, read in pairs if place in beside or read.fill is not None}

@@ -54,7 +54,7 @@ from .processor import Target
 from .restricted import RestrictedError
 from .shares import WORTH, Share, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
-from .untiled import untiled
+from .untiled import Meanings, untiled
 from .weights import Layout
 
 LARGE = 8 << 20
@@ -93,10 +93,10 @@ def emit(
     weights: str = "",
 ) -> Emission:
     """The whole program as code; `weights`: how a session keeps them, of `weights.FORMS`."""
-    whole = untiled(program, library)
-    program = whole.program
+    meanings = Meanings(library)
+    program = untiled(program, meanings)
     emission = Emission(Module(target), Plan(cores, threads), worth)
-    kernels = Kernels(whole, library, target, emission, weights)
+    kernels = Kernels(program, meanings, target, emission, weights)
     for number_, section in enumerate(program.sections):
         walker = Walker(program, section, kernels, f"section{number_}")
         walker.run()

@@ -49,35 +49,30 @@ Windows: TypeAlias = "dict[tuple[int, Axis], Affine]"
 
 
 @dataclass(frozen=True)
-class Untiled:
-    """A program with fewer, larger issues of its contractions; values are the same.
+class Meanings:
+    """What the opcodes of a program mean, each made once.
 
     windows  of opcodes whose operands are read in windows, by their names
     """
 
-    program: Program
-    windows: Mapping[str, Windows]
+    library: Mapping[str, Instruction]
+    windows: dict[str, Windows] = field(default_factory=dict)
+    known: dict[tuple[str, tuple[str, ...]], Instruction] = field(default_factory=dict)
 
-    def meaning(
-        self, opcode: Opcode, types: Sequence[str], library: Mapping[str, Instruction]
-    ) -> Instruction:
-        """What an opcode of the program means."""
-        return _meaning(opcode, types, library, self.windows)
-
-
-def untiled(program: Program, library: Mapping[str, Instruction]) -> Untiled:
-    """Undo the loops of a program around its contractions."""
-    untiling = _Untiling(program, library)
-    return Untiled(untiling.program(), untiling.windows)
+    def of(self, opcode: Opcode, types: Sequence[str]) -> Instruction:
+        """What an opcode means on operands of these types."""
+        key = opcode.name, tuple(types)
+        if key not in self.known:
+            self.known[key] = _meaning(opcode, types, self.library, self.windows.get(opcode.name))
+        return self.known[key]
 
 
 def _meaning(
     opcode: Opcode,
     types: Sequence[str],
     library: Mapping[str, Instruction],
-    every: Mapping[str, Windows],
+    windows: Windows | None,
 ) -> Instruction:
-    windows = every.get(opcode.name)
     if not windows:
         return resolve(opcode, types, library)
     operands = tuple(
@@ -100,17 +95,23 @@ def _axes(index: Affine | None, axis: Axis) -> tuple[Axis, ...]:
     return (axis,) if index is None else index.axes
 
 
+def untiled(program: Program, meanings: Meanings) -> Program:
+    """The program with fewer, larger issues of its contractions; values are the same."""
+    return _Untiling(program, meanings).program()
+
+
 @dataclass
 class _Untiling:
     given: Program
-    library: Mapping[str, Instruction]
-    windows: dict[str, Windows] = field(default_factory=dict)
+    meanings: Meanings
     opcodes: dict[str, Opcode] = field(init=False)
     uses: Counter[str] = field(init=False)
     shares: Shares = field(init=False)
     lengths: dict[str, int] = field(default_factory=dict)
+    rotors: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.library, self.windows = self.meanings.library, self.meanings.windows
         self.opcodes = dict(self.given.opcode)
         self.uses = Counter(
             operand.buffer
@@ -121,6 +122,7 @@ class _Untiling:
             for operand in (*item.reads, *item.writes)
         )
         self.shares = Shares(self.given, threads=1, lanes=1)
+        self.rotors = {buffer.rotor for buffer in self.given.buffers if buffer.slots > 1}
 
     def program(self) -> Program:
         sections = tuple(map(self.section, self.given.sections))
@@ -159,9 +161,8 @@ class _Untiling:
         inner = list(statements(loop.body))
         issues = [item for item in inner if isinstance(item, Issue)]
         operands = [operand for issue in issues for operand in (*issue.reads, *issue.writes)]
-        turning = any(b.rotor == loop.range and b.slots > 1 for b in self.given.buffers)
         ahead = any(isinstance(item, Loop) and item.ahead for item in inner)
-        if turning or ahead or _based(operands, loop.range):
+        if loop.range in self.rotors or ahead or _based(operands, loop.range):
             return []
         return [_inside(item, loop.range, loop.parent) for item in loop.body]
 
@@ -273,7 +274,7 @@ class _Untiling:
         if opcode.instruction in COPIES:
             return None
         types = [self.given.buffer[operand.buffer].dtype for operand in issue.reads]
-        meaning = _meaning(opcode, types, self.library, self.windows)
+        meaning = self.meanings.of(opcode, types)
         if meaning.opaque or meaning.native:
             return None
         nodes = walk(meaning.outputs)
@@ -348,7 +349,7 @@ class _Untiling:
         for issue, opcode in parts:
             read = self.windows.get(opcode.name, {})
             types = [self.given.buffer[operand.buffer].dtype for operand in issue.reads]
-            leaves = _meaning(opcode, types, self.library, self.windows).operands
+            leaves = self.meanings.of(opcode, types).operands
             for leaf, operand, axes in zip(leaves, issue.reads, opcode.operands, strict=True):
                 if given.setdefault(leaf.name, (operand, axes)) != (operand, axes):
                     return None

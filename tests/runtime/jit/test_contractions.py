@@ -25,7 +25,7 @@ from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.processor import Target
-from infinisa.runtime.jit.untiled import untiled
+from infinisa.runtime.jit.untiled import Meanings, untiled
 
 
 def _neighbour(name: str) -> ModuleType:
@@ -236,7 +236,7 @@ def test_places_of_windows_in_loops_are_one_sum(backend: str) -> None:
     arrays = arrays_for(program)
     wanted = interpret(program, library, arrays)
 
-    assert len(issues(untiled(program, library).program)) == 1
+    assert len(issues(untiled(program, Meanings(library)))) == 1
     found = compile_program(program, library, backend, **session.BACKENDS[backend]).run(arrays)
     session.near(found.outputs["y"], wanted.outputs["y"], 1e-5, backend)
 
@@ -291,7 +291,7 @@ def test_steps_and_what_finishes_them_are_one_issue() -> None:
     arrays = arrays_for(program)
     wanted = interpret(program, library, arrays).outputs["y"]
 
-    (issue,) = issues(untiled(program, library).program)
+    (issue,) = issues(untiled(program, Meanings(library)))
     assert isinstance(issue, Issue)
     assert [read.buffer for read in issue.reads] == ["a", "b", "c"]
     for backend, more in session.BACKENDS.items():
@@ -323,7 +323,7 @@ section all
     program = parse_text(text.replace("{meaning}", matmul.meaning), "chain")
     library = {"matmul": matmul}
 
-    assert any(isinstance(item, Loop) for item in issues(untiled(program, library).program))
+    assert any(isinstance(item, Loop) for item in issues(untiled(program, Meanings(library))))
 
 
 # ---------------------------------------------------------------- weights of a session

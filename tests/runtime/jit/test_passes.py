@@ -26,7 +26,7 @@ from infinisa.isa.program import Issue, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.masks import Horizon, horizon
-from infinisa.runtime.jit.untiled import untiled
+from infinisa.runtime.jit.untiled import Meanings, untiled
 
 
 def _neighbour(name: str) -> ModuleType:
@@ -154,7 +154,7 @@ def test_an_attention_in_tiles_is_one_issue() -> None:
     random = np.random.default_rng(0)
     arrays = {name: random.standard_normal((3, 900, 16), np.float32) for name in "qkv"}
 
-    (section,) = untiled(compiled.program, compiled.library).program.sections
+    (section,) = untiled(compiled.program, Meanings(compiled.library)).sections
     given = [issue for stage in compiled.program.sections[0].stages
              for issue in statements(stage.body) if isinstance(issue, Issue)]  # fmt: skip
     found = compile_program(compiled.program, compiled.library).run(arrays).outputs["main/y"]
