@@ -17,6 +17,7 @@ deeper than `DEEPEST`.
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 import struct
 from collections.abc import Callable, Sequence
@@ -84,17 +85,26 @@ def encode(program: Program) -> bytes:
     draft.program(program)
     writer = Writer(program, sorted(draft.strings))
     writer.table()
-    writer.program(program)
-    body = bytes(writer.out)
+    at = 0
+    for start, stop, text in draft.places:  # all but the numbers of strings stays
+        writer.out += draft.out[at:start]
+        writer.string(text)
+        at = stop
+    body = bytes(writer.out + draft.out[at:])
     return MAGIC + bytes([VERSION]) + checksum(body) + body
 
 
 class Writer:
-    """Appends the parts of a program to `out`. Without a table of strings it only collects them."""
+    """Appends the parts of a program to `out`.
+
+    Without a table of strings it numbers them as they come; `places`: (start, stop) in `out` of
+    every number of a string, and the string.
+    """
 
     def __init__(self, program: Program, table: Sequence[str] | None) -> None:
         self.out = bytearray()
         self.strings: dict[str, int] = {text: n for n, text in enumerate(table or ())}
+        self.places: list[tuple[int, int, str]] = []
         self.opcodes = {opcode.name: n for n, opcode in enumerate(program.opcodes)}
         self.buffers = {buffer.name: n for n, buffer in enumerate(program.buffers)}
         self.units = {opcode.name: opcode.unit for opcode in program.opcodes}
@@ -118,7 +128,9 @@ class Writer:
         self.out += struct.pack("<d", value)
 
     def string(self, text: str) -> None:
+        start = len(self.out)
         self.natural(self.strings.setdefault(text, len(self.strings)))
+        self.places.append((start, len(self.out), text))
 
     def field(self, name: str) -> None:
         """What is appended from here on is this field: for those who show where each lies."""
@@ -209,21 +221,21 @@ class Writer:
         self.integer(pair[1])
 
     def buffer(self, buffer: Buffer) -> None:
-        blank = Buffer("", "", (), "")
         self.string(buffer.name)
         self.word(buffer.memory)
         self.word(buffer.dtype)
         self.natural(KINDS.index(buffer.kind))
         self.each(buffer.shape, self.integer)
         has_initial = struct.pack("<d", buffer.initial) != bytes(8)
-        placed = any(getattr(buffer, key) != getattr(blank, key) for key in PLACEMENT)
+        placed = placement(buffer) != UNPLACED
         self.natural(has_initial + 2 * placed + 4 * bool(buffer.content))
         if has_initial:
             self.real(buffer.initial)
         if placed:
-            for key in PLACEMENT[:-1]:
-                self.integer(getattr(buffer, key))
-            self.string(buffer.rotor)
+            *numbers, rotor = placement(buffer)
+            for number in numbers:
+                self.integer(number)
+            self.string(rotor)
         if buffer.content:
             self.string(buffer.content)
 
@@ -260,15 +272,21 @@ class Writer:
 
     def word(self, text: str) -> None:
         """A string by its number in order of appearance; a new one is followed by the string."""
-        new = text not in self.words
-        self.natural(self.words.setdefault(text, len(self.words)))
-        if new:
+        known = self.words.get(text)
+        if known is None:
+            known = self.words[text] = len(self.words)
+            self.natural(known)
             self.string(text)
+        elif known < 128:  # what `natural` does, for what is written most often
+            self.out.append(known)
+        else:
+            self.natural(known)
 
     def buffer_number(self, name: str) -> None:
-        if name not in self.buffers:
+        number = self.buffers.get(name)
+        if number is None:
             raise ProgramError(f"encoding: the program has no buffer {name!r}")
-        self.natural(self.buffers[name])
+        self.natural(number)
 
     def statement(self, item: Statement) -> None:
         """An issue begins with its opcode's number + 8, a loop with its flags, less than 8."""
@@ -326,7 +344,7 @@ class Writer:
         offset = dimension.offset != 0
         self.natural(2 * len(dimension.terms) + offset)
         for term in dimension.terms:
-            self.natural((term.base != "") + 2 * (term.stride != 1))
+            self.out.append((term.base != "") + 2 * (term.stride != 1))
             self.word(term.range)
             if term.base:
                 self.word(term.base)
@@ -344,7 +362,8 @@ def typed(name: str, number: float | int, kind: str) -> bytes:
     return np.array(number).astype(row).tobytes()
 
 
-PLACEMENT = ("place", "address", "pitch", "slots", "rotor")
+placement = operator.attrgetter("place", "address", "pitch", "slots", "rotor")
+UNPLACED = placement(Buffer("", "", (), ""))
 
 
 def utf8(text: str) -> bytes:

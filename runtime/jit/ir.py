@@ -114,6 +114,8 @@ class Function:
         self.lines: list[str] = []
         self.count = 0
         self.block = "entry"
+        self.sums: dict[Value, tuple[Value, int]] = {}
+        self.products: dict[Value, tuple[Value, int]] = {}
 
     # -- lines
 
@@ -222,25 +224,41 @@ class Function:
     # -- whole numbers, folded where they are known
 
     def add(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int):
+            a, b = b, a
         if isinstance(a, int) and isinstance(b, int):
             return a + b
-        if b == 0 or a == 0:
-            return a if b == 0 else b
-        return self.emit("i64", 1, f"add nsw i64 {text(a)}, {text(b)}")
+        if isinstance(a, int) or not isinstance(b, int):
+            return self.emit("i64", 1, f"add nsw i64 {text(a)}, {text(b)}")
+        base, known = self.sums.get(a, (a, 0))
+        if b == 0 or known + b == 0:
+            return a if b == 0 else base
+        found = self.emit("i64", 1, f"add nsw i64 {base.text}, {known + b}")
+        self.sums[found] = base, known + b
+        return found
 
     def subtract(self, a: Number, b: Number) -> Number:
-        if isinstance(a, int) and isinstance(b, int):
-            return a - b
-        return a if b == 0 else self.emit("i64", 1, f"sub nsw i64 {text(a)}, {text(b)}")
+        if isinstance(b, int):
+            return self.add(a, -b)
+        if isinstance(a, Value):
+            (base, more), (other, less) = self.sums.get(a, (a, 0)), self.sums.get(b, (b, 0))
+            if base == other:
+                return more - less
+        return self.emit("i64", 1, f"sub nsw i64 {text(a)}, {text(b)}")
 
     def multiply(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int):
+            a, b = b, a
         if isinstance(a, int) and isinstance(b, int):
             return a * b
-        if a == 0 or b == 0:
-            return 0
-        if a == 1 or b == 1:
-            return b if a == 1 else a
-        return self.emit("i64", 1, f"mul nsw i64 {text(a)}, {text(b)}")
+        if b == 0 or b == 1:
+            return 0 if b == 0 else a
+        if isinstance(a, int) or not isinstance(b, int):
+            return self.emit("i64", 1, f"mul nsw i64 {text(a)}, {text(b)}")
+        base, known = self.products.get(a, (a, 1))
+        found = self.emit("i64", 1, f"mul nsw i64 {base.text}, {known * b}")
+        self.products[found] = base, known * b
+        return found
 
     def minimum(self, a: Number, b: Number) -> Number:
         if isinstance(a, int) and isinstance(b, int):
