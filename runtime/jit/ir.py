@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
@@ -85,6 +86,9 @@ class Module:
         return source + conversions(source, self.target.converts_half)
 
 
+SOON = "noinline optnone"
+"""A function that had better be written soon than fast."""
+
 Body: TypeAlias = Callable[[Value, list[Value]], Sequence[Value] | None]
 
 
@@ -93,7 +97,7 @@ class Function:
 
     parameters  names and types; a pointer may be "ptr noalias"
     inline      whether calls of it are written out, for LLVM: "noinline", "alwaysinline", "" (as
-                it thinks good)
+                it thinks good), SOON
     """
 
     def __init__(
@@ -109,7 +113,7 @@ class Function:
         self.parameters = {name: Value(f"%{name}", kind.split()[0]) for name, kind in parameters}
         listed = ", ".join(f"{kind} %{name}" for name, kind in parameters)
         linkage = "" if public else "internal "
-        hint = f" {inline}" if inline and not public else ""
+        hint = f" {inline}" if inline else ""
         self.head = f"define {linkage}{result or 'void'} @{name}({listed}){hint} nounwind {{"
         self.lines: list[str] = []
         self.count = 0
@@ -544,14 +548,32 @@ def to_object(
     source: str, optimise: bool, passes: Sequence[str] = (), target: Target | None = None
 ) -> bytes:
     """Native code for text; `passes` are those of LLVM to run if not all that it thinks good."""
-    machine = (target or Target.host()).machine()
-    return bytes(machine.emit_object(lowered(source, optimise, passes, machine)))
+    with generator(target or Target.host(), optimise or bool(passes)) as machine:
+        return bytes(machine.emit_object(lowered(source, optimise, passes, machine)))
 
 
 def to_assembler(source: str, target: Target, optimise: bool = False) -> str:
     """The instructions of the processor, as text."""
-    machine = target.machine()
-    return str(machine.emit_assembly(lowered(source, optimise, (), machine)))
+    with generator(target, optimise) as machine:
+        return str(machine.emit_assembly(lowered(source, optimise, (), machine)))
+
+
+@contextmanager
+def generator(target: Target, improve: bool) -> Iterator[Any]:
+    """LLVM's code generation for a processor.
+
+    improve  whether it shall look for better code than is written. What we write in vectors gains
+             nothing by that, above all not by a search for the cheapest addresses in loops, which
+             is a quarter of all the time; that option is one of the whole process
+    """
+    if improve:
+        yield target.machine()
+        return
+    llvm.set_option("infinisa", "-disable-lsr=true")
+    try:
+        yield target.machine(effort=1)
+    finally:
+        llvm.set_option("infinisa", "-disable-lsr=false")
 
 
 def lowered(source: str, optimise: bool, passes: Sequence[str], machine: Any) -> Any:

@@ -103,6 +103,7 @@ class Kernels:
         self.shares = Shares(self.program, emission.plan.threads, target.lanes, emission.worth)
         self.pieces: Iterator[int] = itertools.count()
         self.made: dict[Shape, Made] = {}
+        self.written: dict[tuple[object, ...], str] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
         self.weights = packable(self.program, self.meaning, every=bool(form))
         self.read = {
@@ -127,14 +128,17 @@ class Kernels:
     def kernel(self, shape: Shape, meaning: Instruction) -> Made:
         """The function; it is written at the first use."""
         if shape not in self.made:
-            name = f"kernel{len(self.made)}"
-            f = Function(self.module, name, parameters(shape))
+            given = parameters(shape)
+            f = Function(self.module, f"kernel{len(self.made)}", given)
             kernel = Kernel(f, self.target, Kernel.new_frame())
             kernel.weights = self.form
             build(kernel, meaning, shape, self.emission.bodies)
             self.emission.plan.scratch = max(self.emission.plan.scratch, kernel.largest)
             code = "\n".join(f.lines)
             mentioned = {i for i in range(len(shape.reads)) if re.search(rf"%r{i}\b", code)}
+            name = self.written.setdefault((code, *given), f.name)
+            if name != f.name:  # of another shape, but the same text
+                self.module.functions.pop()
             self.made[shape] = Made(name, kernel.packings, frozenset(mentioned))
         return self.made[shape]
 

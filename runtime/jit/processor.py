@@ -46,6 +46,7 @@ class Target:
     second: int = SECOND_CACHE
 
     @classmethod
+    @cache
     def host(cls) -> Target:
         """The widest vectors of this processor."""
         found = frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
@@ -82,8 +83,9 @@ class Target:
         """What the code may use and this processor does not have."""
         return sorted(self.features - Target.host().features)
 
-    def machine(self) -> Any:
-        """LLVM's description of it."""
+    @cache
+    def machine(self, effort: int = 2) -> Any:
+        """LLVM's description of it, and how much code generation tries: 0 to 3."""
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
@@ -91,7 +93,7 @@ class Target:
             llvm.initialize_all_targets()
             llvm.initialize_all_asmprinters()
         return llvm.Target.from_triple(self.triple).create_target_machine(
-            cpu=self.cpu, features=self.flags, opt=2, codemodel="jitdefault", jit=True
+            cpu=self.cpu, features=self.flags, opt=effort, codemodel="jitdefault", jit=True
         )
 
 

@@ -31,7 +31,7 @@ from infinisa.isa.program import (
 )
 
 from .functions import STORED, narrow, register, saturate
-from .ir import Function, Module, Number, Value, constant, number, text
+from .ir import SOON, Function, Module, Number, Value, constant, number, text
 from .kernel import Access, Shape, axes_of, moving, needs_starts
 from .kernels import Kernels, Meaning
 from .plan import (
@@ -129,7 +129,7 @@ class Walker:
 
     def __init__(self, program: Program, section: Section, kernels: Kernels, name: str) -> None:
         self.program, self.section, self.kernels = program, section, kernels
-        self.f = Function(kernels.module, name, [("context", "ptr")], public=True)
+        self.f = Function(kernels.module, name, [("context", "ptr")], public=True, inline=SOON)
         self.context = self.f.parameters["context"]
         self.given = self.tables(self.context)
         self.stages: dict[str, Wanted] = {}
@@ -213,7 +213,7 @@ class Walker:
         before = self.f, self.given, self.ranges, self.wanted
         given = [(f"n{i}", "i64") for i in range(len(moving))]
         head = [("context", "ptr"), ("numbers", "ptr")]
-        self.f = Function(self.f.module, name, [*head, *given])
+        self.f = Function(self.f.module, name, [*head, *given], inline=SOON)
         mine = self.f.parameters
         known = {value: mine[label] for value, (label, _) in zip(moving, given, strict=True)}
 
@@ -496,7 +496,7 @@ class Walker:
         those that are not constants go through the frame.
         """
         outer, given, ranges, core = self.f, self.given, self.ranges, self.core
-        self.f = Function(outer.module, name, PIECE)
+        self.f = Function(outer.module, name, PIECE, inline=SOON)
         mine = self.f.parameters
         places: dict[Value, int] = {}
 

@@ -32,7 +32,7 @@ from infinisa.isa.dtypes import is_float
 
 from . import bits
 from .functions import FUNCTIONS, STORED, narrow, widen
-from .ir import BYTES, Function, Module, Value, constant, literal
+from .ir import BYTES, SOON, Function, Module, Value, constant, literal
 
 
 class RestrictedError(Exception):
@@ -216,12 +216,12 @@ class Compiler:
         given = [p for n, k in zip(names, kinds, strict=True) for p in parameters_of(k, n, public)]
         given += [("returned", "ptr noalias")] if public else []
         given.append(("fault", "ptr noalias"))
-        inline = "" if self.checked else "alwaysinline"
+        inline = "" if self.checked or public else "alwaysinline"
         marks = [mark.id for mark in tree.decorator_list if isinstance(mark, ast.Name)]
         if bits.apart.__name__ in marks:
             inline = "noinline"
         if bits.rare.__name__ in marks:
-            inline = "noinline optnone"
+            inline = SOON
         self.f = Function(library.module, name, given, public=public, result=result, inline=inline)
         inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
         self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
