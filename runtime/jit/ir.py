@@ -562,16 +562,16 @@ def to_assembler(source: str, target: Target, optimise: bool = False) -> str:
 def generator(target: Target, improve: bool) -> Iterator[Any]:
     """LLVM's code generation for a processor.
 
-    improve  whether it shall look for better code than is written. What we write in vectors gains
-             nothing by that, above all not by a search for the cheapest addresses in loops, which
-             is a quarter of all the time; that option is one of the whole process
+    improve  whether it shall look for cheaper addresses in loops. What we write in vectors gains
+             nothing by that, which is a quarter of all the time. The option is one of the process
     """
+    machine = target.machine()
     if improve:
-        yield target.machine()
+        yield machine
         return
     llvm.set_option("infinisa", "-disable-lsr=true")
     try:
-        yield target.machine(effort=1)
+        yield machine
     finally:
         llvm.set_option("infinisa", "-disable-lsr=false")
 

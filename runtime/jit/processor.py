@@ -83,9 +83,8 @@ class Target:
         """What the code may use and this processor does not have."""
         return sorted(self.features - Target.host().features)
 
-    @cache
-    def machine(self, effort: int = 2) -> Any:
-        """LLVM's description of it, and how much code generation tries: 0 to 3."""
+    def machine(self) -> Any:
+        """LLVM's description of it."""
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
@@ -93,7 +92,7 @@ class Target:
             llvm.initialize_all_targets()
             llvm.initialize_all_asmprinters()
         return llvm.Target.from_triple(self.triple).create_target_machine(
-            cpu=self.cpu, features=self.flags, opt=effort, codemodel="jitdefault", jit=True
+            cpu=self.cpu, features=self.flags, opt=2, codemodel="jitdefault", jit=True
         )
 
 
