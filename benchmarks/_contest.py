@@ -47,7 +47,8 @@ class Contest:
     ratio   how many times the best peer's speed ours must be; None: printed only
     share   of the ceiling that ours must reach; None: printed only
     most    seconds that ours may take; None: printed only
-    error   largest difference from float64, over the largest value
+    error   largest difference from float64, over the largest value, or root mean squares of them
+    peer_error  the same of the best peer's result, which ours must not exceed; None: printed only
     compiling  seconds in which our native code was made
     threaded   contenders on a number of threads
     """
@@ -62,6 +63,7 @@ class Contest:
     share: float | None = None
     most: float | None = None
     error: float = 0.0
+    peer_error: float | None = None
     compiling: float = 0.0
     threaded: Mapping[str, Callable[[int], Call]] = field(default_factory=dict)
 
@@ -158,6 +160,9 @@ def bars(contest: Contest, row: Row) -> Iterator[Bar]:
         yield at_least(f"{title}: of the ceiling", row.share, contest.share, "")
     if contest.most is not None:
         yield at_most(f"{title}: seconds", row.seconds, contest.most, "s")
+    if contest.peer_error is not None:
+        title = f"{title}: error beside float64, as the peer's"
+        yield at_most(title, contest.error, contest.peer_error, "")
 
 
 # ---------------------------------------------------------------- contenders

@@ -1,13 +1,18 @@
 """Whole models on one thread: ours and onnxruntime's, from the same Hugging Face folder.
 
 A decoder's prompt and its tokens are contests of their own: decoding runs the same tokens again and
-again behind the same prompt.
+again behind the same prompt. Errors are root mean squares of the difference from float64, over
+those of the values; of a folder in bf16 they are those of the same numbers in f32, since keys and
+values that are rounded to bf16 differ by a whole step wherever two sums are near a tie.
+
+llama.cpp, where it is installed, decodes the same weights: its formats beside ours.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +28,8 @@ from infinisa.plugins.models import PYTHON_LM, read_model_folder
 from infinisa.runtime import host
 from infinisa.runtime.jit import Session, compile_program
 
-from . import _onnx
-from ._contest import OURS, Array, Call, Contest, difference
+from . import _float64, _llama_cpp, _onnx
+from ._contest import OURS, Array, Call, Contest
 from .overview import MINILM, write_gpt2
 
 RUNTIME = "onnxruntime"
@@ -45,13 +50,17 @@ SENTENCES, SENTENCE = 32, 24
 """How many sentences, and how many tokens each has."""
 
 
-def contests() -> Iterator[Callable[[], Contest]]:
+def contests(llama_cpp: bool = False) -> Iterator[Callable[[], Contest]]:
+    """`llama_cpp`: it is installed."""
     scratch = Path(mkdtemp())
     gpt2, llama = scratch / "gpt2", scratch / "llama"
     write_gpt2(gpt2)
     write_llama(llama)
     yield partial(prefill, "GPT-2 small", gpt2, 128, 1.2, 0.86)
     yield partial(decode, "GPT-2 small", gpt2, 192, 1.22)
+    if llama_cpp:
+        for form in LLAMA_CPP:
+            yield partial(decode_beside_llama_cpp, gpt2, 192, form)
     yield partial(prefill, "python_lm", PYTHON_LM, 64, 1.25)
     yield partial(decode, "python_lm", PYTHON_LM, 64, 1.25)
     yield partial(prefill, "small Llama", llama, 128, 1.25)
@@ -85,6 +94,23 @@ def write_llama(folder: Path) -> None:
                              for part in ("input", "post_attention"))]  # fmt: skip
     weights |= {f"{name}.weight": np.ones(d, np.float32) for name in norms}
     save_file(weights, folder / "model.safetensors")
+
+
+def in_f32(folder: Path) -> Path:
+    """The folder, or a copy of it whose numbers are f32."""
+    if _onnx.stored_in(folder) == "F32":
+        return folder
+    copy = Path(mkdtemp()) / folder.name
+    copy.mkdir()
+    shutil.copy(folder / "config.json", copy)
+    save_file(_onnx.read_weights(folder), copy / "model.safetensors")
+    return copy
+
+
+def distance(found: Array, expected: Array) -> float:
+    """The root mean square of the difference, over that of the values."""
+    gap = np.asarray(found, np.float64).reshape(-1) - expected.reshape(-1)
+    return float(np.linalg.norm(gap) / np.linalg.norm(expected))
 
 
 @dataclass(frozen=True)
@@ -121,10 +147,39 @@ class Decoder:
     def parameters(self) -> dict[str, int]:
         return {"prompt": len(self.ids), "tokens": TOKENS + 1}
 
-    def error(self, section: str, logits: Array) -> float:
-        """Against onnxruntime: the largest difference over the largest logit."""
-        mine = self.session.run({}, self.parameters).outputs[f"{section}/logits"]
-        return difference(np.asarray(mine).reshape(-1), np.asarray(logits, np.float64).reshape(-1))
+    def following(self) -> Array:
+        """The tokens that ours has behind the prompt."""
+        ids = np.array(self.session.run({}, self.parameters).kept["ids"])
+        return ids[len(self.ids) : len(self.ids) + TOKENS]
+
+    def theirs(self, following: Array) -> Callable[[], Array]:
+        """A call that gives the peer's logits behind the prompt and these tokens."""
+        prompt = len(self.ids)
+        _, behind = self.peer.step(self.peer.inputs(self.ids, 0), self.peer.empty())
+        places = range(len(following))
+        steps = [self.peer.inputs(following[n : n + 1], prompt + n) for n in places]
+
+        def run() -> Array:
+            past, logits = behind, np.empty(0, np.float32)
+            for given in steps:
+                logits, past = self.peer.step(given, past)
+            return logits
+
+        return run
+
+
+def errors(folder: Path, prompt: int, section: str) -> tuple[float, float]:
+    """Ours and the peer's, beside float64: of the prompt's logits, or of the last token's."""
+    judged = in_f32(folder)
+    made = Decoder.of(judged, prompt)
+    mine = made.session.run({}, made.parameters).outputs[f"{section}/logits"].copy()
+    ids = made.ids
+    logits, _ = made.peer.step(made.peer.inputs(ids, 0), made.peer.empty())
+    if section == "decode":
+        following = made.following()
+        ids, logits = np.concatenate([ids, following]), made.theirs(following)()
+    expected = _float64.logits(judged, ids)
+    return distance(mine, expected), distance(logits, expected)
 
 
 def prefill(
@@ -133,8 +188,7 @@ def prefill(
     """A prompt through a model, to the logits of its last position."""
     made = Decoder.of(folder, prompt)
     given, empty = made.peer.inputs(made.ids, 0), made.peer.empty()
-    logits, _ = made.peer.step(given, empty)
-    error = made.error("prefill", logits)
+    error, peer_error = errors(folder, prompt, "prefill")
     calls: dict[str, Call] = {
         OURS: made.session.step(made.parameters, ("prefill",)),
         RUNTIME: lambda: made.peer.step(given, empty),
@@ -145,31 +199,55 @@ def prefill(
         more = Decoder.of(folder, prompt, backend="parallel", threads=threads)
         return more.session.step(more.parameters, ("prefill",))
 
-    return Contest("models", title, calls, made.products, ratio=ratio, share=share, error=error,
-                   compiling=made.compiling, threaded={OURS: threaded})  # fmt: skip
+    return Contest("models", title, calls, made.products, ratio=ratio, share=share,
+                   error=error, peer_error=peer_error, compiling=made.compiling,
+                   threaded={OURS: threaded})  # fmt: skip
 
 
 def decode(name: str, folder: Path, prompt: int, ratio: float) -> Contest:
     """Tokens behind a prompt, one after the other."""
     made = Decoder.of(folder, prompt)
-    result = made.session.run({}, made.parameters)
-    following = np.array(result.kept["ids"])[prompt : prompt + TOKENS]
-    _, behind = made.peer.step(made.peer.inputs(made.ids, 0), made.peer.empty())
-    steps = [made.peer.inputs(following[turn : turn + 1], prompt + turn) for turn in range(TOKENS)]
-
-    def peer() -> Array:
-        past, logits = behind, np.empty(0, np.float32)
-        for given in steps:
-            logits, past = made.peer.step(given, past)
-        return logits
-
-    error = made.error("decode", peer())
+    peer = made.theirs(made.following())
     calls: dict[str, Call] = {
         OURS: made.session.step(made.parameters, ("decode",)),
         RUNTIME: peer,
     }
     title = f"{name}, {TOKENS} tokens behind {prompt}"
-    return Contest("models", title, calls, ratio=ratio, error=error, compiling=made.compiling)
+    error, peer_error = errors(folder, prompt, "decode")
+    return Contest("models", title, calls, ratio=ratio, error=error, peer_error=peer_error,
+                   compiling=made.compiling)  # fmt: skip
+
+
+LLAMA_CPP = {
+    "f32": ("F32", "", 1.22), "int8": ("Q8_0", "int8", 1.5), "int8/32": ("Q8_0", "int8", 1.25),
+    "int4/32": ("Q4_0", "int8", 1.85),
+}  # fmt: skip
+"""Formats of our weights: (llama.cpp's, that of our activations, of its speed). With Q8_0 and Q4_0
+it rounds activations to int8 too, in groups of 32; it keeps keys and values in f16."""
+
+
+def decode_beside_llama_cpp(folder: Path, prompt: int, form: str) -> Contest:
+    """The same tokens by llama.cpp, which does not see ours; errors are those of one of them."""
+    theirs, activations, ratio = LLAMA_CPP[form]
+    weights = "" if form == "f32" else form
+    made = Decoder.of(folder, prompt, weights=weights, activations=activations)
+    following = made.following()
+    mine = made.session.run({}, made.parameters).outputs["decode/logits"].copy()
+    file = folder / f"{theirs}.gguf"
+    if not file.exists():
+        _llama_cpp.write_gguf(folder, file, theirs)
+    peer = _llama_cpp.Decoder(file, made.ids)
+    run = peer.tokens(following)
+    run()
+    expected = _float64.logits(folder, np.concatenate([made.ids, following]))
+    calls: dict[str, Call] = {
+        OURS: made.session.step(made.parameters, ("decode",)),
+        f"llama.cpp {theirs}": run,
+    }
+    title = f"GPT-2 small in {form}, {TOKENS} tokens behind {prompt}"
+    judged = distance(peer.logits(), expected) if form == "f32" else None
+    return Contest("models", title, calls, ratio=ratio, error=distance(mine, expected),
+                   peer_error=judged, compiling=made.compiling)  # fmt: skip
 
 
 def sentences(folder: Path, number: int) -> Contest:
@@ -192,10 +270,11 @@ def sentences(folder: Path, number: int) -> Contest:
         found: Array = [peer.run(["embedding"], each)[0] for each in inputs][-1]
         return found
 
-    expected = theirs().astype(np.float64)
     ours()
+    expected, last = _float64.embedding(folder, given[-1]), theirs()
     (output,) = (name for name in session.tensors if name.endswith("/embedding"))
-    error = difference(session.tensors[output], expected)
+    error, peer_error = (distance(found, expected) for found in (session.tensors[output], last))
     calls: dict[str, Call] = {OURS: ours, RUNTIME: theirs}
     title = f"MiniLM-L6, {number} of {SENTENCE} tokens"
-    return Contest("models", title, calls, ratio=1.25, error=error, compiling=made.seconds)
+    return Contest("models", title, calls, ratio=1.25, error=error, peer_error=peer_error,
+                   compiling=made.seconds)  # fmt: skip

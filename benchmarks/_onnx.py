@@ -177,9 +177,17 @@ class Decoder:
         return logits, present
 
 
+def stored_in(folder: Path) -> str:
+    """The type of a folder's first matrix, as safetensors calls it."""
+    with safe_open(folder / "model.safetensors", framework="numpy") as file:
+        found: str = file.get_slice(min(file.keys())).get_dtype()
+        return found
+
+
 def decoder(folder: Path) -> Decoder:
     """A Llama or GPT-2 folder."""
     config, net = read_config(folder), Net(read_weights(folder))
+    config["stored_in"] = stored_in(folder)
     net.input("ids", "s", dtype=TensorProto.INT64)
     net.input("mask", "s", "t")
     return (llama if config["model_type"] == "llama" else gpt2)(net, config)
@@ -239,7 +247,8 @@ def llama(net: Net, config: Config) -> Decoder:
         q, k, v = (net.linear(normed, f"{parts}.{p}_proj", bias=False) for p in "qkv")
         q = rotated(net, net.heads(q, heads, each, width), width)
         k = rotated(net, net.heads(k, heads, 1, width), width)
-        new = [rounded(net, value) for value in (k, net.heads(v, heads, 1, width))]
+        new = [k, net.heads(v, heads, 1, width)]
+        new = [rounded(net, value) for value in new] if config["stored_in"] == "BF16" else new
         k, v = (kept(net, 2 * layer + n, value, past) for n, value in enumerate(new))
         turned = net("Transpose", k, perm=[0, 1, 3, 2])
         mixed = net.attention(q, turned, v, width**-0.5, "mask")

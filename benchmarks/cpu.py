@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CORE_TYPE = "OPENBLAS_CORETYPE"
 PEERS = ("onnxruntime", "torch", "tokenizers", "tiktoken")
 PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
-         "models", "tokenizers", "compile", "accuracy")  # fmt: skip
+         "integers", "models", "tokenizers", "compile", "accuracy")  # fmt: skip
 EVERY, EVERY_QUICK = 17, 1009
 """So manieth floats are given to each scalar function: 253 million, and 4."""
 
@@ -36,7 +36,12 @@ def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
     if part == "models":
         from . import _cpu_models
 
-        yield from _cpu_models.contests()
+        yield from _cpu_models.contests(llama_cpp=not not_installed())
+        return
+    if part == "integers":
+        from . import _cpu_integers
+
+        yield from _cpu_integers.contests()
         return
     if part == "tokenizers":
         from . import _cpu_tokenizers
@@ -63,6 +68,14 @@ def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
         case "convolution":
             yield from kernels.convolutions(last=True)
             yield from kernels.convolutions(last=False)
+
+
+OPTIONAL = ("llama_cpp", "gguf")
+"""Of packages llama-cpp-python and gguf: a peer that is measured where it is installed."""
+
+
+def not_installed() -> list[str]:
+    return [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
 
 
 def part_rows(part: str, only: str, quick: bool, rounds: int) -> tuple[list[Row], list[Bar]]:
@@ -144,12 +157,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bars += judged
     settings = {
         "core": core,
+        "not installed": ", ".join(not_installed()) or "nothing",
         "rounds": rounds,
         "threads": options.threads,
         "onnxruntime": "1 thread, all optimisations, inputs and outputs bound",
         "torch": "1 thread",
         "numpy": f"1 thread, {CORE_TYPE}={os.environ[CORE_TYPE]}",
     }
+    if absent := not_installed():
+        print(f"benchmarks.cpu: without {', '.join(absent)}, no rows beside llama.cpp")
     return _measure.report(options.json, settings, rows, bars)
 
 

@@ -1,5 +1,6 @@
 """Ways to compute a program's values on this computer: each gives a function from arrays by buffer
-name and parameters to a result. One that can use several threads takes a keyword `threads`."""
+name and parameters to a result. One that can use several threads takes a keyword `threads`, one
+that can keep weights in fewer bits `weights` and `activations`."""
 
 from __future__ import annotations
 
@@ -23,14 +24,28 @@ def reference(program: Program, library: Mapping[str, Instruction], cores: int) 
     return partial(interpret, program, library, cores=cores)
 
 
-def scalar(program: Program, library: Mapping[str, Instruction], cores: int) -> Run:
+def scalar(
+    program: Program,
+    library: Mapping[str, Instruction],
+    cores: int,
+    weights: str = "",
+    activations: str = "",
+) -> Run:
     """Native code for any processor, without vectors of our own."""
-    return compile_program(program, library, "scalar", cores=cores).run
+    how = partial(compile_program, weights=weights, activations=activations)
+    return how(program, library, "scalar", cores=cores).run
 
 
-def vector(program: Program, library: Mapping[str, Instruction], cores: int) -> Run:
+def vector(
+    program: Program,
+    library: Mapping[str, Instruction],
+    cores: int,
+    weights: str = "",
+    activations: str = "",
+) -> Run:
     """Native code with this processor's widest vectors."""
-    return compile_program(program, library, "vector", cores=cores).run
+    how = partial(compile_program, weights=weights, activations=activations)
+    return how(program, library, "vector", cores=cores).run
 
 
 def parallel(
@@ -38,9 +53,12 @@ def parallel(
     library: Mapping[str, Instruction],
     cores: int,
     threads: int | None = None,
+    weights: str = "",
+    activations: str = "",
 ) -> Run:
     """Native code with the widest vectors, on several threads: as many as there are cores."""
-    return compile_program(program, library, "parallel", cores=cores, threads=threads).run
+    how = partial(compile_program, weights=weights, activations=activations)
+    return how(program, library, "parallel", cores=cores, threads=threads).run
 
 
 @hookimpl

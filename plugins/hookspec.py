@@ -99,7 +99,8 @@ def infinisa_backends() -> Mapping[str, Callable[..., Any]]:
     """Ways to compute a program's values on this computer, by name.
 
     Each takes a program, a library of instructions, the number of cores the program was compiled
-    for, and the keyword `threads` if it can use several. See `plugins/backends.py`.
+    for, and the keywords `threads` if it can use several, `weights` and `activations` if it can
+    keep those in fewer bits. See `plugins/backends.py`.
     """
     return {}
 

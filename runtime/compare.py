@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from infinisa.isa.program import Count, Program, turns
 
+from .accuracy import Accuracy
 from .simulator import Report, SectionReport
 from .values import Result
 
@@ -93,7 +94,8 @@ class Row:
 class Comparison:
     """All rows, what the model was given and wrote, and how it was measured.
 
-    unit  what rates count: "tokens", or "runs" of a model that does not work on tokens
+    unit      what rates count: "tokens", or "runs" of a model that does not work on tokens
+    accuracy  what the number format of the CPU runs does, if it is not the model's own
     """
 
     model: str
@@ -102,6 +104,7 @@ class Comparison:
     prompt: str
     outputs: Mapping[str, str]
     settings: Mapping[str, str | int | float]
+    accuracy: Accuracy | None = None
 
     def __str__(self) -> str:
         from .report import text
@@ -132,6 +135,7 @@ class Comparison:
             "rows": rows,
             "prompt": self.prompt,
             "outputs": dict(self.outputs),
+            "accuracy": self.accuracy and self.accuracy.plain(),
         }
 
 
@@ -153,6 +157,7 @@ def compare(
     prompt: str,
     outputs: Mapping[str, str],
     settings: Mapping[str, str | int | float],
+    accuracy: Accuracy | None = None,
 ) -> Comparison:
     """One row for each section with work in it and each machine.
 
@@ -170,7 +175,7 @@ def compare(
     ordered = sorted(rows, key=lambda row: order.index(row.section))
     counted = any(_counts_tokens(simulated.program) for simulated in simulations)
     unit = "tokens" if counted else "runs"
-    return Comparison(model, unit, tuple(ordered), prompt, dict(outputs), dict(settings))
+    return Comparison(model, unit, tuple(ordered), prompt, dict(outputs), dict(settings), accuracy)
 
 
 def _counts_tokens(program: Program) -> bool:

@@ -122,14 +122,41 @@ def test_a_program_runs_with_its_weights(
     """A program file and its weights write what the model writes."""
     program, weights = tmp_path / "p.iisa", tmp_path / "w.safetensors"
     compile_ = ["compile", "--machine", "tiny", "--tokens", "3", "-o", str(program)]
-    assert main([*compile_, "--weights", str(weights)]) == 0
+    assert main([*compile_, "--weights-file", str(weights)]) == 0
     capsys.readouterr()
-    run = ["run", str(program), "--machine", "tiny", "--weights", str(weights)]
+    run = ["run", str(program), "--machine", "tiny", "--weights-file", str(weights)]
     assert main([*run, "--prompt", PROMPT]) == 0
     ours = capsys.readouterr().out
     assert main(["run", "--tokens", "3", "--prompt", PROMPT]) == 0
 
     assert ours.splitlines()[-1] == capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_number_format_says_what_it_does(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`run` says it behind the text, `compare` under the table and in its JSON."""
+    file, formats = tmp_path / "rows.json", ["--weights", "int8/32", "--activations", "int8"]
+    assert main(["run", "--tokens", "2", "--prompt", PROMPT, *formats]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    options = ["--machine", "edge", "--rounds", "1", "--tokens", "2", "--json", str(file)]
+    assert main(["compare", "--prompt", PROMPT, *options, *formats]) == 0
+    found = json.loads(file.read_text())["accuracy"]
+
+    assert said.startswith("weights int8/32, activations int8: weights are off by 0.5")
+    assert "perplexity" in said
+    assert said.split("; ")[1] in " ".join(capsys.readouterr().out.split())
+    assert found["perplexity"][1] == pytest.approx(found["perplexity"][0], rel=0.01)
+    assert 0.999 < found["outputs"]["prefill/logits"]["cosine"] < 1
+
+
+def test_a_number_format_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = messages(capsys, "run", "--weights", "int4")
+    assert said.startswith("weights must be 'bf16', 'f16', 'int8', 'int8/N' or 'int4/N'")
+    said = messages(capsys, "run", "--activations", "int8")
+    assert said == "activations 'int8': need integer weights, not ''"
+    said = messages(capsys, "run", "--weights", "int8", "--backend", "reference")
+    assert said == "backend 'reference': cannot keep weights in 'int8'"
 
 
 def test_threads_write_the_same(capsys: pytest.CaptureFixture[str]) -> None:

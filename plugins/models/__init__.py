@@ -8,6 +8,7 @@ from infinisa.compiler.graph import Model
 
 from ..hookspec import hookimpl
 from .folder import read_model_folder
+from .held_out import HELD_OUT
 
 PYTHON_LM = Path(__file__).parent / "python_lm"
 """A small Llama trained on the Python standard library; its folder has a model card."""
@@ -37,4 +38,4 @@ def infinisa_models() -> Mapping[str, Callable[..., Model]]:
     return {"python_lm": python_lm}
 
 
-__all__ = ["read_model_folder"]
+__all__ = ["HELD_OUT", "read_model_folder"]

@@ -27,6 +27,7 @@ from .packing import Packing, panel_columns, vector_lanes, well_laid
 from .padding import padded
 from .panels import Panels, cover, pieces
 from .processor import Target
+from .quantised import Format
 from .roles import Sides, mergeable
 from .rows import CUT, Rows
 from .weights import Kept, Layout, kept, pack_whole
@@ -51,7 +52,7 @@ class Contractions(Rows):
 
     def __init__(self, f: Function, target: Target, frame: Frame) -> None:
         super().__init__(f, target, frame)
-        self.weights = ""
+        self.weights: Format | None = None
         self.packings: dict[int, Layout] = {}
         self.to_pack: set[Dot] = set()
         self.packed: dict[tuple[Dot, Axis], Kept] = {}

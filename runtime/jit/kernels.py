@@ -17,6 +17,7 @@ from .ir import Function
 from .kernel import Kernel, Shape, axes_of, build, parameters
 from .plan import Emission
 from .processor import Target
+from .quantised import Format
 from .shares import Shares
 from .untiled import Meanings
 from .weights import Layout, pack_weight
@@ -95,7 +96,7 @@ class Kernels:
         meanings: Meanings,
         target: Target,
         emission: Emission,
-        form: str = "",
+        form: Format | None = None,
     ) -> None:
         self.form = form
         self.program, self.given, self.target = program, meanings, target

@@ -18,15 +18,19 @@ from infinisa.isa.language import Axis
 
 from .expression import Env, Index, Place
 from .functions import STORED
+from .integers import fused, integer_rows, integer_tile, rounded_rows
 from .ir import BYTES, Function, Number, Value, constant, number
 from .microkernels import Tile, tile_kernel
 from .packing import Packing, tile_rows, tile_vectors, vector_lanes, well_laid
-from .quantised import GROUP, THIN_ROWS, Form, thin_kernel, unpack_kernel
+from .quantised import GROUPS, TURN, Form, unpack_kernel
 from .roles import Sides
 from .weights import Kept, pack_whole
 
 if TYPE_CHECKING:
     from .contraction import Contractions
+
+FEW_ROWS = 2
+"""Up to so many rows it pays to bring a row into integers rather than a panel into f32."""
 
 SELDOM = 32
 """Rows up to which a panel is not used often enough to pack it, if it can be read in place."""
@@ -85,6 +89,10 @@ class Panels:
     def run(self, kept: Kept | None) -> None:
         """The whole contraction; `kept`: X in panels, if it is there already."""
         emitter, packing, width = self.emitter, self.packing, self.packing.width
+        if kept is not None and kept.form and self.in_integers(kept.form):
+            rows = rounded_rows(self.flattened(), kept)
+            rows.blocks(kept, rows.block_of_rows(kept.form.digits))
+            return
         block = self.block_of_rows()
         if kept is not None:
             self.flattened().blocks(kept, block)
@@ -143,8 +151,10 @@ class Panels:
                     at, part = f.add(first, column), (begin, count)
                     x = kept.panel(self.packing, at, step, slabs)
                     if kept.form:
-                        factors = kept.factors(self.packing, at, slabs)
-                        self.few_bits(kept.form, env, (x, factors), (column, columns), part, rows)
+                        behind = kept.factors(self.packing, at, slabs)
+                        given = env, (x, behind), (column, columns), part, rows
+                        serve = self.integers if self.in_integers(kept.form) else self.unpacked
+                        serve(kept.form, *given)
                     else:
                         self.tiles(env, x, (column, columns), part, rows)
 
@@ -152,10 +162,19 @@ class Panels:
 
             self.emitter.loops(self.others, self.env, other)
 
-        grouped = isinstance(inner, int) and inner % GROUP == 0
-        self.each_block(some, whole=kept.form == "int4" and len(self.over) > 1 and not grouped)
+        each = (kept.form.group or TURN) if kept.form else 1
+        whole = bool(kept.form and self.in_integers(kept.form))
+        whole = whole or not isinstance(inner, int) or (len(self.over) > 1 and inner % each > 0)
+        self.each_block(some, whole and kept.form is not None)
 
-    def few_bits(
+    def in_integers(self, form: Form) -> bool:
+        """Whether the other side is rounded: if that is asked for, or as fast. Without an
+        instruction for sums of products of bytes only a few rows are."""
+        target = self.emitter.target
+        many = self.emitter.bound(self.sides.rows) > FEW_ROWS
+        return form.digits == 1 or not many or bool(fused(target, vector_lanes(target)))
+
+    def integers(
         self,
         form: Form,
         env: Env,
@@ -164,31 +183,37 @@ class Panels:
         steps: tuple[Number, Number],
         rows: Part | None,
     ) -> None:
-        """A panel of numbers in fewer bits, `panel`: with its factors. It is read as it is for a
-        few rows, else unpacked for all."""
+        """A panel of integers, `panel`: with what is behind them, against integers."""
         emitter, f, width, last = self.emitter, self.f, self.packing.width, self.over[-1]
-        lookup, lanes = "avx512f" in emitter.target.features, vector_lanes(emitter.target)
-        deep = f.multiply(steps[1], self.steps(self.over[1:]))
-        if emitter.bound(self.sides.rows) > THIN_ROWS or len(self.over) > 1:
-            room = emitter.bound(self.over) * width
-            with emitter.scratch():
-                x = emitter.allot(room, "f32")
-                name = unpack_kernel(f.module, form, lanes, width, lookup)
-                f.run(name, [("ptr", panel[0]), ("ptr", panel[1]), ("ptr", x), ("i64", deep)])
-                self.tiles(env, x, columns, steps, rows)
-            return
-        more = emitter.either_number(steps[0], self.accumulate)
 
-        def thin(at: Env, size: int) -> None:
-            at = {**at, self.sides.vector: Index(columns[0]), last: Index(steps[0])}
-            f.run(thin_kernel(f.module, form, lanes, (size, width), lookup), [
+        def tile(at: Env, size: int) -> None:
+            at = {**at, self.sides.vector: Index(columns[0]), last: Index(0)}
+            f.run(integer_tile(f.module, form, emitter.target, (size, width)), [
                 ("ptr", panel[0]), ("ptr", panel[1]), ("ptr", emitter.base(self.s, at)),
-                ("i64", self.row_stride(self.s)), ("i64", self.s.strides[last]),
-                ("ptr", emitter.base(self.place, at)), ("i64", self.row_stride(self.place)),
-                ("i64", deep), ("i64", columns[1]), ("i64", more),
+                ("i64", self.row_stride(self.s)), ("ptr", emitter.base(self.place, at)),
+                ("i64", self.row_stride(self.place)), ("i64", steps[1]), ("i64", columns[1]),
+                ("i64", self.accumulate),
             ])  # fmt: skip
 
-        self.rows(env, THIN_ROWS, thin, rows)
+        self.rows(env, integer_rows(form, emitter.target, width), tile, rows)
+
+    def unpacked(
+        self,
+        form: Form,
+        env: Env,
+        panel: tuple[Value, Value],
+        columns: tuple[Number, Number],
+        steps: tuple[Number, Number],
+        rows: Part | None,
+    ) -> None:
+        """The same panel as f32, for all rows."""
+        emitter, f, width = self.emitter, self.f, self.packing.width
+        deep = f.multiply(steps[1], self.steps(self.over[1:]))
+        with emitter.scratch():
+            x = emitter.allot((emitter.bound(self.over) + TURN) * width, "f32")
+            name = unpack_kernel(f.module, form, vector_lanes(emitter.target), width)
+            f.run(name, [("ptr", panel[0]), ("ptr", panel[1]), ("ptr", x), ("i64", deep)])
+            self.tiles(env, x, columns, steps, rows)
 
     def panels(self, memory: Value | None) -> None:
         """One panel after the other against all rows, packed in `memory` or where it lies."""
@@ -324,11 +349,11 @@ class Panels:
         if length <= most + most // 4:
             return None
         size = -(-length // -(-length // most))
-        return -(-size // GROUP) * GROUP if len(self.over) == 1 else size
+        return -(-size // GROUPS[-1]) * GROUPS[-1] if len(self.over) == 1 else size
 
-    def block_of_rows(self) -> tuple[Axis, int] | None:
+    def block_of_rows(self, planes: int = 1) -> tuple[Axis, int] | None:
         """(an axis of rows, how many of its positions fill three eighths of the second cache);
-        None: all rows do not."""
+        None: all rows do not. `planes`: numbers of S for each step of k."""
         if self.row is None:
             return None
         emitter, bounds = self.emitter, self.emitter.frame.bounds
@@ -337,6 +362,7 @@ class Panels:
         if (size := self.block_of_steps()) is not None:
             steps = steps // bounds[self.over[0]] * size
         each = emitter.bound(self.sides.rows) // bounds[lead] * steps * BYTES[STORED[self.s.dtype]]
+        each *= planes
         most = emitter.target.second * 3 // 8 // each
         tall = tile_rows(emitter.target, tile_vectors(emitter.target, self.packing.width))
         if lead == self.row:

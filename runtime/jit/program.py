@@ -51,6 +51,7 @@ from .plan import (
     output_dimensions,
 )
 from .processor import Target
+from .quantised import Format
 from .restricted import RestrictedError
 from .shares import WORTH, Share, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
@@ -90,9 +91,9 @@ def emit(
     cores: int,
     threads: int = 1,
     worth: int = WORTH,
-    weights: str = "",
+    weights: Format | None = None,
 ) -> Emission:
-    """The whole program as code; `weights`: how a session keeps them, of `weights.FORMS`."""
+    """The whole program as code; `weights`: how a session keeps them, if not as they come."""
     meanings = Meanings(library)
     program = untiled(program, meanings)
     emission = Emission(Module(target), Plan(cores, threads), worth)

@@ -1,58 +1,158 @@
-"""Weights in fewer bits: how a session makes them, and the kernels that read them.
+"""Weights in fewer bits: how a session makes them.
 
-A panel of int8 is [k][width] bytes, then one factor a column: its largest absolute value is 127
-steps. A panel of int4 is groups of 32 steps of k: [16][width] bytes, the even step of two in the
-low half, then the factors of the group as f16; 8 is zero, and the value that is furthest from zero
-is 0. Everything is added up in f32: only weights are rounded. Memory is read in its order.
+A panel has four steps of k of a column side by side: [k / 4][width][4]. Bytes of int8 count from
+128; halves of bytes of int4 from 8, and the low halves are the first four steps of eight. A factor
+belongs to a column, and those of all columns (f32) lie behind the numbers; or to a group of steps,
+and they (f16) lie behind the numbers of each group: memory is read in its order. The largest
+absolute value is 127 steps of int8, and the value that is furthest from zero is 0 of int4.
+
+The other side is read in integers too (`integers.py`): as good as f32 in three bytes, or in one.
+Then one more number a column is behind all: the sum of its weights, in steps (i32), or where there
+are groups as it is (f32).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .ir import BYTES, Function, Module, Number, Value, constant, number
-from .microkernels import kernel, lane_range, multiply_add
+from infinisa.isa.errors import CompileError
 
-Form: TypeAlias = Literal["", "int8", "int4"]
-"""How the numbers of a panel are stored; "": as a type of the language."""
+from .ir import BYTES, Function, Module, Number, Value, constant
+from .microkernels import kernel
 
-GROUP = 32
-"""Steps of k that share a factor of int4."""
+STORED_AS = ("bf16", "f16")
+INTEGERS: dict[str, Literal[8, 4]] = {"int8": 8, "int4": 4}
+GROUPS = (32, 64, 128, 256)
+"""Steps of k that may share a factor."""
 
-THIN_ROWS = 2
-"""Up to so many rows numbers are widened in registers; for more a panel is unpacked before."""
+TURN = 16
+"""Steps of k of a panel are a multiple of it."""
 
 
-def panel_bytes(form: Form, steps: int, width: int) -> int:
-    if form == "int8":
-        return width * (steps + BYTES["float"])
-    return width * (steps // 2 + steps // GROUP * BYTES["half"])
+@dataclass(frozen=True)
+class Format:
+    """What a user wants of the weights that contractions read.
+
+    weights      "bf16", "f16", "int8", "int4"
+    group        steps of k that share a factor of integers; 0: a whole column
+    activations  whether the other side is quantised too, row by row when it is used
+    """
+
+    weights: str
+    group: int = 0
+    activations: bool = False
+
+    @classmethod
+    def of(cls, weights: str, activations: str = "") -> Format | None:
+        """From `int8`, `int8/32`, `int4/32`, `bf16`, `f16`; "" is None: weights as they come."""
+        if activations not in ("", "int8"):
+            raise CompileError(f"activations must be 'int8', not {activations!r}")
+        if not weights and not activations:
+            return None
+        name, slash, group = weights.partition("/")
+        if activations and name not in INTEGERS:
+            raise CompileError(f"activations {activations!r}: need integer weights, not {name!r}")
+        grouped = group in map(str, GROUPS)
+        if not (
+            (name in STORED_AS and not slash)
+            or (name == "int8" and (grouped or not slash))
+            or (name == "int4" and grouped)
+        ):
+            groups = ", ".join(map(str, GROUPS))
+            raise CompileError(
+                f"weights must be 'bf16', 'f16', 'int8', 'int8/N' or 'int4/N' with N of {groups}, "
+                f"not {weights!r}"
+            )
+        return cls(name, int(group or 0), bool(activations))
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the integers of a panel are stored.
+
+    bits    of a number
+    group   steps of k that share a factor; 0: a whole column
+    digits  bytes of a number of the other side
+    """
+
+    bits: Literal[8, 4]
+    group: int = 0
+    digits: Literal[1, 3] = 3
+
+    @property
+    def name(self) -> str:
+        return f"int{self.bits}" + (f"_{self.group}" if self.group else "")
+
+    @property
+    def deep(self) -> int:
+        """Steps of k in a byte."""
+        return 8 // self.bits
+
+    @property
+    def middle(self) -> int:
+        """The byte, or half of one, that is 0."""
+        return 1 << (self.bits - 1)
+
+    def numbers(self, steps: int, width: int) -> int:
+        """Bytes before the factors of the columns, or of all groups with their factors."""
+        found = width * (-(-steps // TURN) * TURN) // self.deep
+        if self.group:
+            found += steps // self.group * width * BYTES["half"]
+        return found
+
+    def bytes(self, steps: int, width: int) -> int:
+        """Of a panel."""
+        more = (not self.group) + (self.digits == 1)
+        return self.numbers(steps, width) + more * width * BYTES["float"]
 
 
 def quantised(form: Form, values: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
     """(panels, error): `values` are [panel][k][width]; the error is relative, root mean square, and
     not a number where a value has no such form."""
+    panels, k, width = values.shape
+    groups = values.reshape(panels, -1, form.group or k, width)
     with np.errstate(all="ignore"):
-        if form == "int8":
-            factors = np.abs(values).max(1, keepdims=True) / np.float32(127)
-            steps = np.where(factors == 0, 0, np.rint(values / factors))
-            made, rounded = [steps.astype(np.int8), factors.astype(np.float32)], steps * factors
+        if form.bits == 8:
+            factors = np.abs(groups).max(2, keepdims=True) / np.float32(127)
         else:
-            groups = values.reshape(len(values), -1, GROUP, values.shape[2])
             places = np.abs(groups).argmax(2, keepdims=True)
-            furthest = np.take_along_axis(groups, places, 2) / np.float32(-8)
-            factors = furthest.astype(np.float16)
-            steps = np.where(factors == 0, 0, np.rint(groups / factors.astype(np.float32)))
-            steps = np.clip(steps + 8, 0, 15).astype(np.uint8)
-            made = [steps[:, :, 0::2] | steps[:, :, 1::2] << 4, factors]
-            rounded = ((steps - np.float32(8)) * factors).reshape(values.shape)
-    parts = [part.reshape(*part.shape[:-2], -1).view(np.uint8) for part in made]
-    whole = np.ascontiguousarray(np.concatenate(parts, -1)).reshape(-1)
-    return whole, relative(values, rounded)
+            factors = np.take_along_axis(groups, places, 2) / np.float32(-8)
+        if form.group:
+            factors = factors.astype(np.float16)
+        wide = factors.astype(np.float32)
+        least, most = (-127, 127) if form.bits == 8 else (-8, 7)
+        steps = np.where(wide == 0, 0, np.clip(np.rint(groups / wide), least, most))
+        rounded = (steps * wide).reshape(values.shape)
+        integers = steps.astype(np.int8)
+        each = panels, groups.shape[1]
+        parts = [_flat(part, *each) for part in (_arranged(form, integers), factors)]
+        found = np.concatenate(parts, -1).reshape(panels, -1)
+        if form.digits == 1:
+            sums = integers.sum(2, keepdims=True, dtype=np.int32)
+            whole = (sums * factors.astype(np.float64)).sum(1).astype(np.float32)
+            found = np.concatenate([found, _flat(whole if form.group else sums, panels)], -1)
+    return found.reshape(-1), relative(values, rounded)
+
+
+def _flat(part: NDArray[Any], *shape: int) -> NDArray[np.uint8]:
+    """The bytes of an array, by its first axes."""
+    return np.ascontiguousarray(part).view(np.uint8).reshape(*shape, -1)
+
+
+def _arranged(form: Form, integers: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """[panel][group][k][width] as the bytes of numbers."""
+    panels, count, deep, width = integers.shape
+    integers = np.pad(integers, ((0, 0), (0, 0), (0, -deep % TURN), (0, 0)))
+    fours = integers.reshape(panels, count, -1, 4, width).swapaxes(3, 4)
+    found = (fours.astype(np.int16) + form.middle).astype(np.uint8)
+    if form.bits == 8:
+        return found
+    halves: NDArray[np.uint8] = found[:, :, 0::2] | found[:, :, 1::2] << np.uint8(4)
+    return halves
 
 
 def relative(values: NDArray[Any], rounded: NDArray[Any]) -> float:
@@ -67,204 +167,70 @@ def relative(values: NDArray[Any], rounded: NDArray[Any]) -> float:
 
 # ---------------------------------------------------------------- reading
 
-LOOKUP = "llvm.x86.avx512.permvar.sf.512"
-"""Picks numbers of a vector by the low bits of others: what four bits mean in one operation."""
+
+def load_factors(f: Function, form: Form, pointer: Value, column: int, lanes: int) -> Value:
+    """Those of `lanes` columns."""
+    kind = "half" if form.group else "float"
+    raw = f.load(f.at(pointer, column, kind), kind, lanes)
+    return f.convert("fpext", raw, "float") if form.group else raw
 
 
-class Reader:
-    """Vectors of a panel as numbers, without their factors."""
+def group_offset(f: Function, form: Form, step: Number, width: int) -> Number:
+    """Bytes of a panel before a step that begins a group."""
+    size = form.numbers(form.group, width)
+    if isinstance(step, int):
+        return step // form.group * size
+    return f.multiply(f.emit("i64", 1, f"udiv i64 {step.text}, {form.group}"), size)
 
-    def __init__(self, f: Function, form: Form, lanes: int, lookup: bool) -> None:
-        self.f, self.form, self.lanes = f, form, lanes
-        self.lookup = lookup and lanes == 16
 
-    def bytes(self, pointer: Value, v: int, word: str) -> Value:
-        f = self.f
-        raw = f.load(f.at(pointer, v * self.lanes), "i8", self.lanes)
-        return f.convert(word, raw, "i32")
-
-    def step(self, pointer: Value, v: int) -> list[Value]:
-        """What a row of bytes holds: one step of k, or two."""
-        f = self.f
-        if self.form == "int8":
-            return [f.convert("sitofp", self.bytes(pointer, v, "sext"), "float")]
-        pairs = self.bytes(pointer, v, "zext")
-        high = f.binary("lshr", pairs, constant("i32", 4, self.lanes))
-        return [self.nibble(pairs, mask=True), self.nibble(high, mask=False)]
-
-    def nibble(self, value: Value, mask: bool) -> Value:
-        f = self.f
-        if self.lookup:
-            listed = ", ".join(f"float {float(n - 8)}" for n in range(16))
-            table = f"<16 x float> <{listed}>"
-            f.module.declarations.add(f"declare <16 x float> @{LOOKUP}(<16 x float>, <16 x i32>)")
-            return f.emit(
-                "float", 16, f"call <16 x float> @{LOOKUP}({table}, {value.type} {value.text})"
-            )
-        if mask:
-            value = f.binary("and", value, constant("i32", 15, self.lanes))
-        moved = f.binary("sub", value, constant("i32", 8, self.lanes))
-        return f.convert("sitofp", moved, "float")
-
-    def factors(self, pointer: Value, v: int) -> Value:
-        f = self.f
-        kind = "float" if self.form == "int8" else "half"
-        raw = f.load(f.at(pointer, v * self.lanes, kind), kind, self.lanes)
-        return raw if kind == "float" else f.convert("fpext", raw, "float")
+def halves(f: Function, form: Form, raw: Value) -> list[Value]:
+    """Four bytes in each lane as four steps of k, or as twice four."""
+    if form.bits == 8:
+        return [raw]
+    mask, half = constant("i32", 0x0F0F0F0F), constant("i32", 4)
+    return [f.binary("and", value, mask) for value in (raw, f.binary("lshr", raw, half))]
 
 
 UNPACK = [("x", "ptr noalias"), ("factors", "ptr noalias"), ("panel", "ptr noalias"),
           ("steps", "i64")]  # fmt: skip
-"""A panel, the factors of its columns (int8), where it goes as f32, steps of k."""
+"""A panel, the factors of its columns (without groups), where it goes as f32, steps of k."""
 
 
-def unpack_kernel(module: Module, form: Form, lanes: int, width: int, lookup: bool) -> str:
-    """panel[k][width] of f32."""
-    name = f"unpack_{form}_{lanes}_{width}"
+def unpack_kernel(module: Module, form: Form, lanes: int, width: int) -> str:
+    """panel[k][width] of f32; there is room for a multiple of `TURN` steps."""
+    name = f"unpack_{form.name}_{lanes}_{width}"
     f = kernel(module, name, UNPACK)
     if f is None:
         return name
-    p, reader, vectors = f.parameters, Reader(f, form, lanes, lookup), width // lanes
+    p, vectors, each = f.parameters, width // lanes, 4 * form.deep
 
-    def rows(x: Value, out: Value, factors: list[Value]) -> None:
-        for v in range(vectors):
-            for deep, value in enumerate(reader.step(x, v)):
-                at = f.at(out, deep * width + v * lanes, "float")
-                f.store(f.binary("fmul", value, factors[v]), at)
+    def factors(pointer: Value) -> list[Value]:
+        return [load_factors(f, form, pointer, v * lanes, lanes) for v in range(vectors)]
 
-    if form == "int8":
-        factors = [reader.factors(p["factors"], v) for v in range(vectors)]
-        f.loop(0, p["steps"], 1, lambda i, _: rows(
-            f.at(p["x"], f.multiply(i, width)), f.at(p["panel"], f.multiply(i, width), "float"),
-            factors))  # fmt: skip
+    def rows(steps: Number, x: Value, out: Value, factors: list[Value]) -> None:
+        def row(first: Value, _: list[Value]) -> None:
+            source = f.at(x, f.multiply(first, width // form.deep))
+            into = f.at(out, f.multiply(first, width), "float")
+            for v in range(vectors):
+                raw = f.load(f.at(source, 4 * v * lanes), "i32", lanes)
+                for four, part in enumerate(halves(f, form, raw)):
+                    for t in range(4):
+                        value = f.binary("lshr", part, constant("i32", 8 * t)) if t else part
+                        value = f.binary("and", value, constant("i32", 255))
+                        value = f.binary("sub", value, constant("i32", form.middle))
+                        value = f.binary("fmul", f.convert("sitofp", value, "float"), factors[v])
+                        f.store(value, f.at(into, (4 * four + t) * width + v * lanes, "float"))
+
+        f.loop(0, steps, each, row)
+
+    def group(first: Value, _: list[Value]) -> None:
+        x = f.at(p["x"], group_offset(f, form, first, width))
+        behind = f.at(x, form.group // form.deep * width)
+        rows(form.group, x, f.at(p["panel"], f.multiply(first, width), "float"), factors(behind))
+
+    if form.group:
+        f.loop(0, p["steps"], form.group, group)
     else:
-
-        def group(first: Value, _: list[Value]) -> None:
-            x = f.at(p["x"], group_offset(f, first, width))
-            factors = [reader.factors(f.at(x, GROUP // 2 * width), v) for v in range(vectors)]
-            out = f.at(p["panel"], f.multiply(first, width), "float")
-
-            def pair(i: Value, _: list[Value]) -> None:
-                into = f.at(out, f.multiply(i, 2 * width), "float")
-                rows(f.at(x, f.multiply(i, width)), into, factors)
-
-            f.loop(0, GROUP // 2, 1, pair)
-
-        f.loop(0, p["steps"], GROUP, group)
+        rows(p["steps"], p["x"], p["panel"], factors(p["factors"]))
     f.done()
     return name
-
-
-def group_offset(f: Function, step: Number, width: int) -> Number:
-    """Bytes of a panel of int4 before a step that begins a group."""
-    size = width * (GROUP // 2 + BYTES["half"])
-    if isinstance(step, int):
-        return step // GROUP * size
-    return f.multiply(f.emit("i64", 1, f"udiv i64 {step.text}, {GROUP}"), size)
-
-
-THIN = [("x", "ptr noalias"), ("factors", "ptr noalias"), ("s", "ptr noalias"), ("sm", "i64"),
-        ("sk", "i64"), ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"), ("columns", "i64"),
-        ("more", "i64")]  # fmt: skip
-"""A panel, the factors of its columns (int8); S, its elements from row to row and step to step; the
-result, its elements from row to row; steps of k; columns; whether to add to the result."""
-
-
-def thin_kernel(
-    module: Module, form: Form, lanes: int, shape: tuple[int, int], lookup: bool
-) -> str:
-    """A panel of `shape[1]` columns against a few rows."""
-    name = f"thin_{form}_{lanes}_{shape[0]}x{shape[1]}"
-    f = kernel(module, name, THIN)
-    if f is not None:
-        writer = Thin(f, Reader(f, form, lanes, lookup), shape)
-        _put(f, writer.int8() if form == "int8" else writer.int4(), writer.shape)
-        f.done()
-    return name
-
-
-class Thin:
-    """Writes the sums of a thin kernel."""
-
-    def __init__(self, f: Function, reader: Reader, shape: tuple[int, int]) -> None:
-        self.f, self.reader, (rows, self.width) = f, reader, shape
-        p, self.vectors = f.parameters, self.width // reader.lanes
-        self.lefts = [f.at(p["s"], f.multiply(p["sm"], r), "float") for r in range(rows)]
-        self.zeros = [constant("float", 0, reader.lanes)] * (rows * self.vectors)
-        self.shape = rows, self.vectors, reader.lanes
-
-    def int8(self) -> list[Value]:
-        f, p = self.f, self.f.parameters
-
-        def steps(count: int) -> Callable[[Value, list[Value]], list[Value]]:
-            def turn(i: Value, sums: list[Value]) -> list[Value]:
-                for deep in range(count):
-                    at = f.add(i, deep)
-                    sums = self.step(f.at(p["x"], f.multiply(at, self.width)), at, sums)
-                return sums
-
-            return turn
-
-        many = f.whole(p["steps"], 4)
-        sums = f.loop(0, many, 4, steps(4), self.zeros)
-        sums = f.loop(many, p["steps"], 1, steps(1), sums)
-        return self.scaled(sums, p["factors"], self.zeros)
-
-    def int4(self) -> list[Value]:
-        f, p, width = self.f, self.f.parameters, self.width
-
-        def group(first: Value, totals: list[Value]) -> list[Value]:
-            x = f.at(p["x"], group_offset(f, first, width))
-
-            def pairs(i: Value, sums: list[Value]) -> list[Value]:
-                for deep in range(4):
-                    at = f.add(i, deep)
-                    place = f.add(first, f.multiply(at, 2))
-                    sums = self.step(f.at(x, f.multiply(at, width)), place, sums)
-                return sums
-
-            sums = f.loop(0, GROUP // 2, 4, pairs, self.zeros)
-            return self.scaled(sums, f.at(x, GROUP // 2 * width), totals)
-
-        return f.loop(0, p["steps"], GROUP, group, self.zeros)
-
-    def step(self, x: Value, first: Number, sums: list[Value]) -> list[Value]:
-        """One row of bytes, with the step of k that it begins with."""
-        f, p, found = self.f, self.f.parameters, list(sums)
-        read = [self.reader.step(x, v) for v in range(self.vectors)]
-        for deep in range(len(read[0])):
-            at = f.multiply(p["sk"], f.add(first, deep))
-            for r, left in enumerate(self.lefts):
-                one = f.splat(f.load(f.at(left, at, "float"), "float"), self.reader.lanes)
-                for v in range(self.vectors):
-                    place = r * self.vectors + v
-                    found[place] = multiply_add(f, one, read[v][deep], found[place])
-        return found
-
-    def scaled(self, sums: list[Value], factors: Value, totals: list[Value]) -> list[Value]:
-        """Sums by the factors of their columns, added to totals."""
-        by = [self.reader.factors(factors, v) for v in range(self.vectors)]
-        return [
-            multiply_add(self.f, value, by[place % self.vectors], total)
-            for place, (value, total) in enumerate(zip(sums, totals, strict=True))
-        ]
-
-
-def _put(f: Function, totals: list[Value], shape: tuple[int, int, int]) -> None:
-    """Sums into the result, or added to it."""
-    p, (rows, vectors, lanes) = f.parameters, shape
-    limits = f.splat(number(p["columns"]), lanes)
-    masks = [f.compare("sgt", limits, lane_range(f, lanes, v * lanes)) for v in range(vectors)]
-    places = [
-        (f.at(p["c"], f.add(f.multiply(p["cm"], r), v * lanes), "float"), masks[v])
-        for r in range(rows)
-        for v in range(vectors)
-    ]
-
-    def before() -> list[Value]:
-        return [f.load(at, "float", lanes, mask) for at, mask in places]
-
-    again = f.compare("ne", p["more"], constant("i64", 0))
-    start = f.either(again, before, lambda: [constant("float", 0, lanes)] * len(places))
-    for total, first, (at, mask) in zip(totals, start, places, strict=True):
-        f.store(f.binary("fadd", total, first), at, mask)

@@ -45,10 +45,9 @@ from .plan import (
 )
 from .processor import Target
 from .program import emit
-from .quantised import relative
+from .quantised import Format, relative
 from .shares import WORTH
 from .threads import Team, number_of_threads
-from .weights import FORMS
 
 BACKENDS = ("vector", "scalar", "parallel")
 TEAM = CONTEXT.index("team")
@@ -67,6 +66,7 @@ def compile_program(
     worth: int = WORTH,
     target: str = "",
     weights: str = "",
+    activations: str = "",
     verified: bool = False,
     cache: bool = True,
 ) -> Compiled:
@@ -81,8 +81,10 @@ def compile_program(
     target    a kind of processor to restrict the code to, of `processor.PROCESSORS`; default: all
               that this one has
     weights   how a session keeps those that contractions read, if in fewer bits: "bf16", "f16",
-              "int8" (a factor a column), "int4" (a factor for 32 steps of a column); sums are of
-              f32 anyway, and `Session.errors` says what that did to each
+              "int8" (a factor a column), "int8/32", "int4/32" (a factor for 32 steps of a column;
+              or 64, 128, 256; where groups do not fit, "int8"); `Session.errors` says what that
+              did to each
+    activations  "int8": with integer weights, the other side is rounded too, row by row
     verified  the caller has done that
     cache     keep the code in the user's cache folder, and take it from there
     """
@@ -91,9 +93,7 @@ def compile_program(
     count = number_of_threads(threads if backend == "parallel" else threads or 1)
     if count > 1 and backend != "parallel":
         raise CompileError(f"backend {backend!r} runs on 1 thread, not {count}: use 'parallel'")
-    if weights not in FORMS:
-        known = ", ".join(repr(form) for form in FORMS if form)
-        raise CompileError(f"weights must be {known}, not {weights!r}")
+    form = Format.of(weights, activations)
     if not verified:
         verify(program, None, library, cores)
     began = time.perf_counter()
@@ -101,7 +101,7 @@ def compile_program(
     chosen = Target.scalar() if scalar else Target.named(target) if target else Target.host()
     if missing := chosen.missing():
         raise CompileError(f"target {target!r}: this processor lacks {', '.join(missing)}")
-    setting = Setting(chosen, cores, count, worth, weights)
+    setting = Setting(chosen, cores, count, worth, form)
     native = native_code(program, library, setting, cache)
     code = link(native.images, native.plan.functions)
     seconds = time.perf_counter() - began
@@ -116,7 +116,7 @@ class Setting:
     cores: int
     threads: int
     worth: int
-    weights: str
+    weights: Format | None
 
 
 @dataclass(frozen=True)
@@ -344,17 +344,17 @@ class Session:
             if buffer != name:
                 continue
             if layout.form:
-                filled, self.errors[name] = layout.filled(array)
+                filled, self.errors[name] = layout.filled(layout.form, array)
                 memory[: filled.size] = filled
             else:
                 fill = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
                 fill(addresses[fills[layout]])(array.ctypes.data, memory.ctypes.data)
-            if layout.dtype != layout.source:
-                with np.errstate(over="ignore"):
-                    rounded = array.astype(DTYPES[layout.dtype].numpy)
-                self.errors[name] = relative(array, rounded)
+                if layout.dtype != layout.source:
+                    with np.errstate(over="ignore"):
+                        rounded = array.astype(DTYPES[layout.dtype].numpy)
+                    self.errors[name] = relative(array, rounded)
             if not np.isfinite(self.errors.get(name, 0.0)):
-                kept = layout.form or layout.dtype
+                kept = layout.form.name.replace("_", "/") if layout.form else layout.dtype
                 raise ProgramError(f"weight {name!r}: has numbers that {kept} cannot hold")
 
     def _address(self, buffer: Buffer) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from .expression import Env, Place, WeightAxis
 from .functions import STORED
 from .ir import BYTES, Number, Value
 from .packing import Packing, pack_all, panel_columns
-from .quantised import GROUP, Form, group_offset, panel_bytes, quantised
+from .quantised import INTEGERS, TURN, Form, group_offset, quantised
 from .roles import Sides
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ Run = tuple[int, int]
 """(extent, elements from one position to the next in the order that a weight came in)."""
 
 
-FORMS = ("", "bf16", "f16", "int8", "int4")
-"""How a session may keep weights: as they come, or in fewer bits."""
+MOST_STEPS = 1 << 16
+"""Products of u8 and s8 whose sum an i32 surely holds."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Layout:
     """[others][panel][k][columns of a panel]; the last panel may be wider than what is left.
 
     source  the type that the weight comes in, `dtype` that of what a panel is read as
-    form    of numbers in fewer bits
+    form    of integers; None: panels hold numbers of type `dtype`
     """
 
     source: str
     dtype: str
-    form: Form
+    form: Form | None
     width: int
     column: Run
     over: tuple[Run, ...]
@@ -64,11 +64,11 @@ class Layout:
     def bytes(self) -> int:
         slabs = math.prod(n for n, _ in self.others)
         if self.form:
-            return slabs * self.panels * panel_bytes(self.form, self.steps, self.width)
+            return slabs * self.panels * self.form.bytes(self.steps, self.width)
         return slabs * self.slab * BYTES[STORED[self.dtype]]
 
-    def filled(self, array: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
-        """(the weight in fewer bits, its relative error)."""
+    def filled(self, form: Form, array: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
+        """(the weight as integers, its relative error)."""
         runs = (*self.others, self.column, *self.over)
         flat = np.ascontiguousarray(array).reshape(-1)
         strides = [step * flat.itemsize for _, step in runs]
@@ -78,7 +78,7 @@ class Layout:
         room = self.panels * self.width - self.column[0]
         seen = np.pad(seen, ((0, 0), (0, room), (0, 0)))
         panels = seen.reshape(-1, self.width, self.steps).transpose(0, 2, 1)
-        return quantised(self.form, np.ascontiguousarray(panels))
+        return quantised(form, np.ascontiguousarray(panels))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Kept:
     steps   of k of a panel; `slab`: elements of the panels of one position of the other axes
     column  the first column, `step` the first step, `number` that of the slab
     moves   of axes that are loops around: (columns, slabs) from one position to the next
-    form    of numbers in fewer bits
+    form    of integers, if they are that
     """
 
     memory: Value
@@ -98,16 +98,16 @@ class Kept:
     step: Number = 0
     number: Number = 0
     moves: Mapping[Axis, tuple[int, Number]] = field(default_factory=dict)
-    form: Form = ""
+    form: Form | None = None
 
     def panel(self, packing: Packing, column: Number, step: Number, slabs: Number) -> Value:
         """Where a panel is, from a step on."""
         f, width = packing.emitter.f, packing.width
         if self.form:
-            assert isinstance(self.steps, int)
-            each = panel_bytes(self.form, self.steps, width) // width
-            skipped = f.multiply(step, width)
-            skipped = skipped if self.form == "int8" else group_offset(f, step, width)
+            form, steps = self.integers
+            each = form.bytes(steps, width) // width
+            grouped = form.group > 0
+            skipped = group_offset(f, form, step, width) if grouped else f.multiply(step, width)
             offset = f.add(f.multiply(column, each), skipped)
             return f.at(self.memory, f.add(offset, f.multiply(slabs, self.slab // width * each)))
         offset = f.add(f.multiply(column, self.steps), f.multiply(step, width))
@@ -115,9 +115,17 @@ class Kept:
         return f.at(self.memory, offset, packing.stored)
 
     def factors(self, packing: Packing, column: Number, slabs: Number) -> Value:
-        """Where the factors of a panel's columns are, behind its numbers."""
-        f = packing.emitter.f
-        return f.at(self.panel(packing, column, 0, slabs), f.multiply(self.steps, packing.width))
+        """What is behind the numbers of a panel: factors of its columns, their sums."""
+        form, steps = self.integers
+        behind = form.numbers(steps, packing.width)
+        return packing.emitter.f.at(self.panel(packing, column, 0, slabs), behind)
+
+    @property
+    def integers(self) -> tuple[Form, int]:
+        """Their form, and the steps of k of a panel."""
+        assert self.form is not None
+        assert isinstance(self.steps, int)
+        return self.form, self.steps
 
 
 def pack_whole(packing: Packing, others: tuple[Axis, ...], env: Env) -> Kept:
@@ -152,7 +160,11 @@ def kept(
     stride = wide[-1].stride
     width = panel_columns(emitter.target, columns)
     steps = math.prod(axis.extent for axis in deep)
-    dtype, form = _form(emitter, x.dtype, steps, width)
+    lengths = [emitter.frame.length(axis) for axis in over]
+    known = math.prod(n for n in lengths if isinstance(n, int))
+    first = not any(axis.divisor or axis.name in env for axis in deep)
+    all_steps = first and known == steps and all(isinstance(n, int) for n in lengths)
+    dtype, form = _form(emitter, x.dtype, steps, all_steps)
     layout = Layout(
         x.dtype,
         dtype,
@@ -170,7 +182,7 @@ def kept(
     inside = inside or any(axis.name in env and axis.stride % reach for axis in wide)
     if inside or any(axis.divisor for axis in deep[1:]):
         return None
-    if form == "int4" and not _grouped(emitter, deep, over):
+    if form and not _grouped(emitter, form.group or TURN, form.group, deep, over):
         return None
     moves: dict[Axis, tuple[int, Number]] = {}
     for axis in (other for other in sides.columns if other != sides.vector):
@@ -211,26 +223,40 @@ def _placed(
     return Kept(memory, layout.steps, slab, column, step, number, moves, layout.form)
 
 
-def _form(emitter: Contractions, dtype: str, steps: int, width: int) -> tuple[str, Form]:
-    """(type of what a panel is read as, form of its numbers), as a session was asked to keep
-    weights: never in more bits than they came in."""
+def _form(
+    emitter: Contractions, dtype: str, steps: int, all_steps: bool
+) -> tuple[str, Form | None]:
+    """(type of what a panel is read as, form of its integers), as a session was asked to keep
+    weights: never in more bits than they came in. Where groups do not fit, a column is one.
+
+    all_steps  whether the contraction takes the whole of k
+    """
     wanted = emitter.weights
-    if dtype != "f32" or not wanted:
-        return dtype, ""
-    if wanted == "int4" and steps % GROUP == 0 and width % 16 == 0:
-        return "f32", "int4"
-    if wanted in ("int8", "int4"):
-        return "f32", "int8"
-    return wanted, ""
+    if wanted is None or dtype not in ("f32", "bf16", "f16"):
+        return dtype, None
+    if wanted.weights not in INTEGERS:
+        return (wanted.weights if dtype == "f32" else dtype), None
+    if steps > MOST_STEPS:
+        return dtype, None
+    digits: Literal[1, 3] = 1 if wanted.activations and all_steps else 3
+    if wanted.group and steps % wanted.group:
+        return "f32", Form(8, 0, digits)
+    return "f32", Form(INTEGERS[wanted.weights], wanted.group, digits)
 
 
-def _grouped(emitter: Contractions, deep: Sequence[WeightAxis], over: tuple[Axis, ...]) -> bool:
-    """Whether a region of k begins and ends with a group."""
+def _grouped(
+    emitter: Contractions,
+    begin: int,
+    end: int,
+    deep: Sequence[WeightAxis],
+    over: tuple[Axis, ...],
+) -> bool:
+    """Whether a region of k begins with a multiple of `begin` and ends with one of `end`."""
     inner = math.prod(axis.extent for axis in deep[1:])
     length = math.prod(
         n if isinstance(n := emitter.frame.length(axis), int) else 1 for axis in over
     )
-    return deep[0].divisor * inner % GROUP == 0 and length % GROUP == 0
+    return deep[0].divisor * inner % begin == 0 and (not end or length % end == 0)
 
 
 def _members(

@@ -89,7 +89,8 @@ def comparison(result: Comparison) -> RenderableType:
         for name in machines
     )
     settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
-    parts: list[RenderableType] = [table, Text(f"{CAPTION}\n{sure}\n{settings}", style="dim")]
+    lines = [CAPTION, sure, settings, *([str(result.accuracy)] if result.accuracy else [])]
+    parts: list[RenderableType] = [table, Text("\n".join(lines), style="dim")]
     for text in result.outputs.values():
         parts.append(Text.assemble("\n", (result.prompt, "dim"), (text, "bold")))
     return Group(*parts)

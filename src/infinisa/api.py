@@ -38,6 +38,8 @@ from infinisa.plugins.check import check as run_checks
 from infinisa.plugins.check.finding import Finding
 from infinisa.plugins.manager import Registered, Registry, own_version, points_of_folder
 from infinisa.plugins.manager import load as load_plugins
+from infinisa.plugins.models import HELD_OUT
+from infinisa.runtime.accuracy import Accuracy, accuracy
 from infinisa.runtime.compare import Comparison, Selected, Share, Simulated, total
 from infinisa.runtime.compare import compare as compare_runs
 from infinisa.runtime.host import probe, several_cores
@@ -257,26 +259,65 @@ class Compiled:
         inputs: Path | Mapping[str, Array] | None = None,
         parameters: Mapping[str, int] | None = None,
         threads: int | None = None,
+        weights: str = "",
+        activations: str = "",
         progress: Progress = silent,
     ) -> Result:
         """Values on this CPU, by the interpreter ("reference") or as native code.
 
-        threads  of a backend that can use several (default: as many as there are cores)
+        threads      of a backend that can use several (default: as many as there are cores)
+        weights      the format of those that are multiplied, if in fewer bits: "bf16", "f16",
+                     "int8", "int8/N", "int4/N" with a factor for N steps; `accuracy` says what
+                     that does
+        activations  "int8", with integer weights: what they are multiplied by too
         """
         arrays, settings = self.bound(prompt, inputs)
         settings.update(parameters or {})
-        return self.shown(self.runner(backend, threads)(arrays, settings))
+        return self.shown(self.runner(backend, threads, weights, activations)(arrays, settings))
 
-    def runner(self, backend: str, threads: int | None = None) -> Run:
+    def runner(
+        self,
+        backend: str,
+        threads: int | None = None,
+        weights: str = "",
+        activations: str = "",
+    ) -> Run:
         """What computes the program's values: from arrays and parameters to a result."""
         make = chosen("backend", backend, self.registry.backends)
-        more: dict[str, int] = {}
-        if threads is not None and "threads" in inspect.signature(make).parameters:
+        known, more = inspect.signature(make).parameters, dict[str, int | str]()
+        if threads is not None and "threads" in known:
             more["threads"] = threads
         elif threads not in (None, 1):
             raise InfinisaError(f"backend {backend!r}: runs on 1 thread, not {threads}")
+        for name, given in (("weights", weights), ("activations", activations)):
+            if given and name not in known:
+                raise InfinisaError(f"backend {backend!r}: cannot keep {name} in {given!r}")
+            more |= {name: given} if given else {}
         run: Run = make(self.program, self.library, self.machine.cores, **more)
         return run
+
+    def accuracy(
+        self,
+        weights: str,
+        activations: str = "",
+        *,
+        prompt: str | None = None,
+        inputs: Path | Mapping[str, Array] | None = None,
+        parameters: Mapping[str, int] | None = None,
+    ) -> Accuracy:
+        """What a number format does to the results; inputs that nobody gives are random."""
+        arrays, settings = self.bound(prompt, inputs)
+        arrays |= random_inputs(self.program, arrays)
+        return accuracy(
+            self.program,
+            self.library,
+            arrays,
+            settings | dict(parameters or {}),
+            weights=weights,
+            activations=activations,
+            cores=self.machine.cores,
+            text=HELD_OUT,
+        )
 
     def bound(
         self, prompt: str | None, inputs: Path | Mapping[str, Array] | None
@@ -374,7 +415,7 @@ def _stored_weights(store: Path | None, needed: Sequence[str]) -> dict[str, Arra
     if not needed:
         return {}
     if store is None:
-        raise ModelError(f"weight {needed[0]!r}: a program holds none, give --weights FILE")
+        raise ModelError(f"weight {needed[0]!r}: a program holds none, give --weights-file FILE")
     from safetensors import safe_open
 
     with safe_open(store, framework="numpy") as file:
@@ -432,19 +473,22 @@ def compare(
     prompt: str | None = None,
     rounds: int = 3,
     threads: int = 1,
+    weights: str = "",
+    activations: str = "",
     trust: Trust = ANY,
     trace: Path | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Simulated and measured throughput side by side.
 
-    threads  that the CPU runs use; machine `host` then has the peak of so many cores
-    trust    what the match of an instruction must be to be taken
+    threads      that the CPU runs use; machine `host` then has the peak of so many cores
+    weights      and `activations`: number formats of the CPU runs, see `Compiled.run`
+    trust        what the match of an instruction must be to be taken
 
     The simulated programs take a text's number of tokens and the like from the run on the CPU.
     """
     host = model.compile("host", trust=trust, progress=progress)
-    run = host.runner("vector" if threads == 1 else "parallel", threads)
+    run = host.runner("vector" if threads == 1 else "parallel", threads, weights, activations)
     arrays, given = host.bound(prompt, None)
     arrays |= random_inputs(host.program, arrays)
     runs = []
@@ -466,7 +510,10 @@ def compare(
     wanted = model.model.example if prompt is None else prompt
     settings: dict[str, str | int | float] = {"CPU runs": rounds, "CPU threads": threads}
     settings |= runs[0].parameters
-    return compare_runs(model.model.name, simulations, runs, wanted, texts(runs[0]), settings)
+    accuracy = host.accuracy(weights, activations, prompt=prompt) if weights else None
+    return compare_runs(
+        model.model.name, simulations, runs, wanted, texts(runs[0]), settings, accuracy
+    )
 
 
 def own_trace(trace: Path, compiled: Compiled, machines: Sequence[object]) -> Path:

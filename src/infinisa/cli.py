@@ -15,6 +15,7 @@ from rich.console import Console
 from infinisa.compiler.choice import Trust
 from infinisa.isa.errors import InfinisaError
 from infinisa.plugins.manager import load
+from infinisa.runtime.accuracy import Accuracy
 from infinisa.runtime.simulator import ENGINES, Report
 
 from . import __version__, api
@@ -79,6 +80,8 @@ def compare(options: argparse.Namespace) -> None:
             prompt=options.prompt,
             rounds=options.rounds,
             threads=options.threads or 1,
+            weights=options.weights,
+            activations=options.activations,
             trust=_trust(options),
             trace=options.trace,
             progress=meter,
@@ -99,8 +102,8 @@ def compile_(options: argparse.Namespace) -> None:
             options.machine, trust=_trust(options), print_after=options.print_after, progress=meter
         )
     api.write_program(compiled.program, options.output)
-    if options.weights:
-        compiled.write_weights(options.weights)
+    if options.weights_file:
+        compiled.write_weights(options.weights_file)
     print(f"{options.output}: {compiled.summary()}")
 
 
@@ -218,12 +221,33 @@ def run(options: argparse.Namespace) -> None:
             inputs=options.input,
             parameters=_settings(options.set),
             threads=options.threads,
+            weights=options.weights,
+            activations=options.activations,
             progress=meter,
         )
+        accuracy = _accuracy(options, compiled, meter)
     for line in api.shown_outputs(result):
         print(line)
+    if accuracy:
+        print(accuracy)
     if options.output:
         api.write_arrays(options.output, result.outputs)
+
+
+def _accuracy(
+    options: argparse.Namespace, compiled: api.Compiled, meter: api.Progress
+) -> Accuracy | None:
+    """What a number format that was asked for does to the run that was asked for."""
+    if not options.weights:
+        return None
+    meter(f"comparing weights in {options.weights}")
+    return compiled.accuracy(
+        options.weights,
+        options.activations,
+        prompt=options.prompt,
+        inputs=options.input,
+        parameters=_settings(options.set),
+    )
 
 
 def manual(options: argparse.Namespace) -> None:
@@ -340,7 +364,7 @@ def _compiled(options: argparse.Namespace, meter: api.Progress) -> api.Compiled:
                 "--error-budget are for models"
             )
         return api.read_program(
-            options.model, options.machine, plugins=options.plugin, weights=options.weights
+            options.model, options.machine, plugins=options.plugin, weights=options.weights_file
         )
     return _load(options).compile(options.machine, trust=_trust(options), progress=meter)
 
@@ -461,6 +485,22 @@ def _threads(verb: argparse.ArgumentParser, about: str) -> None:
     verb.add_argument("--threads", type=_positive, metavar="N", help=about)
 
 
+def _formats(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--weights",
+        default="",
+        metavar="FORMAT",
+        help="keep the weights of products in fewer bits: bf16, f16, int8 (a factor a column), "
+        "int8/N or int4/N (a factor for N steps: 32, 64, 128, 256); reports what that does",
+    )
+    verb.add_argument(
+        "--activations",
+        default="",
+        metavar="FORMAT",
+        help="int8, with integer weights: what they are multiplied by too, rounded row by row",
+    )
+
+
 def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "compare", compare)
     _model(verb)
@@ -471,6 +511,7 @@ def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--rounds", type=_positive, default=3, metavar="N", help="CPU runs; the fastest counts"
     )
     _threads(verb, "threads of the CPU runs (default: 1)")
+    _formats(verb)
     verb.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page")
     _simulation(verb)
 
@@ -481,7 +522,7 @@ def _compile(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _trusted(verb)
     verb.add_argument("--machine", required=True, metavar="NAME")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="PROGRAM")
-    verb.add_argument("--weights", type=Path, metavar="FILE", help="write the weights here too")
+    verb.add_argument("--weights-file", type=Path, metavar="FILE", help="write the weights here")
     verb.add_argument(
         "--print-after", action="append", default=[], metavar="PASS", help="print after this pass"
     )
@@ -520,7 +561,7 @@ def _simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--memory", action="store_true", help="how full memories are, and what is where"
     )
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
-    verb.set_defaults(weights=None)
+    verb.set_defaults(weights_file=None)
     _simulation(verb)
 
 
@@ -535,10 +576,11 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="how to run, see list backends (default: vector; parallel with --threads)",
     )
     _threads(verb, "threads of backend parallel (default: one a core)")
+    _formats(verb)
     verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
     verb.add_argument("--input", type=Path, metavar="FILE.npz", help="input arrays by name")
     verb.add_argument("--output", type=Path, metavar="FILE.npz", help="write output arrays here")
-    verb.add_argument("--weights", type=Path, metavar="FILE", help="the weights of a program")
+    verb.add_argument("--weights-file", type=Path, metavar="FILE", help="the weights of a program")
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
 
 

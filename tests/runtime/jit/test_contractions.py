@@ -374,18 +374,29 @@ def rounded(form: str, b: Any) -> Any:
     k, n = b.shape
     if form in ("bf16", "f16"):
         return b.astype(DTYPES[form].numpy).astype(np.float32)
-    if form == "int8" or k % 32:
-        factors = np.abs(b).max(0) / np.float32(127)
-        return np.rint(b / factors) * factors
-    groups = b.reshape(-1, 32, n)
-    places = np.abs(groups).argmax(1)[:, None]
-    factors = (np.take_along_axis(groups, places, 1) / np.float32(-8)).astype(np.float16)
-    steps = np.clip(np.rint(groups / factors.astype(np.float32)), -8, 7)
-    return (steps * factors.astype(np.float32)).reshape(k, n)
+    name, _, group = form.partition("/")
+    fits = group and k % int(group) == 0
+    groups = b.reshape(-1, int(group) if fits else k, n)
+    if name == "int8" or not fits:
+        factors, least, most = np.abs(groups).max(1, keepdims=True) / np.float32(127), -127, 127
+    else:
+        places = np.abs(groups).argmax(1)[:, None]
+        factors, least, most = np.take_along_axis(groups, places, 1) / np.float32(-8), -8, 7
+    factors = factors.astype(np.float16).astype(np.float32) if fits else factors
+    steps = np.clip(np.rint(groups / factors), least, most)
+    return (steps * factors).reshape(k, n)
+
+
+def rounded_rows(a: Any) -> Any:
+    """A matrix [m, k] with each row in 255 steps from its least number, or 0, to its largest."""
+    least, most = np.minimum(a.min(1), 0), np.maximum(a.max(1), 0)
+    step = ((most - least) / 255)[:, None]
+    zero = np.rint(-least[:, None] / step)
+    return step * np.clip(np.rint(a / step), -zero, 255 - zero)
 
 
 @pytest.mark.parametrize("target", ["", "avx2"])
-@pytest.mark.parametrize("form", ["bf16", "f16", "int8", "int4"])
+@pytest.mark.parametrize("form", ["bf16", "f16", "int8", "int8/32", "int4/32", "int4/128"])
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 64, 200), (2, 96, 17), (7, 2048, 64), (70, 33, 65)])
 def test_weights_in_fewer_bits(form: str, target: str, m: int, k: int, n: int) -> None:
     program = with_weights(session.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
@@ -403,7 +414,7 @@ def test_weights_in_fewer_bits(form: str, target: str, m: int, k: int, n: int) -
     assert "b" not in kept.tensors
 
 
-@pytest.mark.parametrize("form", ["int8", "int4"])
+@pytest.mark.parametrize("form", ["int8", "int4/32"])
 @pytest.mark.parametrize("backend", ["scalar", "parallel"])
 def test_pieces_of_weights_in_fewer_bits(form: str, backend: str) -> None:
     """Pieces of k begin with groups, and columns with panels."""
@@ -423,13 +434,13 @@ def test_a_column_of_zeros_stays_zero_in_fewer_bits() -> None:
     program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
     arrays = arrays_for(program)
     arrays["b"][:, 3] = 0
-    for form in ("int8", "int4"):
+    for form in ("int8", "int4/32"):
         found = compile_program(program, {"matmul": matmul}, weights=form).run(arrays)
         assert found.outputs["out0"][0, 3] == 0
         assert np.isfinite(found.outputs["out0"]).all()
 
 
-@pytest.mark.parametrize("form", ["f16", "int8", "int4"])
+@pytest.mark.parametrize("form", ["f16", "int8", "int4/32"])
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e30])
 def test_what_a_format_cannot_hold_is_refused(form: str, number: float) -> None:
     program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
@@ -445,5 +456,76 @@ def test_what_a_format_cannot_hold_is_refused(form: str, number: float) -> None:
 
 def test_an_unknown_format_is_refused() -> None:
     program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
-    with pytest.raises(CompileError, match="weights must be 'bf16', 'f16', 'int8', 'int4'"):
+    with pytest.raises(CompileError, match=r"weights must be 'bf16', .* not 'int2'"):
         compile_program(program, {"matmul": matmul}, weights="int2")
+    with pytest.raises(CompileError, match="of 32, 64, 128, 256, not 'int4/31'"):
+        compile_program(program, {"matmul": matmul}, weights="int4/31")
+    with pytest.raises(CompileError, match="need integer weights, not 'bf16'"):
+        compile_program(program, {"matmul": matmul}, weights="bf16", activations="int8")
+
+
+INTEGERS = ("int8", "int8/32", "int4/32", "int4/64")
+
+
+@pytest.mark.parametrize("target", ["", "avx512", "avx2", "sse"])
+@pytest.mark.parametrize("form", INTEGERS)
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 128, 200), (13, 64, 17), (7, 2048, 64), (9, 33, 70)])
+def test_both_sides_in_integers(form: str, target: str, m: int, k: int, n: int) -> None:
+    program = with_weights(session.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
+    arrays = arrays_for(program)
+    how: Any = {"weights": form, "activations": "int8", "target": target}
+    made = compile_program(program, {"matmul": matmul}, **how)
+
+    found = made.run(arrays).outputs["out0"]
+
+    expected = rounded_rows(arrays["a"].astype(np.float64)) @ rounded(form, arrays["b"])
+    session.near(found, expected, 2e-5, form)
+
+
+@pytest.mark.parametrize("form", INTEGERS)
+def test_sums_of_integers_are_equal_bit_for_bit(form: str) -> None:
+    """With and without the instruction that adds four products, and in registers of any width;
+    without one that multiplies and adds, sums of groups are rounded twice."""
+    program = with_weights(session.program_of(matmul, {"m": 11, "k": 256, "n": 150}), {"b"})
+    arrays = arrays_for(program)
+    arrays["a"] = np.maximum(arrays["a"], -0.1)
+    how: Any = {"weights": form, "activations": "int8"}
+
+    def found(**more: Any) -> Any:
+        return compile_program(program, {"matmul": matmul}, **how, **more).run(arrays)
+
+    expected = found().outputs["out0"]
+    targets = ("avx512", "avx2") if "/" in form else ("avx512", "avx2", "sse")
+    for target in targets:
+        np.testing.assert_array_equal(found(target=target).outputs["out0"], expected)
+    if "/" not in form:
+        np.testing.assert_array_equal(found(backend="scalar").outputs["out0"], expected)
+
+
+def test_a_row_that_is_not_finite_is_not_a_number() -> None:
+    program = with_weights(session.program_of(matmul, {"m": 5, "k": 64, "n": 20}), {"b"})
+    arrays = arrays_for(program)
+    arrays["a"][1, 3], arrays["a"][2, 9], arrays["a"][4] = np.nan, -np.inf, 0
+    made = compile_program(program, {"matmul": matmul}, weights="int8", activations="int8")
+
+    found = made.run(arrays).outputs["out0"]
+
+    assert np.isnan(found[1:3]).all()
+    assert np.isfinite(found[[0, 3]]).all()
+    assert (found[4] == 0).all()
+
+
+@pytest.mark.parametrize("backend", ["scalar", "parallel"])
+def test_pieces_of_sums_of_integers(backend: str) -> None:
+    """Pieces of k are one whole again, and pieces of columns round the rows each."""
+    step, _ = step_of(matmul)
+    whole = session.program_of(step, {"m": 5, "k": 128, "n": 256}, {"k": 64, "n": 128})
+    program = with_weights(whole, {"b"})
+    arrays = arrays_for(program)
+    how: Any = {"weights": "int8", "activations": "int8", **session.BACKENDS[backend]}
+    made = compile_program(program, {"matmul": matmul}, backend, **how)
+
+    found = made.run(arrays).outputs["out0"]
+
+    expected = rounded_rows(arrays["a"].astype(np.float64)) @ rounded("int8", arrays["b"])
+    session.near(found, expected, 2e-5, backend)

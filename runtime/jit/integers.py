@@ -1,0 +1,484 @@
+"""Contractions with weights that are integers: rows of the other side become integers when used.
+
+Products of bytes are summed in i32, which is exact, so every processor finds the same numbers. With
+three digits a row is in 2^24 steps between plus and minus its largest number, as good as f32, and a
+sum has three parts. With one digit it is in 255 steps between its smallest and its largest number,
+or 0: where 0 is there, `zero`, is the same for a whole row, and what it adds is that times the sum
+of a column's weights, which is kept behind the panel. A number that is not finite makes its row
+NaN.
+
+Weights count from the middle of what a byte holds, so a sum of products is less by that times the
+sum of the row's digits: [step f32, zero i32, ...][first digits][second][third][sums of the digits
+of each group i32]. Digits are s8, the first is the highest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .expression import Env, Index, Place
+from .ir import BYTES, Function, Module, Number, Value, constant
+from .microkernels import kernel, lane_range, multiply_add
+from .packing import tile_vectors, vector_lanes
+from .processor import Target
+from .quantised import GROUPS, TURN, Form, group_offset, halves, load_factors
+
+if TYPE_CHECKING:
+    from .panels import Panels
+    from .weights import Kept
+
+LINE = 64
+HEAD = LINE
+"""Bytes before the digits of a row."""
+
+ZERO = 4
+"""Where `zero` is in a row."""
+
+MOST = 127 << 16
+"""A little less than the largest number of three digits, so that none is above it when rounded."""
+
+SHIFTER = 1.5 * 2.0**23
+SHIFTER_BITS = 0x4B400000
+"""Added to a number that is small beside it, it rounds that to an integer: its lowest bits."""
+
+LEAST = 1e-30
+"""A row of numbers nearer to 0 than that is 0: the reciprocal of its step may be infinite."""
+
+
+def rounded_rows(panels: Panels, kept: Kept) -> Panels:
+    """The same contraction over rows of S in integers, in scratch memory."""
+    emitter, f, rows, (form, _) = panels.emitter, panels.f, panels.sides.rows, kept.integers
+    s = panels.s
+    if len(panels.over) > 1 or s.strides[panels.over[0]] != 1:
+        s = emitter.pack(panels.sides.s, (*rows, *panels.over), "f32", panels.env)
+        panels = replace(panels, s=s).flattened()
+        s = panels.s
+    (over,) = panels.over
+    most = emitter.frame.bounds[over]
+    sums = form.digits * BYTES["i32"] * (most // form.group if form.group else 1)
+    size = HEAD + form.digits * (-(-most // LINE) * LINE) + -(-sums // LINE) * LINE
+    strides: dict[str, Number] = {over: 1}
+    for axis in reversed(rows):
+        strides[axis] = size
+        size *= emitter.frame.bounds[axis]
+    made = Place(emitter.allot(size, "u8"), "u8", strides)
+    name = rounding_kernel(f.module, form, vector_lanes(emitter.target))
+
+    def row(env: Env) -> None:
+        env = {**env, over: Index(0)}
+        places = [("ptr", emitter.base(place, env)) for place in (s, made)]
+        f.run(name, [*places, ("i64", emitter.frame.length(over))])
+
+    emitter.loops(rows, panels.env, row)
+    return replace(panels, s=made)
+
+
+# ---------------------------------------------------------------- a row in integers
+
+ROUNDING = [("x", "ptr noalias"), ("row", "ptr noalias"), ("steps", "i64")]
+"""Numbers, contiguous; where the row goes; how many numbers."""
+
+
+def rounding_kernel(module: Module, form: Form, lanes: int) -> str:
+    name = f"round_{form.digits}_{form.group}_{lanes}"
+    f = kernel(module, name, ROUNDING)
+    if f is None:
+        return name
+    p = f.parameters
+    least, most, wrong = _range(f, lanes)
+    if form.digits == 1:
+        digits = _one_digit(f, least, most, wrong)
+    else:
+        digits = _three_digits(f, least, most, wrong)
+    plane = f.whole(f.add(p["steps"], LINE - 1), LINE)
+    planes = [f.at(f.at(p["row"], f.multiply(plane, d)), HEAD) for d in range(form.digits)]
+    behind = f.at(f.at(p["row"], f.multiply(plane, form.digits)), HEAD)
+
+    def some(index: Value, sums: list[Value], mask: Value | None = None) -> list[Value]:
+        value = f.load(f.at(p["x"], index, "float"), "float", lanes, mask)
+        found = digits(value)
+        for at, digit in zip(planes, found, strict=True):
+            f.store(f.convert("trunc", digit, "i8"), f.at(at, index))
+        return [f.binary("add", *pair) for pair in zip(sums, found, strict=True)]
+
+    def rest(index: Value, sums: list[Value]) -> list[Value]:
+        """Numbers behind the last one are 0."""
+        left = f.subtract(p["steps"], index)
+        assert isinstance(left, Value)
+        return some(index, sums, f.compare("slt", lane_range(f, lanes, 0), f.splat(left, lanes)))
+
+    zeros = [constant("i32", 0, lanes)] * form.digits
+
+    def group(first: Value, _: list[Value]) -> None:
+        last = f.add(first, form.group)
+        place = f.emit("i64", 1, f"udiv i64 {first.text}, {form.group}")
+        _store_sums(f, f.loop(first, last, lanes, some, zeros), behind, place)
+
+    if form.group:
+        f.loop(0, p["steps"], form.group, group)
+    else:
+        full, padded = f.whole(p["steps"], lanes), f.whole(f.add(p["steps"], TURN - 1), TURN)
+        sums = f.loop(0, full, lanes, some, zeros)
+        _store_sums(f, f.loop(full, padded, lanes, rest, sums), behind, 0)
+    f.done()
+    return name
+
+
+def _store_sums(f: Function, sums: list[Value], behind: Value, place: Number) -> None:
+    """The sums of a group's digits, one number each."""
+    for d, total in enumerate(sums):
+        while total.width > 1:
+            total = f.binary("add", *f.halves(total))
+        f.store(total, f.at(behind, f.add(f.multiply(place, len(sums)), d), "i32"))
+
+
+Digits = Callable[[Value], list[Value]]
+
+
+def _one_digit(f: Function, least: Value, most: Value, wrong: Value) -> Digits:
+    """Of 255 steps; writes the head of the row."""
+    row, span = f.parameters["row"], f.binary("fsub", most, least)
+    inverse = _inverse(f, constant("float", 255), span)
+    zero = f.intrinsic("rint", [f.binary("fmul", f.binary("fsub", _nothing(), least), inverse)])
+    step = f.binary("fmul", span, constant("float", 1 / 255))
+    f.store(f.binary("fadd", step, wrong), row)
+    moved = f.binary("fsub", zero, constant("float", 128))
+    f.store(f.convert("fptosi", moved, "i32"), f.at(row, ZERO))
+    bottom = f.binary("fsub", _nothing(), zero)
+    top = f.binary("fsub", constant("float", 255), zero)
+    shift = f.binary("fadd", moved, constant("float", SHIFTER))
+
+    def digits(value: Value) -> list[Value]:
+        value = f.binary("fmul", value, inverse)
+        value = _smaller(f, _larger(f, value, bottom), top)
+        bits = f.convert("bitcast", f.binary("fadd", value, shift), "i32")
+        return [f.binary("sub", bits, constant("i32", SHIFTER_BITS))]
+
+    return digits
+
+
+def _three_digits(f: Function, least: Value, most: Value, wrong: Value) -> Digits:
+    """Of `MOST` steps to either side; writes the head of the row."""
+    span = _larger(f, most, f.binary("fsub", _nothing(), least))
+    inverse = _inverse(f, constant("float", MOST), span)
+    step = f.binary("fdiv", span, constant("float", MOST))
+    f.store(f.binary("fadd", step, wrong), f.parameters["row"])
+
+    def digits(value: Value) -> list[Value]:
+        value = f.intrinsic("rint", [f.binary("fmul", value, inverse)])
+        number = f.convert("fptosi", value, "i32")
+        found: list[Value] = []
+        for _ in range(2):
+            upper = f.binary("ashr", f.binary("add", number, constant("i32", 128)),
+                             constant("i32", 8))  # fmt: skip
+            lower = f.binary("shl", upper, constant("i32", 8))
+            found.append(f.binary("sub", number, lower))
+            number = upper
+        return [number, *reversed(found)]
+
+    return digits
+
+
+def _nothing() -> Value:
+    return constant("float", 0)
+
+
+def _inverse(f: Function, number: Value, span: Value) -> Value:
+    wide = f.compare("ogt", span, constant("float", LEAST))
+    return f.select(wide, f.binary("fdiv", number, span), _nothing())
+
+
+def _range(f: Function, lanes: int) -> tuple[Value, Value, Value]:
+    """(least, most, wrong) of the numbers and 0; `wrong` is 0, or NaN if one is not finite."""
+    p, nothing = f.parameters, constant("float", 0, lanes)
+
+    def more(index: Number, found: list[Value], mask: Value | None = None) -> list[Value]:
+        value = f.load(f.at(p["x"], index, "float"), "float", lanes, mask)
+        least, most, wrong = found
+        return [_smaller(f, value, least), _larger(f, value, most),
+                f.binary("fadd", wrong, f.binary("fmul", value, nothing))]  # fmt: skip
+
+    full = f.whole(p["steps"], lanes)
+    left = f.subtract(p["steps"], full)
+    assert isinstance(left, Value)
+    found = f.loop(0, full, lanes, more, [nothing] * 3)
+    mask = f.compare("slt", lane_range(f, lanes, 0), f.splat(left, lanes))
+    some = f.compare("sgt", left, constant("i64", 0))
+    least, most, wrong = f.either(some, lambda: more(full, found, mask), lambda: found)
+    while least.width > 1:
+        least, most = _smaller(f, *f.halves(least)), _larger(f, *f.halves(most))
+        wrong = f.binary("fadd", *f.halves(wrong))
+    return least, most, wrong
+
+
+def _smaller(f: Function, a: Value, b: Value) -> Value:
+    return f.select(f.compare("olt", a, b), a, b)
+
+
+def _larger(f: Function, a: Value, b: Value) -> Value:
+    return f.select(f.compare("ogt", a, b), a, b)
+
+
+# ---------------------------------------------------------------- sums of products of bytes
+
+
+def fused(target: Target, lanes: int) -> str:
+    """The instruction that adds four products of u8 and s8 to each i32, if there is one."""
+    has = target.features
+    if lanes == 16 and "avx512vnni" in has:
+        return "llvm.x86.avx512.vpdpbusd.512"
+    if lanes == 8 and ("avxvnni" in has or {"avx512vnni", "avx512vl"} <= has):
+        return "llvm.x86.avx512.vpdpbusd.256"
+    return ""
+
+
+PAIRED = {16: ("avx512bw", "avx512.pmaddw.d.512"), 8: ("avx2", "avx2.pmadd.wd"),
+          4: ("sse2", "sse2.pmadd.wd")}  # fmt: skip
+"""By lanes: the feature with an instruction that adds neighbouring products of i16."""
+
+
+class Products:
+    """Adds the products of four steps to sums: unsigned `w` and signed `a`, lanes of i32 that hold
+    four bytes each. All ways give the same integers."""
+
+    def __init__(self, f: Function, target: Target, lanes: int) -> None:
+        self.f, self.lanes, self.fused = f, lanes, fused(target, lanes)
+        feature, name = PAIRED[lanes]
+        self.paired = f"llvm.x86.{name}" if feature in target.features else ""
+
+    def unsigned(self, w: Value) -> list[Value]:
+        """Bytes as `add` wants them."""
+        f = self.f
+        if self.fused:
+            return [w]
+        if self.paired:
+            mask = constant("i32", 0x00FF00FF)
+            odd = f.binary("lshr", w, constant("i32", 8))
+            return [self.words(f.binary("and", value, mask)) for value in (w, odd)]
+        shifted = [f.binary("lshr", w, constant("i32", 8 * t)) if t else w for t in range(4)]
+        return [f.binary("and", value, constant("i32", 255)) for value in shifted]
+
+    def signed(self, a: Value) -> list[Value]:
+        f = self.f
+        if self.fused:
+            return [a]
+        if self.paired:
+            words, byte = self.words(a), constant("i16", 8)
+            return [f.binary("ashr", f.binary("shl", words, byte), byte),
+                    f.binary("ashr", words, byte)]  # fmt: skip
+        shifted = [
+            f.binary("shl", a, constant("i32", 24 - 8 * t)) if t < 3 else a for t in range(4)
+        ]
+        return [f.binary("ashr", value, constant("i32", 24)) for value in shifted]
+
+    def words(self, value: Value) -> Value:
+        wide = f"<{2 * self.lanes} x i16>"
+        return self.f.emit("i16", 2 * self.lanes, f"bitcast {value.type} {value.text} to {wide}")
+
+    def add(self, total: Value, w: list[Value], a: list[Value]) -> Value:
+        f, kind = self.f, total.type
+        if self.fused:
+            f.module.declarations.add(f"declare {kind} @{self.fused}({kind}, {kind}, {kind})")
+            given = ", ".join(f"{kind} {value.text}" for value in (total, *w, *a))
+            return f.emit("i32", self.lanes, f"call {kind} @{self.fused}({given})")
+        for one, other in zip(w, a, strict=True):
+            if self.paired:
+                f.module.declarations.add(f"declare {kind} @{self.paired}({one.type}, {one.type})")
+                given = f"{one.type} {one.text}, {one.type} {other.text}"
+                product = f.emit("i32", self.lanes, f"call {kind} @{self.paired}({given})")
+            else:
+                product = f.binary("mul", one, other)
+            total = f.binary("add", total, product)
+        return total
+
+
+# ---------------------------------------------------------------- a tile of the result
+
+
+def integer_rows(form: Form, target: Target, width: int) -> int:
+    """Rows of a tile whose sums stay in registers."""
+    parts = 1 if fused(target, vector_lanes(target)) else 2
+    vectors = tile_vectors(target, width)
+    left = target.registers - vectors * parts - 2 * parts + 1
+    return max(1, min(left // (vectors * (form.digits + (form.group > 0))), 8))
+
+
+TILE = [("x", "ptr noalias"), ("behind", "ptr noalias"), ("s", "ptr noalias"), ("sm", "i64"),
+        ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"), ("columns", "i64"),
+        ("more", "i64")]  # fmt: skip
+"""A panel, what is behind its numbers; rows in integers, bytes from one to the next; the result,
+its elements from row to row; steps of k; columns; whether to add to the result."""
+
+
+def integer_tile(module: Module, form: Form, target: Target, shape: tuple[int, int]) -> str:
+    """A panel of `shape[1]` columns against `shape[0]` rows."""
+    lanes = vector_lanes(target)
+    name = f"integers_{form.name}_{form.digits}_{lanes}_{shape[0]}x{shape[1]}"
+    f = kernel(module, name, TILE)
+    if f is None:
+        return name
+    count = tile_vectors(target, shape[1]) * lanes
+    for first in range(0, shape[1], count):
+        IntegerTile(f, form, target, shape, first).write()
+    f.done()
+    return name
+
+
+class IntegerTile:
+    """Writes the code of one tile: rows x vectors of the result, from a column of the panel on."""
+
+    def __init__(
+        self, f: Function, form: Form, target: Target, shape: tuple[int, int], column: int
+    ) -> None:
+        self.f, self.form, (self.rows, self.width), self.column = f, form, shape, column
+        self.lanes, self.vectors = vector_lanes(target), tile_vectors(target, shape[1])
+        self.products = Products(f, target, self.lanes)
+        p = f.parameters
+        self.heads = [f.at(p["s"], f.multiply(p["sm"], r)) for r in range(self.rows)]
+        plane = f.whole(f.add(p["steps"], LINE - 1), LINE)
+        planes = [f.multiply(plane, d) for d in range(form.digits + 1)]
+        self.lefts = [[f.at(head, at) for at in planes[:-1]] for head in self.heads]
+        self.behind_rows = [f.at(f.at(head, planes[-1]), HEAD) for head in self.heads]
+
+    def write(self) -> None:
+        totals = self.groups() if self.form.group else self.columns()
+        self.put(totals)
+
+    def put(self, totals: list[Value]) -> None:
+        """Into the result, or added to it."""
+        f, p, lanes = self.f, self.f.parameters, self.lanes
+        limits, places = f.splat(p["columns"], lanes), []
+        firsts = [self.column + v * lanes for v in range(self.vectors)]
+        masks = [f.compare("sgt", limits, lane_range(f, lanes, first)) for first in firsts]
+        for r in range(self.rows):
+            row = f.multiply(p["cm"], r)
+            places += [
+                (f.at(p["c"], f.add(row, first), "float"), mask)
+                for first, mask in zip(firsts, masks, strict=True)
+            ]
+
+        def before() -> list[Value]:
+            return [f.load(at, "float", lanes, mask) for at, mask in places]
+
+        again = f.compare("ne", p["more"], constant("i64", 0))
+        start = f.either(again, before, lambda: [constant("float", 0, lanes)] * len(places))
+        for total, first, (at, mask) in zip(totals, start, places, strict=True):
+            f.store(f.binary("fadd", total, first), at, mask)
+
+    def columns(self) -> list[Value]:
+        """Where each column has one factor."""
+        f, p, form = self.f, self.f.parameters, self.form
+        padded = f.whole(f.add(p["steps"], TURN - 1), TURN)
+        x = f.at(p["x"], 4 * self.column)
+
+        def turn(first: Value, sums: list[Value]) -> list[Value]:
+            return self.added(f.at(x, f.multiply(first, self.width)), first, TURN, sums)
+
+        sums = f.loop(0, padded, TURN, turn, self.start(0))
+        factors = self.behind(0, "float")
+        if form.digits == 1:
+            weights = self.behind(1, "i32")
+            for place, total in enumerate(sums):
+                zero = f.load(f.at(self.heads[place // self.vectors], ZERO), "i32")
+                moved = f.binary("mul", weights[place % self.vectors], zero)
+                sums[place] = f.binary("sub", total, moved)
+        steps = [f.load(head, "float") for head in self.heads]
+        return [
+            f.binary("fmul", value, f.binary("fmul", factors[place % self.vectors],
+                                             steps[place // self.vectors]))
+            for place, value in enumerate(self.joined(sums))
+        ]  # fmt: skip
+
+    def groups(self) -> list[Value]:
+        """Where groups of steps have factors."""
+        f, p, form = self.f, self.f.parameters, self.form
+        numbers = form.group // form.deep * self.width
+
+        def group(first: Value, totals: list[Value]) -> list[Value]:
+            x = f.at(p["x"], group_offset(f, form, first, self.width))
+            place = f.emit("i64", 1, f"udiv i64 {first.text}, {form.group}")
+            sums = self.group_sums(f.at(x, 4 * self.column), first, self.start(place))
+            factors = [
+                load_factors(f, form, f.at(x, numbers), self.column + v * self.lanes, self.lanes)
+                for v in range(self.vectors)
+            ]
+            pairs = zip(self.joined(sums), totals, strict=True)
+            return [multiply_add(f, value, factors[i % self.vectors], total)
+                    for i, (value, total) in enumerate(pairs)]  # fmt: skip
+
+        zeros = [constant("float", 0, self.lanes)] * (self.rows * self.vectors)
+        totals = f.loop(0, p["steps"], form.group, group, zeros)
+        if form.digits == 1:
+            weights = self.behind(0, "float")
+            for place, total in enumerate(totals):
+                head = self.heads[place // self.vectors]
+                zero = f.convert("sitofp", f.load(f.at(head, ZERO), "i32"), "float")
+                moved = f.binary("fmul", weights[place % self.vectors], zero)
+                totals[place] = f.binary("fsub", total, moved)
+        steps = [f.load(head, "float") for head in self.heads]
+        return [f.binary("fmul", total, steps[place // self.vectors])
+                for place, total in enumerate(totals)]  # fmt: skip
+
+    def group_sums(self, x: Value, first: Number, sums: list[Value]) -> list[Value]:
+        """A group, of which as many steps are written out as the smallest one has."""
+        f, form = self.f, self.form
+        if form.group == GROUPS[0]:
+            return self.added(x, first, form.group, sums)
+
+        def turn(more: Value, sums: list[Value]) -> list[Value]:
+            at = f.at(x, f.multiply(more, self.width // form.deep))
+            return self.added(at, f.add(first, more), GROUPS[0], sums)
+
+        return f.loop(0, form.group, GROUPS[0], turn, sums)
+
+    def start(self, group: Number) -> list[Value]:
+        """What sums begin with, by digit, row and vector: weights count from the middle."""
+        f, digits, found = self.f, self.form.digits, []
+        for d in range(digits):
+            for behind in self.behind_rows:
+                total = f.load(f.at(behind, f.add(f.multiply(group, digits), d), "i32"), "i32")
+                total = f.binary("mul", total, constant("i32", -self.form.middle))
+                found += [f.splat(total, self.lanes)] * self.vectors
+        return found
+
+    def added(self, x: Value, first: Number, count: int, sums: list[Value]) -> list[Value]:
+        """Sums and products of `count` steps, which begin at `x` and in S with `first`."""
+        f, form, found = self.f, self.form, list(sums)
+        lefts = [[f.at(f.at(left, first), HEAD) for left in row] for row in self.lefts]
+        for four in range(count // 4):
+            if four % form.deep == 0:
+                at = f.at(x, four // form.deep * 4 * self.width)
+                raw = [f.load(f.at(at, 4 * v * self.lanes), "i32", self.lanes)
+                       for v in range(self.vectors)]  # fmt: skip
+                parts = [halves(f, form, value) for value in raw]
+            weights = [self.products.unsigned(part[four % form.deep]) for part in parts]
+            for d in range(form.digits):
+                for r, row in enumerate(lefts):
+                    word = f.load(f.at(row[d], 4 * four), "i32")
+                    one = self.products.signed(f.splat(word, self.lanes))
+                    for v, w in enumerate(weights):
+                        place = (d * self.rows + r) * self.vectors + v
+                        found[place] = self.products.add(found[place], w, one)
+        return found
+
+    def joined(self, sums: list[Value]) -> list[Value]:
+        """The sums of all digits as one number."""
+        f, size = self.f, self.rows * self.vectors
+        found = [f.convert("sitofp", value, "float") for value in sums]
+        values = found[:size]
+        for d in range(1, self.form.digits):
+            by = constant("float", 256)
+            values = [
+                f.binary("fadd", f.binary("fmul", value, by), more)
+                for value, more in zip(values, found[d * size : (d + 1) * size], strict=True)
+            ]
+        return values
+
+    def behind(self, number: int, kind: str) -> list[Value]:
+        """Of each column a number of what is behind the panel's: the first or the second."""
+        f = self.f
+        at = f.at(f.parameters["behind"], number * self.width + self.column, kind)
+        return [f.load(f.at(at, v * self.lanes, kind), kind, self.lanes)
+                for v in range(self.vectors)]  # fmt: skip
