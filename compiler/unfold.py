@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from .calls import Access, Call, Covered, Tensor
 from .cost import Group
-from .coverage import Coverage
+from .coverage import Coverage, Made
 from .graph import Model
 from .home import Names
 from .layers import FRONT, Fold
@@ -209,7 +209,12 @@ class Unfolded:
         made = {each.call: each for each in few.made}
         begin, end = self.begins[FRONT - 1 : FRONT + 1]
         moved = dict(zip(self.few.calls[end:], self.behind, strict=True))
-        found = [replace(each, call=moved.get(each.call, each.call)) for each in few.made]
+        found = [
+            Made(moved[each.call], each.match, each.nodes, each.bytes)
+            if each.call in moved
+            else each
+            for each in few.made
+        ]
         for copies in self.copies.values():
             matches: dict[Match, Match] = {}
             for call, copy in zip(self.few.calls[begin:end], copies, strict=True):
@@ -217,7 +222,7 @@ class Unfolded:
                 if match is not None and match not in matches:
                     matches[match] = replace(match, like=match.like or match)
                 own = matches[match] if match is not None else None
-                found.append(replace(made[call], call=copy, match=own))
+                found.append(Made(copy, own, made[call].nodes, made[call].bytes))
         return Coverage(found, few.selections)
 
     def groups(self, few: Sequence[Group], calls: Sequence[Call]) -> list[Group]:

@@ -29,7 +29,7 @@ MODULES = (layout, walk, fair, banked, ports, jump, kernel)
 
 PASSES = (
     "sroa", "simplify_cfg", "always_inliner", "global_dead_code_eliminate", "sroa", "simplify_cfg",
-    "loop_simplify", "loop_rotate", "new_gvn", "simplify_cfg",
+    "loop_rotate", "new_gvn", "simplify_cfg",
 )  # fmt: skip
 """What makes the kernel as fast as all of LLVM's passes do, in an eighth of their time."""
 
