@@ -126,9 +126,9 @@ class Unfolded:
         self.called[number] = {name: known.get(name) or own[name] for name in self._own(calls)}
         made = self.tensors[number] = []
         for name, new in self.called[number].items():
-            weight = self.model.weights.get(new)
+            weight, t = self.model.weights.get(new), self.few.tensors[name]
             content = weight.content if weight else ""
-            made.append(replace(self.few.tensors[name], name=new, content=content))
+            made.append(Tensor(new, t.shape, t.dtype, t.kind, t.absolute, t.initial, content))
         before = self.called[number - 1]
         names = {name: before[new] for name, new in self.after.items() if new in before}
         names |= own | self.called[number]
@@ -148,13 +148,12 @@ class Unfolded:
             called = [names.get(a.tensor, a.tensor) for a in accesses]
             return tuple(map(_renamed, accesses, called))
 
-        return replace(
-            call,
-            name=names[call.name],
-            source=", ".join(self._label(one, number) for one in call.source.split(", ")),
-            reads=moved(call.reads),
-            writes=moved(call.writes),
-            direct=frozenset(names.get(name, name) for name in call.direct),
+        return call.over(
+            names[call.name],
+            ", ".join([self._label(one, number) for one in call.source.split(", ")]),
+            moved(call.reads),
+            moved(call.writes),
+            frozenset([names.get(name, name) for name in call.direct]),
         )
 
     def _fresh(self, name: str, number: int) -> str:
