@@ -44,6 +44,7 @@ from .lookup import (
     slot_count,
     text_pool,
 )
+from .memo import LONGEST as LONGEST_REMEMBERED
 from .memo import (
     LONGEST_PIECE,
     MIX,
@@ -53,10 +54,14 @@ from .memo import (
     SET,
     high_word,
     home,
+    is_there,
+    long_home,
     low_word,
     recalled,
     remember,
+    remember_long,
     told,
+    told_long,
 )
 from .native import call
 from .tables import (
@@ -550,6 +555,9 @@ def part_ids(
     memo: I64,
 ) -> int:
     """The same of bytes between which and their neighbours nothing merges, remembered."""
+    if stop - at == 1:
+        ids[count] = byte_tokens[text[at]]  # all bytes have one where pieces are cut
+        return 1
     if stop - at > WINDOW:
         return long_ids(
             text, at, stop, ids, count, starts, byte_tokens, byte_ranks, pairs, products
@@ -615,6 +623,41 @@ def fresh_ids(
     )  # fmt: skip
 
 
+@apart
+def long_piece_ids(
+    text: U8,
+    at: int,
+    stop: int,
+    ids: I32,
+    count: int,
+    settings: I32,
+    whole: I64,
+    starts: I32,
+    pool: U8,
+    crossed: U8,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+    memo: I64,
+) -> int:
+    """The same of more bytes than a short piece has, from the memo if it came before."""
+    if stop - at > LONGEST_REMEMBERED or len(memo) < SET:
+        return fresh_ids(
+            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
+            byte_ranks, pairs, products, memo,
+        )  # fmt: skip
+    place = long_home(text, at, stop, memo)
+    if is_there(text, at, stop, place, memo):
+        return told_long(place, ids, count, memo)
+    known = fresh_ids(
+        text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
+        byte_ranks, pairs, products, memo,
+    )  # fmt: skip
+    remember_long(text, at, stop, place, ids, count, known, memo)
+    return known
+
+
 def piece_ids(
     text: U8,
     at: int,
@@ -634,7 +677,7 @@ def piece_ids(
 ) -> int:
     """The same, from the memo if the piece came before."""
     if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
-        return fresh_ids(
+        return long_piece_ids(
             text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
             byte_ranks, pairs, products, memo,
         )  # fmt: skip

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from infinisa.runtime.jit.bits import product, shifted, word
+from infinisa.runtime.jit.bits import word
 
 from .arrays import I32, I64, U8, Table, frozen
-from .memo import MIX, MIX_HIGH, low_word
+from .memo import scattered
 from .native import call
 
 VALUE_BITS = 22
@@ -38,18 +38,6 @@ def find(key: int, slots: I64) -> int:
             return slots[at] & 0x3FFFFF
         at = (at + 1) & (len(slots) - 1)
     return -1
-
-
-def scattered(text: U8, start: int, stop: int) -> int:
-    """63 bits that depend on all of `text[start:stop]`."""
-    found = stop - start
-    k = start
-    while k + 8 <= stop:
-        found = product(found ^ word(text, k), MIX)
-        found ^= shifted(found, 29)
-        k += 8
-    found = product(found ^ low_word(text, k, stop - k), MIX_HIGH)
-    return shifted(found ^ shifted(found, 32), 1)
 
 
 def find_bytes(text: U8, start: int, stop: int, slots: I64, starts: I32, pool: U8) -> int:

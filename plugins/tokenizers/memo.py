@@ -1,9 +1,11 @@
 """What pieces of text became, remembered: most of a text is pieces that came before.
 
-A memo is 64-bit words in sets of 8, a line of the cache. A set is two pieces, the newer first, of 4
-words each: bytes 0 to 7; bytes 8 to 14, the size << 56 and how many ids << 60; ids 0 to 2, of 20
-bits each; ids 3 to 5. So a piece is found by its bytes themselves, never by a hash of them alone,
-and what falls out of a set is what was not asked for. No memo is one that has not a set.
+A memo is 64-bit words. Its first half is for short pieces, in sets of 8, a line of the cache. A set
+is two pieces, the newer first, of 4 words each: bytes 0 to 7; bytes 8 to 14, the size << 56 and how
+many ids << 60; ids 0 to 2, of 20 bits each; ids 3 to 5. What falls out of a set is what was not
+asked for. Its second half is for longer pieces, one in 16 words: the size and how many ids << 8; 64
+bytes; ids, 3 a word. So a piece is found by its bytes themselves, never by a hash of them alone. No
+memo is one that has not a set.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from .arrays import I32, I64, U8, Table, frozen
 LONGEST_PIECE = 15
 MOST_IDS = 6
 SET = 8
+LONGEST = 64
+MOST = 21
+LINE = 4
+"""Of longer pieces: bytes, ids, and 1 << LINE words each."""
+
 ID = 0xFFFFF
 SPELLING = (1 << 60) - 1
 """The bits of the second word that say which piece it is."""
@@ -52,8 +59,8 @@ def high_word(text: U8, at: int, size: int) -> int:
 
 def home(low: int, high: int, memo: I64) -> int:
     """Where the set of a piece starts."""
-    scattered = product(low ^ product(high, MIX_HIGH), MIX)
-    return (shifted(scattered, 32) & ((len(memo) >> 3) - 1)) << 3
+    mixed = product(low ^ product(high, MIX_HIGH), MIX)
+    return (shifted(mixed, 32) & ((len(memo) >> 4) - 1)) << 3
 
 
 def recalled(low: int, high: int, home: int, memo: I64) -> int:
@@ -98,6 +105,68 @@ def packed_ids(ids: I32, first: int, few: int) -> int:
     for k in range(few):
         packed |= ids[first + k] << 20 * k
     return packed
+
+
+def scattered(text: U8, start: int, stop: int) -> int:
+    """63 bits that depend on all of `text[start:stop]`."""
+    found = stop - start
+    k = start
+    while k + 8 <= stop:
+        found = product(found ^ word(text, k), MIX)
+        found ^= shifted(found, 29)
+        k += 8
+    found = product(found ^ low_word(text, k, stop - k), MIX_HIGH)
+    return shifted(found ^ shifted(found, 32), 1)
+
+
+def long_home(text: U8, start: int, stop: int, memo: I64) -> int:
+    """Where a longer piece is, if it is remembered."""
+    half = len(memo) >> 1
+    return half + ((scattered(text, start, stop) & ((half >> LINE) - 1)) << LINE)
+
+
+def is_there(text: U8, start: int, stop: int, home: int, memo: I64) -> bool:
+    """Whether that is the piece text[start:stop]."""
+    if memo[home] & 0xFF != stop - start:
+        return False
+    at = start
+    place = home + 1
+    while at < stop:
+        if memo[place] != low_word(text, at, min(stop - at, 8)):
+            return False
+        at += 8
+        place += 1
+    return True
+
+
+def told_long(home: int, ids: I32, count: int, memo: I64) -> int:
+    """Write the ids of a longer piece, for which there are two places more than it has; how
+    many."""
+    known = memo[home] >> 8
+    place = home + 9
+    for k in range(0, known, 3):
+        ids[count + k] = memo[place] & ID
+        ids[count + k + 1] = memo[place] >> 20 & ID
+        ids[count + k + 2] = memo[place] >> 40
+        place += 1
+    return known
+
+
+def remember_long(
+    text: U8, start: int, stop: int, home: int, ids: I32, count: int, known: int, memo: I64
+) -> None:
+    """Put a longer piece and its ids, if they are few enough, at its place."""
+    if known > MOST:
+        return
+    memo[home] = stop - start | known << 8
+    place = home + 1
+    for at in range(start, stop, 8):
+        memo[place] = low_word(text, at, min(stop - at, 8))
+        place += 1
+    place = home + 9
+    for k in range(0, known, 3):
+        memo[place] = packed_ids(ids, count + k, min(known - k, 3))
+        place += 1
 
 
 # ---------------------------------------------------------------- tables

@@ -31,8 +31,9 @@ ENTRY = "entry"
 SMALL = 1 << 12
 """Bytes of text for which there is room from the start."""
 
-SETS = 1 << 16
-"""Of a memo: two pieces each, 4 MB."""
+SETS = 1 << 18
+"""Of a memo, 16 MB: half of them hold two short pieces each, two others a longer one. The system
+gives memory to those that are used."""
 
 FAULT = -3
 """What a checked kernel returns that did what CPython would not do either."""
