@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from benchmarks import _texts
 from infinisa.isa.errors import ModelError
 from infinisa.plugins.tokenizers import (
     Tokenizer,
@@ -436,7 +438,14 @@ def test_ranks_give_the_ids_of_tiktoken(pattern: str, text: str) -> None:
         assert ours.ids(some) == theirs.encode(some, allowed_special="all")
 
 
-@pytest.mark.parametrize("pattern", [TIKTOKEN_CL100K_PATTERN, O200K_PATTERN])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(TIKTOKEN_GPT2_PATTERN, marks=pytest.mark.fuzz),
+        TIKTOKEN_CL100K_PATTERN,
+        O200K_PATTERN,
+    ],
+)
 def test_every_code_point_in_context_has_the_ids_of_tiktoken(pattern: str) -> None:
     """Between letters of both cases, digits, spaces, newlines, marks and its like."""
     theirs, ours = ranked(pattern)
@@ -466,7 +475,7 @@ def test_long_pieces_have_the_ids_of_tiktoken(kind: str) -> None:
 def pieces_of(pattern: str, data: bytes) -> list[bytes]:
     """The pieces of a text, cut where it reads as U+FFFD what is ill-formed."""
     regex = pytest.importorskip("regex")
-    widths = [len(data[at:stop]) for at, stop in spans(data)]
+    widths = widths_of(data)
     text = data.decode("utf-8", "replace")
     assert len(widths) == len(text)
     found, at, place = [], 0, 0
@@ -477,15 +486,20 @@ def pieces_of(pattern: str, data: bytes) -> list[bytes]:
     return found
 
 
-def spans(data: bytes) -> list[tuple[int, int]]:
-    """Where each character of a text starts and ends, as a decoder that replaces reads it."""
+def widths_of(data: bytes) -> list[int]:
+    """The bytes of each character, as a decoder that replaces reads it."""
+    wrong: dict[int, int] = {}
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeDecodeError)
+        wrong[error.start] = error.end - error.start
+        return "\ufffd", error.end
+
+    codecs.register_error("note", replace)
     found, at = [], 0
-    while at < len(data):
-        stop = at + 1
-        while stop < len(data) and len(data[at : stop + 1].decode("utf-8", "replace")) == 1:
-            stop += 1
-        found.append((at, stop))
-        at = stop
+    for letter in data.decode("utf-8", "note"):
+        found.append(wrong.get(at) or len(letter.encode()))
+        at += found[-1]
     return found
 
 
@@ -506,6 +520,50 @@ def single(theirs: Any, piece: bytes) -> list[int]:
     """The ids of one piece by tiktoken."""
     ids: list[int] = theirs._encode_single_piece(piece)
     return ids
+
+
+SIZES = [200_000, pytest.param(10_000_000, marks=pytest.mark.fuzz)]
+"""Bytes of text: the first in every run, the other with `make fuzz`."""
+
+
+@cache
+def mixed(size: int) -> str:
+    """Source, English, Chinese, eleven scripts, emoji, numbers, any characters, U+FFFD."""
+    draw = Random("mixed")
+    texts = [make() for make in (*_texts.KINDS.values(), _texts.mixed)]
+    blocks: list[str] = []
+    while size > 0:
+        text = draw.choice(texts)
+        at = draw.randrange(len(text))
+        blocks.append(text[at : at + 2000])
+        size -= len(blocks[-1].encode())
+    return "".join(blocks)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pattern", [TIKTOKEN_GPT2_PATTERN, TIKTOKEN_CL100K_PATTERN, O200K_PATTERN])
+def test_mixed_text_has_the_ids_of_tiktoken(pattern: str, size: int) -> None:
+    """Twice: new, and partly remembered."""
+    theirs, ours = ranked(pattern)
+    text = mixed(size)
+    expected = theirs.encode_ordinary(text)
+
+    ours.forget()
+    assert ours.ids(text) == expected
+    assert ours.ids(text) == expected
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pattern", [TIKTOKEN_CL100K_PATTERN, O200K_PATTERN])
+def test_mixed_text_with_wrong_bytes_keeps_them(pattern: str, size: int) -> None:
+    theirs, ours = ranked(pattern)
+    draw = Random("wrong")
+    data = bytearray(mixed(size).encode())
+    for _ in range(size // 100):
+        data[draw.randrange(len(data))] = draw.randrange(256)
+    pieces = pieces_of(pattern, bytes(data))
+
+    assert ours.part_ids(bytes(data)) == [k for piece in pieces for k in single(theirs, piece)]
 
 
 def test_ranks_that_are_no_vocabulary_are_refused() -> None:
