@@ -27,7 +27,7 @@ from tokenizers import Tokenizer as Library
 
 from infinisa import api
 from infinisa.plugins.models import read_model_folder
-from infinisa.plugins.tokenizers import Tokenizer, byte_bpe, load_tokenizer
+from infinisa.plugins.tokenizers import Tokenizer, byte_bpe, load_tokenizer, pieces
 from infinisa.plugins.tokenizers.segment import load_segmenter
 from infinisa.runtime import host
 from infinisa.runtime.jit import compile_program
@@ -43,9 +43,9 @@ SHORTEST = 1.5e-6
 """Seconds that a call on them may take."""
 
 RULES = {
-    "GPT-2": byte_bpe.TIKTOKEN_GPT2_PATTERN,
-    "cl100k": byte_bpe.TIKTOKEN_CL100K_PATTERN,
-    "o200k": byte_bpe.O200K_PATTERN,
+    "GPT-2": pieces.TIKTOKEN_GPT2_PATTERN,
+    "cl100k": pieces.TIKTOKEN_CL100K_PATTERN,
+    "o200k": pieces.O200K_PATTERN,
 }
 
 

@@ -7,6 +7,7 @@
 | `tables.py` | reading `tokenizer.json` and `vocab.txt`, checked field by field |
 | `tokenizer.py` | `Tokenizer`: flat tables, two kernels, and what happens around them |
 | `byte_bpe.py`, `wordpiece.py`, `word.py`, `character.py` | a kind each: encoder and tables |
+| `pieces.py`, `merging.py` | of byte-level BPE: where pieces of text end; merging their bytes |
 | `lookup.py` | hash tables in arrays; the decoder, which all kinds share |
 | `memo.py` | what pieces of text became, remembered |
 | `characters.py`, `unicode.json` | UTF-8; classes of characters, by `tools/unicode_tables.py` |

@@ -4,8 +4,7 @@
                           ├────► one token, if the whole piece is one
                           └────► cut where no token crosses ──► merge: lowest rank first
 
-The regular expressions of the pre-tokenizers are not run: their alternatives begin with disjoint
-classes of characters, so that a look at the class (letter, number, space, newline, other) chooses.
+`pieces.py` cuts, `memo.py` remembers, `merging.py` merges.
 """
 
 from __future__ import annotations
@@ -15,30 +14,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from infinisa.isa.errors import ModelError
-from infinisa.runtime.jit.bits import apart, product, shifted, static
+from infinisa.runtime.jit.bits import apart, product, shifted
 
 from .arrays import I32, I64, U8, U16, Table, frozen
-from .characters import (
-    BLANK,
-    CASELESS,
-    LETTER,
-    LOWER,
-    MARK,
-    NEWLINE,
-    NUMBER,
-    SPACE,
-    SYMBOL,
-    UPPER,
-    character,
-    piece_classes,
-    run_end,
-)
+from .characters import piece_classes
 from .lookup import (
     LIMIT,
     VALUE_BITS,
     decode,
     enter,
-    find,
     find_bytes,
     number_table,
     slot_count,
@@ -63,7 +47,17 @@ from .memo import (
     told,
     told_long,
 )
+from .merging import NO_RANK, SCANNED, merge_few, merge_many
 from .native import call
+from .pieces import (
+    CUTS,
+    GPT2,
+    LONGEST,
+    PATTERNS,
+    RANK_PATTERNS,
+    WHOLE,
+    piece_end,
+)
 from .tables import (
     Section,
     check_size,
@@ -75,18 +69,6 @@ from .tables import (
 )
 from .tokenizer import AddedToken, Frame, Tokenizer
 
-WHOLE, GPT2, LLAMA3, O200K = range(4)  # the rules for pieces: none, and families of expressions
-RULES, DIGITS, TAIL, LONGEST, CUTS = range(5)
-"""Settings: rules; digits in a piece (0: any); whether spaces that end the text are one piece;
-bytes of the longest token; whether long pieces may be cut where no token crosses."""
-
-NO_RANK = 0x7FFFFFFF
-SCANNED = 256
-"""Tokens that are merged by looking through all ranks; the ranks of more have a tree above them."""
-
-FAN = 4
-"""A node of that tree has 1 << FAN below it, a line of the cache."""
-
 WINDOW = 1 << 8
 """Bytes that are merged at once."""
 
@@ -97,360 +79,6 @@ ALL_BYTES = 1 << 16
 BY_CHARACTERS, BY_BYTES = 1, 2
 """Between two bytes: every token that has both has the whole characters that they end and begin,
 which a filter of 8 * ALL_BYTES bits behind knows; or there are others. 0: no token has both."""
-
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CL100K_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
-TIKTOKEN_CL100K_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
-    r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
-)
-TIKTOKEN_GPT2_PATTERN = (
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-)
-O200K_PATTERN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-PATTERNS = {  # pattern → settings: rules, digits, tail
-    GPT2_PATTERN: (GPT2, 0, 0),
-    LLAMA3_PATTERN: (LLAMA3, 3, 0),
-    CL100K_PATTERN: (LLAMA3, 3, 0),
-    LLAMA3_PATTERN.replace("{1,3}", ""): (LLAMA3, 1, 0),  # Qwen
-    O200K_PATTERN: (O200K, 3, 0),
-}
-RANK_PATTERNS = PATTERNS | {  # $ is the end of the text for tiktoken, of a line for `tokenizers`
-    TIKTOKEN_GPT2_PATTERN: (GPT2, 0, 0),
-    TIKTOKEN_CL100K_PATTERN: (LLAMA3, 3, 1),
-}
-
-# ---------------------------------------------------------------- kernels: pieces
-
-
-def contraction(text: U8, at: int, length: int, fold: int) -> int:
-    """Bytes of 's 't 'm 'd 'll 've 're, whose apostrophe is at `at`; 0 for none.
-
-    `fold` is 32 where case is ignored, else 0.
-    """
-    if at + 1 >= length:
-        return 0
-    one = text[at + 1] | fold if text[at + 1] < 0x80 else text[at + 1]
-    if one == 0x73 or one == 0x74 or one == 0x6D or one == 0x64:
-        return 2
-    if at + 2 >= length:
-        return 0
-    two = text[at + 2] | fold if text[at + 2] < 0x80 else text[at + 2]
-    if fold != 0 and one == 0xC5 and two == 0xBF:  # the long s, which folds to s
-        return 3
-    if one == 0x6C and two == 0x6C:
-        return 3
-    if (one == 0x76 or one == 0x72) and two == 0x65:
-        return 3
-    return 0
-
-
-def spaces_end(
-    text: U8, at: int, length: int, newlines: bool, tail: int, pages: U16, classes: U8
-) -> int:
-    """Where spaces end: all but the one before a word, by `\\s+(?!\\S)|\\s+`.
-
-    With `newlines`, after the last newline where there is one, by `\\s*[\\r\\n]+`; but at the end
-    of the text with `tail`, by `\\s++$`.
-    """
-    stop = at
-    last = at
-    after_newline = at
-    while stop < length:
-        found = character(text, stop, length, pages, classes)
-        if (found >> 3) & BLANK == 0:
-            break
-        last = stop
-        stop += found & 7
-        if found >> 3 == NEWLINE:
-            after_newline = stop
-    if stop == length and tail != 0:
-        return stop
-    if newlines and after_newline > at:
-        return after_newline
-    if stop == length or last == at:
-        return stop
-    return last
-
-
-def gpt2_end(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
-    """Where the piece at `at` ends by GPT-2's expression."""
-    if text[at] == 0x27:
-        size = contraction(text, at, length, 0)
-        if size > 0:
-            return at + size
-    start = at
-    if text[at] == 0x20 and at + 1 < length:
-        start = at + 1
-    found = character(text, start, length, pages, classes)
-    kind = found >> 3
-    if kind & BLANK != 0:
-        return spaces_end(text, at, length, False, 0, pages, classes)
-    wanted = LETTER if kind & LETTER != 0 else SYMBOL if kind & SYMBOL != 0 else NUMBER
-    return run_end(wanted, text, start + (found & 7), length, pages, classes)
-
-
-def llama3_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
-    """Where the piece at `at` ends by the expression of Llama 3 and its relatives."""
-    found = character(text, at, length, pages, classes)
-    kind = found >> 3
-    after = at + (found & 7)
-    if kind & LETTER != 0:
-        return run_end(LETTER, text, after, length, pages, classes)
-    if kind == NUMBER:
-        return digits_end(text, at, length, settings[DIGITS], pages, classes)
-    if text[at] == 0x27:
-        size = contraction(text, at, length, 32)
-        if size > 0:
-            return at + size
-    following = SPACE
-    if after < length:
-        following = character(text, after, length, pages, classes) >> 3
-    if following & LETTER != 0 and kind != NEWLINE:
-        return run_end(LETTER, text, after, length, pages, classes)
-    if kind & SYMBOL != 0 or (text[at] == 0x20 and following & SYMBOL != 0):
-        stop = run_end(SYMBOL, text, after, length, pages, classes)
-        return run_end(NEWLINE, text, stop, length, pages, classes)
-    return spaces_end(text, at, length, True, settings[TAIL], pages, classes)
-
-
-def digits_end(text: U8, at: int, length: int, digits: int, pages: U16, classes: U8) -> int:
-    """The end of at most `digits` numbers."""
-    for _ in range(digits):
-        if at < length:
-            found = character(text, at, length, pages, classes)
-            if found >> 3 != NUMBER:
-                break
-            at += found & 7
-    return at
-
-
-def o200k_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
-    """Where the piece at `at` ends by the expression of GPT-4o.
-
-    A mark that begins a piece reads as its letter, not as what stands before its letters: both
-    readings end at the same place.
-    """
-    found = character(text, at, length, pages, classes)
-    kind = found >> 3
-    after = at + (found & 7)
-    if kind == NUMBER:
-        return digits_end(text, at, length, settings[DIGITS], pages, classes)
-    start = at if kind & (LETTER | MARK) != 0 else after
-    if kind != NEWLINE:
-        stop = cased_end(text, start, length, pages, classes)
-        if stop > start:
-            if stop < length and text[stop] == 0x27:
-                stop += contraction(text, stop, length, 32)
-            return stop
-    following = SPACE
-    if after < length:
-        following = character(text, after, length, pages, classes) >> 3
-    if kind & SYMBOL != 0 or (text[at] == 0x20 and following & SYMBOL != 0):
-        stop = run_end(SYMBOL, text, after, length, pages, classes)
-        while stop < length and (text[stop] == 0x0A or text[stop] == 0x0D or text[stop] == 0x2F):
-            stop += 1
-        return stop
-    return spaces_end(text, at, length, True, settings[TAIL], pages, classes)
-
-
-def cased_end(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
-    """Where a word of upper, then lower case ends; `at` if there is none.
-
-    What has no case is both. Where no lower case follows, the word ends behind the last of that.
-    """
-    stop = at
-    caseless = at
-    while stop < length:
-        found = character(text, stop, length, pages, classes)
-        kind = found >> 3
-        if kind & (UPPER | CASELESS | MARK) == 0:
-            if kind == LOWER:
-                return run_end(LOWER | CASELESS | MARK, text, stop, length, pages, classes)
-            break
-        stop += found & 7
-        if kind != UPPER:
-            caseless = stop
-    return caseless if caseless > at else stop
-
-
-def piece_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
-    """Where the piece at `at` ends."""
-    if settings[RULES] == GPT2:
-        return gpt2_end(text, at, length, pages, classes)
-    if settings[RULES] == LLAMA3:
-        return llama3_end(text, at, length, settings, pages, classes)
-    if settings[RULES] == O200K:
-        return o200k_end(text, at, length, settings, pages, classes)
-    return length
-
-
-# ---------------------------------------------------------------- kernels: merging
-#
-# Tokens are merged inside 3 places of ids a byte: the tokens from `base` on, the rank of each with
-# the next one from `ranks` on, and if they are many, behind those the least ranks of every 1 << FAN
-# of them, then of those, and so on up to one.
-
-
-def rank_of(left: int, right: int, pairs: I64) -> int:
-    """The rank of two tokens side by side, or NO_RANK."""
-    rank = find(left << 20 | right, pairs)
-    return rank if rank >= 0 else NO_RANK
-
-
-def merge_few(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32) -> int:
-    """Merge n tokens, the lowest rank first, then the left; how many are left.
-
-    Looks through all ranks each time, and closes the gap.
-    """
-    while n > 1:
-        best = NO_RANK << 8
-        for k in range(n - 1):
-            best = min(best, ids[ranks + k] << 8 | k)
-        if best >> 8 == NO_RANK:
-            break
-        at = best & 255
-        n -= 1
-        joined = products[best >> 8]
-        ids[base + at] = joined
-        for k in range(at + 1, n):
-            ids[base + k] = ids[base + k + 1]
-        for k in range(at + 1, n - 1):
-            ids[ranks + k] = ids[ranks + k + 1]
-        if at > 0:
-            ids[ranks + at - 1] = rank_of(ids[base + at - 1], joined, pairs)
-        if at + 1 < n:
-            ids[ranks + at] = rank_of(joined, ids[base + at + 1], pairs)
-    return n
-
-
-@apart
-def merge_many(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32) -> int:
-    """The same with a tree above the ranks, in which a merge changes a few nodes.
-
-    A token that grows stays at its first place; its second and its last one hold minus its width.
-    """
-    top = ranks
-    count = n
-    ids[ranks + n - 1] = NO_RANK
-    while count > 1:
-        for k in range(count, padded(count)):
-            ids[top + k] = NO_RANK
-        above = top + padded(count)
-        for k in range(padded(count) >> FAN):
-            ids[above + k] = least(ids, top + (k << FAN))
-        top = above
-        count = padded(count) >> FAN
-    while ids[top] != NO_RANK:
-        rank = ids[top]
-        join(ids, base, n, ranks, first_place(rank, ids, n, top), products[rank], pairs)
-    return close(ids, base, n)
-
-
-def padded(count: int) -> int:
-    """How many places a level of the tree has: whole nodes."""
-    return count + (1 << FAN) - 1 >> FAN << FAN
-
-
-def least(ids: I32, below: int) -> int:
-    """The least of what is below a node."""
-    found = NO_RANK
-    for k in static(range(1 << FAN)):
-        found = min(found, ids[below + k])
-    return found
-
-
-def first_place(rank: int, ids: I32, n: int, top: int) -> int:
-    """The first of n places that has a rank, which is that of the node at `top` above them."""
-    height = 0
-    count = n
-    while count > 1:
-        count = padded(count) >> FAN
-        height += FAN
-    at = 0
-    while height > 0:
-        height -= FAN
-        top -= padded(n + (1 << height) - 1 >> height)
-        at = at << FAN
-        step = 1 << FAN
-        for k in static(range(1 << FAN)):
-            step = min(step, k if ids[top + at + k] == rank else 1 << FAN)
-        at += step
-    return at
-
-
-def put_rank(ids: I32, n: int, ranks: int, place: int, rank: int) -> None:
-    """Write the rank of a place and bring the nodes above it up to date."""
-    below = ranks
-    count = n
-    before = ids[below + place]
-    ids[below + place] = rank
-    while count > 1:
-        below += padded(count)
-        node = below + (place >> FAN)
-        known = ids[node]
-        if rank >= known:
-            if before > known:
-                return
-            rank = least(ids, below - padded(count) + (place >> FAN << FAN))
-            if rank == known:
-                return
-        ids[node] = rank
-        before = known
-        place = place >> FAN
-        count = padded(count) >> FAN
-
-
-def next_place(ids: I32, base: int, n: int, place: int) -> int:
-    """Where the token after the one at `place` is; n after the last."""
-    if place + 1 < n and ids[base + place + 1] < 0:
-        return place - ids[base + place + 1]
-    return place + 1
-
-
-def join(ids: I32, base: int, n: int, ranks: int, place: int, joined: int, pairs: I64) -> None:
-    """Replace the token at `place` and the next one by one that joins them."""
-    gone = next_place(ids, base, n, place)
-    after = next_place(ids, base, n, gone)
-    ids[base + place] = joined
-    ids[base + place + 1] = place - after
-    ids[base + after - 1] = place - after
-    put_rank(ids, n, ranks, gone, NO_RANK)
-    rank = NO_RANK
-    if after < n:
-        rank = rank_of(joined, ids[base + after], pairs)
-    put_rank(ids, n, ranks, place, rank)
-    if place > 0:
-        before = place - 1
-        if ids[base + before] < 0:
-            before = place + ids[base + before]
-        put_rank(ids, n, ranks, before, rank_of(ids[base + before], joined, pairs))
-
-
-def close(ids: I32, base: int, n: int) -> int:
-    """Move the tokens together; returns how many they are."""
-    kept = 0
-    place = 0
-    while place < n:
-        after = next_place(ids, base, n, place)
-        ids[base + kept] = ids[base + place]
-        kept += 1
-        place = after
-    return kept
-
 
 # ---------------------------------------------------------------- kernels: parts of a piece
 

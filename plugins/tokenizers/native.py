@@ -25,7 +25,8 @@ from infinisa.runtime.jit.restricted import Library, RestrictedError, annotated
 from .arrays import Kernel, Table, run
 from .memo import new_memo
 
-FILES = ("byte_bpe", "character", "characters", "lookup", "memo", "segment", "word", "wordpiece")
+FILES = ("byte_bpe", "character", "characters", "lookup", "memo", "merging", "pieces", "segment",
+         "word", "wordpiece")  # fmt: skip
 TRUSTED = frozenset(f"{__package__}.{name}" for name in FILES)
 ENTRY = "entry"
 SMALL = 1 << 12

@@ -28,25 +28,26 @@ from infinisa.plugins.tokenizers import (
     character,
     load_tokenizer,
     lookup,
+    memo,
+    merging,
+    pieces,
     segment,
     word,
     wordpiece,
 )
 from infinisa.plugins.tokenizers.arrays import run
-from infinisa.plugins.tokenizers.byte_bpe import (
+from infinisa.plugins.tokenizers.byte_bpe import LETTERS, from_ranks, token_bytes
+from infinisa.plugins.tokenizers.lookup import find, number_table
+from infinisa.plugins.tokenizers.native import TRUSTED
+from infinisa.plugins.tokenizers.pieces import (
     CL100K_PATTERN,
     GPT2_PATTERN,
-    LETTERS,
     LLAMA3_PATTERN,
     O200K_PATTERN,
     RANK_PATTERNS,
     TIKTOKEN_CL100K_PATTERN,
     TIKTOKEN_GPT2_PATTERN,
-    from_ranks,
-    token_bytes,
 )
-from infinisa.plugins.tokenizers.lookup import find, number_table
-from infinisa.plugins.tokenizers.native import TRUSTED
 from infinisa.runtime.jit.restricted import Library
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -530,7 +531,7 @@ SIZES = [200_000, pytest.param(10_000_000, marks=pytest.mark.fuzz)]
 def mixed(size: int) -> str:
     """Source, English, Chinese, eleven scripts, emoji, numbers, any characters, U+FFFD."""
     draw = Random("mixed")
-    texts = [make() for make in (*_texts.KINDS.values(), _texts.mixed)]
+    texts = [*(make() for make in _texts.KINDS.values()), _texts.mixed()]
     blocks: list[str] = []
     while size > 0:
         text = draw.choice(texts)
@@ -638,7 +639,7 @@ def test_a_number_table_finds_what_was_put_in_and_nothing_else(numbers: dict[int
 def test_kernels_are_restricted_python(trusted: bool) -> None:
     """With and without checks: opaque instructions run them with checks."""
     library = Library(TRUSTED if trusted else frozenset())
-    for module in (byte_bpe, character, lookup, segment, word, wordpiece):
+    for module in (byte_bpe, character, lookup, memo, merging, pieces, segment, word, wordpiece):
         kernels = [body for body in vars(module).values() if is_kernel(body, module.__name__)]
         assert kernels
         for kernel in kernels:
