@@ -23,7 +23,7 @@ from .ir import BYTES, Function, Module, Number, Value, constant
 from .microkernels import kernel, lane_range, multiply_add
 from .packing import tile_vectors, vector_lanes
 from .processor import Target
-from .quantised import GROUPS, TURN, Form, group_offset, halves, load_factors
+from .quantised import TURN, Form, group_offset, halves, load_factors
 
 if TYPE_CHECKING:
     from .panels import Panels
@@ -422,16 +422,15 @@ class IntegerTile:
                 for place, total in enumerate(totals)]  # fmt: skip
 
     def group_sums(self, x: Value, first: Number, sums: list[Value]) -> list[Value]:
-        """A group, of which as many steps are written out as the smallest one has."""
+        """A group, in turns of a loop: written out in one piece, the factors behind it would be
+        read before the numbers, and memory is slower when it is not read in its order."""
         f, form = self.f, self.form
-        if form.group == GROUPS[0]:
-            return self.added(x, first, form.group, sums)
 
         def turn(more: Value, sums: list[Value]) -> list[Value]:
             at = f.at(x, f.multiply(more, self.width // form.deep))
-            return self.added(at, f.add(first, more), GROUPS[0], sums)
+            return self.added(at, f.add(first, more), TURN, sums)
 
-        return f.loop(0, form.group, GROUPS[0], turn, sums)
+        return f.loop(0, form.group, TURN, turn, sums)
 
     def start(self, group: Number) -> list[Value]:
         """What sums begin with, by digit, row and vector: weights count from the middle."""
