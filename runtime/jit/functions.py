@@ -19,7 +19,7 @@ from infinisa.isa.dtypes import DTYPES, is_float
 
 from . import tables
 from .ir import FLOATS, Function, Value, constant, short
-from .tables import by_pieces
+from .tables import by_pieces, looked_up
 
 REGISTER = {"bool": "i1", "i32": "i32", "i64": "i64", "f32": "float", "f64": "double"}
 """What a wide type is in a register."""
@@ -192,24 +192,35 @@ def exp(f: Function, x: Value) -> Value:
     if x.kind == "double":
         return f.intrinsic("exp", [x])
     x = clamp(f, x, -104.0, 89.0)
+    if looks_up(f, x):
+        return _exp_by_powers(f, x)
     n, whole = round_near(f, x, LOG2E)
     r = fma(f, n, like(x, -LN2_HIGH), x)
     r = fma(f, n, like(x, -LN2_LOW), r)
-    return scale(f, horner(f, EXP, r), n, whole)
+    return scale(f, horner(f, EXP, r), whole)
 
 
-def scale(f: Function, x: Value, n: Value, power: Value) -> Value:
-    """x * 2**n: by one instruction, or in two steps, so that results may be denormal or infinite.
+def _exp_by_powers(f: Function, x: Value) -> Value:
+    """2**(n / 32) * p(r): the part of n below 32 looked up, the other one an exponent.
 
-    power  n as an i32
+    Adding 1.5 * 2**18 leaves thirty-seconds of a number in its low bits.
     """
-    if looks_up(f, x):
-        name = "llvm.x86.avx512.mask.scalef.ps.512"
-        f.module.declarations.add(
-            f"declare {x.type} @{name}({x.type}, {x.type}, {x.type}, i16, i32)"
-        )
-        given = f"{x.type} {x.text}, {n.type} {n.text}, {x.type} {x.text}"
-        return f.emit(x.kind, x.width, f"call {x.type} @{name}({given}, i16 -1, i32 4)")
+    magic = like(x, 1.5 * 2.0**18)
+    moved = fma(f, x, like(x, LOG2E), magic)
+    n = f.binary("fsub", moved, magic)
+    r = fma(f, n, like(x, -LN2_HIGH), x)
+    r = fma(f, n, like(x, -LN2_LOW), r)
+    power = looked_up(f, tables.POWERS, f.convert("bitcast", moved, "i32"))
+    rest = horner(f, tables.AFTER_POWERS, r)
+    total = fma(f, f.binary("fmul", power, r), rest, power)
+    name, kind = "llvm.x86.avx512.mask.scalef.ps.512", x.type
+    f.module.declarations.add(f"declare {kind} @{name}({kind}, {kind}, {kind}, i16, i32)")
+    given = f"{kind} {total.text}, {kind} {n.text}, {kind} {total.text}"
+    return f.emit(x.kind, x.width, f"call {kind} @{name}({given}, i16 -1, i32 4)")
+
+
+def scale(f: Function, x: Value, power: Value) -> Value:
+    """x * 2**power in two steps, so that results may be denormal or infinite."""
     half = f.binary("ashr", power, like(power, 1))
     for part in (half, f.binary("sub", power, half)):
         bits = f.binary("shl", f.binary("add", part, like(part, 127)), like(part, 23))

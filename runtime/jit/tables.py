@@ -1,13 +1,14 @@
-"""Odd functions by polynomials of pieces, whose coefficients stand in registers.
+"""Functions by polynomials of pieces, whose coefficients stand in registers.
 
 A piece is around n * step: vectors look up the coefficients of theirs by n. It takes fewer
-operations than one rational function for all numbers, and is nearer to the truth.
+operations than one polynomial, or one rational function, for all numbers, and is nearer to the
+truth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,11 +23,11 @@ POINTS = 64
 
 @dataclass(frozen=True)
 class Pieces:
-    """An odd function that is 1 behind the last piece, as far as a float can tell.
+    """An odd function that is 1 in the last piece and behind it, as far as a float can tell.
 
     step    the length of a piece; a power of two times few bits, so that n * step is exact
     tables  of 16 pieces each
-    degree  of the polynomial for function(x) / x
+    degree  of the polynomials
     """
 
     function: Callable[[float], float]
@@ -34,20 +35,32 @@ class Pieces:
     tables: int
     degree: int
 
+    @property
+    def last(self) -> int:
+        return LANES * self.tables - 1
+
     def fitted(self) -> list[list[float]]:
         """Coefficients of the highest power first: one number a piece."""
-        columns = []
-        for n in range(LANES * self.tables):
-            angles = np.pi * (np.arange(POINTS) + 0.5) / POINTS
-            offsets = np.cos(angles) * self.step / 2
-            near = np.maximum(np.abs(n * self.step + offsets), 1e-6)
-            values = [self.function(x) / x for x in near]
-            fitted = np.polynomial.chebyshev.Chebyshev.fit(
-                offsets, values, self.degree, domain=[-self.step / 2, self.step / 2]
-            )
-            powers = fitted.convert(kind=np.polynomial.Polynomial).coef
-            columns.append([*powers, *[0.0] * (self.degree + 1 - len(powers))])
-        return [[column[power] for column in columns] for power in range(self.degree, -1, -1)]
+        pieces = [self.first(), *map(self.inner, range(1, self.last)), [1.0] + [0.0] * self.degree]
+        return [[piece[power] for piece in pieces] for power in range(self.degree, -1, -1)]
+
+    def first(self) -> list[float]:
+        """Near 0, in numbers from 0 on: a multiple of x, so that the least are as good as any."""
+        return [0.0, *fit(lambda x: self.function(x) / x, 0.0, self.step / 2, self.degree - 1)]
+
+    def inner(self, n: int) -> list[float]:
+        half = self.step / 2
+        return fit(lambda x: self.function(n * self.step + x), -half, half, self.degree)
+
+
+def fit(function: Callable[[float], float], low: float, high: float, degree: int) -> list[float]:
+    """Coefficients of a polynomial that is near a function, the lowest power first."""
+    angles = np.pi * (np.arange(POINTS) + 0.5) / POINTS
+    points = (low + high) / 2 + np.cos(angles) * (high - low) / 2
+    values = [function(x) for x in points]
+    fitted = np.polynomial.chebyshev.Chebyshev.fit(points, values, degree, domain=[low, high])
+    powers = fitted.convert(kind=np.polynomial.Polynomial).coef
+    return [*powers, *[0.0] * (degree + 1 - len(powers))]
 
 
 @cache
@@ -55,13 +68,15 @@ def coefficients(pieces: Pieces) -> list[list[float]]:
     return pieces.fitted()
 
 
-ERF = Pieces(math.erf, 0.25, 1, 5)
+ERF = Pieces(math.erf, 0.125, 2, 4)
 TANH = Pieces(math.tanh, 0.28125, 2, 5)
 
 
 def by_pieces(f: Function, x: Value, pieces: Pieces) -> Value:
     """The function of a vector of 16 floats."""
     size = f.intrinsic("fabs", [x])
+    end = constant("float", pieces.last * pieces.step, x.width)
+    size = f.select(f.compare("ogt", size, end), end, size)
     magic = constant("float", 12582912.0, x.width)
     moved = f.intrinsic("fmuladd", [size, constant("float", 1 / pieces.step, x.width), magic])
     index = f.convert("bitcast", moved, "i32")
@@ -71,13 +86,20 @@ def by_pieces(f: Function, x: Value, pieces: Pieces) -> Value:
     total = looked_up(f, rows[0], index)
     for row in rows[1:]:
         total = f.intrinsic("fmuladd", [total, t, looked_up(f, row, index)])
-    near = f.binary("fmul", total, x)
-    far = f.intrinsic("copysign", [constant("float", 1.0, x.width), x])
-    end = constant("float", (LANES * pieces.tables - 0.5) * pieces.step, x.width)
-    return f.select(f.compare("ogt", size, end), far, near)
+    return f.intrinsic("copysign", [total, x])
 
 
-def looked_up(f: Function, row: list[float], index: Value) -> Value:
+POWERS = tuple(2.0 ** (n / (2 * LANES)) for n in range(2 * LANES))
+"""Between 1 and 2, for `exp`: what is left of a number is so small that a square is enough."""
+
+
+NARROW = math.log(2) / (4 * LANES)
+AFTER_POWERS = (0.5 + NARROW**2 / 24, 1 + NARROW**2 / 8)
+"""(c, b) so that exp(r) is near 1 + r * (b + c * r) up to `NARROW`: r**3 / 6 less its nearest
+multiple of r, and r**4 / 24 less that of r**2."""
+
+
+def looked_up(f: Function, row: Sequence[float], index: Value) -> Value:
     """A number of a row of 16 or 32 for each lane, by the low bits of an index."""
     tables = []
     for first in range(0, len(row), LANES):
