@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from infinisa.isa.functions import FUNCTIONS as ROWS
 from infinisa.isa.language import (
     Axis,
     Constant,
@@ -18,6 +19,7 @@ from infinisa.isa.language import (
     Gather,
     Immediate,
     Input,
+    Map,
     Node,
     Reduce,
     Scan,
@@ -264,8 +266,12 @@ class Passes(Contractions):
                 self.reserved[node] = self.scratch_place(axes, node.dtype)
 
         def row(at: Env) -> None:
-            for group in self.passes(given, at):
-                self.emit_pass(group, given, at)
+            groups = self.passes(given, at)
+            work = [self.work_in(group, given) for group in groups]
+            soon = self.next_row(given, at) if len(groups) > 1 else []
+            for number, group in enumerate(groups):
+                dearest = number == work.index(max(work))
+                self.emit_pass(group, given, at, soon if dearest else ())
 
         places, known = dict(self.places), set(self.known)
         with self.scope():
@@ -352,8 +358,34 @@ class Passes(Contractions):
         axes = self.open(task.store.axes, env)
         return frozenset(a for a in axes if a in node.axes or a in task.store.place.strides)
 
-    def emit_pass(self, group: Pass, given: Rowwise, env: Env) -> None:
-        """One pass over a row, and what it leaves for the next."""
+    def work_in(self, group: Pass, given: Rowwise) -> int:
+        """Operations of a pass at one position of its row."""
+        if not group.axes:
+            return 0
+        nodes = set[Node]()
+        for task in group.tasks:
+            others = set(given.kept) - ({task.node} if task.store is None else set())
+            nodes.update(node for node in self.cone(task.node, others) if node not in others)
+        return sum(ROWS[node.function].cost for node in nodes if isinstance(node, Map))
+
+    def next_row(self, given: Rowwise, env: Env) -> list[Place]:
+        """What operands hold for the next row of the innermost loop around. Its first pass, which
+        computes little, would wait for it; the dearest pass of this row has the time to fetch it.
+        """
+        axis = next(reversed([*env]), "")
+        nodes = {n: None for task in given.tasks for n in self.cone(task.node, set())}
+        places = [self.places[n] for n in nodes if isinstance(n, Input) and n in self.places]
+        return [
+            rooted(place, self.f, place.strides[axis])
+            for place in places
+            if axis in place.strides and not place.borders
+        ]
+
+    def emit_pass(self, group: Pass, given: Rowwise, env: Env, soon: Sequence[Place] = ()) -> None:
+        """One pass over a row, and what it leaves for the next.
+
+        soon  what is to be fetched on the way
+        """
         if not group.axes:
             self.one(group.tasks[0], env)
             return
@@ -372,7 +404,7 @@ class Passes(Contractions):
             elif not (small and self.passing(task, group, given, env)):
                 works.append(Work(root, places[task]))
         order = self.pass_order(axes, vector, roots, list(places.values()))
-        for node, found in zip(folded, self.sweep(works, order, vector, env), strict=True):
+        for node, found in zip(folded, self.sweep(works, order, vector, env, soon), strict=True):
             self.keep_number(node, found[-1], env)
         for work in works:
             if work.place is not None and readable(work.root, work.place, env):

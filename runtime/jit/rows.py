@@ -23,7 +23,7 @@ from infinisa.isa.language import (
 )
 
 from .expression import Emitter, Env, Index, Place
-from .functions import COMBINE, convert, like, register, saturate
+from .functions import COMBINE, STORED, convert, like, register, saturate
 from .ir import FLOATS, Function, Number, Value, constant, number
 
 Visit: TypeAlias = Callable[[Env, list[Value]], list[Value]]
@@ -388,9 +388,17 @@ class Rows(Emitter):
             self.sweep([Work(root, place)], self.order(inner, place, vector), vector, env)
 
     def sweep(
-        self, works: Sequence[Work], axes: Sequence[Axis], vector: Axis | None, env: Env
+        self,
+        works: Sequence[Work],
+        axes: Sequence[Axis],
+        vector: Axis | None,
+        env: Env,
+        soon: Sequence[Place] = (),
     ) -> list[list[Value]]:
-        """Loops that do several things at every position of `axes`: what each fold comes to."""
+        """Loops that do several things at every position of `axes`: what each fold comes to.
+
+        soon  memory that will be read at these positions, behind these loops
+        """
         folds = [work.fold for work in works if work.fold]
         lanes = self.target.lanes if vector else self.width
         copies = self.side_by_side(vector) if vector else 1
@@ -400,6 +408,7 @@ class Rows(Emitter):
 
         def visit(at: Env, carried: list[Value]) -> list[Value]:
             found, rest = [], carried
+            self.fetch(soon, at)
             for work in works:
                 if work.fold is None:
                     self.put_value(work, at)
@@ -417,6 +426,15 @@ class Rows(Emitter):
             parts = [part[size:] for part in parts]
             found.append(fold.across(self, values) if vector else values)
         return found
+
+    def fetch(self, places: Sequence[Place], at: Env) -> None:
+        """Bring what a vector will be read from into the first cache."""
+        if self.width == 1 or self.mask is not None:
+            return
+        for place in places:
+            base, step, lanes = self.offset(place, at)
+            if step == 1 and lanes is None:
+                self.f.prefetch(self.f.at(place.pointer, base, STORED[place.dtype]))
 
     def side_by_side(self, axis: Axis) -> int:
         """How many vectors along an axis a turn of a loop computes."""
