@@ -318,10 +318,9 @@ def by_lane(f: Function, name: str, x: Value) -> Value:
 
 
 def sigmoid(f: Function, x: Value) -> Value:
-    """1 / (1 + exp(-x)) without overflow."""
-    small = exp(f, negate(f, absolute(f, x)))
-    top = f.select(f.compare("oge", x, like(x, 0.0)), like(x, 1.0), small)
-    return f.binary("fdiv", top, f.binary("fadd", small, like(x, 1.0)))
+    """e / (1 + e) with e = exp(x), of numbers whose e is finite; from 18 on it is 1."""
+    power = exp(f, f.select(f.compare("ogt", x, like(x, 88.0)), like(x, 88.0), x))
+    return f.binary("fdiv", power, f.binary("fadd", power, like(x, 1.0)))
 
 
 SIN = (2.60831598e-6, -1.98106872e-4, 8.33307859e-3, -0.166666597, 1.0)
