@@ -187,11 +187,14 @@ EXP = (0.00828929059, 0.0418978221, 0.166676521, 0.499991506, 0.999999702, 1.0)
 LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 
 
-def exp(f: Function, x: Value) -> Value:
-    """2**n * p(r) with x = n ln 2 + r. The clamp keeps masks of -1e30 and infinities finite."""
+def exp(f: Function, x: Value, most: float = 89.0) -> Value:
+    """2**n * p(r) with x = n ln 2 + r, of at most `most`: at 89 it is infinite.
+
+    The clamp keeps masks of -1e30 and infinities finite.
+    """
     if x.kind == "double":
         return f.intrinsic("exp", [x])
-    x = clamp(f, x, -104.0, 89.0)
+    x = clamp(f, x, -104.0, most)
     if looks_up(f, x):
         return _exp_by_powers(f, x)
     n, whole = round_near(f, x, LOG2E)
@@ -318,8 +321,10 @@ def by_lane(f: Function, name: str, x: Value) -> Value:
 
 
 def sigmoid(f: Function, x: Value) -> Value:
-    """e / (1 + e) with e = exp(x), of numbers whose e is finite; from 18 on it is 1."""
-    power = exp(f, f.select(f.compare("ogt", x, like(x, 88.0)), like(x, 88.0), x))
+    """e / (1 + e) with a finite e = exp(x)."""
+    if x.kind == "double":
+        x = clamp(f, x, -1000.0, 700.0)
+    power = exp(f, x, 88.0)
     return f.binary("fdiv", power, f.binary("fadd", power, like(x, 1.0)))
 
 

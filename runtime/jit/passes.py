@@ -268,10 +268,10 @@ class Passes(Contractions):
         def row(at: Env) -> None:
             groups = self.passes(given, at)
             work = [self.work_in(group, given) for group in groups]
-            soon = self.next_row(given, at) if len(groups) > 1 else []
+            dearest = work.index(max(work, default=0)) if len(groups) > 1 else None
+            soon = [] if dearest is None else self.next_row(given, groups[dearest], at)
             for number, group in enumerate(groups):
-                dearest = number == work.index(max(work))
-                self.emit_pass(group, given, at, soon if dearest else ())
+                self.emit_pass(group, given, at, soon if number == dearest else ())
 
         places, known = dict(self.places), set(self.known)
         with self.scope():
@@ -368,9 +368,10 @@ class Passes(Contractions):
             nodes.update(node for node in self.cone(task.node, others) if node not in others)
         return sum(ROWS[node.function].cost for node in nodes if isinstance(node, Map))
 
-    def next_row(self, given: Rowwise, env: Env) -> list[Place]:
-        """What operands hold for the next row of the innermost loop around. Its first pass, which
-        computes little, would wait for it; the dearest pass of this row has the time to fetch it.
+    def next_row(self, given: Rowwise, group: Pass, env: Env) -> list[Place]:
+        """What operands hold for the next row of the innermost loop around, where this pass would
+        read them. The first pass over it, which computes little, would wait for memory; the dearest
+        pass of the row before has the time to fetch it.
         """
         axis = next(reversed([*env]), "")
         nodes = {n: None for task in given.tasks for n in self.cone(task.node, set())}
@@ -378,7 +379,9 @@ class Passes(Contractions):
         return [
             rooted(place, self.f, place.strides[axis])
             for place in places
-            if axis in place.strides and not place.borders
+            if axis in place.strides
+            and not place.borders
+            and all(other in env or other in group.axes for other in place.strides)
         ]
 
     def emit_pass(self, group: Pass, given: Rowwise, env: Env, soon: Sequence[Place] = ()) -> None:
@@ -404,7 +407,7 @@ class Passes(Contractions):
             elif not (small and self.passing(task, group, given, env)):
                 works.append(Work(root, places[task]))
         order = self.pass_order(axes, vector, roots, list(places.values()))
-        for node, found in zip(folded, self.sweep(works, order, vector, env, soon), strict=True):
+        for node, found in zip(folded, self.sweep(works, order, vector, env, () if small else soon), strict=True):
             self.keep_number(node, found[-1], env)
         for work in works:
             if work.place is not None and readable(work.root, work.place, env):

@@ -580,14 +580,17 @@ class _Row:
         """Full vectors side by side, each with carried values of its own."""
         rows, f, width = self.rows, self.rows.f, self.rows.target.lanes
         found, parts, start = list(values), [], len(f.lines)
+        known: dict[tuple[object, ...], Value] = {}
         for copy in range(count):
             mark, mine = len(f.lines), slice(copy * self.size, (copy + 1) * self.size)
-            with rows.scope(keep=self.kept), rows.vector(width, None):
+            with rows.scope(), rows.vector(width, None):
                 at = {**self.env, self.axis: Index(f.add(index, copy * width), 1)}
                 found[mine] = self.visit(at, found[mine])
+                known |= rows.memo
             parts.append(f.lines[mark:])
-        if not self.kept:
-            f.lines[start:] = interleaved(parts)
+        f.lines[start:] = interleaved(parts)
+        if self.kept:
+            rows.memo.update(known)
         return found
 
     def rest(self, index: Number, left: Number, values: list[Value]) -> list[Value]:
