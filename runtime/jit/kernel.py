@@ -36,6 +36,9 @@ from .written import Written, run_written
 RECOMPUTE = 3
 """A value wanted by several loops is stored if it costs more operations than this."""
 
+READ = 2
+"""Operations in whose time a processor reads a number."""
+
 DEAR = 8
 """A value that lacks axes of its loop is stored if it costs at least this."""
 
@@ -276,6 +279,7 @@ class Schedule:
     """What a block computes before its results, and the loops around it.
 
     stored        nodes kept for others, each before those that use it
+    favourite     the axis that vectors had best go along
     outer         axes of the loops around everything
     accumulating  results that are their state plus a contraction, added in place
     """
@@ -286,6 +290,9 @@ class Schedule:
         self.accumulating = {
             store: dot for store in stores if (dot := self.accumulation(store)) is not None
         }
+        places = [store.place for store in self.stores]
+        places += [kernel.places[n] for n in walk(self.roots) if n in kernel.places]
+        self.favourite = kernel.favourite(places)
         self.stored = self.choose()
         kernel.siblings = tuple(n for n in self.stored if isinstance(n, Scan))
         self.outer = self.outer_axes()
@@ -311,6 +318,7 @@ class Schedule:
     def choose(self) -> list[Node]:
         """Folds and contractions, and other values that several loops want."""
         order = [node for node in walk(self.roots) if not self.there(node)]
+        self.folded = {axis for node in order if isinstance(node, Reduce) for axis in node.over}
         absorbed = set(self.accumulating.values())
         chosen: set[Node] = {
             node
@@ -368,9 +376,8 @@ class Schedule:
                 continue
             if all(axis in self.env for axis in node.axes):
                 continue
-            cost = self.cost(node, chosen)
-            wanted = uses[node] > 1 and cost > RECOMPUTE
-            if wanted or (node in broadcast and cost >= DEAR):
+            wanted = uses[node] > 1 and self.again(node, chosen) > RECOMPUTE
+            if wanted or (node in broadcast and self.cost(node, chosen) >= DEAR):
                 return node
         return None
 
@@ -395,19 +402,31 @@ class Schedule:
         maps = [n for n in self.reached(node, chosen - {node}) if isinstance(n, Map)]
         return sum(FUNCTIONS[n.function].cost for n in maps)
 
+    def again(self, node: Node, chosen: set[Node]) -> int:
+        """Operations to compute a value in another loop too, and for all but one of the numbers that
+        it reads; what is the same for a whole row is known by then."""
+        found = self.reached(node, chosen - {node})
+        maps = [n for n in found if isinstance(n, Map) and not self.once_a_row(n, node)]
+        read = {child for n in maps for child in n.children if self.there(child)}
+        reads = sum(not self.once_a_row(child, node) for child in read)
+        return sum(FUNCTIONS[n.function].cost for n in maps) + READ * max(0, reads - 1)
+
+    def once_a_row(self, node: Node, other: Node) -> bool:
+        """Whether a value is known before a loop over another one: it lacks the axis of rows, which
+        folds go along."""
+        axis = self.favourite
+        return axis in self.folded and axis in other.axes and axis not in node.axes
+
     # -- the loops around
 
     def outer_axes(self) -> list[Axis]:
         nodes = list(walk([*self.roots, *self.stored]))
         if not self.stored or any(isinstance(node, Scan | Update) for node in nodes):
             return []
-        places = [store.place for store in self.stores]
-        places += [self.kernel.places[n] for n in walk(self.roots) if n in self.kernel.places]
         inner = {*self.env, *sequential(nodes)}
-        favourite = self.kernel.favourite(places)
         axes = union([*(store.axes for store in self.stores), *(n.axes for n in self.stored)])
         bounds = self.kernel.frame.bounds
-        return [a for a in axes if a not in inner and a != favourite and bounds.get(a, 2) > 1]
+        return [a for a in axes if a not in inner and a != self.favourite and bounds.get(a, 2) > 1]
 
     def depth(self, node: Node) -> int:
         """How many of the outer loops a node is in."""

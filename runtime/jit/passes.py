@@ -267,11 +267,10 @@ class Passes(Contractions):
 
         def row(at: Env) -> None:
             groups = self.passes(given, at)
-            work = [self.work_in(group, given) for group in groups]
-            dearest = work.index(max(work, default=0)) if len(groups) > 1 else None
-            soon = [] if dearest is None else self.next_row(given, groups[dearest], at)
-            for number, group in enumerate(groups):
-                self.emit_pass(group, given, at, soon if number == dearest else ())
+            fetching = max(groups[1:-1] or groups[1:], key=lambda g: self.work_in(g, given), default=None)
+            soon = [] if fetching is None else self.next_row(given, fetching, at)
+            for group in groups:
+                self.emit_pass(group, given, at, soon if group is fetching else ())
 
         places, known = dict(self.places), set(self.known)
         with self.scope():
@@ -371,7 +370,7 @@ class Passes(Contractions):
     def next_row(self, given: Rowwise, group: Pass, env: Env) -> list[Place]:
         """What operands hold for the next row of the innermost loop around, where this pass would
         read them. The first pass over it, which computes little, would wait for memory; the dearest
-        pass of the row before has the time to fetch it.
+        pass of the row before has the time to fetch it, if not the last one, which stores.
         """
         axis = next(reversed([*env]), "")
         nodes = {n: None for task in given.tasks for n in self.cone(task.node, set())}
