@@ -52,6 +52,7 @@ from .threads import Team, number_of_threads
 BACKENDS = ("vector", "scalar", "parallel")
 TEAM = CONTEXT.index("team")
 ALIGNMENT = 4096
+LARGE_PAGE = 2 << 20
 SLACK = 256
 """Bytes behind every buffer: a clipped index into an empty region reads its first position."""
 
@@ -476,9 +477,14 @@ def bind_one(program: Program, buffer: Buffer, arrays: Mapping[str, Array]) -> A
 
 
 def _bytes(size: int) -> NDArray[np.uint8]:
-    """Zeros at an aligned address, with slack behind."""
-    raw = np.zeros(size + SLACK + ALIGNMENT, np.uint8)
-    offset = -raw.ctypes.data % ALIGNMENT
+    """Zeros at an aligned address, with slack behind.
+
+    Much memory is whole large pages, for which NumPy asks the system: what a program streams over
+    is more than the addresses of small ones that a processor remembers.
+    """
+    page = LARGE_PAGE if size >= LARGE_PAGE else ALIGNMENT
+    raw = np.zeros(-(-(size + SLACK) // page) * page + page, np.uint8)
+    offset = -raw.ctypes.data % page
     return raw[offset : offset + size + SLACK]
 
 
