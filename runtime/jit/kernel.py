@@ -403,8 +403,8 @@ class Schedule:
         return sum(FUNCTIONS[n.function].cost for n in maps)
 
     def again(self, node: Node, chosen: set[Node]) -> int:
-        """Operations to compute a value in another loop too, and for all but one of the numbers that
-        it reads; what is the same for a whole row is known by then."""
+        """Operations to compute a value in another loop too, and for all but one of the numbers
+        that it reads; what is the same for a whole row is known by then."""
         found = self.reached(node, chosen - {node})
         maps = [n for n in found if isinstance(n, Map) and not self.once_a_row(n, node)]
         read = {child for n in maps for child in n.children if self.there(child)}

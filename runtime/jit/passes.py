@@ -267,10 +267,11 @@ class Passes(Contractions):
 
         def row(at: Env) -> None:
             groups = self.passes(given, at)
-            fetching = max(groups[1:-1] or groups[1:], key=lambda g: self.work_in(g, given), default=None)
-            soon = [] if fetching is None else self.next_row(given, fetching, at)
+            work = {group: self.work_in(group, given) for group in groups[1:-1] or groups[1:]}
+            dearest = max(work, key=lambda group: work[group], default=None)
+            soon = [] if dearest is None else self.next_row(given, dearest, at)
             for group in groups:
-                self.emit_pass(group, given, at, soon if group is fetching else ())
+                self.emit_pass(group, given, at, soon if group is dearest else ())
 
         places, known = dict(self.places), set(self.known)
         with self.scope():
@@ -406,7 +407,8 @@ class Passes(Contractions):
             elif not (small and self.passing(task, group, given, env)):
                 works.append(Work(root, places[task]))
         order = self.pass_order(axes, vector, roots, list(places.values()))
-        for node, found in zip(folded, self.sweep(works, order, vector, env, () if small else soon), strict=True):
+        results = self.sweep(works, order, vector, env, () if small else soon)
+        for node, found in zip(folded, results, strict=True):
             self.keep_number(node, found[-1], env)
         for work in works:
             if work.place is not None and readable(work.root, work.place, env):
