@@ -81,6 +81,16 @@ def test_code_for_another_kind_of_processor_is_made_and_verified(name: str) -> N
     assert re.search(r"fmla\s+v\d+\.4s", assembler_of(*WORK[name], "neon"))
 
 
+@pytest.mark.parametrize("target", X86)
+def test_a_row_fetches_the_next_one_once(target: str) -> None:
+    """In one of its passes, unless it is so short that it is in registers."""
+    long, short = (assembler_of(normed, {"m": 9, "n": n}, target) for n in (512, 16))
+
+    side_by_side = 4 if PROCESSORS[target][1] == 32 else 2
+    assert long.count("prefetcht0") == side_by_side
+    assert "prefetch" not in short
+
+
 def test_a_processor_is_named() -> None:
     program = program_of(normed, {"m": 3, "n": 5})
 
