@@ -4,8 +4,8 @@ Products of bytes are summed in i32, which is exact, so every processor finds th
 three digits a row is in 2^24 steps between plus and minus its largest number, as good as f32, and a
 sum has three parts. With one digit it is in 255 steps between its smallest and its largest number,
 or 0: where 0 is there, `zero`, is the same for a whole row, and what it adds is that times the sum
-of a column's weights, which is kept behind the panel. A number that is not finite makes its row
-NaN.
+of a column's weights, which is kept behind the panel. For a piece of k there is no such sum, and 0
+is in the middle. A number that is not finite makes its row NaN.
 
 Weights count from the middle of what a byte holds, so a sum of products is less by that times the
 sum of the row's digits: [step f32, zero i32, ...][first digits][second][third][sums of the digits
@@ -64,7 +64,7 @@ def rounded_rows(panels: Panels, kept: Kept) -> Panels:
         strides[axis] = size
         size *= emitter.frame.bounds[axis]
     made = Place(emitter.allot(size, "u8"), "u8", strides)
-    name = rounding_kernel(f.module, form, vector_lanes(emitter.target))
+    name = rounding_kernel(f.module, form, vector_lanes(emitter.target), kept.whole)
 
     def row(env: Env) -> None:
         env = {**env, over: Index(0)}
@@ -81,15 +81,17 @@ ROUNDING = [("x", "ptr noalias"), ("row", "ptr noalias"), ("steps", "i64")]
 """Numbers, contiguous; where the row goes; how many numbers."""
 
 
-def rounding_kernel(module: Module, form: Form, lanes: int) -> str:
-    name = f"round_{form.digits}_{form.group}_{lanes}"
+def rounding_kernel(module: Module, form: Form, lanes: int, whole: bool) -> str:
+    """`whole`: the sums of columns are those of all steps that the row has."""
+    moved = form.digits == 1 and whole
+    name = f"round_{form.digits}_{form.group}_{lanes}{'_moved' * moved}"
     f = kernel(module, name, ROUNDING)
     if f is None:
         return name
     p = f.parameters
     least, most, wrong = _range(f, lanes)
     if form.digits == 1:
-        digits = _one_digit(f, least, most, wrong)
+        digits = _one_digit(f, least, most, wrong, moved)
     else:
         digits = _three_digits(f, least, most, wrong)
     plane = f.whole(f.add(p["steps"], LINE - 1), LINE)
@@ -137,18 +139,22 @@ def _store_sums(f: Function, sums: list[Value], behind: Value, place: Number) ->
 Digits = Callable[[Value], list[Value]]
 
 
-def _one_digit(f: Function, least: Value, most: Value, wrong: Value) -> Digits:
-    """Of 255 steps; writes the head of the row."""
-    row, span = f.parameters["row"], f.binary("fsub", most, least)
+def _one_digit(f: Function, least: Value, most: Value, wrong: Value, moved: bool) -> Digits:
+    """Of 255 steps; writes the head of the row. Unless 0 may be `moved`, it is in the middle."""
+    below = f.binary("fsub", _nothing(), least)
+    if not moved:
+        below = most = _larger(f, most, below)
+    row, span = f.parameters["row"], f.binary("fadd", most, below)
     inverse = _inverse(f, constant("float", 255), span)
-    zero = f.intrinsic("rint", [f.binary("fmul", f.binary("fsub", _nothing(), least), inverse)])
+    zero = f.intrinsic("rint", [f.binary("fmul", below, inverse)])
+    zero = zero if moved else constant("float", 128)
     step = f.binary("fmul", span, constant("float", 1 / 255))
     f.store(f.binary("fadd", step, wrong), row)
-    moved = f.binary("fsub", zero, constant("float", 128))
-    f.store(f.convert("fptosi", moved, "i32"), f.at(row, ZERO))
+    place = f.binary("fsub", zero, constant("float", 128))
+    f.store(f.convert("fptosi", place, "i32"), f.at(row, ZERO))
     bottom = f.binary("fsub", _nothing(), zero)
     top = f.binary("fsub", constant("float", 255), zero)
-    shift = f.binary("fadd", moved, constant("float", SHIFTER))
+    shift = f.binary("fadd", place, constant("float", SHIFTER))
 
     def digits(value: Value) -> list[Value]:
         value = f.binary("fmul", value, inverse)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -89,6 +89,7 @@ class Kept:
     column  the first column, `step` the first step, `number` that of the slab
     moves   of axes that are loops around: (columns, slabs) from one position to the next
     form    of integers, if they are that
+    whole   the contraction takes all of k
     """
 
     memory: Value
@@ -99,6 +100,7 @@ class Kept:
     number: Number = 0
     moves: Mapping[Axis, tuple[int, Number]] = field(default_factory=dict)
     form: Form | None = None
+    whole: bool = False
 
     def panel(self, packing: Packing, column: Number, step: Number, slabs: Number) -> Value:
         """Where a panel is, from a step on."""
@@ -163,8 +165,8 @@ def kept(
     lengths = [emitter.frame.length(axis) for axis in over]
     known = math.prod(n for n in lengths if isinstance(n, int))
     first = not any(axis.divisor or axis.name in env for axis in deep)
-    all_steps = first and known == steps and all(isinstance(n, int) for n in lengths)
-    dtype, form = _form(emitter, x.dtype, steps, all_steps)
+    whole_k = first and known == steps and all(isinstance(n, int) for n in lengths)
+    dtype, form = _form(emitter, x.dtype, steps)
     layout = Layout(
         x.dtype,
         dtype,
@@ -190,7 +192,8 @@ def kept(
         if inner in wide and inner.stride % reach:
             return None
         moves[axis] = (inner.stride // stride, 0) if inner in wide else (0, _slabs(others, inner))
-    return _placed(emitter, x.weight.packed, layout, (wide, deep, others), moves, env), layout
+    found = _placed(emitter, x.weight.packed, layout, (wide, deep, others), moves, env)
+    return replace(found, whole=whole_k), layout
 
 
 def _placed(
@@ -223,14 +226,9 @@ def _placed(
     return Kept(memory, layout.steps, slab, column, step, number, moves, layout.form)
 
 
-def _form(
-    emitter: Contractions, dtype: str, steps: int, all_steps: bool
-) -> tuple[str, Form | None]:
+def _form(emitter: Contractions, dtype: str, steps: int) -> tuple[str, Form | None]:
     """(type of what a panel is read as, form of its integers), as a session was asked to keep
-    weights: never in more bits than they came in. Where groups do not fit, a column is one.
-
-    all_steps  whether the contraction takes the whole of k
-    """
+    weights: never in more bits than they came in. Where groups do not fit, a column is one."""
     wanted = emitter.weights
     if wanted is None or dtype not in ("f32", "bf16", "f16"):
         return dtype, None
@@ -238,7 +236,7 @@ def _form(
         return (wanted.weights if dtype == "f32" else dtype), None
     if steps > MOST_STEPS:
         return dtype, None
-    digits: Literal[1, 3] = 1 if wanted.activations and all_steps else 3
+    digits: Literal[1, 3] = 1 if wanted.activations else 3
     if wanted.group and steps % wanted.group:
         return "f32", Form(8, 0, digits)
     return "f32", Form(INTEGERS[wanted.weights], wanted.group, digits)

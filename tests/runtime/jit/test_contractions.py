@@ -529,3 +529,22 @@ def test_pieces_of_sums_of_integers(backend: str) -> None:
 
     expected = rounded_rows(arrays["a"].astype(np.float64)) @ rounded("int8", arrays["b"])
     session.near(found, expected, 2e-5, backend)
+
+
+@pytest.mark.parametrize("form", INTEGERS)
+def test_a_piece_of_k_has_zero_in_the_middle(form: str) -> None:
+    """The sums of whole columns are of no use where only half of them is multiplied."""
+    program = with_weights(session.program_of(matmul, {"m": 5, "k": 64, "n": 40}), {"b"})
+    buffers = [replace(b, shape=(128, 40)) if b.name == "b" else b for b in program.buffers]
+    program = replace(program, buffers=tuple(buffers))
+    arrays = arrays_for(program)
+    arrays["a"] = np.maximum(arrays["a"], -0.1)
+    how: Any = {"weights": form, "activations": "int8"}
+    made = compile_program(program, {"matmul": matmul}, **how)
+
+    found = made.run(arrays).outputs["out0"]
+
+    a = arrays["a"].astype(np.float64)
+    step = 2 * np.abs(a).max(1, keepdims=True) / 255
+    rows = step * np.clip(np.rint(a / step), -128, 127)
+    session.near(found, rows @ rounded(form, arrays["b"])[:64], 2e-5, form)
