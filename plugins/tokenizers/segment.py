@@ -232,12 +232,14 @@ def is_known(text: I32, start: int, stop: int, firsts: I32, edges: I64, known: i
     return node < known
 
 
-def single_words(
+@apart
+def left_alone(
     text: I32,
     start: int,
     stop: int,
     words: I32,
     count: int,
+    settings: I32,
     firsts: I32,
     edges: I64,
     weights: F64,
@@ -247,7 +249,9 @@ def single_words(
     back: U8,
 ) -> int:
     """The words of characters that the path leaves alone: themselves if there is one, or if they
-    are an entry; else by the model."""
+    are an entry; else by the model. Without the model these are letters, in one."""
+    if settings[HIDDEN] == 0:
+        return put_word(words, count, stop, -1)
     if stop - start == 1 or is_known(text, start, stop, firsts, edges, len(weights) - 1):
         for k in range(start, stop):
             count = put_word(words, count, k + 1, numbers[k])
@@ -291,80 +295,30 @@ def segment(
         stop = at
         while stop < length and is_in_block(text[stop]):
             stop += 1
-        if stop > at:
-            best_path(text, at, stop, firsts, edges, weights, score, ends, numbers)
-            count = block_words(
-                text, at, stop, words, count, settings, firsts, edges, weights, model, ends,
-                numbers, score, back,
-            )  # fmt: skip
-            at = stop
-        else:
+        if stop == at:
             pair = text[at] == 0x0D and at + 1 < length and text[at + 1] == 0x0A
             at += 2 if pair else 1
             single = -1 if pair else number_of(text[at - 1], firsts)
             count = put_word(words, count, at, single)
-    return count
-
-
-def block_words(
-    text: I32,
-    at: int,
-    stop: int,
-    words: I32,
-    count: int,
-    settings: I32,
-    firsts: I32,
-    edges: I64,
-    weights: F64,
-    model: F64,
-    ends: I32,
-    numbers: I32,
-    score: F64,
-    back: U8,
-) -> int:
-    """The words of the best path through text[at:stop]; characters alone wait for their like."""
-    alone = at
-    while at < stop:
-        end = ends[at]
-        if end - at > 1 or not (settings[HIDDEN] != 0 or is_alphanumeric(text[at])):
-            if alone < at:
+            continue
+        best_path(text, at, stop, firsts, edges, weights, score, ends, numbers)
+        alone = at  # characters alone wait for their like
+        while alone < stop:
+            whole = at < stop and (
+                ends[at] - at > 1 or not (settings[HIDDEN] != 0 or is_alphanumeric(text[at]))
+            )
+            if alone < at and (whole or at == stop):
                 count = left_alone(
                     text, alone, at, words, count, settings, firsts, edges, weights, model,
                     numbers, score, back,
                 )  # fmt: skip
-            count = put_word(words, count, end, numbers[at])
-            alone = end
-        at = end
-    if alone < stop:
-        count = left_alone(
-            text, alone, stop, words, count, settings, firsts, edges, weights, model, numbers,
-            score, back,
-        )  # fmt: skip
+                alone = at
+            if whole:
+                count = put_word(words, count, ends[at], numbers[at])
+                alone = ends[at]
+            if at < stop:
+                at = ends[at]
     return count
-
-
-@apart
-def left_alone(
-    text: I32,
-    start: int,
-    stop: int,
-    words: I32,
-    count: int,
-    settings: I32,
-    firsts: I32,
-    edges: I64,
-    weights: F64,
-    model: F64,
-    numbers: I32,
-    score: F64,
-    back: U8,
-) -> int:
-    """The words of characters that the path leaves alone; without the model, letters in one."""
-    if settings[HIDDEN] == 0:
-        return put_word(words, count, stop, -1)
-    return single_words(
-        text, start, stop, words, count, firsts, edges, weights, model, numbers, score, back
-    )
 
 
 # ---------------------------------------------------------------- words
