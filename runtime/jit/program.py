@@ -6,17 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from dataclasses import replace
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Affine, Axis, Input, Scan, Size, walk
 from infinisa.isa.program import (
     COPIES,
     Buffer,
-    Count,
-    Extent,
     Issue,
     Like,
     Loop,
@@ -30,58 +26,17 @@ from infinisa.isa.program import (
     statements,
 )
 
+from .addresses import Run, Wanted
+from .calls import Calls
 from .functions import STORED, narrow, register, saturate
 from .ir import SOON, Function, Module, Number, Value, constant, number, text
-from .kernel import Access, Shape, axes_of, moving, needs_starts
 from .kernels import Kernels, Meaning
-from .plan import (
-    CALL_HEAD,
-    CONTEXT,
-    CORE,
-    FAILED,
-    FAULT,
-    FAULTY,
-    ISSUE,
-    OUT_OF_BOUNDS,
-    OUT_OF_RANGE,
-    STATUS,
-    Emission,
-    Plan,
-    chip_sizes,
-    output_dimensions,
-)
+from .plan import Emission, Plan
 from .processor import Target
 from .quantised import Format
-from .restricted import RestrictedError
 from .shares import WORTH, Share, narrowed
 from .threads import FRAME, PIECE, hand_out, worker
 from .untiled import Meanings, untiled
-from .weights import Layout
-
-LARGE = 8 << 20
-"""Bytes of a result that are not left to the caches: most would be gone before anybody reads."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A range while the code is written: its numbers, the most its length can be, and what divides
-    its start (0: it is 0)."""
-
-    start: Number
-    length: Number
-    bound: int
-    first: Value | None = None
-    turns: Value | None = None
-    divisor: int = 1
-
-
-@dataclass(frozen=True)
-class Span:
-    """An axis of an issue: where it starts, its length, and the most that can be."""
-
-    start: Number
-    length: Number
-    bound: int
 
 
 def emit(
@@ -108,41 +63,14 @@ def emit(
     return emission
 
 
-Want: TypeAlias = Literal["buffer", "end"] | Layout
-"""What a stage must know of a buffer: its place in the table of buffers, in that of ends, or the
-place of its packed form."""
-
-
-@dataclass
-class Wanted:
-    """The numbers that the function of a stage is given, by number and kind of its buffer."""
-
-    buffers: tuple[str, ...]
-    numbers: dict[tuple[int, Want], int] = field(default_factory=dict)
-
-    def at(self, want: Want, buffer: str) -> int:
-        """Where one of them is."""
-        return self.numbers.setdefault((self.buffers.index(buffer), want), len(self.numbers))
-
-
-class Walker:
+class Walker(Calls):
     """Writes the function of one section."""
 
     def __init__(self, program: Program, section: Section, kernels: Kernels, name: str) -> None:
-        self.program, self.section, self.kernels = program, section, kernels
-        self.f = Function(kernels.module, name, [("context", "ptr")], public=True, inline=SOON)
-        self.context = self.f.parameters["context"]
-        self.given = self.tables(self.context)
+        super().__init__(program, section, kernels, name)
         self.stages: dict[str, Wanted] = {}
-        self.wanted: Wanted | None = None
-        self.places = {p.name: i for i, p in enumerate(program.parameters)}
-        self.numbers = {buffer.name: i for i, buffer in enumerate(program.buffers)}
-        self.ends = output_dimensions(program)
-        self.ranges: dict[str, Run] = {}
         self.rotors = {buffer.rotor for buffer in program.buffers if buffer.slots > 1}
         self.done: dict[str, Value] = {}
-        self.core: Number = 0
-        self.chips = chip_sizes(program)
 
     def run(self) -> None:
         f, repeat = self.f, self.section.repeat
@@ -231,64 +159,6 @@ class Walker:
         yield
         self.f.done()
         self.f, self.given, self.ranges, self.wanted = before
-
-    def tables(self, context: Value) -> dict[str, Value]:
-        """The tables that an entry is given."""
-        f = self.f
-        return {name: f.load(f.at(context, i, "ptr"), "ptr") for i, name in enumerate(CONTEXT)}
-
-    def place(self, want: Want, buffer: str) -> Number:
-        """Where something of a buffer is in its table: known, or read from the numbers that a stage
-        is given."""
-        if self.wanted is None:
-            return self.resolve(want, buffer)
-        return self.f.load(self.slot(self.given["numbers"], self.wanted.at(want, buffer)), "i64")
-
-    def resolve(self, want: Want, buffer: str) -> int:
-        if isinstance(want, Layout):
-            return self.kernels.packed(buffer, want)
-        if want == "end":
-            return self.ends[buffer]
-        self.kernels.emission.plan.plain.add(buffer)
-        return self.numbers[buffer]
-
-    # -- numbers
-
-    def slot(self, table: Value, place: Number) -> Value:
-        return self.f.at(table, place, "i64")
-
-    def count(self, count: Count) -> Number:
-        total: Number = count.constant
-        for name, factor in count.terms:
-            value = self.f.load(self.slot(self.given["parameters"], self.places[name]), "i64")
-            total = self.f.add(total, self.f.multiply(value, factor))
-        return total
-
-    def extent(self, extent: Extent) -> Run:
-        f = self.f
-        start, length = self.count(extent.start), f.maximum(self.count(extent.length), 0)
-        wrong = [
-            (f.subtract(length, extent.most), "sgt"),
-            (start, "slt"),
-            (f.subtract(f.add(start, length), extent.bound), "sgt"),
-        ]
-        for value, how in wrong:
-            if isinstance(value, int):
-                if (value > 0) if how == "sgt" else (value < 0):
-                    self.leave(constant("i1", True), OUT_OF_RANGE)
-            else:
-                self.leave(f.compare(how, value, constant("i64", 0)), OUT_OF_RANGE)
-        return Run(start, length, extent.most, divisor=start if isinstance(start, int) else 1)
-
-    def leave(self, condition: Value, status: int) -> None:
-        """End the entry with a status if a condition holds."""
-        f = self.f
-        yes, no = f.label(), f.label()
-        f.branch(condition, yes, no)
-        f.place(yes)
-        f.store(constant("i64", status), self.slot(self.given["call"], STATUS))
-        f.jump("quit")
-        f.place(no)
 
     # -- the tree
 
@@ -397,39 +267,6 @@ class Walker:
         self.ranges[item.range] = run
         self.each(body)
 
-    # -- issues
-
-    def region(self, operand: Operand) -> list[tuple[Number, Number, int]]:
-        """(start, length, most it can be) of each dimension."""
-        f, found = self.f, []
-        for dimension in operand.dimensions:
-            start: Number = dimension.offset
-            length: Number = 1
-            bound = 1
-            for term in dimension.terms:
-                run = self.ranges[term.range]
-                base = self.ranges[term.base].start if term.base else 0
-                start = f.add(start, f.multiply(f.subtract(run.start, base), term.stride))
-                length = f.add(length, f.multiply(f.subtract(run.length, 1), term.stride))
-                bound += term.stride * (run.bound - 1)
-            found.append((start, length, bound))
-        return found
-
-    def pointer(self, buffer: Buffer, starts: Sequence[Number]) -> Value:
-        """The address of a position in the slot of a buffer that these ranges turn to."""
-        f = self.f
-        table = self.slot(self.given["buffers"], self.place("buffer", buffer.name))
-        base = f.load(table, "ptr")
-        if buffer.slots > 1:
-            turns = self.ranges[buffer.rotor].turns
-            if turns is not None:
-                place = f.emit("i64", 1, f"urem i64 {turns.text}, {buffer.slots}")
-                base = f.at(base, f.multiply(place, buffer.pitch))
-        if not buffer.outer:
-            base = f.at(base, f.multiply(self.core, self.chips[buffer.memory]))
-        offset = elements(f, starts, buffer.shape)
-        return f.at(base, f.multiply(offset, DTYPES[buffer.dtype].size))
-
     def issue(self, issue: Issue) -> None:
         opcode = self.program.opcode[issue.opcode]
         copies = opcode.instruction in COPIES
@@ -443,11 +280,16 @@ class Walker:
         for operand in issue.writes:
             self.record(operand)
 
-    def compute(self, issue: Issue, opcode: Opcode, meaning: Meaning | None) -> None:
-        if meaning is None:
-            self.copy(issue)
-        else:
-            self.call(issue, opcode, meaning)
+    def record(self, operand: Operand) -> None:
+        """How far an output was written."""
+        f = self.f
+        if operand.buffer not in self.ends:
+            return
+        for dimension, (start, length, _) in enumerate(self.region(operand)):
+            place = f.add(self.place("end", operand.buffer), dimension)
+            cell = self.slot(self.given["ends"], place)
+            end = f.maximum(f.load(cell, "i64"), f.add(start, length))
+            f.store(number(end), cell)
 
     # -- threads
 
@@ -545,315 +387,6 @@ class Walker:
         found |= {self.program.buffer[operand.buffer].rotor for operand in operands}
         return found | {name for _, name in issue.axes} | {*(issue.fresh or ())}
 
-    def record(self, operand: Operand) -> None:
-        """How far an output was written."""
-        f = self.f
-        if operand.buffer not in self.ends:
-            return
-        for dimension, (start, length, _) in enumerate(self.region(operand)):
-            place = f.add(self.place("end", operand.buffer), dimension)
-            cell = self.slot(self.given["ends"], place)
-            end = f.maximum(f.load(cell, "i64"), f.add(start, length))
-            f.store(number(end), cell)
-
-    def accesses(
-        self,
-        issue: Issue,
-        names: Sequence[tuple[Axis, ...]],
-        axes: Mapping[Axis, Span],
-    ) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
-        """The operands of an issue without names, so that like issues share a kernel."""
-        buffers: dict[object, int] = {}
-        regions: dict[object, int] = {}
-        found: list[Access] = []
-        for operand, dims in zip((*issue.reads, *issue.writes), names, strict=True):
-            written = len(found) >= len(issue.reads)
-            buffer = self.program.buffer[operand.buffer]
-            filled = operand.fill is not None
-            strides, size = [], 1
-            for axis, extent in zip(reversed(dims), reversed(buffer.shape), strict=True):
-                single = axis not in axes or axes[axis].length == 1
-                strides.append(0 if single and not filled else size)
-                size *= extent
-            where = operand.buffer, operand.dimensions
-            found.append(
-                Access(
-                    buffer.dtype,
-                    dims,
-                    tuple(reversed(strides)),
-                    buffer.shape if filled else (),
-                    operand.fill,
-                    buffers.setdefault(operand.buffer, len(buffers)),
-                    regions.setdefault(where, len(regions)),
-                    self.weight(operand),
-                    written and self.past(operand),
-                )
-            )
-        return tuple(found[: len(issue.reads)]), tuple(found[len(issue.reads) :])
-
-    def past(self, operand: Operand) -> bool:
-        """`Access.past`: a large result that nothing reads."""
-        buffer, lanes = self.program.buffer[operand.buffer], self.kernels.target.lanes
-        if buffer.kind != "output" or buffer.bytes < LARGE or buffer.name in self.kernels.read:
-            return False
-        start, _, _ = self.region(operand)[-1]
-        even = isinstance(start, int) and start % lanes == 0 and buffer.shape[-1] % lanes == 0
-        return even and buffer.dtype == "f32" and lanes > 1
-
-    def weight(self, operand: Operand) -> tuple[tuple[int, int], ...]:
-        """`Access.weight`, if a session may keep the operand in another layout."""
-        if operand.buffer not in self.kernels.weights:
-            return ()
-        found = []
-        starts, shape = self.region(operand), self.program.buffer[operand.buffer].shape
-        pairs = zip(operand.dimensions, starts, shape, strict=True)
-        for dimension, (start, _, _), extent in pairs:
-            parts = [self.ranges[term.range].divisor * term.stride for term in dimension.terms]
-            based = any(term.base for term in dimension.terms)
-            divisor = 1 if based else math.gcd(dimension.offset, *parts)
-            found.append((extent, 0 if start == 0 else divisor or extent))
-        return tuple(found)
-
-    def call(self, issue: Issue, opcode: Opcode, meaning: Meaning) -> None:
-        """Call the kernel of an issue."""
-        spans = self.axes(issue, meaning.given, opcode)
-        names = meaning.names
-        axes = {names[axis]: span for axis, span in spans.items() if axis in names}
-        dims = [
-            tuple(names.get(axis, axis) for axis in dimensions)
-            for dimensions in (*opcode.operands, *opcode.results)
-        ]
-        axes |= {axis: span for axis, span in spans.items() if axis not in names}
-        sizes = {
-            names.get(axis, axis): self.ranges[axis].length
-            for axis in sizes_of(meaning.given)
-            if axis in self.ranges
-        }
-        reads, writes = self.accesses(issue, dims, axes)
-        self.invoke(issue, meaning, reads, writes, axes, sizes, opcode.outputs)
-
-    def axes(self, issue: Issue, meaning: Instruction, opcode: Opcode) -> dict[Axis, Span]:
-        """Every axis of an instruction as it stands."""
-        found = {
-            axis: Span(run.start, run.length, run.bound)
-            for axis, run in ((a, self.ranges[name]) for a, name in issue.axes)
-        }
-        for (_, axis), index in meaning.windows.items():
-            if axis not in found:
-                found[axis] = window(self.f, index, found)
-        for operand, names in zip(issue.reads, opcode.operands, strict=True):
-            for axis, (_, length, bound) in zip(names, self.region(operand), strict=True):
-                if axis and axis not in found:
-                    found[axis] = Span(0, length, bound)
-        return found
-
-    def invoke(
-        self,
-        issue: Issue,
-        meaning: Meaning,
-        reads: tuple[Access, ...],
-        writes: tuple[Access, ...],
-        axes: Mapping[Axis, Span],
-        sizes: Mapping[Axis, Number],
-        outputs: tuple[int, ...],
-    ) -> None:
-        used = [axis for axis in axes_of(meaning.plain) if axis in axes]
-        used += [a for w in writes for a in w.axes if a and a in axes]
-        written = meaning.written
-        used += [axis for axis in (written.axes if written else ()) if axis in axes]
-        used = list(dict.fromkeys(used))
-        starts = needs_starts(meaning.plain) or (written is not None and written.wants_starts)
-        fresh, again = self.fresh(issue)
-        shape = Shape(
-            meaning.key,
-            reads,
-            writes,
-            tuple(
-                (a, _known(axes[a].start) if starts else 0, _known(axes[a].length)) for a in used
-            ),
-            tuple((a, _known(size)) for a, size in sizes.items()),
-            tuple((a, max(axes[a].bound, 1)) for a in used),
-            outputs,
-            fresh,
-            written,
-        )
-        made = self.kernels.kernel(shape, meaning.plain)
-        arguments: list[tuple[str, Number]] = [("ptr", self.given["work"])]
-        for i, (operand, access) in enumerate(zip(issue.reads, reads, strict=True)):
-            arguments += self.reading(operand, access, made.packings.get(i), i in made.plain)
-        for operand in issue.writes:
-            arguments += self.operand(operand)
-        for axis in used:
-            start, length = axes[axis].start, axes[axis].length
-            arguments += [("i64", start)] if starts and not isinstance(start, int) else []
-            arguments += [] if isinstance(length, int) else [("i64", length)]
-        arguments += [("i64", size) for size in sizes.values() if not isinstance(size, int)]
-        if fresh is None:
-            arguments.append(("i64", again))
-        if not written:
-            self.f.run(made.name, arguments)
-            return
-        with self.may_fail(issue) as fault:
-            self.f.run(made.name, [*arguments, ("ptr", fault)])
-
-    @contextmanager
-    def may_fail(self, issue: Issue) -> Iterator[Value]:
-        """What is called inside may leave a fault there, which then ends the entry."""
-        f, area, emission = self.f, self.given["call"], self.kernels.emission
-        f.store(constant("i64", len(emission.plan.opaque)), self.slot(area, ISSUE))
-        emission.plan.opaque.append(issue)
-        fault = self.slot(area, FAULT)
-        f.store(constant("i64", 0), fault)
-        yield fault
-        self.leave(f.compare("ne", f.load(fault, "i64"), constant("i64", 0)), FAULTY)
-
-    def operand(self, operand: Operand) -> list[tuple[str, Number]]:
-        """The arguments that say where an operand is."""
-        starts = [start for start, _, _ in self.region(operand)]
-        pointer = self.pointer(self.program.buffer[operand.buffer], starts)
-        found: list[tuple[str, Number]] = [("ptr", pointer)]
-        if operand.fill is not None:
-            found += [("i64", start) for start in starts]
-        return found
-
-    def reading(
-        self, operand: Operand, access: Access, layout: Layout | None, plain: bool
-    ) -> list[tuple[str, Number]]:
-        """The same for what is read: of a weight where it came in, and where it is packed."""
-        if not access.weight:
-            return self.operand(operand)
-        f, nowhere = self.f, Value("null", "ptr")
-        packed = nowhere
-        firsts: list[tuple[str, Number]] = [("i64", 0)] * len(moving(access))
-        if layout is not None:
-            place = self.place(layout, operand.buffer)
-            packed = f.load(self.slot(self.given["buffers"], place), "ptr")
-            region = self.region(operand)
-            firsts = [("i64", region[d][0]) for d in moving(access)]
-        there = self.operand(operand) if plain else [("ptr", nowhere)]
-        return [*there, ("ptr", packed), *firsts]
-
-    def fresh(self, issue: Issue) -> tuple[bool | None, Number]:
-        """(whether states start anew, if that is known; else a number that is 0 if they do)."""
-        if issue.fresh is None:
-            return True, 0
-        total: Value | None = None
-        for name in issue.fresh:
-            first = self.ranges[name].first
-            if first is None or first.text == "0":
-                continue
-            total = first if total is None else self.f.binary("or", total, first)
-        if total is None:
-            return True, 0
-        if total.constant:
-            return False, 1
-        some = self.f.compare("ne", total, constant("i64", 0))
-        return None, self.f.convert("zext", some, "i64")
-
-    def copy(self, issue: Issue) -> None:
-        """A region to another, as an instruction that is its operand."""
-        (read,), (write,) = issue.reads, issue.writes
-        source, target = self.region(read), self.region(write)
-        shared = min(len(source), len(target))
-        names = [f"d{i}" for i in range(shared)]
-        front = [""] * (len(source) - shared), [""] * (len(target) - shared)
-        dtype = self.program.buffer[read.buffer].dtype
-        leaf = Input("source", tuple(names), dtype)
-        meaning = Instruction(name="copy", unit="", operands=(leaf,), outputs=(leaf,))
-        axes = {
-            name: Span(0, length, bound)
-            for name, (_, length, bound) in zip(names, target[len(front[1]) :], strict=True)
-        }
-        dims = [(*front[0], *names), (*front[1], *names)]
-        reads, writes = self.accesses(issue, dims, axes)
-        self.invoke(issue, Meaning(meaning, meaning, {}), reads, writes, axes, {}, (0,))
-
-    # -- opaque instructions
-
-    def opaque(self, issue: Issue, meaning: Instruction) -> None:
-        """Its body as native code if it can be, else in CPython."""
-        operands = (*issue.reads, *issue.writes)
-        names = [operand.buffer for operand in operands]
-        self.kernels.emission.plan.plain.update(names)
-        apart = all(names.count(operand.buffer) == 1 for operand in issue.writes)
-        flat = [self.flat(operand) for operand in operands]
-        if meaning.body and apart and all(run is not None for run in flat):
-            kinds = [f"[{self.program.buffer[name].dtype}]" for name in names]
-            try:
-                name = self.kernels.emission.bodies.entry(meaning.body, kinds, len(issue.sets))
-            except RestrictedError:
-                pass
-            else:
-                self.native(issue, name, [run for run in flat if run is not None])
-                return
-        self.callback(issue)
-
-    def flat(self, operand: Operand) -> tuple[Value, Number] | None:
-        """The address and length of a region, if it lies in one run."""
-        buffer = self.program.buffer[operand.buffer]
-        region = self.region(operand)
-        total: Number = 1
-        whole = True
-        for (_, length, _), extent in zip(reversed(region), reversed(buffer.shape), strict=True):
-            if not whole and length != 1:
-                return None
-            whole = whole and length == extent
-            total = self.f.multiply(total, length)
-        if operand.fill is not None:
-            return None
-        return self.pointer(buffer, [start for start, _, _ in region]), total
-
-    def native(self, issue: Issue, name: str, runs: Sequence[tuple[Value, Number]]) -> None:
-        """Call a body; what it returns becomes parameters, a fault ends the entry."""
-        f, area, emission = self.f, self.given["call"], self.kernels.emission
-        emission.plan.area = max(emission.plan.area, CALL_HEAD + len(issue.sets))
-        arguments: list[tuple[str, Number]] = []
-        for pointer, length in runs:
-            arguments += [("ptr", pointer), ("i64", length)]
-        with self.may_fail(issue) as fault:
-            arguments += [("ptr", self.slot(area, CALL_HEAD)), ("ptr", fault)]
-            f.call_outside(name, arguments)
-        for place, parameter in enumerate(issue.sets):
-            index = self.places[parameter]
-            value = f.load(self.slot(area, CALL_HEAD + place), "i64")
-            f.store(constant("i64", index), fault)
-            most = constant("i64", self.program.parameters[index].most)
-            self.leave(f.compare("ugt", value, most), OUT_OF_BOUNDS)
-            f.store(value, self.slot(self.given["parameters"], index))
-
-    def callback(self, issue: Issue) -> None:
-        """Hand the regions to Python, which does the rest."""
-        f, emission = self.f, self.kernels.emission
-        area = self.given["call"]
-        f.store(constant("i64", len(emission.plan.opaque)), self.slot(area, ISSUE))
-        f.store(number(self.core), self.slot(area, CORE))
-        emission.plan.opaque.append(issue)
-        values: list[Number] = []
-        for operand in (*issue.reads, *issue.writes):
-            buffer = self.program.buffer[operand.buffer]
-            turns = self.ranges[buffer.rotor].turns if buffer.slots > 1 else None
-            values.append(
-                0 if turns is None else f.emit("i64", 1, f"urem i64 {turns.text}, {buffer.slots}")
-            )
-            for start, length, _ in self.region(operand):
-                values += [start, length]
-        emission.plan.area = max(emission.plan.area, CALL_HEAD + len(values))
-        for place, value in enumerate(values):
-            f.store(number(value), self.slot(area, CALL_HEAD + place))
-        f.line(f"call void {self.given['callback'].text}()")
-        status = f.load(self.slot(area, STATUS), "i64")
-        self.leave(f.compare("ne", status, constant("i64", 0)), FAILED)
-
-
-def elements(f: Function, starts: Sequence[Number], shape: Sequence[int]) -> Number:
-    """The elements of a tensor before a position."""
-    offset: Number = 0
-    size = 1
-    for start, extent in zip(reversed(starts), reversed(shape), strict=True):
-        offset = f.add(offset, f.multiply(start, size))
-        size *= extent
-    return offset
-
 
 def pieces(f: Function, length: Number, size: Number) -> Number:
     """How many pieces of a size there are."""
@@ -861,10 +394,6 @@ def pieces(f: Function, length: Number, size: Number) -> Number:
         return -(-length // size)
     more = f.subtract(f.add(length, size), 1)
     return f.emit("i64", 1, f"udiv i64 {text(more)}, {text(size)}")
-
-
-def _known(value: Number) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _rest(f: Function, length: Number, offset: Number, step: int) -> Number:
@@ -879,31 +408,3 @@ def _loops(items: Iterable[Statement]) -> Iterable[Loop]:
         if isinstance(item, Loop):
             yield item
             yield from _loops(item.body)
-
-
-def sizes_of(meaning: Instruction) -> list[Axis]:
-    """The axes whose whole extent an instruction wants."""
-    found: dict[Axis, None] = {}
-    for node in walk(meaning.outputs):
-        if isinstance(node, Size):
-            found[node.axis] = None
-        if isinstance(node, Scan):
-            for inner in walk((*node.body.next, *node.body.emits)):
-                if isinstance(inner, Size):
-                    found[inner.axis] = None
-    return list(found)
-
-
-def window(f: Function, index: Affine, known: Mapping[Axis, Span]) -> Span:
-    """The positions that an affine index takes while its axes run over their ranges."""
-    start: Number = index.offset
-    length: Number = 1
-    bound = 1
-    for axis, stride in index.terms:
-        given = known[axis]
-        steps = f.subtract(given.length, 1)
-        low = given.start if stride > 0 else f.add(given.start, steps)
-        start = f.add(start, f.multiply(low, stride))
-        length = f.add(length, f.multiply(steps, abs(stride)))
-        bound += abs(stride) * (given.bound - 1)
-    return Span(start, length, bound)
