@@ -274,11 +274,14 @@ class Function:
             return max(a, b)
         return self.intrinsic("smax", [number(a), number(b)])
 
-    def ceil_divide(self, a: Number, b: int) -> Number:
+    def ceil_divide(self, a: Number, b: Number) -> Number:
         """a / b rounded up, for a >= 0 and b > 0."""
-        if isinstance(a, int) or b == 1:
-            return -(-a // b) if isinstance(a, int) else a
-        return self.emit("i64", 1, f"udiv i64 {text(self.add(a, b - 1))}, {b}")
+        if isinstance(a, int) and isinstance(b, int):
+            return -(-a // b)
+        if b == 1:
+            return a
+        most = self.add(a, self.subtract(b, 1))
+        return self.emit("i64", 1, f"udiv i64 {text(most)}, {text(b)}")
 
     def whole(self, a: Number, b: int) -> Number:
         """The largest multiple of b up to a, for a >= 0."""
@@ -471,9 +474,11 @@ class Function:
             f"i32 {BYTES[value.kind]}, {bits} {on})"
         )
 
-    def prefetch(self, pointer: Value) -> None:
+    def prefetch(self, pointer: Value, cache: int = 1) -> None:
+        """Ask for a line of memory, into the first cache or only the second."""
         self.module.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        self.line(f"call void @llvm.prefetch.p0(ptr {pointer.text}, i32 0, i32 3, i32 1)")
+        near = 4 - cache
+        self.line(f"call void @llvm.prefetch.p0(ptr {pointer.text}, i32 0, i32 {near}, i32 1)")
 
     def run(self, name: str, arguments: Sequence[tuple[str, Number]]) -> None:
         """Call a function of this module: (type, value) of each argument."""

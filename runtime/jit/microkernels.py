@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from .functions import STORED, convert, widen
-from .ir import FLOATS, Function, Module, Number, Value, constant, number
+from .ir import BYTES, FLOATS, Function, Module, Number, Value, constant, number
 
 SPREAD = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64"),
           ("sk", "i64"), ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"),
@@ -42,6 +43,12 @@ UNROLLED = 4
 """Steps of k that a tile takes in a turn of its innermost loop."""
 
 
+LINE = 64
+"""Bytes of a line of memory."""
+
+Ahead: TypeAlias = int | Literal["next"]
+
+
 @dataclass(frozen=True)
 class Tile:
     """A register tile: `rows` x `count` vectors of the result stay in registers for all steps.
@@ -53,6 +60,8 @@ class Tile:
     unit    S is contiguous along the innermost
     full    a call takes `count` full vectors of columns
     ways    sums of each number of the result: every other step adds to the second
+    ahead   what it asks memory for: so many bytes behind those that it reads (0: nothing), or
+            "next": lines of the next panel, as many as a call says
     """
 
     kind: str
@@ -65,22 +74,25 @@ class Tile:
     unit: bool = True
     full: bool = False
     ways: int = 1
+    ahead: Ahead = 0
 
     @property
     def name(self) -> str:
         how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}"
         shape = f"{self.rows}x{self.count}_{self.step}_{self.depth}"
-        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{how}{self.ways}"
+        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{how}{self.ways}_{self.ahead}"
 
     @property
     def signature(self) -> list[tuple[str, str]]:
         """X, its elements from step to step; S, its elements from row to row; of each axis of k
         the steps and the elements of S from one to the next; the result, its elements from row to
-        row; columns; whether to add to the result."""
+        row; columns; whether to add to the result; lines to ask for: the first, how many
+        in a turn of the innermost loop."""
         found = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64")]
         for level in range(self.depth):
             found += [(f"n{level}", "i64"), (f"sk{level}", "i64")]
-        return [*found, ("c", "ptr noalias"), ("cm", "i64"), ("columns", "i64"), ("more", "i64")]
+        found += [("c", "ptr noalias"), ("cm", "i64"), ("columns", "i64"), ("more", "i64")]
+        return [*found, ("next", "ptr"), ("lines", "i64")] if self.ahead == "next" else found
 
 
 def tile_kernel(module: Module, tile: Tile) -> str:
@@ -165,6 +177,8 @@ class TileWriter:
 
         def turns(count: int) -> Callable[[Value, list[Value]], list[Value]]:
             def turn(index: Value, carried: list[Value]) -> list[Value]:
+                if t.ahead == "next" and count > 1:
+                    self.ask(index)
                 return self.steps(f.add(offset, f.multiply(index, step)), step, carried, count)
 
             return turn
@@ -172,14 +186,24 @@ class TileWriter:
         carried = f.loop(0, many, UNROLLED, turns(UNROLLED), carried)
         return f.loop(many, steps, 1, turns(1), carried)
 
+    def ask(self, index: Value) -> None:
+        """For lines of the next panel, evenly as this one goes by."""
+        f, lines = self.f, self.f.parameters["lines"]
+        first = f.multiply(f.multiply(index, LINE // UNROLLED), lines)
+        start = f.at(f.parameters["next"], first)
+        f.loop(0, lines, 1, lambda i, _: f.prefetch(f.at(start, f.multiply(i, LINE)), cache=2))
+
     def steps(self, offset: Number, step: Number, carried: list[Value], count: int) -> list[Value]:
         """Steps of k side by side."""
         f, t, size = self.f, self.tile, len(self.places)
         *sums, x = carried
         stored, stride = STORED[t.dtype], t.step or f.parameters["xk"]
         lefts = [f.at(left, offset, t.kind) for left in self.lefts]
+        wide = t.count * t.lanes * BYTES[stored]
         for turn in range(count):
             right = f.at(x, f.multiply(stride, turn), stored)
+            for line in range(0, wide if isinstance(t.ahead, int) and t.ahead else 0, LINE):
+                f.prefetch(f.at(right, t.ahead + line), cache=2)
             vectors = [self.vector(right, v) for v in range(t.count)]
             way = size * (turn % self.tile.ways)
             for r, left in enumerate(lefts):

@@ -20,7 +20,7 @@ from .expression import Env, Index, Place
 from .functions import STORED
 from .integers import fused, integer_rows, integer_tile, rounded_rows
 from .ir import BYTES, Function, Number, Value, constant, number
-from .microkernels import Tile, tile_kernel
+from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
 from .packing import Packing, tile_rows, tile_vectors, vector_lanes, well_laid
 from .quantised import GROUPS, TURN, Form, unpack_kernel
 from .roles import Sides
@@ -34,6 +34,9 @@ FEW_ROWS = 2
 
 SELDOM = 32
 """Rows up to which a panel is not used often enough to pack it, if it can be read in place."""
+
+AHEAD = 2048
+"""Bytes ahead of what it reads for which a tile asks that no other reads."""
 
 Part: TypeAlias = "tuple[Axis, Number, Number]"
 """An axis, the first of some of its positions, how many."""
@@ -156,16 +159,20 @@ class Panels:
                         serve = self.integers if self.in_integers(kept.form) else self.unpacked
                         serve(kept.form, *given)
                     else:
-                        self.tiles(env, x, (column, columns), part, rows)
+                        after = kept.panel(self.packing, f.add(at, width), step, slabs)
+                        self.tiles(env, x, (column, columns), part, rows, after)
 
                 self.emitter.each_panel(self.sides.vector, width, panel)
 
             self.emitter.loops(self.others, self.env, other)
 
-        each = (kept.form.group or TURN) if kept.form else 1
-        whole = bool(kept.form and self.in_integers(kept.form))
-        whole = whole or not isinstance(inner, int) or (len(self.over) > 1 and inner % each > 0)
-        self.each_block(some, whole and kept.form is not None)
+        if kept.form is None:
+            whole = self.once
+        else:
+            each = kept.form.group or TURN
+            short = not isinstance(inner, int) or (len(self.over) > 1 and inner % each > 0)
+            whole = short or self.in_integers(kept.form)
+        self.each_block(some, whole)
 
     def in_integers(self, form: Form) -> bool:
         """Whether the other side is rounded: if that is asked for, or as fast. Without an
@@ -255,8 +262,9 @@ class Panels:
         columns: tuple[Number, Number],
         steps: tuple[Number, Number],
         rows: Part | None,
+        after: Value | None = None,
     ) -> None:
-        """A panel against the rows of a block, or all."""
+        """A panel against the rows of a block, or all; `after`: the panel that comes next."""
         target, wide = self.emitter.target, columns[1]
         lanes = vector_lanes(target)
         count = tile_vectors(target, self.packing.width)
@@ -273,13 +281,40 @@ class Panels:
             unit = self.s.strides.get(self.over[-1]) == 1
             step = 0 if x is None else self.packing.width
             depth, dtype = len(self.over), self.packing.dtype
-            code = Tile(self.kind, dtype, lanes, size, count, step, depth, unit, full, ways)
-            self.call(code, at, x, wide, steps[1], more)
+            ahead, asked = self.ahead(after, at, size, steps[1], rows)
+            code = Tile(self.kind, dtype, lanes, size, count, step, depth, unit, full, ways, ahead)
+            self.call(code, at, x, wide, steps[1], more, asked)
 
         self.rows(env, tile_rows(target, count), tile, rows)
 
+    def ahead(
+        self, after: Value | None, at: Env, size: int, steps: Number, rows: Part | None
+    ) -> tuple[Ahead, list[tuple[str, Number]]]:
+        """What a tile asks memory for, and that as arguments: its part of the panel behind this
+        one; if it takes all rows, its own panel. A single row waits for nothing but memory, which
+        the processor asks for in time."""
+        f, row = self.f, self.row
+        if after is None or len(self.over) > 1 or row is None or self.emitter.target.lanes == 1:
+            return 0, []
+        if self.once:
+            return AHEAD, []
+        first, many = at[row].base, self.emitter.frame.length(row)
+        if rows is not None and rows[0] == row:
+            first, many = f.subtract(first, rows[1]), rows[2]
+        each = self.packing.width * BYTES[self.packing.stored]
+        lines = f.ceil_divide(size * (each * UNROLLED // LINE), many)
+        passed = f.ceil_divide(f.multiply(f.multiply(steps, each // LINE), first), many)
+        return "next", [("ptr", f.at(after, f.multiply(passed, LINE))), ("i64", lines)]
+
     def call(
-        self, tile: Tile, at: Env, x: Value | None, columns: Number, steps: Number, more: Number
+        self,
+        tile: Tile,
+        at: Env,
+        x: Value | None,
+        columns: Number,
+        steps: Number,
+        more: Number,
+        asked: list[tuple[str, Number]],
     ) -> None:
         """One register tile."""
         emitter, last = self.emitter, self.over[-1]
@@ -293,7 +328,7 @@ class Panels:
             length = steps if axis == self.over[0] else emitter.frame.length(axis)
             given += [("i64", length), ("i64", self.s.strides[axis])]
         given += [("ptr", emitter.base(self.place, at)), ("i64", self.row_stride(self.place))]
-        given += [("i64", columns), ("i64", more)]
+        given += [("i64", columns), ("i64", more), *asked]
         self.f.run(tile_kernel(self.f.module, tile), given)
 
     def row_stride(self, place: Place) -> Number:
@@ -338,6 +373,12 @@ class Panels:
             return True
         seldom = emitter.bound(self.sides.rows) <= SELDOM
         return seldom and x.strides.get(self.sides.vector) == 1
+
+    @property
+    def once(self) -> bool:
+        """Whether one tile takes all rows: a panel is read only once."""
+        tall = tile_rows(self.emitter.target, tile_vectors(self.emitter.target, self.packing.width))
+        return self.emitter.bound(self.sides.rows) <= tall
 
     def block_of_steps(self) -> int | None:
         """Positions of the first axis of k so that a panel fills a quarter of the second cache;

@@ -48,11 +48,11 @@ from .program import emit
 from .quantised import Format, relative
 from .shares import WORTH
 from .threads import Team, number_of_threads
+from .weights import Layout
 
 BACKENDS = ("vector", "scalar", "parallel")
 TEAM = CONTEXT.index("team")
-ALIGNMENT = 4096
-LARGE_PAGE = 2 << 20
+ALIGNMENT, LARGE_PAGE, LINE = 4096, 2 << 20, 64
 SLACK = 256
 """Bytes behind every buffer: a clipped index into an empty region reads its first position."""
 
@@ -214,9 +214,7 @@ class Session:
         self.compiled, self.program = compiled, compiled.program
         self.tensors: dict[str, Array] = {}
         self.errors: dict[str, float] = {}
-        self.panels = {
-            (name, layout): _bytes(layout.bytes) for name, layout in compiled.plan.packed
-        }
+        self.panels = self._panels()
         for buffer, array in zip(
             [b for b in self.program.buffers if b.outer],
             bind(self.program, arrays).values(),
@@ -323,6 +321,17 @@ class Session:
         given = [table.ctypes.data for table in tables]
         callback = ctypes.cast(self.callback, ctypes.c_void_p).value
         return np.array([*given, callback, self.team.words.ctypes.data], np.uint64)
+
+    def _panels(self) -> dict[tuple[str, Layout], NDArray[np.uint8]]:
+        """Memory for weights in panels, in the order of their use: one run of large pages, and
+        behind each weight the one that is needed next."""
+        packed = self.compiled.plan.packed
+        places = np.cumsum([0, *(-(-layout.bytes // LINE) * LINE for _, layout in packed)])
+        memory = _bytes(int(places[-1]))
+        return {
+            key: memory[first : first + key[1].bytes]
+            for key, first in zip(packed, places.tolist(), strict=False)
+        }
 
     def _chips(self) -> dict[str, NDArray[np.uint8]]:
         sizes, cores = chip_sizes(self.program), self.compiled.plan.cores

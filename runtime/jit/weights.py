@@ -15,7 +15,7 @@ from infinisa.isa.language import Axis, Input
 from .expression import Env, Place, WeightAxis
 from .functions import STORED
 from .ir import BYTES, Number, Value
-from .packing import Packing, pack_all, panel_columns
+from .packing import Packing, pack_all, panel_columns, vector_lanes
 from .quantised import INTEGERS, TURN, Form, group_offset, quantised
 from .roles import Sides
 
@@ -160,7 +160,9 @@ def kept(
     wide, others = _columns(groups[sides.vector], [a for a in axes.values() if a not in deep])
     columns = math.prod(axis.extent for axis in wide)
     stride = wide[-1].stride
-    width = panel_columns(emitter.target, columns)
+    width = _width(emitter, columns, stride, wide, env)
+    if width is None:
+        return None
     steps = math.prod(axis.extent for axis in deep)
     lengths = [emitter.frame.length(axis) for axis in over]
     known = math.prod(n for n in lengths if isinstance(n, int))
@@ -180,9 +182,7 @@ def kept(
     whole = (math.prod(member.extent for member in groups[axis]) for axis in over[1:])
     if any(frame.length(axis) != most for axis, most in zip(over[1:], whole, strict=True)):
         return None
-    inside = any(axis.divisor * axis.stride % reach for axis in wide)
-    inside = inside or any(axis.name in env and axis.stride % reach for axis in wide)
-    if inside or any(axis.divisor for axis in deep[1:]):
+    if any(axis.divisor for axis in deep[1:]):
         return None
     if form and not _grouped(emitter, form.group or TURN, form.group, deep, over):
         return None
@@ -194,6 +194,17 @@ def kept(
         moves[axis] = (inner.stride // stride, 0) if inner in wide else (0, _slabs(others, inner))
     found = _placed(emitter, x.weight.packed, layout, (wide, deep, others), moves, env)
     return replace(found, whole=whole_k), layout
+
+
+def _width(
+    emitter: Contractions, columns: int, stride: int, wide: Sequence[WeightAxis], env: Env
+) -> int | None:
+    """Columns of a panel: as many as can be of which none is inside of two regions."""
+    lanes, most = vector_lanes(emitter.target), panel_columns(emitter.target, columns)
+    begins = [axis.divisor * axis.stride for axis in wide]
+    begins += [axis.stride for axis in wide if axis.name in env]
+    widths = range(most, 0, -lanes)
+    return next((n for n in widths if not any(begin % (n * stride) for begin in begins)), None)
 
 
 def _placed(
