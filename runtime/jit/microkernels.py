@@ -199,11 +199,12 @@ class TileWriter:
         *sums, x = carried
         stored, stride = STORED[t.dtype], t.step or f.parameters["xk"]
         lefts = [f.at(left, offset, t.kind) for left in self.lefts]
-        wide = t.count * t.lanes * BYTES[stored]
+        further = 0 if t.ahead == "next" else t.ahead
+        wide = t.count * t.lanes * BYTES[stored] if further else 0
         for turn in range(count):
             right = f.at(x, f.multiply(stride, turn), stored)
-            for line in range(0, wide if isinstance(t.ahead, int) and t.ahead else 0, LINE):
-                f.prefetch(f.at(right, t.ahead + line), cache=2)
+            for line in range(0, wide, LINE):
+                f.prefetch(f.at(right, further + line), cache=2)
             vectors = [self.vector(right, v) for v in range(t.count)]
             way = size * (turn % self.tile.ways)
             for r, left in enumerate(lefts):

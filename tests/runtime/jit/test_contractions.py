@@ -71,6 +71,11 @@ def heads(a: "s d", b: "d h w"):
 
 
 @instruction(unit="matrix")
+def largest(a: "s d", b: "d h w"):
+    return L.max(L.dot(a, b, "d"), "w")
+
+
+@instruction(unit="matrix")
 def joined(a: "s h w", b: "h w d"):
     return L.dot(a, b, "h w")
 
@@ -364,6 +369,35 @@ def test_rows_of_different_numbers_share_one_layout() -> None:
     arrays = arrays_for(program)
     found = made.run(arrays).outputs["out0"]
     np.testing.assert_allclose(found, arrays["a"] @ arrays["b"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("wide", "columns"), [(32, 32), (48, 48), (64, 64), (80, 16), (20, None)])
+def test_panels_are_as_narrow_as_the_heads_of_a_weight(wide: int, columns: int | None) -> None:
+    """One head at a time: no panel holds columns of two, or there are no panels."""
+    sizes = {"s": 24, "d": 40, "h": 3, "w": wide}
+    program = with_weights(session.program_of(largest, sizes, {"h": 1}), {"b"})
+    with processor(Target.named("avx512")):
+        made = compile_program(program, {"largest": largest})
+
+    assert [layout.width for _, layout in made.plan.packed] == ([columns] if columns else [])
+    arrays = arrays_for(program)
+    if Target.host().lanes == 16:
+        found = made.run(arrays).outputs["out0"]
+        wanted = np.einsum("sd,dhw->shw", arrays["a"], arrays["b"]).max(2)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_in_panels_are_one_run_of_memory() -> None:
+    """What lies behind a weight is what is needed next."""
+    program = with_weights(session.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"a", "b"})
+    made = compile_program(program, {"matmul": matmul}).session(arrays_for(program))
+    places = [memory.ctypes.data for memory in made.panels.values()]
+    ends = [
+        place + -(-memory.nbytes // 64) * 64
+        for place, memory in zip(places, made.panels.values(), strict=True)
+    ]
+
+    assert places[1:] == ends[:-1]
 
 
 # ---------------------------------------------------------------- weights in fewer bits
