@@ -8,7 +8,7 @@ and so are the pieces of a sum and what finishes it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -31,6 +31,7 @@ from infinisa.isa.language import (
 from infinisa.isa.laws import StepOf
 from infinisa.isa.program import (
     COPIES,
+    Count,
     Issue,
     Loop,
     Opcode,
@@ -130,10 +131,12 @@ class _Untiling:
 
     def section(self, section: Section) -> Section:
         self.lengths = {e.axis: e.length.constant for e in section.extents if not e.length.terms}
-        return replace(section, stages=tuple(map(self.stage, section.stages)))
+        zero = {extent.axis for extent in section.extents if extent.start == Count()}
+        return replace(section, stages=tuple(self.stage(stage, zero) for stage in section.stages))
 
-    def stage(self, stage: Stage) -> Stage:
-        return replace(stage, body=tuple(self.each(stage.body)))
+    def stage(self, stage: Stage, zero: Collection[str]) -> Stage:
+        body = [_counted(item, zero) for item in stage.body]
+        return replace(stage, body=tuple(self.each(body)))
 
     def each(self, items: Sequence[Statement]) -> list[Statement]:
         found: list[Statement] = []
@@ -177,7 +180,8 @@ class _Untiling:
             return None
         (axis,), opcode = axes, self.opcodes[issue.opcode]
         summed = loop.range in (issue.fresh or ())
-        if not any(axis in names for names in (*opcode.operands, *opcode.results)):
+        named = any(axis in names for names in (*opcode.operands, *opcode.results))
+        if not named or not self.covered(issue, opcode, meaning, (loop.range, axis)):
             if self.contraction(issue) is None:
                 return None
             found = self.extended(loop, issue, axis, summed)
@@ -190,6 +194,23 @@ class _Untiling:
         else:
             alike = self.in_pieces(loop, issue)
         return _renamed(issue, loop.range, loop.parent) if alike else None
+
+    def covered(
+        self, issue: Issue, opcode: Opcode, meaning: Instruction, moving: tuple[str, Axis]
+    ) -> bool:
+        """Whether an operand that moves with a range has its axis there: by name, or in a window.
+        Else the issue reads one position of it, whatever its results say."""
+        name, axis = moving
+        windows = self.windows.get(opcode.name, {})
+        pairs = zip(issue.reads, opcode.operands, meaning.operands, strict=True)
+        for place, (operand, axes, leaf) in enumerate(pairs):
+            for dimension, old in zip(operand.dimensions, axes, strict=True):
+                if name not in (term.range for term in dimension.terms) or old == axis:
+                    continue
+                index = windows.get((place, old)) or meaning.windows.get((leaf.name, old))
+                if index is None or axis not in index.axes:
+                    return False
+        return True
 
     def in_pieces(self, loop: Loop, issue: Issue) -> bool:
         """Whether pieces of a range are computed without each other."""
@@ -232,7 +253,10 @@ class _Untiling:
         bound = dict(opcode.binding)
         if role is None or role in base.indexed:
             return None
-        bound[role] = (*bound.get(role, (role,)), axis)
+        if axis not in bound.get(role, (role,)):
+            if any(axis in axes for axes in bound.values()):
+                return None
+            bound[role] = (*bound.get(role, (role,)), axis)
         made = replace(
             opcode,
             name=f"{opcode.name} over {axis}",
@@ -427,6 +451,27 @@ def _agree(*bindings: Sequence[tuple[Axis, tuple[Axis, ...]]]) -> bool:
     """Whether bindings give no axis two meanings."""
     pairs = {pair for binding in bindings for pair in binding}
     return len(dict(pairs)) == len(pairs)
+
+
+def _counted(item: Statement, zero: Collection[str]) -> Statement:
+    """A statement whose positions count from 0 instead of from the start of a range that is 0."""
+    if isinstance(item, Loop):
+        return replace(item, body=tuple(_counted(inner, zero) for inner in item.body))
+
+    def part(operand: Operand) -> Operand:
+        dimensions = tuple(
+            replace(
+                dimension,
+                terms=tuple(
+                    replace(term, base="") if term.base in zero else term
+                    for term in dimension.terms
+                ),
+            )
+            for dimension in operand.dimensions
+        )
+        return replace(operand, dimensions=dimensions)
+
+    return replace(item, reads=tuple(map(part, item.reads)), writes=tuple(map(part, item.writes)))
 
 
 def _inside(item: Statement, old: str, new: str) -> Statement:

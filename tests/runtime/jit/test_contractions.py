@@ -304,6 +304,62 @@ def test_steps_and_what_finishes_them_are_one_issue() -> None:
         session.near(found, wanted, 1e-5, backend)
 
 
+ROWS = """program rows for host
+opcode adding = matmul_bias.step "{step}" on matrix
+    bind m = q
+    bind k = c
+    bind n = o
+    read (. q c)
+    read (. c o)
+    write (. q o)
+    outputs 0
+opcode ending = matmul_bias.finish "{finish}" on matrix
+    bind m = p q
+    bind n = o
+    read (p q o)
+    read (o)
+    write (p q o)
+    outputs 0
+buffer y: output f32 [6, 9, 33] in dram
+buffer x: input f32 [11, 9, 17] in dram
+buffer w: weight f32 [3, 17, 33] in dram
+buffer b: weight f32 [33] in dram
+buffer total: temporary f32 [1, 9, 33] in cache place 0 pitch 1216
+section all
+    axis c = 17
+    axis p = 6
+    axis q = 9
+    axis r = 3
+    axis o = 33
+    stage only
+        alive total 0 to 2
+        for p1 in p step 1:
+            for r1 in r step 1:
+                total[p1-p1, q, o] = {issue}
+            y[p1-p, q, o] = ending(total[p1-p1, q, o], b[o]) on matrix over p=p1, q, o
+"""
+WINDOWED = (
+    "adding(x[r1-r+2*(p1-p)-1, q, c] fill 0.0, w[r1, c, o]) on matrix "
+    "over r=r1, p=p1, q, o, c fresh r1"
+)
+
+
+def test_rows_of_windows_that_a_finish_knows_are_one_issue() -> None:
+    """The step reads one row of what the finish calls p; ranges that begin at 0 count from it."""
+    step, finish = step_of(matmul_bias)
+    assert finish is not None
+    text = ROWS.replace("{step}", step.meaning).replace("{finish}", finish.meaning)
+    program = parse_text(text.replace("{issue}", WINDOWED), "rows")
+    library = {"matmul_bias": matmul_bias}
+    arrays = arrays_for(program)
+    wanted = interpret(program, library, arrays).outputs["y"]
+
+    assert len(issues(untiled(program, library).program)) == 1
+    for backend, more in session.BACKENDS.items():
+        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
+        session.near(found, wanted, 1e-5, backend)
+
+
 def test_tiles_that_read_what_others_wrote_stay_in_order() -> None:
     """Each tile reads rows above its own of the buffer that it writes."""
     text = """program chain for host
