@@ -201,15 +201,19 @@ def onnx_model(
     inputs: Arrays,
     outputs: Mapping[str, Sequence[int]],
     constants: Arrays,
+    results: type[np.generic] = np.float32,
 ) -> onnx.ModelProto:
-    def value(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+    """A graph; `results`: the type of its outputs."""
+
+    def value(name: str, shape: Sequence[int], dtype: Any) -> onnx.ValueInfoProto:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return helper.make_tensor_value_info(name, kind, shape)
 
     graph = helper.make_graph(
         nodes,
         "work",
-        [value(name, array.shape) for name, array in inputs.items()],
-        [value(name, shape) for name, shape in outputs.items()],
+        [value(name, array.shape, array.dtype) for name, array in inputs.items()],
+        [value(name, shape, results) for name, shape in outputs.items()],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     opset = helper.make_opsetid("", OPSET)
@@ -229,7 +233,8 @@ def runtime(model: onnx.ModelProto, inputs: Arrays, threads: int = 1) -> Call:
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
     for value in model.graph.output:
         shape = [size.dim_value for size in value.type.tensor_type.shape.dim]
-        place = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
+        kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        place = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind)
         binding.bind_ortvalue_output(value.name, place)
     return lambda: session.run_with_iobinding(binding)
 

@@ -8,11 +8,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from onnx import NodeProto, helper
+import onnxruntime
+from onnx import NodeProto, TensorProto, helper
 from torch.nn import functional
 
-from ._contest import Array, Contest
-from ._cpu_kernels import contest
+from ._contest import OURS, Array, Contest, onnx_model, ours, runtime
+from ._cpu_kernels import RUNTIME, contest
 
 SEED = 0
 BLOCKS = ((64, 3), (128, 4), (256, 6), (512, 3))
@@ -116,5 +117,105 @@ def resnet50() -> Contest:
     )
 
 
+# ---------------------------------------------------------------- LAC
+
+WORDS, WIDTH, HIDDEN, TAGS = 20940, 128, 128, 57
+"""Characters known, numbers of each, of a recurrence one way, tags (arXiv 1807.01882)."""
+
+
+def lac(characters: int) -> Contest:
+    """Chinese characters to tags: two layers of GRUs both ways, the best path through scores."""
+    source = np.random.default_rng(SEED)
+    constants: dict[str, Array] = {}
+
+    def weight(name: str, *shape: int, scale: float) -> str:
+        constants[name] = source.standard_normal(shape, np.float32) * np.float32(scale)
+        return name
+
+    def whole(name: str, *numbers: int) -> str:
+        constants[name] = np.array(numbers, np.int64)
+        return name
+
+    node = helper.make_node
+    nodes = [node("Gather", [weight("words", WORDS, WIDTH, scale=1.0), "ids"], ["x0"])]
+    rows = whole("rows", characters, 1, -1)
+    nodes.append(node("Reshape", ["x0", rows], ["h0"]))
+    for layer, width in enumerate((WIDTH, 2 * HIDDEN)):
+        parts = [
+            weight(f"{part}{layer}", 2, *shape, scale=0.1)
+            for part, shape in (("w", (3 * HIDDEN, width)), ("r", (3 * HIDDEN, HIDDEN)),
+                                ("b", (6 * HIDDEN,)))
+        ]  # fmt: skip
+        nodes += [
+            node("GRU", [f"h{layer}", *parts], [f"g{layer}"], hidden_size=HIDDEN,
+                 direction="bidirectional", linear_before_reset=1),
+            node("Transpose", [f"g{layer}"], [f"t{layer}"], perm=[0, 2, 1, 3]),
+            node("Reshape", [f"t{layer}", rows], [f"h{layer + 1}"]),
+        ]  # fmt: skip
+    nodes += [
+        node("Reshape", ["h2", whole("flat", characters, 2 * HIDDEN)], ["features"]),
+        node("Gemm", ["features", weight("out", 2 * HIDDEN, TAGS, scale=0.3),
+                      weight("outb", TAGS, scale=0.3)], ["scores"]),
+    ]  # fmt: skip
+    nodes += viterbi(weight, whole)
+    ids = source.integers(0, WORDS, characters)
+    inputs = {"ids": ids}
+    file = onnx_model(nodes, inputs, {"y": (characters,)}, constants, np.int64)
+    own = ours(file, inputs)
+    peer = runtime(file, inputs)
+    (found,) = own.outputs.values()
+    reference = onnxruntime.InferenceSession(
+        file.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (expected,) = reference.run(None, inputs)
+    return Contest(
+        "networks",
+        f"LAC, {characters} characters",
+        {OURS: own.step, RUNTIME: peer},
+        error=float(np.mean(found != expected)),
+        compiling=own.seconds,
+        ratio=2.0,
+    )
+
+
+def viterbi(weight: Callable[..., str], whole: Callable[..., str]) -> list[NodeProto]:
+    """Scans: the best sums of scores and transitions and where they came from; the way back."""
+    node, value = helper.make_node, helper.make_tensor_value_info
+    moves = weight("moves", TAGS, TAGS, scale=0.3)
+    floats, numbers = TensorProto.FLOAT, TensorProto.INT64
+    forward = helper.make_graph(
+        [
+            node("Unsqueeze", ["best", "one"], ["column"]),
+            node("Add", ["column", moves], ["sums"]),
+            node("ReduceMax", ["sums", "zero"], ["most"], keepdims=0),
+            node("ArgMax", ["sums"], ["came"], axis=0, keepdims=0),
+            node("Add", ["most", "score"], ["next"]),
+        ],
+        "forward",
+        [value("best", floats, [TAGS]), value("score", floats, [TAGS])],
+        [value("next", floats, [TAGS]), value("came", numbers, [TAGS])],
+    )
+    back = helper.make_graph(
+        [
+            node("Gather", ["from", "tag"], ["before"], axis=0),
+            node("Identity", ["tag"], ["here"]),
+        ],
+        "back",
+        [value("tag", numbers, [1]), value("from", numbers, [TAGS])],
+        [value("before", numbers, [1]), value("here", numbers, [1])],
+    )
+    whole("zero", 0), whole("one", 1)
+    return [
+        node("Scan", [weight("start", TAGS, scale=0.3), "scores"], ["ends", "came_from"],
+             body=forward, num_scan_inputs=1),
+        node("ArgMax", ["ends"], ["end"], axis=0, keepdims=1),
+        node("Scan", ["end", "came_from"], ["first", "path"], body=back, num_scan_inputs=1,
+             scan_input_directions=[1], scan_output_directions=[1]),
+        node("Reshape", ["path", whole("all", -1)], ["y"]),
+    ]  # fmt: skip
+
+
 def contests() -> Iterator[Callable[[], Contest]]:
     yield resnet50
+    yield partial(lac, 32)
+    yield partial(lac, 128)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CORE_TYPE = "OPENBLAS_CORETYPE"
 PEERS = ("onnxruntime", "torch", "tokenizers", "tiktoken")
 PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
-         "integers", "models", "tokenizers", "compile", "accuracy")  # fmt: skip
+         "integers", "models", "networks", "tokenizers", "compile", "accuracy")  # fmt: skip
 EVERY, EVERY_QUICK = 17, 1009
 """So manieth floats are given to each scalar function: 253 million, and 4."""
 
@@ -42,6 +42,11 @@ def contests(part: str, quick: bool) -> Iterator[Callable[[], contest.Contest]]:
         from . import _cpu_integers
 
         yield from _cpu_integers.contests()
+        return
+    if part == "networks":
+        from . import _cpu_networks
+
+        yield from _cpu_networks.contests()
         return
     if part == "tokenizers":
         from . import _cpu_tokenizers

@@ -146,7 +146,7 @@ class TileWriter:
         start = f.either(again, before, lambda: [zero] * len(at))
         start += [zero] * (len(at) * (self.tile.ways - 1))
         x = f.at(p["x"], column, STORED[t.dtype])
-        *sums, _ = self.level(0, 0, [*start, x])
+        *sums, _ = self.level(0, 0, 0, [*start, x])
         if self.tile.ways == 2:
             add, half = "fadd" if t.kind in FLOATS else "add", len(at)
             sums = [f.binary(add, *pair) for pair in zip(sums[:half], sums[half:], strict=True)]
@@ -162,14 +162,19 @@ class TileWriter:
         whole = f.compare("sge", wanted, constant("i64", t.count * t.lanes))
         f.either(whole, lambda: put(False), lambda: put(True))
 
-    def level(self, depth: int, offset: Number, carried: list[Value]) -> list[Value]:
-        """The loops over axes of k from `depth` on; `carried`: sums, X."""
+    def level(
+        self, depth: int, offset: Number, passed: Number, carried: list[Value]
+    ) -> list[Value]:
+        """The loops over axes of k from `depth` on, so many steps of it from the first; `carried`:
+        sums, X."""
         f, t, p = self.f, self.tile, self.f.parameters
         steps, stride = p[f"n{depth}"], p[f"sk{depth}"]
         if depth < t.depth - 1:
 
             def turn(index: Value, carried: list[Value]) -> list[Value]:
-                return self.level(depth + 1, f.add(offset, f.multiply(index, stride)), carried)
+                further = f.multiply(f.add(passed, index), p[f"n{depth + 1}"])
+                here = f.add(offset, f.multiply(index, stride))
+                return self.level(depth + 1, here, further, carried)
 
             return f.loop(0, steps, 1, turn, carried)
         step = 1 if t.unit else stride
@@ -178,7 +183,7 @@ class TileWriter:
         def turns(count: int) -> Callable[[Value, list[Value]], list[Value]]:
             def turn(index: Value, carried: list[Value]) -> list[Value]:
                 if t.ahead == "next" and count > 1:
-                    self.ask(index)
+                    self.ask(f.add(passed, index))
                 return self.steps(f.add(offset, f.multiply(index, step)), step, carried, count)
 
             return turn
@@ -186,10 +191,10 @@ class TileWriter:
         carried = f.loop(0, many, UNROLLED, turns(UNROLLED), carried)
         return f.loop(many, steps, 1, turns(1), carried)
 
-    def ask(self, index: Value) -> None:
+    def ask(self, passed: Number) -> None:
         """For lines of the next panel, evenly as this one goes by."""
         f, lines = self.f, self.f.parameters["lines"]
-        first = f.multiply(f.multiply(index, LINE // UNROLLED), lines)
+        first = f.multiply(f.multiply(passed, LINE // UNROLLED), lines)
         start = f.at(f.parameters["next"], first)
         f.loop(0, lines, 1, lambda i, _: f.prefetch(f.at(start, f.multiply(i, LINE)), cache=2))
 

@@ -294,7 +294,7 @@ class Panels:
         one; if it takes all rows, its own panel. A single row waits for nothing but memory, which
         the processor asks for in time."""
         f, row = self.f, self.row
-        if after is None or len(self.over) > 1 or row is None or self.emitter.target.lanes == 1:
+        if after is None or row is None or self.emitter.target.lanes == 1:
             return 0, []
         if self.once:
             return AHEAD, []
@@ -303,7 +303,8 @@ class Panels:
             first, many = f.subtract(first, rows[1]), rows[2]
         each = self.packing.width * BYTES[self.packing.stored]
         lines = f.ceil_divide(size * (each * UNROLLED // LINE), many)
-        passed = f.ceil_divide(f.multiply(f.multiply(steps, each // LINE), first), many)
+        whole = f.multiply(f.multiply(steps, self.steps(self.over[1:])), each // LINE)
+        passed = f.ceil_divide(f.multiply(whole, first), many)
         return "next", [("ptr", f.at(after, f.multiply(passed, LINE))), ("i64", lines)]
 
     def call(
