@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
 import onnxruntime
-from onnx import NodeProto, TensorProto, helper
+import torch
+from onnx import GraphProto, NodeProto, TensorProto, helper
 from torch.nn import functional
 
 from ._contest import OURS, Array, Contest, onnx_model, ours, runtime
@@ -20,6 +21,7 @@ BLOCKS = ((64, 3), (128, 4), (256, 6), (512, 3))
 """Of ResNet-50: (channels inside of a block, blocks); four times as many come out."""
 
 CLASSES = 1000
+PROVIDER = "CPUExecutionProvider"
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -44,7 +46,7 @@ class Network:
         operator: str,
         inputs: list[str],
         function: Callable[..., torch.Tensor],
-        **attributes: object,
+        **attributes: Any,
     ) -> str:
         """The value of a node."""
         name = f"{operator}{len(self.nodes)}"
@@ -123,51 +125,97 @@ WORDS, WIDTH, HIDDEN, TAGS = 20940, 128, 128, 57
 """Characters known, numbers of each, of a recurrence one way, tags (arXiv 1807.01882)."""
 
 
+@dataclass
+class Tagger:
+    """LAC as ONNX nodes, over so many characters."""
+
+    characters: int
+    constants: dict[str, Array] = field(default_factory=dict)
+    source: np.random.Generator = field(default_factory=lambda: np.random.default_rng(SEED))
+
+    def weight(self, name: str, *shape: int, scale: float = 0.3) -> str:
+        drawn = self.source.standard_normal(shape, np.float32)
+        self.constants[name] = drawn * np.float32(scale)
+        return name
+
+    def whole(self, name: str, *numbers: int) -> str:
+        self.constants[name] = np.array(numbers, np.int64)
+        return name
+
+    def scores(self) -> list[NodeProto]:
+        """A score for every character and tag, from `ids`."""
+        node, rows = helper.make_node, self.whole("rows", self.characters, 1, -1)
+        nodes = [
+            node("Gather", [self.weight("words", WORDS, WIDTH, scale=1.0), "ids"], ["x"]),
+            node("Reshape", ["x", rows], ["h0"]),
+        ]
+        for layer, width in enumerate((WIDTH, 2 * HIDDEN)):
+            w = self.weight(f"w{layer}", 2, 3 * HIDDEN, width, scale=0.1)
+            r = self.weight(f"r{layer}", 2, 3 * HIDDEN, HIDDEN, scale=0.1)
+            b = self.weight(f"b{layer}", 2, 6 * HIDDEN, scale=0.1)
+            nodes += [
+                node("GRU", [f"h{layer}", w, r, b], [f"g{layer}"], hidden_size=HIDDEN,
+                     direction="bidirectional", linear_before_reset=1),
+                node("Transpose", [f"g{layer}"], [f"t{layer}"], perm=[0, 2, 1, 3]),
+                node("Reshape", [f"t{layer}", rows], [f"h{layer + 1}"]),
+            ]  # fmt: skip
+        last, bias = self.weight("out", 2 * HIDDEN, TAGS), self.weight("bias", TAGS)
+        flat = self.whole("flat", self.characters, 2 * HIDDEN)
+        nodes.append(node("Reshape", ["h2", flat], ["features"]))
+        return [*nodes, node("Gemm", ["features", last, bias], ["scores"])]
+
+    def path(self) -> list[NodeProto]:
+        """The best path through the scores: sums and where they came from, and the way back."""
+        node = helper.make_node
+        start, every = self.weight("start", TAGS), self.whole("every", -1)
+        return [
+            node("Scan", [start, "scores"], ["ends", "came_from"],
+                 body=self.forward(), num_scan_inputs=1),
+            node("ArgMax", ["ends"], ["end"], axis=0, keepdims=1),
+            node("Scan", ["end", "came_from"], ["first", "path"], body=self.back(),
+                 num_scan_inputs=1, scan_input_directions=[1], scan_output_directions=[1]),
+            node("Reshape", ["path", every], ["y"]),
+        ]  # fmt: skip
+
+    def forward(self) -> GraphProto:
+        node, value = helper.make_node, helper.make_tensor_value_info
+        moves = self.weight("moves", TAGS, TAGS)
+        zero, one = self.whole("zero", 0), self.whole("one", 1)
+        nodes = [
+            node("Unsqueeze", ["best", one], ["column"]),
+            node("Add", ["column", moves], ["sums"]),
+            node("ReduceMax", ["sums", zero], ["most"], keepdims=0),
+            node("ArgMax", ["sums"], ["came"], axis=0, keepdims=0),
+            node("Add", ["most", "score"], ["next"]),
+        ]
+        given = [value(name, TensorProto.FLOAT, [TAGS]) for name in ("best", "score")]
+        made = [value("next", TensorProto.FLOAT, [TAGS]), value("came", TensorProto.INT64, [TAGS])]
+        return helper.make_graph(nodes, "forward", given, made)
+
+    def back(self) -> GraphProto:
+        node, value = helper.make_node, helper.make_tensor_value_info
+        nodes = [
+            node("Gather", ["from", "tag"], ["before"], axis=0),
+            node("Identity", ["tag"], ["here"]),
+        ]
+        given = [value("tag", TensorProto.INT64, [1]), value("from", TensorProto.INT64, [TAGS])]
+        made = [value(name, TensorProto.INT64, [1]) for name in ("before", "here")]
+        return helper.make_graph(nodes, "back", given, made)
+
+
 def lac(characters: int) -> Contest:
-    """Chinese characters to tags: two layers of GRUs both ways, the best path through scores."""
-    source = np.random.default_rng(SEED)
-    constants: dict[str, Array] = {}
+    """Chinese characters to tags: two layers of GRUs both ways, the best path through scores.
 
-    def weight(name: str, *shape: int, scale: float) -> str:
-        constants[name] = source.standard_normal(shape, np.float32) * np.float32(scale)
-        return name
-
-    def whole(name: str, *numbers: int) -> str:
-        constants[name] = np.array(numbers, np.int64)
-        return name
-
-    node = helper.make_node
-    nodes = [node("Gather", [weight("words", WORDS, WIDTH, scale=1.0), "ids"], ["x0"])]
-    rows = whole("rows", characters, 1, -1)
-    nodes.append(node("Reshape", ["x0", rows], ["h0"]))
-    for layer, width in enumerate((WIDTH, 2 * HIDDEN)):
-        parts = [
-            weight(f"{part}{layer}", 2, *shape, scale=0.1)
-            for part, shape in (("w", (3 * HIDDEN, width)), ("r", (3 * HIDDEN, HIDDEN)),
-                                ("b", (6 * HIDDEN,)))
-        ]  # fmt: skip
-        nodes += [
-            node("GRU", [f"h{layer}", *parts], [f"g{layer}"], hidden_size=HIDDEN,
-                 direction="bidirectional", linear_before_reset=1),
-            node("Transpose", [f"g{layer}"], [f"t{layer}"], perm=[0, 2, 1, 3]),
-            node("Reshape", [f"t{layer}", rows], [f"h{layer + 1}"]),
-        ]  # fmt: skip
-    nodes += [
-        node("Reshape", ["h2", whole("flat", characters, 2 * HIDDEN)], ["features"]),
-        node("Gemm", ["features", weight("out", 2 * HIDDEN, TAGS, scale=0.3),
-                      weight("outb", TAGS, scale=0.3)], ["scores"]),
-    ]  # fmt: skip
-    nodes += viterbi(weight, whole)
-    ids = source.integers(0, WORDS, characters)
-    inputs = {"ids": ids}
-    file = onnx_model(nodes, inputs, {"y": (characters,)}, constants, np.int64)
-    own = ours(file, inputs)
-    peer = runtime(file, inputs)
+    The error is the share of tags that onnxruntime finds otherwise.
+    """
+    net = Tagger(characters)
+    nodes = [*net.scores(), *net.path()]
+    inputs = {"ids": net.source.integers(0, WORDS, characters)}
+    file = onnx_model(nodes, inputs, {"y": (characters,)}, net.constants, np.int64)
+    own, peer = ours(file, inputs), runtime(file, inputs)
     (found,) = own.outputs.values()
-    reference = onnxruntime.InferenceSession(
-        file.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    (expected,) = reference.run(None, inputs)
+    other = onnxruntime.InferenceSession(file.SerializeToString(), providers=[PROVIDER])
+    (expected,) = other.run(None, inputs)
     return Contest(
         "networks",
         f"LAC, {characters} characters",
@@ -176,43 +224,6 @@ def lac(characters: int) -> Contest:
         compiling=own.seconds,
         ratio=2.0,
     )
-
-
-def viterbi(weight: Callable[..., str], whole: Callable[..., str]) -> list[NodeProto]:
-    """Scans: the best sums of scores and transitions and where they came from; the way back."""
-    node, value = helper.make_node, helper.make_tensor_value_info
-    moves = weight("moves", TAGS, TAGS, scale=0.3)
-    floats, numbers = TensorProto.FLOAT, TensorProto.INT64
-    forward = helper.make_graph(
-        [
-            node("Unsqueeze", ["best", "one"], ["column"]),
-            node("Add", ["column", moves], ["sums"]),
-            node("ReduceMax", ["sums", "zero"], ["most"], keepdims=0),
-            node("ArgMax", ["sums"], ["came"], axis=0, keepdims=0),
-            node("Add", ["most", "score"], ["next"]),
-        ],
-        "forward",
-        [value("best", floats, [TAGS]), value("score", floats, [TAGS])],
-        [value("next", floats, [TAGS]), value("came", numbers, [TAGS])],
-    )
-    back = helper.make_graph(
-        [
-            node("Gather", ["from", "tag"], ["before"], axis=0),
-            node("Identity", ["tag"], ["here"]),
-        ],
-        "back",
-        [value("tag", numbers, [1]), value("from", numbers, [TAGS])],
-        [value("before", numbers, [1]), value("here", numbers, [1])],
-    )
-    whole("zero", 0), whole("one", 1)
-    return [
-        node("Scan", [weight("start", TAGS, scale=0.3), "scores"], ["ends", "came_from"],
-             body=forward, num_scan_inputs=1),
-        node("ArgMax", ["ends"], ["end"], axis=0, keepdims=1),
-        node("Scan", ["end", "came_from"], ["first", "path"], body=back, num_scan_inputs=1,
-             scan_input_directions=[1], scan_output_directions=[1]),
-        node("Reshape", ["path", whole("all", -1)], ["y"]),
-    ]  # fmt: skip
 
 
 def contests() -> Iterator[Callable[[], Contest]]:
