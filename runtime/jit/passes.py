@@ -37,7 +37,7 @@ from .masks import Horizon, horizon
 from .panels import pieces
 from .rows import CUT, Work
 
-LEAST_ROWS, CUTS = 24, 8
+LEAST_ROWS, CUTS = 24, 16
 """Rows of a block that is cut to what its rows see: at least so many, at most so small a part."""
 
 
