@@ -260,8 +260,9 @@ class Passes(Contractions):
         outer: list[Axis] = []
         if any(isinstance(task.node, Reduce) for task in given.tasks):
             outer = self.outer_axes(given, env)
+        along = self.row_axis(given) if outer else None
         for node in given.kept:
-            axes = self.open(node.axes, env)
+            axes = sorted(self.open(node.axes, env), key=lambda axis: axis == along)
             if outer and node in given.wanted and axes and not self.there(node):
                 self.reserved[node] = self.scratch_place(axes, node.dtype)
 
@@ -287,16 +288,23 @@ class Passes(Contractions):
 
     def outer_axes(self, given: Rowwise, env: Env) -> list[Axis]:
         """The axes of loops around rows: those that are parallel in all tasks."""
-        kept = set(given.kept)
-        nodes = {node for task in given.tasks for node in self.cone(task.node, kept - {task.node})}
-        inner = {*env, *sequential(n for n in nodes if not self.there(n))}
-        places = [task.store.place for task in given.tasks if task.store]
-        places += [self.places[node] for node in nodes if node in self.places]
+        inner = {*env, *sequential(n for n in self.nodes_of(given) if not self.there(n))}
         shared = [{*t.node.axes, *(t.store.axes if t.store else ())} for t in given.tasks]
         axes = [a for a in union(map(sorted, shared)) if all(a in own for own in shared)]
-        favourite = self.favourite(places)
+        favourite = self.row_axis(given)
         bounds = self.frame.bounds
         return [a for a in axes if a not in inner and a != favourite and bounds.get(a, 2) > 1]
+
+    def nodes_of(self, given: Rowwise) -> set[Node]:
+        """The nodes of all tasks."""
+        kept = set(given.kept)
+        return {node for task in given.tasks for node in self.cone(task.node, kept - {task.node})}
+
+    def row_axis(self, given: Rowwise) -> Axis | None:
+        """The axis along which rows go through memory."""
+        places = [task.store.place for task in given.tasks if task.store]
+        places += [self.places[node] for node in self.nodes_of(given) if node in self.places]
+        return self.favourite(places)
 
     def cone(self, root: Node, stops: set[Node]) -> list[Node]:
         """The nodes computed on the way to one, and what is read there."""

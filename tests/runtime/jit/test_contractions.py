@@ -354,7 +354,7 @@ def test_rows_of_windows_that_a_finish_knows_are_one_issue() -> None:
     arrays = arrays_for(program)
     wanted = interpret(program, library, arrays).outputs["y"]
 
-    assert len(issues(untiled(program, library).program)) == 1
+    assert len(issues(untiled(program, Meanings(library)))) == 1
     for backend, more in session.BACKENDS.items():
         found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
         session.near(found, wanted, 1e-5, backend)
