@@ -18,7 +18,8 @@ class Function:
     """A scalar function: what it computes, what type it yields, how many operations it is worth.
 
     `result` is "same" (the type of its arguments), "float" (integers become f32), "bool", or
-    "branches" (the first argument is a condition, the others give the type).
+    "branches" (the first argument is a condition, the others give the type). One of `numbers` takes
+    no truth values.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Function:
     result: Result = "same"
     cost: int = 1
     commutative: bool = False
+    numbers: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ def _all(*rows: Function) -> dict[str, Function]:
 
 
 FUNCTIONS: Mapping[str, Function] = _all(
-    Function("negate", 1, np.negative),
+    Function("negate", 1, np.negative, numbers=True),
     Function("absolute", 1, np.abs),
-    Function("sign", 1, np.sign),
+    Function("sign", 1, np.sign, numbers=True),
     Function("exp", 1, np.exp, "float", 8),
     Function("log", 1, np.log, "float", 8),
     Function("sqrt", 1, np.sqrt, "float", 4),
@@ -129,7 +131,7 @@ FUNCTIONS: Mapping[str, Function] = _all(
     Function("is_nan", 1, np.isnan, "bool"),
     Function("logical_not", 1, np.logical_not, "bool"),
     Function("add", 2, np.add, commutative=True),
-    Function("subtract", 2, np.subtract),
+    Function("subtract", 2, np.subtract, numbers=True),
     Function("multiply", 2, np.multiply, commutative=True),
     Function("divide", 2, np.true_divide, "float", 4),
     Function("floor_divide", 2, np.floor_divide, cost=4),

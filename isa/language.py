@@ -311,6 +311,8 @@ class Map(Node):
             )
         typed = self.arguments[1:] if function.result == "branches" else self.arguments
         result = "bool" if function.result == "bool" else arithmetic_type(typed)
+        if function.numbers and result == "bool":
+            raise LanguageError(f"{self.function}: takes numbers, not truth values: cast them")
         if function.result == "float" and not is_float(result):
             result = "f32"
         self._set(union(argument.axes for argument in self.arguments), result)

@@ -192,6 +192,7 @@ def test_a_mean_divides_by_extents() -> None:
         (lambda: apply("softplus", X), f"scalar function must be one of {', '.join(FUNCTIONS)}, "
          "not 'softplus'"),
         (lambda: apply("exp", X, X), "exp: takes 1 arguments, not 2"),
+        (lambda: equal(X, X) - equal(X, X), "subtract: takes numbers, not truth values: cast them"),
         (lambda: bool(X < 1), "a tensor has no truth value: use where(condition, a, b)"),
         (lambda: Reduce("mean", X, ("k",)), "reduction must be one of sum, max, min, product, "
          "argmax, not 'mean'"),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -26,19 +23,7 @@ from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.processor import Target
 from infinisa.runtime.jit.untiled import Meanings, untiled
-
-
-def _neighbour(name: str) -> ModuleType:
-    """A test module beside this one: pytest's import mode knows no packages of tests."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-session = _neighbour("test_session")
+from tests.runtime.jit import single
 
 TARGETS = {
     "host": Target.host(),
@@ -101,7 +86,7 @@ def arrays_for(program: Program) -> dict[str, Any]:
             replace(b, kind="input") if kinds[b.name] == "weight" else b for b in program.buffers
         ),
     )
-    found: dict[str, Any] = session.arrays_for(inputs)
+    found: dict[str, Any] = single.arrays_for(inputs)
     return found
 
 
@@ -115,10 +100,10 @@ def check(
     arrays, library = arrays_for(program), {meaning.name: meaning}
     wanted = interpret(program, library, arrays, parameters)
     with processor(target):
-        code = compile_program(program, library, backend, **session.BACKENDS[backend])
+        code = compile_program(program, library, backend, **single.BACKENDS[backend])
     found = code.run(arrays, parameters)
     for name, array in wanted.outputs.items():
-        session.near(found.outputs[name], array, 1e-5, name)
+        single.near(found.outputs[name], array, 1e-5, name)
 
 
 @settings(max_examples=120, deadline=None)
@@ -139,7 +124,7 @@ def test_any_product(data: some.DataObject) -> None:
     results = [
         "f64" if kind == "f64" else "i32" if kind == "i8" and meaning is not scaled else "f32"
     ]
-    program = session.program_of(
+    program = single.program_of(
         meaning, sizes, steps, order=order, types=types, most=most, results=results
     )
     weights = data.draw(some.sets(some.sampled_from([leaf.name for leaf in meaning.operands])))
@@ -171,7 +156,7 @@ def test_any_convolution(data: some.DataObject) -> None:
              "out0": data.draw(some.sampled_from(("pqo", "opq")))}  # fmt: skip
     fill = None if outside is None else {"x": outside}
     loops = {"p": 2} if data.draw(some.booleans()) else {}
-    program = session.program_of(meaning, sizes, loops, order=order, fill=fill)
+    program = single.program_of(meaning, sizes, loops, order=order, fill=fill)
     weights: set[str] = {"k"} if data.draw(some.booleans()) else set()
     target = TARGETS[data.draw(some.sampled_from(sorted(TARGETS)))]
     backend = data.draw(some.sampled_from(("vector", "vector", "scalar", "parallel")))
@@ -185,9 +170,9 @@ def causal(x: "t c", k: "j c o"):
 
 
 @pytest.mark.parametrize("order", [{}, {"x": "ct"}], ids=str)
-@pytest.mark.parametrize("backend", session.BACKENDS)
+@pytest.mark.parametrize("backend", single.BACKENDS)
 def test_windows_over_a_border_of_their_own(backend: str, order: dict[str, str]) -> None:
-    program = session.program_of(causal, {"t": 19, "c": 16, "j": 4, "o": 33}, order=order)
+    program = single.program_of(causal, {"t": 19, "c": 16, "j": 4, "o": 33}, order=order)
 
     check(with_weights(program, {"k"}), causal, Target.host(), backend)
 
@@ -232,7 +217,7 @@ def issues(program: Program) -> list[Issue | Loop]:
     return [item for stage in stages for item in statements(stage.body)]
 
 
-@pytest.mark.parametrize("backend", session.BACKENDS)
+@pytest.mark.parametrize("backend", single.BACKENDS)
 def test_places_of_windows_in_loops_are_one_sum(backend: str) -> None:
     step, _ = step_of(matmul)
     text = PLACES.replace("{meaning}", step.meaning).replace("(c q)", "(c . q)")
@@ -242,8 +227,8 @@ def test_places_of_windows_in_loops_are_one_sum(backend: str) -> None:
     wanted = interpret(program, library, arrays)
 
     assert len(issues(untiled(program, Meanings(library)))) == 1
-    found = compile_program(program, library, backend, **session.BACKENDS[backend]).run(arrays)
-    session.near(found.outputs["y"], wanted.outputs["y"], 1e-5, backend)
+    found = compile_program(program, library, backend, **single.BACKENDS[backend]).run(arrays)
+    single.near(found.outputs["y"], wanted.outputs["y"], 1e-5, backend)
 
 
 PIECES = """program pieces for host
@@ -299,9 +284,9 @@ def test_steps_and_what_finishes_them_are_one_issue() -> None:
     (issue,) = issues(untiled(program, Meanings(library)))
     assert isinstance(issue, Issue)
     assert [read.buffer for read in issue.reads] == ["a", "b", "c"]
-    for backend, more in session.BACKENDS.items():
+    for backend, more in single.BACKENDS.items():
         found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
-        session.near(found, wanted, 1e-5, backend)
+        single.near(found, wanted, 1e-5, backend)
 
 
 ROWS = """program rows for host
@@ -355,9 +340,9 @@ def test_rows_of_windows_that_a_finish_knows_are_one_issue() -> None:
     wanted = interpret(program, library, arrays).outputs["y"]
 
     assert len(issues(untiled(program, Meanings(library)))) == 1
-    for backend, more in session.BACKENDS.items():
+    for backend, more in single.BACKENDS.items():
         found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
-        session.near(found, wanted, 1e-5, backend)
+        single.near(found, wanted, 1e-5, backend)
 
 
 def test_tiles_that_read_what_others_wrote_stay_in_order() -> None:
@@ -391,7 +376,7 @@ section all
 
 
 def test_a_weight_is_kept_in_panels_only() -> None:
-    program = with_weights(session.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"b"})
     arrays = arrays_for(program)
     made = compile_program(program, {"matmul": matmul})
     kept = made.session(arrays)
@@ -402,7 +387,7 @@ def test_a_weight_is_kept_in_panels_only() -> None:
 
 
 def test_a_weight_given_later_is_packed_again() -> None:
-    program = with_weights(session.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"b"})
     arrays = arrays_for(program)
     kept = compile_program(program, {"matmul": matmul}).session(arrays)
     kept.run({})
@@ -417,7 +402,7 @@ def test_rows_of_different_numbers_share_one_layout() -> None:
     """A piece of columns, a piece of k and the whole use the same panels."""
     step, _ = step_of(matmul)
     library = {"matmul": matmul}
-    whole = session.program_of(step, {"m": 33, "k": 96, "n": 256}, {"k": 32, "n": 128})
+    whole = single.program_of(step, {"m": 33, "k": 96, "n": 256}, {"k": 32, "n": 128})
     program = with_weights(whole, {"b"})
     made = compile_program(program, library, "parallel", threads=2, worth=1)
 
@@ -431,7 +416,7 @@ def test_rows_of_different_numbers_share_one_layout() -> None:
 def test_panels_are_as_narrow_as_the_heads_of_a_weight(wide: int, columns: int | None) -> None:
     """One head at a time: no panel holds columns of two, or there are no panels."""
     sizes = {"s": 24, "d": 40, "h": 3, "w": wide}
-    program = with_weights(session.program_of(largest, sizes, {"h": 1}), {"b"})
+    program = with_weights(single.program_of(largest, sizes, {"h": 1}), {"b"})
     with processor(Target.named("avx512")):
         made = compile_program(program, {"largest": largest})
 
@@ -445,7 +430,7 @@ def test_panels_are_as_narrow_as_the_heads_of_a_weight(wide: int, columns: int |
 
 def test_weights_in_panels_are_one_run_of_memory() -> None:
     """What lies behind a weight is what is needed next."""
-    program = with_weights(session.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"a", "b"})
+    program = with_weights(single.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"a", "b"})
     made = compile_program(program, {"matmul": matmul}).session(arrays_for(program))
     places = [memory.ctypes.data for memory in made.panels.values()]
     ends = [
@@ -489,7 +474,7 @@ def rounded_rows(a: Any) -> Any:
 @pytest.mark.parametrize("form", ["bf16", "f16", "int8", "int8/32", "int4/32", "int4/128"])
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 64, 200), (2, 96, 17), (7, 2048, 64), (70, 33, 65)])
 def test_weights_in_fewer_bits(form: str, target: str, m: int, k: int, n: int) -> None:
-    program = with_weights(session.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
     arrays = arrays_for(program)
     made = compile_program(program, {"matmul": matmul}, weights=form, target=target)
     kept = made.session(arrays)
@@ -498,7 +483,7 @@ def test_weights_in_fewer_bits(form: str, target: str, m: int, k: int, n: int) -
 
     found = kept.run({}).outputs["out0"]
 
-    session.near(found, arrays["a"] @ expected, 1e-5, form)
+    single.near(found, arrays["a"] @ expected, 1e-5, form)
     error = np.sqrt(np.mean((arrays["b"] - expected) ** 2)) / size
     assert kept.errors["b"] == pytest.approx(error, rel=1e-3)
     assert "b" not in kept.tensors
@@ -509,19 +494,19 @@ def test_weights_in_fewer_bits(form: str, target: str, m: int, k: int, n: int) -
 def test_pieces_of_weights_in_fewer_bits(form: str, backend: str) -> None:
     """Pieces of k begin with groups, and columns with panels."""
     step, _ = step_of(matmul)
-    whole = session.program_of(step, {"m": 5, "k": 128, "n": 256}, {"k": 64, "n": 128})
+    whole = single.program_of(step, {"m": 5, "k": 128, "n": 256}, {"k": 64, "n": 128})
     program = with_weights(whole, {"b"})
     arrays = arrays_for(program)
-    more = session.BACKENDS[backend]
+    more = single.BACKENDS[backend]
     made = compile_program(program, {"matmul": matmul}, backend, weights=form, **more)
 
     found = made.run(arrays).outputs["out0"]
 
-    session.near(found, arrays["a"] @ rounded(form, arrays["b"]), 1e-5, form)
+    single.near(found, arrays["a"] @ rounded(form, arrays["b"]), 1e-5, form)
 
 
 def test_a_column_of_zeros_stays_zero_in_fewer_bits() -> None:
-    program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
     arrays = arrays_for(program)
     arrays["b"][:, 3] = 0
     for form in ("int8", "int4/32"):
@@ -533,7 +518,7 @@ def test_a_column_of_zeros_stays_zero_in_fewer_bits() -> None:
 @pytest.mark.parametrize("form", ["f16", "int8", "int4/32"])
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e30])
 def test_what_a_format_cannot_hold_is_refused(form: str, number: float) -> None:
-    program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
     arrays = arrays_for(program)
     arrays["b"][5, 5] = number
     made = compile_program(program, {"matmul": matmul}, weights=form)
@@ -545,7 +530,7 @@ def test_what_a_format_cannot_hold_is_refused(form: str, number: float) -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    program = with_weights(session.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
     with pytest.raises(CompileError, match=r"weights must be 'bf16', .* not 'int2'"):
         compile_program(program, {"matmul": matmul}, weights="int2")
     with pytest.raises(CompileError, match="of 32, 64, 128, 256, not 'int4/31'"):
@@ -561,7 +546,7 @@ INTEGERS = ("int8", "int8/32", "int4/32", "int4/64")
 @pytest.mark.parametrize("form", INTEGERS)
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 128, 200), (13, 64, 17), (7, 2048, 64), (9, 33, 70)])
 def test_both_sides_in_integers(form: str, target: str, m: int, k: int, n: int) -> None:
-    program = with_weights(session.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
     arrays = arrays_for(program)
     how: Any = {"weights": form, "activations": "int8", "target": target}
     made = compile_program(program, {"matmul": matmul}, **how)
@@ -569,14 +554,14 @@ def test_both_sides_in_integers(form: str, target: str, m: int, k: int, n: int) 
     found = made.run(arrays).outputs["out0"]
 
     expected = rounded_rows(arrays["a"].astype(np.float64)) @ rounded(form, arrays["b"])
-    session.near(found, expected, 2e-5, form)
+    single.near(found, expected, 2e-5, form)
 
 
 @pytest.mark.parametrize("form", INTEGERS)
 def test_sums_of_integers_are_equal_bit_for_bit(form: str) -> None:
     """With and without the instruction that adds four products, and in registers of any width;
     without one that multiplies and adds, sums of groups are rounded twice."""
-    program = with_weights(session.program_of(matmul, {"m": 11, "k": 256, "n": 150}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": 11, "k": 256, "n": 150}), {"b"})
     arrays = arrays_for(program)
     arrays["a"] = np.maximum(arrays["a"], -0.1)
     how: Any = {"weights": form, "activations": "int8"}
@@ -593,7 +578,7 @@ def test_sums_of_integers_are_equal_bit_for_bit(form: str) -> None:
 
 
 def test_a_row_that_is_not_finite_is_not_a_number() -> None:
-    program = with_weights(session.program_of(matmul, {"m": 5, "k": 64, "n": 20}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": 5, "k": 64, "n": 20}), {"b"})
     arrays = arrays_for(program)
     arrays["a"][1, 3], arrays["a"][2, 9], arrays["a"][4] = np.nan, -np.inf, 0
     made = compile_program(program, {"matmul": matmul}, weights="int8", activations="int8")
@@ -609,22 +594,22 @@ def test_a_row_that_is_not_finite_is_not_a_number() -> None:
 def test_pieces_of_sums_of_integers(backend: str) -> None:
     """Pieces of k are one whole again, and pieces of columns round the rows each."""
     step, _ = step_of(matmul)
-    whole = session.program_of(step, {"m": 5, "k": 128, "n": 256}, {"k": 64, "n": 128})
+    whole = single.program_of(step, {"m": 5, "k": 128, "n": 256}, {"k": 64, "n": 128})
     program = with_weights(whole, {"b"})
     arrays = arrays_for(program)
-    how: Any = {"weights": "int8", "activations": "int8", **session.BACKENDS[backend]}
+    how: Any = {"weights": "int8", "activations": "int8", **single.BACKENDS[backend]}
     made = compile_program(program, {"matmul": matmul}, backend, **how)
 
     found = made.run(arrays).outputs["out0"]
 
     expected = rounded_rows(arrays["a"].astype(np.float64)) @ rounded("int8", arrays["b"])
-    session.near(found, expected, 2e-5, backend)
+    single.near(found, expected, 2e-5, backend)
 
 
 @pytest.mark.parametrize("form", INTEGERS)
 def test_a_piece_of_k_has_zero_in_the_middle(form: str) -> None:
     """The sums of whole columns are of no use where only half of them is multiplied."""
-    program = with_weights(session.program_of(matmul, {"m": 5, "k": 64, "n": 40}), {"b"})
+    program = with_weights(single.program_of(matmul, {"m": 5, "k": 64, "n": 40}), {"b"})
     buffers = [replace(b, shape=(128, 40)) if b.name == "b" else b for b in program.buffers]
     program = replace(program, buffers=tuple(buffers))
     arrays = arrays_for(program)
@@ -637,4 +622,4 @@ def test_a_piece_of_k_has_zero_in_the_middle(form: str) -> None:
     a = arrays["a"].astype(np.float64)
     step = 2 * np.abs(a).max(1, keepdims=True) / 255
     rows = step * np.clip(np.rint(a / step), -128, 127)
-    session.near(found, rows @ rounded(form, arrays["b"])[:64], 2e-5, form)
+    single.near(found, rows @ rounded(form, arrays["b"])[:64], 2e-5, form)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -14,19 +11,7 @@ from infinisa.isa.errors import LanguageError
 from infinisa.isa.instruction import Instruction, step_of
 from infinisa.plugins.manager import load
 from infinisa.runtime.interpreter import interpret
-
-
-def _neighbour(name: str) -> ModuleType:
-    """A test module beside this one: pytest's import mode knows no packages of tests."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-session = _neighbour("test_session")
+from tests.runtime.jit import single
 
 
 def pieces() -> Iterator[Instruction]:
@@ -48,11 +33,11 @@ def test_an_instruction_of_the_library(meaning: Instruction) -> None:
     hidden = {axis for _, axis in meaning.windows}
     sizes = {a: 18 + 2 * (i % 3) for i, a in enumerate(axes) if a not in hidden}
     sizes |= {n.axis: len(n.xs) for n in nodes if isinstance(n, L.Stack)}
-    program = session.program_of(meaning, sizes)
-    arrays = session.arrays_for(program)
+    program = single.program_of(meaning, sizes)
+    arrays = single.arrays_for(program)
     try:
         interpret(program, {meaning.name: meaning}, arrays)
     except LanguageError as error:
         pytest.skip(f"not by itself: {error}")
 
-    session.check(program, {meaning.name: meaning}, arrays, tolerance=3e-5)
+    single.check(program, {meaning.name: meaning}, arrays, tolerance=3e-5)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from infinisa.isa import language as L
 from infinisa.isa.instruction import Instruction, instruction
 from infinisa.runtime.jit import compile_program
-from tests.runtime.jit.test_session import program_of
+from tests.runtime.jit.single import program_of
 
 ROWS, COLUMNS = 524_300, 4_100
 """2,149,630,000 elements. Of a tensor of zeros that is only read no memory is taken."""

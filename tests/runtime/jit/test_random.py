@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,19 +19,7 @@ from infinisa.isa.verify import verify
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.processor import Target
-
-
-def _neighbour(name: str) -> ModuleType:
-    """A test module beside this one: pytest's import mode knows no packages of tests."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-session = _neighbour("test_session")
+from tests.runtime.jit import single
 
 SIZES = {"a": 3, "b": 5, "c": 17, "d": 33, "e": 16, "f": 17}
 FLOATS = ("f32", "bf16", "f64", "f16")
@@ -44,7 +29,7 @@ BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "less", "greater_
 
 
 WAYS = (
-    *session.BACKENDS.items(),
+    *single.BACKENDS.items(),
     *(("vector", {"target": name}) for name in ("avx2", "sse") if not Target.named(name).missing()),
 )
 """Backends and kinds of processors."""
@@ -244,9 +229,9 @@ def compare(builder: Builder) -> None:
     loops = [a for a in loops if all(a in o.axes for o in outputs) and meaning.axes]
     steps = {axis: builder.number(1, 20) for axis in loops[: builder.number(0, 2)]}
     results = [builder.pick((o.dtype, "f32")) for o in outputs]
-    program = session.program_of(meaning, sizes, steps, results=results)
+    program = single.program_of(meaning, sizes, steps, results=results)
     library = {"random": meaning}
-    arrays = session.arrays_for(program, builder.number(0, 3))
+    arrays = single.arrays_for(program, builder.number(0, 3))
     try:
         verify(program, None, library)
     except ProgramError:
@@ -260,7 +245,7 @@ def compare(builder: Builder) -> None:
             mine = found.outputs[name]
             assert mine.shape == array.shape
             if exact:
-                session.near(mine, array, 3e-5, f"{backend} {name} {outputs}")
+                single.near(mine, array, 3e-5, f"{backend} {name} {outputs}")
             else:
                 mostly_near(mine, array, f"{backend} {name} {outputs}")
 
@@ -298,8 +283,8 @@ def test_states_that_are_folds(function: str) -> None:
                        (top, L.Reduce(function, x, ("d",)))),),
     )  # fmt: skip
     for made in (meaning, plain):
-        program = session.program_of(made, {"c": 17, "d": 33}, {"c": 5, "d": 8})
-        session.check(with_fresh(program), {made.name: made})
+        program = single.program_of(made, {"c": 17, "d": 33}, {"c": 5, "d": 8})
+        single.check(with_fresh(program), {made.name: made})
 
 
 def with_fresh(program: Any) -> Any:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,19 +23,7 @@ from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import Compiled, Session, compile_program
 from infinisa.runtime.jit.shares import Share, Shares
 from infinisa.runtime.jit.threads import usable_cores
-
-
-def _neighbour(name: str) -> ModuleType:
-    """A test module beside this one: pytest's import mode knows no packages of tests."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-session = _neighbour("test_session")
+from tests.runtime.jit import single
 
 
 @instruction(unit="matrix")
@@ -106,18 +91,18 @@ def divided(program: Program, meaning: Instruction, issue: Issue | None = None) 
 def test_an_axis_is_divided(
     meaning: Instruction, sizes: dict[str, int], wanted: str | None
 ) -> None:
-    assert divided(session.program_of(meaning, sizes), meaning) == wanted
+    assert divided(single.program_of(meaning, sizes), meaning) == wanted
 
 
 def test_a_recurrence_is_divided_across_its_steps() -> None:
-    program = session.program_of(running, {"s": 512, "d": 64})
+    program = single.program_of(running, {"s": 512, "d": 64})
 
     assert divided(program, running) == "d"
 
 
 def test_what_is_read_elsewhere_than_it_is_written_is_not_divided() -> None:
     """In place the pieces are apart; one position further they are not."""
-    program = session.program_of(double, {"n": 512})
+    program = single.program_of(double, {"n": 512})
     issue = the_issue(program)
     here = Operand("out0", issue.writes[0].dimensions)
     further = Operand("out0", (replace(here.dimensions[0], offset=1),))
@@ -128,7 +113,7 @@ def test_what_is_read_elsewhere_than_it_is_written_is_not_divided() -> None:
 
 def test_pieces_write_lines_of_their_own() -> None:
     """16 numbers of 4 bytes: 40 positions are 16, 16 and 8, and 16 are one thread's."""
-    program = session.program_of(double, {"n": 40})
+    program = single.program_of(double, {"n": 40})
     (opcode,) = program.opcodes
     shares = Shares(program, threads=2, lanes=1, worth=1)
     share = shares.share(the_issue(program), opcode, double, {"n": 40})
@@ -140,8 +125,8 @@ def test_pieces_write_lines_of_their_own() -> None:
 
 def test_small_work_stays_on_one_thread() -> None:
     """Where its length is known when it runs, that decides; so does what is saved at most."""
-    small = session.program_of(matmul, {"m": 4, "k": 8, "n": 16})
-    large = session.program_of(matmul, {"m": 256, "k": 256, "n": 256})
+    small = single.program_of(matmul, {"m": 4, "k": 8, "n": 16})
+    large = single.program_of(matmul, {"m": 256, "k": 256, "n": 256})
 
     assert not code(small, matmul, worth=None).plan.shared
     assert code(large, matmul, worth=None).plan.shared == {large.sections[0].name}
@@ -161,14 +146,14 @@ def code(
 def steps(turns: int = 50) -> tuple[Program, Instruction]:
     """A product in many pieces that accumulate: each turn reads what the one before wrote."""
     step, _ = step_of(matmul)
-    program = session.program_of(step, {"m": 33, "k": 4 * turns, "n": 65}, {"k": 4})
+    program = single.program_of(step, {"m": 33, "k": 4 * turns, "n": 65}, {"k": 4})
     return program, step
 
 
 def make(threads: int = 2) -> tuple[Session, dict[str, Any], Any]:
     """A session, its inputs, and what must come out: bit for bit what one thread computes."""
     program, step = steps()
-    arrays = session.arrays_for(program)
+    arrays = single.arrays_for(program)
     wanted = compile_program(program, {step.name: step}, "vector", verified=True).run(arrays)
     made = code(program, step, threads).session(arrays)
     assert made.compiled.plan.shared
@@ -178,7 +163,7 @@ def make(threads: int = 2) -> tuple[Session, dict[str, Any], Any]:
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_any_number_of_threads_computes_the_same(threads: int) -> None:
     program, step = steps()
-    arrays = session.arrays_for(program)
+    arrays = single.arrays_for(program)
     wanted = compile_program(program, {step.name: step}, "vector", verified=True).run(arrays)
     made = code(program, step, threads).session(arrays)
 
@@ -188,8 +173,8 @@ def test_any_number_of_threads_computes_the_same(threads: int) -> None:
 
 def test_a_length_known_when_it_runs() -> None:
     """All lengths from none to more than the pieces hold."""
-    program = session.program_of(softmax, {"m": 9, "n": 20}, most={"m": 70})
-    arrays = session.arrays_for(program)
+    program = single.program_of(softmax, {"m": 9, "n": 20}, most={"m": 70})
+    arrays = single.arrays_for(program)
     made = code(program, softmax, 3)
 
     for length in (0, 1, 2, 3, 8, 69, 70):
@@ -270,10 +255,10 @@ def test_whatever_may_be_divided_computes_the_same(
     """Where positions are computed, an axis goes in pieces of any length or not at all."""
     meaning = Instruction(name="op", unit="vector", operands=L.inputs(outputs), outputs=outputs)
     library = {"op": meaning}
-    program = session.program_of(meaning, sizes)
+    program = single.program_of(meaning, sizes)
     (opcode,) = program.opcodes
     verify(program, None, library)
-    arrays = session.arrays_for(program)
+    arrays = single.arrays_for(program)
     wanted = interpret(program, library, arrays).outputs["out0"]
 
     found = list(Shares(program, 2, 4, worth=1).ranges(the_issue(program), opcode, meaning))
@@ -285,7 +270,7 @@ def test_whatever_may_be_divided_computes_the_same(
             monkeypatch.setattr(Shares, "share", lambda *_, share=share: share)
             made = code(program, meaning, threads)
             assert made.plan.shared
-            session.near(
+            single.near(
                 made.run(arrays).outputs["out0"], wanted, 1e-6, f"{name} by {axis} in {threads}"
             )
 
@@ -363,7 +348,7 @@ def test_a_run_on_its_own_leaves_no_threads() -> None:
     before = workers()
     program, step = steps()
 
-    code(program, step).run(session.arrays_for(program))
+    code(program, step).run(single.arrays_for(program))
 
     assert gone(workers() - before)
 
