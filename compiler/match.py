@@ -505,9 +505,14 @@ class Meaning:
             frozenset(cone.inner), hit.verdict,
         )  # fmt: skip
         try:
-            output = match.meaning.outputs[pattern.output]
+            outputs = match.meaning.outputs
         except LanguageError:
             return None  # it cannot be said of these axes
+        output = outputs[pattern.output]
+        same = [r is None or {*o.axes} == {*r.axes} for o, r in zip(outputs, roots, strict=True)]
+        if not all(same):  # a further result under other names for its axes is computed again
+            kept = tuple(r if fits else None for r, fits in zip(roots, same, strict=True))
+            match = replace(match, roots=kept)
         fits = set(output.axes) == set(cone.root.axes) and _same_type(output, cone.root)
         return match if fits else None
 

@@ -594,3 +594,16 @@ def test_a_padded_row_of_patches_is_read_through_one_index() -> None:
     b.graph("main").output("y", row + b.weight("p", "j d", random(13, 5)))
 
     assert used(agree(b.model())) == ["tanh", "add"]
+
+
+def test_a_further_result_under_other_axes_is_computed_again() -> None:
+    """The sum is read over d outside of the norm, and over e inside."""
+    b = Builder("renamed")
+    b.axis("s", 6)
+    total = b.input("x", "s d", (6, 16)) + b.input("r", "s d", (6, 16))
+    weights = b.weight("g", "e", random(16)), b.weight("c", "e", random(16))
+    graph = b.graph("main")
+    graph.output("y", formulas.layer_norm(rename(total, {"d": "e"}), *weights, "e"))
+    graph.output("z", sigmoid(total))
+
+    assert sorted(used(agree(b.model()))) == ["add", "residual_layer_norm", "sigmoid"]
