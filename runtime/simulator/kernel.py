@@ -559,6 +559,8 @@ def latency_of(slot: int, slots: Longs, records: Words) -> int:
 
 def arrival(moves: int, crossing: int) -> int:
     """Cycles from the end of a transfer, a crossing or both until what came is there."""
+    if LINKS == 0:
+        return ARRIVAL
     return (ARRIVAL if moves > 0 else 0) + (LINK_ARRIVAL if crossing > 0 else 0)
 
 
@@ -819,11 +821,14 @@ def start(
         if moves > 0:
             if DRAM_BANKS > 0:
                 channel = pass_rows(t, c * RING + s, kind, slots[slot + ROWS], now, sharing)
+                counts[CHANNEL_BUSY] += channel - max(now[CHANNEL], t)
             else:
                 channel = max(now[CHANNEL], t) + moves
-            counts[CHANNEL_BUSY] += channel - max(now[CHANNEL], t)
+                counts[CHANNEL_BUSY] += moves
             now[CHANNEL] = channel
-        until = max(until, max(channel, crossed))
+        until = max(until, channel)
+        if LINKS > 0:
+            until = max(until, crossed)
         done = until + max(drain, 0) + arrival(moves, crossing)
         if LINKS > 0 and until == crossed:
             counts[account + LINK] += until - t - work
