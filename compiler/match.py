@@ -505,14 +505,10 @@ class Meaning:
             frozenset(cone.inner), hit.verdict,
         )  # fmt: skip
         try:
-            outputs = match.meaning.outputs
+            output = match.meaning.outputs[pattern.output]
         except LanguageError:
             return None  # it cannot be said of these axes
-        output = outputs[pattern.output]
-        same = [r is None or {*o.axes} == {*r.axes} for o, r in zip(outputs, roots, strict=True)]
-        if not all(same):  # a further result under other names for its axes is computed again
-            kept = tuple(r if fits else None for r, fits in zip(roots, same, strict=True))
-            match = replace(match, roots=kept)
+        match = over_its_axes(match)
         fits = set(output.axes) == set(cone.root.axes) and _same_type(output, cone.root)
         return match if fits else None
 
@@ -527,6 +523,14 @@ class Meaning:
             for each in casts_over(child)
         }
         return frozenset(inside | (behind if len(behind) == 1 else set()))
+
+
+def over_its_axes(match: Match) -> Match:
+    """Without results that the graph has under other names for their axes: they are computed
+    again."""
+    pairs = list(zip(match.roots, match.meaning.outputs, strict=True))
+    kept = tuple(r if r is not None and {*r.axes} == {*o.axes} else None for r, o in pairs)
+    return match if kept == match.roots else replace(match, roots=kept)
 
 
 def moved(match: Match, twins: Twins) -> Match:
