@@ -230,7 +230,8 @@ def _text(library: Mapping[str, Instruction], m: int, k: int, n: int) -> Iterato
         **{f"matrix{n}": (TALL, n) for n in STREAMS},
     }  # fmt: skip
     for name, shape in shapes.items():
-        kind = "output" if name in ("c", "column", "y") else "input"
+        weight = name == "b" or name.startswith("matrix")
+        kind = "output" if name in ("c", "column", "y") else "weight" if weight else "input"
         yield f"buffer {name}: {kind} f32 [{', '.join(map(str, shape))}] in dram"
     yield from _sections(m, k, n)
 
