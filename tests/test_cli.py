@@ -194,6 +194,19 @@ def test_threads_must_be_positive(number: str, capsys: pytest.CaptureFixture[str
     assert f"must be a positive number, not {number!r}" in capsys.readouterr().err
 
 
+def test_a_batch_works_on_more_tokens_in_hardly_more_time(tmp_path: Path) -> None:
+    rates = []
+    for batch in ("1", "4"):
+        file = tmp_path / f"{batch}.json"
+        options = ["--machine", "edge", "--tokens", "2", "--batch", batch, "--json", str(file)]
+        assert main(["simulate", *options]) == 0
+        sections = {each["name"]: each for each in json.loads(file.read_text())["sections"]}
+        assert sections["decode"]["tokens"] == int(batch)
+        rates.append(sections["decode"]["tokens_per_second"])
+
+    assert 3 < rates[1] / rates[0] < 4
+
+
 def test_a_trace_has_events_of_every_unit(tmp_path: Path) -> None:
     """The file is Chrome's trace format: complete events with times, for all units that worked."""
     trace = tmp_path / "trace.json"
@@ -368,7 +381,7 @@ def test_reports_say_how_sure_selection_is(
     assert (decode["tested"], decode["error"]) == (0, 0.0)
     assert printed.count("matches proved, 0 tested, largest error introduced 0") == 2
     said = messages(capsys, "simulate", str(program), "--machine", "edge", "--require", "proved")
-    assert said.endswith("--require and --error-budget are for models")
+    assert said.endswith("--require or --error-budget is for models")
 
 
 def test_print_after_shows_a_pass(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -392,6 +405,10 @@ def test_print_after_shows_a_pass(capsys: pytest.CaptureFixture[str], tmp_path: 
         (["run", "missing.iisa"], "no such file: missing.iisa"),
         (["run", "--set", "tokens"], "a setting must be NAME=NUMBER, not 'tokens'"),
         (["run", "--set", "tokens=100000"], "parameter 'tokens': must be 0 to"),
+        (["run", "--batch", "2", "p.iasm"], "program p.iasm: is compiled already, --batch is"),
+        (["run", "--tokens", "2", "p.iasm"], "program p.iasm: is compiled already, --tokens (see"),
+        (["run", "--batch", "2", "m.onnx"], "model 'm.onnx': an .onnx file has sizes, not batch"),
+        (["run", "--batch", "2", "--prompt", "a"], "program 'python_lm': takes no text"),
         (["list", "machines", "--plugin", "no.py"], "plugin 'no.py': must be a .py file"),
         (["compile", "--machine", "edge", "-o", "p.txt"], "program p.txt: the name must end in"),
         (

@@ -28,9 +28,10 @@ class Cache:
 """Exactly 64 tokens. It ends before a line break, which the tokenizer joins to the next line."""
 
 
-def python_lm(tokens: int = 64) -> Model:
+def python_lm(tokens: int = 64, batch: int = 1) -> Model:
     """A language model of 3.5 million parameters that writes Python."""
-    return replace(read_model_folder(PYTHON_LM, tokens=tokens), example=PROMPT)
+    model = read_model_folder(PYTHON_LM, tokens=tokens, batch=batch)
+    return replace(model, example=PROMPT if batch == 1 else "")
 
 
 @hookimpl

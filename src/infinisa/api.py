@@ -121,6 +121,7 @@ def load(
     plugins: Sequence[str | Path] = (),
     sizes: Mapping[str, int] | None = None,
     tokens: int | None = None,
+    batch: int | None = None,
 ) -> Loaded:
     """A model: an .onnx file, a Hugging Face folder, a registered name (default: the small
     language model that InfinISA ships), or one made with `infinisa.compiler.builder`.
@@ -128,18 +129,25 @@ def load(
     plugins  plain .py files to load besides those installed
     sizes    of dimensions that an .onnx file leaves open
     tokens   how many tokens a language model generates
+    batch    how many sequences it works on at a time: several are of ids, without text
     """
     registry = load_plugins(plugins)
     if isinstance(source, Model):
         return Loaded(source, registry)
     name = str(source or DEFAULT_MODEL)
     path = Path(name)
-    options: dict[str, Any] = {} if tokens is None else {"tokens": tokens}
+    given = {"tokens": tokens, "batch": batch}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name in registry.models:
-        return Loaded(registry.models[name].item(**options), registry)
+        make = registry.models[name].item
+        if unknown := [key for key in options if key not in inspect.signature(make).parameters]:
+            raise ModelError(f"model {name!r}: has no choice of {unknown[0]}")
+        return Loaded(make(**options), registry)
     if path.suffix == ".onnx":
         from infinisa.compiler.readers.onnx import read
 
+        if options:
+            raise ModelError(f"model {name!r}: an .onnx file has sizes, not {', '.join(options)}")
         operators = [found.item for found in registry.operators.values()]
         return Loaded(read(path, operators, sizes or {}), registry)
     if path.is_dir():

@@ -186,6 +186,8 @@ def _together(options: argparse.Namespace) -> int:
         compiled = []
         for name, cores in zip(names, counts, strict=True):
             own = {"model": name, "machine": part(target, cores)}
+            if _is_program(name):  # what is said of models is said of those beside it
+                own |= {"tokens": None, "batch": None, "size": []}
             compiled.append(_compiled(argparse.Namespace(**(vars(options) | own)), meter))
         try:
             report, status = (
@@ -352,16 +354,26 @@ def _load(options: argparse.Namespace) -> api.Loaded:
         plugins=options.plugin,
         sizes=_settings(options.size),
         tokens=options.tokens,
+        batch=options.batch,
     )
+
+
+def _is_program(model: str | None) -> bool:
+    return model is not None and Path(model).suffix in api.PROGRAM_SUFFIXES
 
 
 def _compiled(options: argparse.Namespace, meter: api.Progress) -> api.Compiled:
     """A model compiled for the machine, or a program file as it is."""
-    if options.model and Path(options.model).suffix in api.PROGRAM_SUFFIXES:
-        if _trust(options) != Trust():
+    if _is_program(options.model):
+        given = {
+            "--require or --error-budget": _trust(options) != Trust(),
+            "--tokens (see --set)": options.tokens,
+            "--batch": options.batch,
+            "--size": options.size,
+        }
+        if found := [name for name, value in given.items() if value]:
             raise InfinisaError(
-                f"program {options.model}: its instructions are chosen already; --require and "
-                "--error-budget are for models"
+                f"program {options.model}: is compiled already, {found[0]} is for models"
             )
         return api.read_program(
             options.model, options.machine, plugins=options.plugin, weights=options.weights_file
@@ -435,6 +447,12 @@ def _model(verb: argparse.ArgumentParser, program: bool = False) -> None:
     verb.add_argument("model", nargs="?", metavar="MODEL", help=f"{what}; default: python_lm")
     verb.add_argument(
         "--tokens", type=_positive, metavar="N", help="tokens to generate (default: 64)"
+    )
+    verb.add_argument(
+        "--batch",
+        type=_positive,
+        metavar="N",
+        help="sequences at a time; several are of ids, without text (default: 1)",
     )
     _size(verb)
 

@@ -36,6 +36,7 @@ def read_folder(
     prompt: int = 64,
     tokens: int = 64,
     context: int | None = None,
+    batch: int = 1,
     codec: Codec | None = None,
 ) -> Model:
     """The model of a folder; the options are those of `Options`.
@@ -49,7 +50,7 @@ def read_folder(
     kind = config.word("model_type")
     if kind not in ARCHITECTURES:
         raise config.error("model_type", f"one of {', '.join(ARCHITECTURES)}")
-    options = Options(prompt, tokens, context, codec)
+    options = Options(prompt, tokens, context, batch, codec)
     reading = Folder(config, open_checkpoint(folder), options, Builder(folder.resolve().name))
     ARCHITECTURES[kind](reading)
     return reading.builder.model()

@@ -41,7 +41,7 @@ def read(folder: Folder) -> None:
     graph = b.graph("encoder")
     graph.axis("s", prompt)
     graph.axis("t", prompt)
-    graph.works_on(prompt)
+    graph.works_on(prompt * folder.options.batch)
     graph.output("hidden", hidden)
     graph.output("embedding", b.name("embedding", pooled(config.file.parent, hidden)))
 

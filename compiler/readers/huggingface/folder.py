@@ -38,13 +38,21 @@ class Options:
     tokens   how many tokens are generated
     context  positions that the caches have (None: as many as the model allows, at most 1024 or
              what prompt and tokens need)
-    codec    the tokenizer, if there is one
+    batch    how many sequences, equally long, are worked on at a time
+    codec    the tokenizer, if there is one and the batch is of one
     """
 
     prompt: int = 64
     tokens: int = 64
     context: int | None = None
+    batch: int = 1
     codec: Codec | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ModelError(f"batch must be at least 1, not {self.batch}")
+        if self.batch > 1 and self.codec:
+            raise ModelError(f"batch must be 1 where text is read, not {self.batch}")
 
 
 @dataclass
@@ -95,6 +103,18 @@ class Folder:
             raise ModelError(f"context must be at least 2, not {wanted}")
         return min(most, wanted)
 
+    def each(self, axes: str, **lengths: int) -> tuple[str, list[int]]:
+        """Axes and shape of what every sequence has its own of: those of a batch are over z."""
+        batch = self.options.batch
+        axes = f"z {axes}" if batch > 1 else axes
+        sizes = self.sizes | {"z": batch} | lengths
+        return axes, [sizes[axis] for axis in axes.split()]
+
+    def cache(self, name: str, axes: str, context: int, dtype: str = "f32") -> Input:
+        """What every sequence keeps of its positions t."""
+        axes, shape = self.each(axes, t=context)
+        return self.builder.kept(name, f"{axes}: {dtype}", shape)
+
     def named(self, name: str, node: Node) -> Node:
         return self.builder.name(name, node)
 
@@ -112,9 +132,10 @@ class Step:
 
 def token_buffer(folder: Folder, context: int) -> Input:
     """The kept ids of all positions; an encoder needs some room behind them."""
-    slack = SLACK if folder.options.codec else 0
-    folder.builder.axis("n", context + slack)
-    return folder.builder.kept("ids", "n: i32", shape=(context + slack,))
+    length = context + (SLACK if folder.options.codec else 0)
+    folder.builder.axis("n", length)
+    axes, shape = folder.each("n", n=length)
+    return folder.builder.kept("ids", f"{axes}: i32", shape)
 
 
 def add_prompt(folder: Folder, ids: Input, context: int, most: int) -> Count:
@@ -125,7 +146,8 @@ def add_prompt(folder: Folder, ids: Input, context: int, most: int) -> Count:
     if codec:
         add_encode(b, codec, ids, 4 * context, "prompt")
     else:
-        given = b.input("prompt_ids", "s: i32", shape=(context,))
+        axes, shape = folder.each("s", s=context)
+        given = b.input("prompt_ids", f"{axes}: i32", shape)
         graph = b.graph("begin")
         graph.axis("s", prompt)
         graph.update(update(ids, given, {"n": "s"}))
@@ -157,11 +179,11 @@ def add_decoder(folder: Folder, context: int, network: Callable[[Node], Step]) -
 
     prefill = b.graph("prefill")
     prefill.axis("s", prompt)
-    prefill.works_on(prompt)
+    prefill.works_on(prompt * folder.options.batch)
     finish(prefill, prompt + -1)
     decode = b.graph("decode", Repeat("turn", tokens + -1))
     decode.axis("s", 1, start=prompt + turn, end=most)
-    decode.works_on(1)
+    decode.works_on(folder.options.batch)
     finish(decode, prompt + turn)
     if folder.options.codec:
         add_decode(b, folder.options.codec, view(ids, {"n": "s"}), prompt, tokens)

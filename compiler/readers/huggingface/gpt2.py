@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from infinisa.isa import formulas
-from infinisa.isa.language import Input, Node, dot, gather, update, view
+from infinisa.isa.language import Node, dot, gather, update, view
 
 from .folder import Folder, Step, add_decoder
 
@@ -73,16 +73,12 @@ class Network:
         joint = folder.named("joint", self.linear(x, f"{where}.attn.c_attn", "d", "(c h w)"))
         q, k = view(joint, {"c": 0}), view(joint, {"c": 1})
         v = view(joint, {"c": 2, "w": "e"})
-        keys = update(self.cache(f"{where}.keys", "t h w"), k, {"t": "s"})
-        values = update(self.cache(f"{where}.values", "t h e"), v, {"t": "s"})
+        keys = update(folder.cache(f"{where}.keys", "t h w", self.context), k, {"t": "s"})
+        values = update(folder.cache(f"{where}.values", "t h e", self.context), v, {"t": "s"})
         scores = formulas.attention_scores(q, keys, "w", folder.sizes["w"] ** -0.5)
         mixed = formulas.attend(formulas.causal(scores, "s", "t"), values, "t")
         folder.named("attention", mixed)
         return self.linear(mixed, f"{where}.attn.c_proj", "(h e)", "d"), [keys, values]
-
-    def cache(self, name: str, axes: str) -> Input:
-        sizes = self.folder.sizes | {"t": self.context}
-        return self.folder.builder.kept(name, axes, [sizes[axis] for axis in axes.split()])
 
     def feed_forward(self, where: str, x: Node) -> Node:
         activation = self.folder.activation("activation_function", "gelu_new")

@@ -102,11 +102,9 @@ class Network:
         return position("s") * self.folder.builder.weight("rope.frequencies", "i", scaled)
 
     def cache(self, name: str, axes: str) -> Input:
-        """A kept tensor over all positions, in the type of the weights."""
-        sizes = self.folder.sizes | {"t": self.context}
+        """A kept tensor in the type of the weights."""
         dtype = self.folder.weight("model.embed_tokens.weight", "v d").dtype
-        shape = [sizes[axis] for axis in axes.split()]
-        return self.folder.builder.kept(name, f"{axes}: {dtype}", shape)
+        return self.folder.cache(name, axes, self.context, dtype)
 
     def feed_forward(self, where: str, x: Node) -> Node:
         folder = self.folder

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +151,9 @@ def write(folder: Path, config: Mapping[str, Any], prefix: str = "") -> Path:
     return folder
 
 
-def run(model: Model, tokens: int = 1) -> Values:
+def run(model: Model, tokens: int = 1, ids: Sequence[Any] = IDS) -> Values:
     given = np.zeros(model.inputs["prompt_ids"][1], np.int32)
-    given[: len(IDS)] = IDS
+    given[..., : len(IDS)] = ids
     settings = {"prompt": len(IDS)}
     if "tokens" in {p.name for p in model.parameters}:
         settings["tokens"] = tokens
@@ -206,6 +206,28 @@ def test_an_encoder_computes_what_transformers_does(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         values.outputs["encoder/embedding"][:5], embedding, rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2, BERT], ids=["llama", "gpt2", "bert"])
+def test_a_batch_computes_what_its_sequences_do_alone(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = write(tmp_path, config)
+    sequences = [IDS, IDS[::-1], [1] * len(IDS)]
+
+    values = run(read_folder(folder, batch=3), 4, sequences)
+
+    alone = [run(read_folder(folder), 4, ids) for ids in sequences]
+    for name, array in (values.outputs | values.kept).items():
+        expected = np.stack([{**each.outputs, **each.kept}[name] for each in alone])
+        np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_works_on_the_tokens_of_all_its_sequences(tmp_path: Path) -> None:
+    _, prefill, decode = read_folder(write(tmp_path, LLAMA), batch=3).graphs
+
+    assert prefill.tokens == Count(0, (("prompt", 3),))
+    assert decode.tokens == Count(3)
 
 
 def test_a_sentence_is_pooled_as_its_modules_say(tmp_path: Path) -> None:
