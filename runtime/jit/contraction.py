@@ -35,6 +35,10 @@ from .weights import Kept, Layout, kept, pack_whole
 FEW_ROWS = 4
 """Up to so many rows memory is read as it lies, one step of k after the other."""
 
+DOT_ROWS, LONG, AT_ONCE = 16, 16, 8
+"""Up to so many rows if k is at least so many vectors, since folding them takes little then; so many
+in one pass over the other side."""
+
 STRIP = 4096
 """Columns of a few rows of the result that stay in the first cache while k goes by."""
 
@@ -283,10 +287,10 @@ class Contractions(Rows):
             self.packed[node, sides.vector] = pack_whole(packing, (), env)
             return
         once = self.packed.get((node, sides.vector))
-        few = self.bound(sides.rows) <= FEW_ROWS and (x is None or x.weight is None) and not once
+        loose = (x is None or x.weight is None) and not once
+        few = loose and self.bound(sides.rows) <= FEW_ROWS
         last = self.contiguous(x, sides)
-        along = few and last is not None and self.frame.bounds[last] >= 2 * self.target.lanes
-        if along and last is not None and x is not None:
+        if loose and last is not None and x is not None and self.worth_dots(sides, last):
             if s is None or s.strides.get(last) != 1:
                 outer = [axis for axis in sides.over if axis != last]
                 s = self.pack(sides.s, (*sides.rows, *outer, last), node.dtype, env)
@@ -325,6 +329,11 @@ class Contractions(Rows):
             self.to_pack.add(node)
             self.contract(node, sides, place, env, 0)
             self.to_pack.remove(node)
+
+    def worth_dots(self, sides: Sides, last: Axis) -> bool:
+        """Whether few enough rows meet enough steps of k."""
+        rows, vectors = self.bound(sides.rows), self.frame.bounds[last] / self.target.lanes
+        return vectors >= 2 and rows <= (DOT_ROWS if vectors >= LONG else FEW_ROWS)
 
     def contiguous(self, x: Place | None, sides: Sides) -> Axis | None:
         """An axis of k along which X is contiguous."""
@@ -458,7 +467,7 @@ class Contractions(Rows):
             self.clear(job, accumulate)
             accumulate = 1
         length = self.frame.length(sides.vector)
-        most = min(self.bound(sides.rows), FEW_ROWS) if sides.rows else 1
+        most = min(self.bound(sides.rows), AT_ONCE) if sides.rows else 1
 
         def tile(env: Env, tall: int) -> None:
             name = self.micro_dots(job.kind, x.dtype, job.s.dtype, tall)

@@ -135,6 +135,16 @@ def test_any_product(data: some.DataObject) -> None:
     check(with_weights(program, weights), meaning, target, backend, parameters)
 
 
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("rows", [4, 5, 8, 9, 16, 17])
+def test_some_rows_meet_long_ones_of_a_table(rows: int, target: str) -> None:
+    """Both sides contiguous along k, as logits by the table of embeddings are."""
+    sizes = {"m": rows, "k": 277, "n": 41}
+    program = single.program_of(matmul, sizes, order={"b": "nk"}, types={"b": "bf16"})
+
+    check(program, matmul, TARGETS[target])
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=some.data())
 def test_any_convolution(data: some.DataObject) -> None:
