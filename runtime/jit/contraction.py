@@ -36,8 +36,8 @@ FEW_ROWS = 4
 """Up to so many rows memory is read as it lies, one step of k after the other."""
 
 DOT_ROWS, LONG, AT_ONCE = 16, 16, 8
-"""Up to so many rows if k is at least so many vectors, since folding them takes little then; so many
-in one pass over the other side."""
+"""Up to so many rows if k is at least so many vectors, since folding those takes little then; so
+many in one pass over the other side."""
 
 STRIP = 4096
 """Columns of a few rows of the result that stay in the first cache while k goes by."""
