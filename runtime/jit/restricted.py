@@ -1,9 +1,10 @@
 """Restricted Python as native code: one source that CPython runs as it is and LLVM compiles.
 
-A function takes flat arrays and numbers, and calls functions of the same kind. Values are int (64
-bits), float (64 bits) and bool; narrow types live in arrays only. A variable keeps the type of its
-first assignment. What CPython would not do either ends the call with a fault: an index outside, a
-number too large for its array, an overflow, a division by zero. Negative indices are faults too.
+A function takes flat arrays and numbers, and calls functions of the same kind. Arrays that go
+together are a NamedTuple of them, `tables.starts[i]`. Values are int (64 bits), float (64 bits) and
+bool; narrow types live in arrays only. A variable keeps the type of its first assignment. What
+CPython would not do either ends the call with a fault: an index outside, a number too large for its
+array, an overflow, a division by zero. Negative indices are faults too.
 
 Has: assignments, if, while, for over range, break, continue, return, assert; arithmetic, bits,
 comparisons, `and`, `or`, `not`, conditional expressions, len, int, float, min, max, abs, of
@@ -21,6 +22,7 @@ import builtins
 import inspect
 import linecache
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -136,14 +138,31 @@ def annotated(body: Callable[..., Any], mask: Kind) -> tuple[list[Kind], Kind]:
     names = list(inspect.signature(body).parameters)
     if missing := [name for name in [*names, "return"] if name not in hints]:
         raise RestrictedError(f"{body.__name__}: {missing[0]!r} must be annotated")
-    return [kind_of(hints[name], mask) for name in names], kind_of(hints["return"], mask)
+    given = [part for name in names for part in parts_of(name, hints[name])]
+    return [kind_of(hint, mask) for _, hint in given], kind_of(hints["return"], mask)
+
+
+def parts_of(name: str, hint: Any) -> list[tuple[str, Any]]:
+    """A parameter by itself; one that is a NamedTuple as its fields."""
+    fields = fields_of(hint)
+    return [(f"{name}.{field}", inner) for field, inner in fields.items()] or [(name, hint)]
+
+
+@cache
+def fields_of(hint: Any) -> Mapping[str, Any]:
+    """What a NamedTuple has by name; nothing for all else."""
+    if not (isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")):
+        return {}
+    return hints_of(hint)
 
 
 def hints_of(body: Callable[..., Any]) -> Mapping[str, Any]:
-    """What the annotations of a function stand for: mostly names, which are soon looked up."""
-    known = vars(builtins) | getattr(body, "__globals__", {})
+    """What the annotations of a function or a class stand for: mostly names, which are soon looked
+    up."""
+    around = getattr(body, "__globals__", None) or vars(sys.modules[body.__module__])
+    known = vars(builtins) | around
     found = {name: known.get(hint, hint) for name, hint in body.__annotations__.items()}
-    if any(isinstance(hint, str) for hint in found.values()):
+    if any(isinstance(hint, str | typing.ForwardRef) for hint in found.values()):
         return typing.get_type_hints(body, include_extras=True)
     return found
 
@@ -212,7 +231,9 @@ class Compiler:
         self.checked = body.__module__ not in library.trusted
         self.results = results
         self.tree = tree = definition(body.__code__)
-        names = [argument.arg for argument in tree.args.args]
+        hints = {} if public else hints_of(body)  # what an entry is given was said
+        written = [parts_of(each.arg, hints.get(each.arg)) for each in tree.args.args]
+        names = [name for parts in written for name, _ in parts]
         given = [p for n, k in zip(names, kinds, strict=True) for p in parameters_of(k, n, public)]
         given += [("returned", "ptr noalias")] if public else []
         given.append(("fault", "ptr noalias"))
@@ -226,6 +247,11 @@ class Compiler:
         inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
         self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
         self.items: dict[str, Item] = {}
+        self.bundles: dict[str, list[str]] = {
+            each.arg: [name for name, _ in parts]
+            for each, parts in zip(tree.args.args, written, strict=True)
+            if parts[0][0] != each.arg
+        }
         self.variables: dict[str, tuple[Value, Kind]] = {}
         self.known: dict[str, object] = {}
         self.head: list[str] = []
@@ -335,12 +361,24 @@ class Compiler:
                 self.refuse(node, f"`{ast.unparse(node).splitlines()[0]}`")
 
     def assignment(self, target: ast.expr, value: ast.expr) -> None:
+        if isinstance(target, ast.Name) and isinstance(value, ast.Call):
+            fields = fields_of(self.names.get(getattr(value.func, "id", "")))
+            if fields:
+                self.bundle(target.id, value, list(fields))
+                return
         if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
             values = [self.value(item) for item in value.elts]
             for place, item in zip(target.elts, values, strict=True):
                 self.assign(place, item)
         else:
             self.assign(target, self.value(value))
+
+    def bundle(self, name: str, call: ast.Call, fields: Sequence[str]) -> None:
+        """Arrays that go together from now on."""
+        if len(call.args) != len(fields):
+            self.refuse(call, f"{len(call.args)} arrays instead of {len(fields)}")
+        self.bundles[name] = [f"{name}.{field}" for field in fields]
+        self.items |= zip(self.bundles[name], map(self.array, call.args), strict=True)
 
     def assign(self, target: ast.expr, value: Value) -> None:
         match target:
@@ -573,10 +611,14 @@ class Compiler:
         self.refuse(node, f"`{ast.unparse(node)}`")
 
     def array(self, node: ast.expr) -> Array:
-        if isinstance(node, ast.Name):
-            found = self.items.get(node.id)
-            if isinstance(found, Array):
-                return found
+        found: Item | None = None
+        match node:
+            case ast.Name(name):
+                found = self.items.get(name)
+            case ast.Attribute(ast.Name(owner), name):
+                found = self.items.get(f"{owner}.{name}")
+        if isinstance(found, Array):
+            return found
         self.refuse(node, f"`{ast.unparse(node)}` as an array")
 
     def whole(self, node: ast.expr) -> Value:
@@ -791,9 +833,10 @@ class Compiler:
             return self.of_masks(node, target)
         name, result = self.library.function(target)
         kinds, _ = self.library.annotated(target)
-        if len(kinds) != len(node.args):
-            self.refuse(node, f"{len(node.args)} arguments instead of {len(kinds)}")
-        given = [self.argument(a, k) for a, k in zip(node.args, kinds, strict=True)]
+        arguments = [part for argument in node.args for part in self.parts(argument)]
+        if len(kinds) != len(arguments):
+            self.refuse(node, f"{len(arguments)} arguments instead of {len(kinds)}")
+        given = [self.argument(a, k) for a, k in zip(arguments, kinds, strict=True)]
         words = [*(word for words in given for word in words), "ptr %fault"]
         return self.called(name, result, words)
 
@@ -868,6 +911,12 @@ class Compiler:
         f.branch(f.compare("eq", fault, constant("i64", 0)), good, "quit")
         f.place(good)
         return found
+
+    def parts(self, node: ast.expr) -> list[ast.expr]:
+        """An argument by itself; arrays that go together as each of them."""
+        if isinstance(node, ast.Name) and node.id in self.bundles:
+            return [ast.Name(part) for part in self.bundles[node.id]]
+        return [node]
 
     def argument(self, node: ast.expr, kind: Kind) -> list[str]:
         if kind[:1] == "[":

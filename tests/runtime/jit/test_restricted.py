@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
@@ -123,6 +123,29 @@ def fill(x: U8, at: int) -> None:
     x[at] = 7
 
 
+class Tables(NamedTuple):
+    text: U8
+    found: I32
+
+
+def bundles(x: U8, y: I32) -> int:
+    tables = Tables(x, y)
+    count = 0
+    for k in range(len(tables.found)):
+        count += counted(k, tables)
+    return count
+
+
+def counted(k: int, tables: Tables) -> int:
+    tables.found[k] += len(tables.text)
+    only = Tables(tables.text, tables.found)
+    return first_of(only) if k < len(only.text) and only.text[k] > 90 else k
+
+
+def first_of(tables: Tables) -> int:
+    return tables.found[0]
+
+
 @given(some.lists(some.tuples(*[some.integers(-1000, 1000)] * 2), max_size=40))
 @settings(max_examples=20, deadline=None)
 def test_arithmetic_is_python_s(rows: list[tuple[int, int]]) -> None:
@@ -141,6 +164,12 @@ def test_control_is_python_s(numbers: list[int]) -> None:
 @settings(max_examples=20, deadline=None)
 def test_functions_call_others(text: bytes, numbers: list[float]) -> None:
     both(calls, np.frombuffer(text, np.uint8).copy(), np.array(numbers, np.float32))
+
+
+@given(some.binary(max_size=9), some.lists(some.integers(-100, 100), max_size=9))
+@settings(max_examples=20, deadline=None)
+def test_arrays_may_go_together(text: bytes, numbers: list[int]) -> None:
+    both(bundles, np.frombuffer(text, np.uint8).copy(), np.array(numbers, np.int32))
 
 
 def after_the_end(x: I32) -> int:
@@ -217,6 +246,15 @@ def changing(x: I32) -> int:
     return int(a)
 
 
+def half_of_them(x: I32) -> int:
+    tables = Tables(x)  # type: ignore[call-arg]
+    return len(tables.found)
+
+
+def of_another_type(x: I32) -> int:
+    return first_of(Tables(x, x))
+
+
 def itself(x: I32) -> int:
     return itself(x)
 
@@ -225,6 +263,8 @@ REFUSED = [
     (listing, "`[2 * k for k in range(3)]` as an array is not in restricted Python"),
     (truth, "`x[0]`, a number, as a condition is not in restricted Python"),
     (changing, "another type for 'a' is not in restricted Python"),
+    (half_of_them, "1 arrays instead of 2 is not in restricted Python"),
+    (of_another_type, "1 arguments instead of 2 is not in restricted Python"),
     (itself, "itself calls itself"),
 ]
 
