@@ -143,9 +143,10 @@ def annotated(body: Callable[..., Any], mask: Kind) -> tuple[list[Kind], Kind]:
 
 
 def parts_of(name: str, hint: Any) -> list[tuple[str, Any]]:
-    """A parameter by itself; one that is a NamedTuple as its fields."""
-    fields = fields_of(hint)
-    return [(f"{name}.{field}", inner) for field, inner in fields.items()] or [(name, hint)]
+    """A parameter by itself; one that is a NamedTuple as its arrays, by `name.field`."""
+    fields = fields_of(hint).items()
+    found = [part for field, inner in fields for part in parts_of(f"{name}.{field}", inner)]
+    return found or [(name, hint)]
 
 
 @cache
@@ -362,9 +363,9 @@ class Compiler:
 
     def assignment(self, target: ast.expr, value: ast.expr) -> None:
         if isinstance(target, ast.Name) and isinstance(value, ast.Call):
-            fields = fields_of(self.names.get(getattr(value.func, "id", "")))
-            if fields:
-                self.bundle(target.id, value, list(fields))
+            parts = parts_of(target.id, self.names.get(dotted(value.func)))
+            if parts[0][0] != target.id:
+                self.bundle(target.id, value, [name for name, _ in parts])
                 return
         if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
             values = [self.value(item) for item in value.elts]
@@ -373,12 +374,13 @@ class Compiler:
         else:
             self.assign(target, self.value(value))
 
-    def bundle(self, name: str, call: ast.Call, fields: Sequence[str]) -> None:
+    def bundle(self, name: str, call: ast.Call, parts: list[str]) -> None:
         """Arrays that go together from now on."""
-        if len(call.args) != len(fields):
-            self.refuse(call, f"{len(call.args)} arrays instead of {len(fields)}")
-        self.bundles[name] = [f"{name}.{field}" for field in fields]
-        self.items |= zip(self.bundles[name], map(self.array, call.args), strict=True)
+        given = [part for argument in call.args for part in self.parts(argument)]
+        if len(given) != len(parts):
+            self.refuse(call, f"{len(given)} arrays instead of {len(parts)}")
+        self.bundles[name] = parts
+        self.items |= zip(parts, map(self.array, given), strict=True)
 
     def assign(self, target: ast.expr, value: Value) -> None:
         match target:
@@ -611,12 +613,7 @@ class Compiler:
         self.refuse(node, f"`{ast.unparse(node)}`")
 
     def array(self, node: ast.expr) -> Array:
-        found: Item | None = None
-        match node:
-            case ast.Name(name):
-                found = self.items.get(name)
-            case ast.Attribute(ast.Name(owner), name):
-                found = self.items.get(f"{owner}.{name}")
+        found = self.items.get(dotted(node))
         if isinstance(found, Array):
             return found
         self.refuse(node, f"`{ast.unparse(node)}` as an array")
@@ -914,9 +911,9 @@ class Compiler:
 
     def parts(self, node: ast.expr) -> list[ast.expr]:
         """An argument by itself; arrays that go together as each of them."""
-        if isinstance(node, ast.Name) and node.id in self.bundles:
-            return [ast.Name(part) for part in self.bundles[node.id]]
-        return [node]
+        path = dotted(node)
+        inside = self.bundles.get(path.partition(".")[0], ())
+        return [ast.Name(part) for part in inside if part.startswith(f"{path}.")] or [node]
 
     def argument(self, node: ast.expr, kind: Kind) -> list[str]:
         if kind[:1] == "[":
@@ -957,6 +954,16 @@ class Compiler:
                 word = f"o{how}" if a.kind == "double" else f"s{how}"
                 return f.select(f.compare(word, b, a), b, a)
         self.refuse(node, f"`{ast.unparse(node)}`")
+
+
+def dotted(node: ast.expr) -> str:
+    """A name, or names with dots between; nothing for another expression."""
+    match node:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(owner, name) if outer := dotted(owner):
+            return f"{outer}.{name}"
+    return ""
 
 
 def reading(target: ast.expr) -> ast.expr:

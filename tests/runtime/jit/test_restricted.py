@@ -123,27 +123,34 @@ def fill(x: U8, at: int) -> None:
     x[at] = 7
 
 
+class Found(NamedTuple):
+    found: I32
+    others: I32
+
+
 class Tables(NamedTuple):
     text: U8
-    found: I32
+    known: Found
 
 
 def bundles(x: U8, y: I32) -> int:
-    tables = Tables(x, y)
+    known = Found(y, y)
+    tables = Tables(x, known)
     count = 0
-    for k in range(len(tables.found)):
+    for k in range(len(tables.known.found)):
         count += counted(k, tables)
     return count
 
 
 def counted(k: int, tables: Tables) -> int:
-    tables.found[k] += len(tables.text)
-    only = Tables(tables.text, tables.found)
-    return first_of(only) if k < len(only.text) and only.text[k] > 90 else k
+    tables.known.found[k] += len(tables.text)
+    only = Found(tables.known.others, tables.known.found)
+    other = Tables(tables.text, only)
+    return first_of(other.known) if k < len(other.text) and other.text[k] > 90 else k
 
 
-def first_of(tables: Tables) -> int:
-    return tables.found[0]
+def first_of(known: Found) -> int:
+    return known.found[0]
 
 
 @given(some.lists(some.tuples(*[some.integers(-1000, 1000)] * 2), max_size=40))
@@ -247,12 +254,12 @@ def changing(x: I32) -> int:
 
 
 def half_of_them(x: I32) -> int:
-    tables = Tables(x)  # type: ignore[call-arg]
-    return len(tables.found)
+    known = Found(x)  # type: ignore[call-arg]
+    return len(known.found)
 
 
 def of_another_type(x: I32) -> int:
-    return first_of(Tables(x, x))
+    return first_of(Found(x, x))
 
 
 def itself(x: I32) -> int:
