@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,51 +81,54 @@ BY_CHARACTERS, BY_BYTES = 1, 2
 """Between two bytes: every token that has both has the whole characters that they end and begin,
 which a filter of 8 * ALL_BYTES bits behind knows; or there are others. 0: no token has both."""
 
+
+class Merges(NamedTuple):
+    """Tokens of single bytes, ranks of two bytes [left << 8 | right], ranks of two tokens as a hash
+    table, tokens by rank."""
+
+    byte_tokens: I32
+    byte_ranks: I32
+    pairs: I64
+    products: I32
+
+
+class Tables(NamedTuple):
+    """What the encoder knows: of rules, whole tokens, their bytes, where tokens cross, merges, and
+    pieces that came before."""
+
+    settings: I32
+    whole: I64
+    starts: I32
+    pool: U8
+    crossed: U8
+    merges: Merges
+    memo: I64
+
+
 # ---------------------------------------------------------------- kernels: parts of a piece
 
 
 @apart
-def merged_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    count: int,
-    byte_tokens: I32,
-    byte_ranks: I32,
-    pairs: I64,
-    products: I32,
-) -> int:
+def merged_ids(text: U8, at: int, stop: int, ids: I32, count: int, merges: Merges) -> int:
     """The ids that merging makes of bytes, from `count` on; how many."""
     ranks = count + stop - at
     before = 0
     n = 0
     for k in range(at, stop):
-        token = byte_tokens[text[k]]
+        token = merges.byte_tokens[text[k]]
         if token >= 0:
             ids[count + n] = token
             if n > 0:
-                ids[ranks + n - 1] = byte_ranks[before << 8 | text[k]]
+                ids[ranks + n - 1] = merges.byte_ranks[before << 8 | text[k]]
             before = text[k]
             n += 1
     if n <= SCANNED:
-        return merge_few(ids, count, n, ranks, pairs, products)
-    return merge_many(ids, count, n, ranks, pairs, products)
+        return merge_few(ids, count, n, ranks, merges.pairs, merges.products)
+    return merge_many(ids, count, n, ranks, merges.pairs, merges.products)
 
 
 @apart
-def long_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    count: int,
-    starts: I32,
-    byte_tokens: I32,
-    byte_ranks: I32,
-    pairs: I64,
-    products: I32,
-) -> int:
+def long_ids(text: U8, at: int, stop: int, ids: I32, count: int, tables: Tables) -> int:
     """The same of many bytes, which have tokens all, in windows that stay in the cache.
 
     Ids are those of a text if and only if every two neighbours are the ids of their own bytes: the
@@ -138,23 +142,19 @@ def long_ids(
     start = at
     while start < stop:
         end = min(start + size, stop)
-        n = merged_ids(
-            text, start, end, ids, count + known, byte_tokens, byte_ranks, pairs, products
-        )
+        n = merged_ids(text, start, end, ids, count + known, tables.merges)
         fine = True
         if known > 0:
             free = count + known + n
             first = ids[count + known]
-            both = merged_ids(
-                text, start - last, start + width_of(first, starts), ids, free, byte_tokens,
-                byte_ranks, pairs, products,
-            )  # fmt: skip
+            end_of_first = start + width_of(first, tables.starts)
+            both = merged_ids(text, start - last, end_of_first, ids, free, tables.merges)
             fine = both == 2 and ids[free] == ids[count + known - 1] and ids[free + 1] == first
         if fine and end == stop:
             return known + n
         if fine and n >= 2 * UNSURE:
             for k in range(n - UNSURE):
-                last = width_of(ids[count + known + k], starts)
+                last = width_of(ids[count + known + k], tables.starts)
                 start += last
             known += n - UNSURE
         else:
@@ -169,157 +169,77 @@ def width_of(token: int, starts: I32) -> int:
     return starts[2 * token + 1] - starts[2 * token]
 
 
-def part_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    count: int,
-    starts: I32,
-    byte_tokens: I32,
-    byte_ranks: I32,
-    pairs: I64,
-    products: I32,
-    memo: I64,
-) -> int:
+def part_ids(text: U8, at: int, stop: int, ids: I32, count: int, tables: Tables) -> int:
     """The same of bytes between which and their neighbours nothing merges, remembered."""
     if stop - at == 1:
-        ids[count] = byte_tokens[text[at]]  # all bytes have one where pieces are cut
+        ids[count] = tables.merges.byte_tokens[text[at]]  # all bytes have one where pieces are cut
         return 1
     if stop - at > WINDOW:
-        return long_ids(
-            text, at, stop, ids, count, starts, byte_tokens, byte_ranks, pairs, products
-        )
-    if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
-        return merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
+        return long_ids(text, at, stop, ids, count, tables)
+    if stop - at > LONGEST_PIECE or len(tables.memo) < SET or count + MOST_IDS > len(ids):
+        return merged_ids(text, at, stop, ids, count, tables.merges)
     low = low_word(text, at, stop - at)
     high = high_word(text, at, stop - at)
-    place = home(low, high, memo)
-    found = recalled(low, high, place, memo)
+    place = home(low, high, tables.memo)
+    found = recalled(low, high, place, tables.memo)
     if found >= 0:
-        return told(found, ids, count, memo)
-    known = merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
-    remember(low, high, place, ids, count, known, memo)
+        return told(found, ids, count, tables.memo)
+    known = merged_ids(text, at, stop, ids, count, tables.merges)
+    remember(low, high, place, ids, count, known, tables.memo)
     return known
 
 
 @apart
-def fresh_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    count: int,
-    settings: I32,
-    whole: I64,
-    starts: I32,
-    pool: U8,
-    crossed: U8,
-    byte_tokens: I32,
-    byte_ranks: I32,
-    pairs: I64,
-    products: I32,
-    memo: I64,
-) -> int:
+def fresh_ids(text: U8, at: int, stop: int, ids: I32, count: int, tables: Tables) -> int:
     """The ids of a piece that is not remembered, from `count` on; how many.
 
     Merges do not cross where no token does, so such parts are encoded, and remembered, alone.
     """
-    if stop - at <= settings[LONGEST]:
-        token = find_bytes(text, at, stop, whole, starts, pool)
+    if stop - at <= tables.settings[LONGEST]:
+        token = find_bytes(text, at, stop, tables.whole, tables.starts, tables.pool)
         if token >= 0:
             ids[count] = token
             return 1
     known = 0
     start = at
-    if settings[CUTS] != 0:
+    if tables.settings[CUTS] != 0:
         left = at
         for k in range(at + 1, stop):
-            if not is_crossed(text, left, k, stop, crossed):
-                known += part_ids(
-                    text, start, k, ids, count + known, starts, byte_tokens, byte_ranks, pairs,
-                    products, memo,
-                )  # fmt: skip
+            if not is_crossed(text, left, k, stop, tables.crossed):
+                known += part_ids(text, start, k, ids, count + known, tables)
                 start = k
             if text[k] & 0xC0 != 0x80:
                 left = k
-    if settings[CUTS] == 0 or (start == at and stop - at <= WINDOW):
-        return merged_ids(text, at, stop, ids, count, byte_tokens, byte_ranks, pairs, products)
-    return known + part_ids(
-        text, start, stop, ids, count + known, starts, byte_tokens, byte_ranks, pairs, products,
-        memo,
-    )  # fmt: skip
+    if tables.settings[CUTS] == 0 or (start == at and stop - at <= WINDOW):
+        return merged_ids(text, at, stop, ids, count, tables.merges)
+    return known + part_ids(text, start, stop, ids, count + known, tables)
 
 
 @apart
-def long_piece_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    count: int,
-    settings: I32,
-    whole: I64,
-    starts: I32,
-    pool: U8,
-    crossed: U8,
-    byte_tokens: I32,
-    byte_ranks: I32,
-    pairs: I64,
-    products: I32,
-    memo: I64,
-) -> int:
+def long_piece_ids(text: U8, at: int, stop: int, ids: I32, count: int, tables: Tables) -> int:
     """The same of more bytes than a short piece has, from the memo if it came before."""
-    if stop - at > LONGEST_REMEMBERED or len(memo) < SET:
-        return fresh_ids(
-            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
-            byte_ranks, pairs, products, memo,
-        )  # fmt: skip
-    place = long_home(text, at, stop, memo)
-    if is_there(text, at, stop, place, memo):
-        return told_long(place, ids, count, memo)
-    known = fresh_ids(
-        text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
-        byte_ranks, pairs, products, memo,
-    )  # fmt: skip
-    remember_long(text, at, stop, place, ids, count, known, memo)
+    if stop - at > LONGEST_REMEMBERED or len(tables.memo) < SET:
+        return fresh_ids(text, at, stop, ids, count, tables)
+    place = long_home(text, at, stop, tables.memo)
+    if is_there(text, at, stop, place, tables.memo):
+        return told_long(place, ids, count, tables.memo)
+    known = fresh_ids(text, at, stop, ids, count, tables)
+    remember_long(text, at, stop, place, ids, count, known, tables.memo)
     return known
 
 
-def piece_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    count: int,
-    settings: I32,
-    whole: I64,
-    starts: I32,
-    pool: U8,
-    crossed: U8,
-    byte_tokens: I32,
-    byte_ranks: I32,
-    pairs: I64,
-    products: I32,
-    memo: I64,
-) -> int:
+def piece_ids(text: U8, at: int, stop: int, ids: I32, count: int, tables: Tables) -> int:
     """The same, from the memo if the piece came before."""
-    if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
-        return long_piece_ids(
-            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
-            byte_ranks, pairs, products, memo,
-        )  # fmt: skip
+    if stop - at > LONGEST_PIECE or len(tables.memo) < SET or count + MOST_IDS > len(ids):
+        return long_piece_ids(text, at, stop, ids, count, tables)
     low = low_word(text, at, stop - at)
     high = high_word(text, at, stop - at)
-    place = home(low, high, memo)
-    found = recalled(low, high, place, memo)
+    place = home(low, high, tables.memo)
+    found = recalled(low, high, place, tables.memo)
     if found >= 0:
-        return told(found, ids, count, memo)
-    known = fresh_ids(
-        text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
-        byte_ranks, pairs, products, memo,
-    )  # fmt: skip
-    remember(low, high, place, ids, count, known, memo)
+        return told(found, ids, count, tables.memo)
+    known = fresh_ids(text, at, stop, ids, count, tables)
+    remember(low, high, place, ids, count, known, tables.memo)
     return known
 
 
@@ -373,16 +293,15 @@ def encode(
     memo: I64,
 ) -> int:
     """The ids of a UTF-8 text; how many. Bytes that have no token are left out."""
+    merges = Merges(byte_tokens, byte_ranks, pairs, products)
+    tables = Tables(settings, whole, starts, pool, crossed, merges, memo)
     count = 0
     at = 0
     while at < length:
         stop = piece_end(text, at, length, settings, pages, classes)
         if count + 3 * (stop - at) > len(ids):
             return -1
-        count += piece_ids(
-            text, at, stop, ids, count, settings, whole, starts, pool, crossed, byte_tokens,
-            byte_ranks, pairs, products, memo,
-        )  # fmt: skip
+        count += piece_ids(text, at, stop, ids, count, tables)
         at = stop
     return count
 
@@ -405,6 +324,7 @@ def enter_tokens(
 ) -> int:
     """Fill `whole` and `crossed` from the tokens that `names` lists; how many of them merging does
     not make of their bytes. With `every`, those too may be a whole piece."""
+    merges = Merges(byte_tokens, byte_ranks, pairs, products)
     others = 0
     for k in range(len(names)):
         token = names[k]
@@ -412,7 +332,7 @@ def enter_tokens(
         stop = starts[2 * token + 1]
         if start < stop:
             mark_crossings(start, stop, pool, crossed)
-            known = merged_ids(pool, start, stop, ids, 0, byte_tokens, byte_ranks, pairs, products)
+            known = merged_ids(pool, start, stop, ids, 0, merges)
             rebuilt = known == 1 and ids[0] == token
             if not rebuilt:
                 others += 1
