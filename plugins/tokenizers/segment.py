@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,21 @@ NEVER = -3.14e100
 
 HIDDEN = 0
 """The setting: whether the hidden Markov model is used."""
+
+
+class Tables(NamedTuple):
+    """The setting, the dictionary, the model, and working space: see `segment`."""
+
+    settings: I32
+    firsts: I32
+    edges: I64
+    weights: F64
+    model: F64
+    ends: I32
+    numbers: I32
+    score: F64
+    back: U8
+
 
 # ---------------------------------------------------------------- kernels
 
@@ -78,28 +93,22 @@ def number_of(point: int, firsts: I32) -> int:
     return firsts[point] if point < len(firsts) else -1
 
 
-def best_path(
-    text: I32,
-    start: int,
-    stop: int,
-    firsts: I32,
-    edges: I64,
-    weights: F64,
-    score: F64,
-    ends: I32,
-    numbers: I32,
-) -> None:
+def best_path(text: I32, start: int, stop: int, tables: Tables) -> None:
     """Where the word at each place of text[start:stop] ends on the most probable path, and its
     number.
 
     `weights` are of the words of the dictionary, then of a character that is none.
     """
+    weights = tables.weights
+    score = tables.score
+    ends = tables.ends
+    numbers = tables.numbers
     last = len(weights) - 1
-    look_ahead(text, start, stop, firsts, edges, numbers, ends)
+    look_ahead(text, start, stop, tables.firsts, tables.edges, numbers, ends)
     score[stop] = 0.0
     for back in range(stop - start):
         k = stop - 1 - back
-        node = firsts[text[k]]
+        node = tables.firsts[text[k]]
         best = weights[min(node, last)] + score[k + 1]
         known = node < last
         end = k + 1
@@ -112,7 +121,7 @@ def best_path(
             elif at == k + 3:
                 node = ends[k]
             else:
-                node = child(node, text[at - 1], edges)
+                node = child(node, text[at - 1], tables.edges)
             if node < 0:
                 break
             if node < last:
@@ -147,21 +156,14 @@ def child(node: int, point: int, edges: I64) -> int:
 
 
 @apart
-def hidden_words(
-    text: I32,
-    start: int,
-    stop: int,
-    words: I32,
-    count: int,
-    firsts: I32,
-    model: F64,
-    score: F64,
-    back: U8,
-) -> int:
+def hidden_words(text: I32, start: int, stop: int, words: I32, count: int, tables: Tables) -> int:
     """The words of ideographs by the most probable states (Viterbi); how many words there are then.
 
     `model` is 4 logarithms of probabilities to start, 16 of transitions, 4 for every ideograph.
     """
+    model = tables.model
+    score = tables.score
+    back = tables.back
     row = 20 + (text[start] - FIRST_IDEOGRAPH) * 4
     here = start * 4
     for state in static(range(4)):
@@ -184,7 +186,7 @@ def hidden_words(
         now = before
     for k in range(start, stop):
         if back[k * 4] == SINGLE:
-            count = put_word(words, count, k + 1, firsts[text[k]])
+            count = put_word(words, count, k + 1, tables.firsts[text[k]])
         if back[k * 4] == END:
             count = put_word(words, count, k + 1, -1)
     return count
@@ -233,28 +235,15 @@ def is_known(text: I32, start: int, stop: int, firsts: I32, edges: I64, known: i
 
 
 @apart
-def left_alone(
-    text: I32,
-    start: int,
-    stop: int,
-    words: I32,
-    count: int,
-    settings: I32,
-    firsts: I32,
-    edges: I64,
-    weights: F64,
-    model: F64,
-    numbers: I32,
-    score: F64,
-    back: U8,
-) -> int:
+def left_alone(text: I32, start: int, stop: int, words: I32, count: int, tables: Tables) -> int:
     """The words of characters that the path leaves alone: themselves if there is one, or if they
     are an entry; else by the model. Without the model these are letters, in one."""
-    if settings[HIDDEN] == 0:
+    if tables.settings[HIDDEN] == 0:
         return put_word(words, count, stop, -1)
-    if stop - start == 1 or is_known(text, start, stop, firsts, edges, len(weights) - 1):
+    entries = len(tables.weights) - 1
+    if stop - start == 1 or is_known(text, start, stop, tables.firsts, tables.edges, entries):
         for k in range(start, stop):
-            count = put_word(words, count, k + 1, numbers[k])
+            count = put_word(words, count, k + 1, tables.numbers[k])
         return count
     at = start
     while at < stop:
@@ -262,7 +251,7 @@ def left_alone(
         while at < stop and is_ideograph(text[at]):
             at += 1
         if at > first:
-            count = hidden_words(text, first, at, words, count, firsts, model, score, back)
+            count = hidden_words(text, first, at, words, count, tables)
         first = at
         while at < stop and not is_ideograph(text[at]):
             at += 1
@@ -289,6 +278,7 @@ def segment(
     Each is two places of `words`: where it ends, and its number or -1. The last
     four arrays are working space: for a text of n characters n, n, 4 * n + 1 and 4 * n places.
     """
+    tables = Tables(settings, firsts, edges, weights, model, ends, numbers, score, back)
     count = 0
     at = 0
     while at < length:
@@ -301,17 +291,14 @@ def segment(
             single = -1 if pair else number_of(text[at - 1], firsts)
             count = put_word(words, count, at, single)
             continue
-        best_path(text, at, stop, firsts, edges, weights, score, ends, numbers)
+        best_path(text, at, stop, tables)
         alone = at  # characters alone wait for their like
         while alone < stop:
             whole = at < stop and (
                 ends[at] - at > 1 or not (settings[HIDDEN] != 0 or is_alphanumeric(text[at]))
             )
             if alone < at and (whole or at == stop):
-                count = left_alone(
-                    text, alone, at, words, count, settings, firsts, edges, weights, model,
-                    numbers, score, back,
-                )  # fmt: skip
+                count = left_alone(text, alone, at, words, count, tables)
                 alone = at
             if whole:
                 count = put_word(words, count, ends[at], numbers[at])

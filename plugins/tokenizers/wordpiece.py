@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,18 @@ from .tokenizer import AddedToken, Frame, Tokenizer
 KEEP, DROP, BREAK, ALONE = range(4)  # part of a word; nothing; a space; a word of its own
 FIRST, CONTINUED = 0, 1  # the roots of the trie: a word's first token, its other tokens
 POINT_BITS = 21
+
+
+class Tables(NamedTuple):
+    """What becomes of characters, the trie of tokens, and the settings of `encode`."""
+
+    pages: U16
+    cells: I32
+    replacements: I32
+    edges: I64
+    ends: I32
+    settings: I32
+
 
 # ---------------------------------------------------------------- kernels
 
@@ -109,36 +122,25 @@ def word_end(text: U8, at: int, length: int, pages: U16, cells: I32) -> int:
 
 
 @apart
-def fresh_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    base: int,
-    pages: U16,
-    cells: I32,
-    replacements: I32,
-    edges: I64,
-    ends: I32,
-    settings: I32,
-) -> int:
+def fresh_ids(text: U8, at: int, stop: int, ids: I32, base: int, tables: Tables) -> int:
     """The ids of a word, from `base` on; how many, -1 if there is no room, -2 if it has none."""
     end = base
     while at < stop:
         found = code_point(text, at, stop)
-        cell = cell_at(found, pages, cells)
+        cell = cell_at(found, tables.pages, tables.cells)
         if cell & 3 != DROP:
             size = cell >> 2 & 63
             if end + max(size, 1) > len(ids):
                 return -1
-            end = append(found >> 3, cell, ids, end, replacements)
+            end = append(found >> 3, cell, ids, end, tables.replacements)
         at += found & 7
     if end == base:
         return 0
-    if end - base > settings[1]:
-        ids[base] = settings[0]
-        return 1 if settings[0] >= 0 else -2
-    return match_word(ids, base, end - base, edges, ends, settings[0])
+    unknown = tables.settings[0]
+    if end - base > tables.settings[1]:
+        ids[base] = unknown
+        return 1 if unknown >= 0 else -2
+    return match_word(ids, base, end - base, tables.edges, tables.ends, unknown)
 
 
 def encode(
@@ -157,6 +159,7 @@ def encode(
 
     `settings` are the unknown id and how many characters the longest word has.
     """
+    tables = Tables(pages, cells, replacements, edges, ends, settings)
     count = 0
     at = 0
     while at < length:
@@ -166,9 +169,7 @@ def encode(
         if action == KEEP:
             stop = word_end(text, stop, length, pages, cells)
         if action == KEEP or action == ALONE:
-            known = word_ids(
-                text, at, stop, ids, count, pages, cells, replacements, edges, ends, settings, memo
-            )
+            known = word_ids(text, at, stop, ids, count, tables, memo)
             if known < 0:
                 return known
             count += known
@@ -176,32 +177,17 @@ def encode(
     return count
 
 
-def word_ids(
-    text: U8,
-    at: int,
-    stop: int,
-    ids: I32,
-    count: int,
-    pages: U16,
-    cells: I32,
-    replacements: I32,
-    edges: I64,
-    ends: I32,
-    settings: I32,
-    memo: I64,
-) -> int:
+def word_ids(text: U8, at: int, stop: int, ids: I32, count: int, tables: Tables, memo: I64) -> int:
     """The same as `fresh_ids`, from the memo if the word came before."""
     if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
-        return fresh_ids(
-            text, at, stop, ids, count, pages, cells, replacements, edges, ends, settings
-        )
+        return fresh_ids(text, at, stop, ids, count, tables)
     low = low_word(text, at, stop - at)
     high = high_word(text, at, stop - at)
     place = home(low, high, memo)
     found = recalled(low, high, place, memo)
     if found >= 0:
         return told(found, ids, count, memo)
-    known = fresh_ids(text, at, stop, ids, count, pages, cells, replacements, edges, ends, settings)
+    known = fresh_ids(text, at, stop, ids, count, tables)
     if known >= 0:
         remember(low, high, place, ids, count, known, memo)
     return known

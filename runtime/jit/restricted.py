@@ -50,7 +50,6 @@ class Array:
     dtype: str
 
 
-Item: TypeAlias = "Value | Array"
 Kind: TypeAlias = str
 """What a parameter or a result is: "i64", "double", "i1", "" for nothing, or "[u8]", an array."""
 
@@ -247,12 +246,7 @@ class Compiler:
         self.f = Function(library.module, name, given, public=public, result=result, inline=inline)
         inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
         self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
-        self.items: dict[str, Item] = {}
-        self.bundles: dict[str, list[str]] = {
-            each.arg: [name for name, _ in parts]
-            for each, parts in zip(tree.args.args, written, strict=True)
-            if parts[0][0] != each.arg
-        }
+        self.arrays: dict[str, Array] = {}
         self.variables: dict[str, tuple[Value, Kind]] = {}
         self.known: dict[str, object] = {}
         self.head: list[str] = []
@@ -266,7 +260,7 @@ class Compiler:
                 length = self.f.parameters[f"{argument}.length"]
                 if argument in near:
                     value = self.brought_near(argument, value, ELEMENTS[kind[1:-1]], near[argument])
-                self.items[argument] = Array(value, length, kind[1:-1])
+                self.arrays[argument] = Array(value, length, kind[1:-1])
             else:
                 self.assign_name(argument, value)
 
@@ -362,32 +356,48 @@ class Compiler:
                 self.refuse(node, f"`{ast.unparse(node).splitlines()[0]}`")
 
     def assignment(self, target: ast.expr, value: ast.expr) -> None:
-        if isinstance(target, ast.Name) and isinstance(value, ast.Call):
-            parts = parts_of(target.id, self.names.get(dotted(value.func)))
-            if parts[0][0] != target.id:
-                self.bundle(target.id, value, [name for name, _ in parts])
-                return
-        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        if isinstance(target, ast.Name) and (given := self.arrays_of(value)):
+            self.name_arrays(target, given)
+        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
             values = [self.value(item) for item in value.elts]
             for place, item in zip(target.elts, values, strict=True):
                 self.assign(place, item)
         else:
             self.assign(target, self.value(value))
 
-    def bundle(self, name: str, call: ast.Call, parts: list[str]) -> None:
-        """Arrays that go together from now on."""
-        given = [part for argument in call.args for part in self.parts(argument)]
+    def arrays_of(self, node: ast.expr) -> dict[str, Array]:
+        """An array, by "", or arrays that go together, by names behind the bundle's; else none."""
+        path = dotted(node)
+        if path and path not in self.variables:
+            return {name.removeprefix(path): self.arrays[name] for name in self.arrays_in(path)}
+        if not isinstance(node, ast.Call):
+            return {}
+        parts = parts_of("", self.names.get(dotted(node.func)))
+        if not parts[0][0]:
+            return {}
+        given = [array for each in node.args for array in self.arrays_of(each).values()]
         if len(given) != len(parts):
-            self.refuse(call, f"{len(given)} arrays instead of {len(parts)}")
-        self.bundles[name] = parts
-        self.items |= zip(parts, map(self.array, given), strict=True)
+            self.refuse(node, f"{len(given)} arrays instead of {len(parts)}")
+        return {name: array for (name, _), array in zip(parts, given, strict=True)}
+
+    def arrays_in(self, path: str) -> list[str]:
+        """The name of an array, or those of all in a bundle."""
+        if path in self.arrays:
+            return [path]
+        return [name for name in self.arrays if name.startswith(f"{path}.")]
+
+    def name_arrays(self, target: ast.Name, given: Mapping[str, Array]) -> None:
+        """A name means the same arrays wherever it stands."""
+        if target.id in self.variables or self.arrays_in(target.id):
+            self.refuse(target, f"another array as {target.id!r}")
+        self.arrays |= {f"{target.id}{name}": array for name, array in given.items()}
 
     def assign(self, target: ast.expr, value: Value) -> None:
         match target:
             case ast.Name(name):
                 if name in self.variables and self.variables[name][1] != value.kind:
                     self.refuse(target, f"another type for {name!r}")
-                if name in self.items:
+                if name in self.arrays:
                     self.refuse(target, f"another array as {name!r}")
                 self.assign_name(name, value)
             case ast.Subscript(array, index):
@@ -511,7 +521,7 @@ class Compiler:
             if not isinstance(part, KNOWN):
                 return None
             if isinstance(part, ast.Name):
-                held = part.id in self.variables or part.id in self.items
+                held = part.id in self.variables or part.id in self.arrays
                 if held and part.id not in self.known:
                     return None
                 names[part.id] = self.known.get(part.id, self.names.get(part.id))
@@ -568,7 +578,7 @@ class Compiler:
                 return self.f.load(cell, kind)
             case ast.Name() | ast.Attribute():
                 return self.number(node, self.outside(node))
-            case ast.Subscript(ast.Name(name)) if name not in self.items:
+            case ast.Subscript(ast.Name(name)) if name not in self.arrays:
                 return self.number(node, self.evaluated(node))
             case ast.Subscript(array, index):
                 return self.element(node, self.array(array), self.whole(index))
@@ -613,8 +623,7 @@ class Compiler:
         self.refuse(node, f"`{ast.unparse(node)}`")
 
     def array(self, node: ast.expr) -> Array:
-        found = self.items.get(dotted(node))
-        if isinstance(found, Array):
+        if found := self.arrays.get(dotted(node)):
             return found
         self.refuse(node, f"`{ast.unparse(node)}` as an array")
 
@@ -912,8 +921,8 @@ class Compiler:
     def parts(self, node: ast.expr) -> list[ast.expr]:
         """An argument by itself; arrays that go together as each of them."""
         path = dotted(node)
-        inside = self.bundles.get(path.partition(".")[0], ())
-        return [ast.Name(part) for part in inside if part.startswith(f"{path}.")] or [node]
+        names = self.arrays_in(path) if path and path not in self.variables else []
+        return [ast.Name(name) for name in names] or [node]
 
     def argument(self, node: ast.expr, kind: Kind) -> list[str]:
         if kind[:1] == "[":

@@ -146,7 +146,8 @@ def counted(k: int, tables: Tables) -> int:
     tables.known.found[k] += len(tables.text)
     only = Found(tables.known.others, tables.known.found)
     other = Tables(tables.text, only)
-    return first_of(other.known) if k < len(other.text) and other.text[k] > 90 else k
+    text = other.text
+    return first_of(other.known) if k < len(text) and text[k] > 90 else k
 
 
 def first_of(known: Found) -> int:
@@ -254,12 +255,18 @@ def changing(x: I32) -> int:
 
 
 def half_of_them(x: I32) -> int:
-    known = Found(x)  # type: ignore[call-arg]
+    known = Found(x)  # type: ignore[call-arg]  # the mistake that is refused
     return len(known.found)
 
 
 def of_another_type(x: I32) -> int:
     return first_of(Found(x, x))
+
+
+def either(x: I32) -> int:
+    one = x
+    one = x
+    return len(one)
 
 
 def itself(x: I32) -> int:
@@ -272,6 +279,7 @@ REFUSED = [
     (changing, "another type for 'a' is not in restricted Python"),
     (half_of_them, "1 arrays instead of 2 is not in restricted Python"),
     (of_another_type, "1 arguments instead of 2 is not in restricted Python"),
+    (either, "another array as 'one' is not in restricted Python"),
     (itself, "itself calls itself"),
 ]
 
