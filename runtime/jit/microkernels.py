@@ -60,6 +60,8 @@ class Tile:
     unit    S is contiguous along the innermost
     full    a call takes `count` full vectors of columns
     ways    sums of each number of the result: every other step adds to the second
+    outer   axes of k around those that a piece of a sum goes along: each piece begins at 0 and is
+            added to the result, as a long chain of sums would lose more digits
     ahead   what it asks memory for: so many bytes behind those that it reads (0: nothing), or
             "next": lines of the next panel, as many as a call says
     """
@@ -74,24 +76,27 @@ class Tile:
     unit: bool = True
     full: bool = False
     ways: int = 1
+    outer: int = 0
     ahead: Ahead = 0
 
     @property
     def name(self) -> str:
         how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}"
         shape = f"{self.rows}x{self.count}_{self.step}_{self.depth}"
-        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{how}{self.ways}_{self.ahead}"
+        more = f"{how}{self.ways}_{self.outer}_{self.ahead}"
+        return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{more}"
 
     @property
     def signature(self) -> list[tuple[str, str]]:
         """X, its elements from step to step; S, its elements from row to row; of each axis of k
-        the steps and the elements of S from one to the next; the result, its elements from row to
-        row; columns; whether to add to the result; lines to ask for: the first, how many
-        in a turn of the innermost loop."""
+        the steps and the elements of S from one to the next; positions of axis `outer` in a piece
+        of a sum; the result, its elements from row to row; columns; whether to add to the result;
+        lines to ask for: the first, how many in a turn of the innermost loop."""
         found = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64")]
         for level in range(self.depth):
             found += [(f"n{level}", "i64"), (f"sk{level}", "i64")]
-        found += [("c", "ptr noalias"), ("cm", "i64"), ("columns", "i64"), ("more", "i64")]
+        found += [("piece", "i64"), ("c", "ptr noalias"), ("cm", "i64")]
+        found += [("columns", "i64"), ("more", "i64")]
         return [*found, ("next", "ptr"), ("lines", "i64")] if self.ahead == "next" else found
 
 
@@ -133,52 +138,103 @@ class TileWriter:
             for v in vectors
         ]
         heads = [f.at(p["c"], f.add(f.multiply(p["cm"], r), column), t.kind) for r in range(t.rows)]
-        at = [f.at(heads[r], v * t.lanes, t.kind) for r, v in self.places]
-        for place in at:
+        self.results = [f.at(heads[r], v * t.lanes, t.kind) for r, v in self.places]
+        for place in self.results:
             f.prefetch(place)
-        zero = constant(t.kind, 0, t.lanes)
-
-        def before() -> list[Value]:
-            pairs = zip(at, self.places, strict=True)
-            return [f.load(place, t.kind, t.lanes, self.masks[v]) for place, (_, v) in pairs]
-
-        again = f.compare("ne", p["more"], constant("i64", 0))
-        start = f.either(again, before, lambda: [zero] * len(at))
-        start += [zero] * (len(at) * (self.tile.ways - 1))
+        self.whole = f.compare("sge", wanted, constant("i64", t.count * t.lanes))
         x = f.at(p["x"], column, STORED[t.dtype])
-        *sums, _ = self.level(0, 0, 0, [*start, x])
-        if self.tile.ways == 2:
-            add, half = "fadd" if t.kind in FLOATS else "add", len(at)
-            sums = [f.binary(add, *pair) for pair in zip(sums[:half], sums[half:], strict=True)]
+        self.outside(0, 0, 0, [p["more"], x])
 
-        def put(masked: bool) -> list[Value]:
-            for place, value, (_, v) in zip(at, sums, self.places, strict=True):
-                f.store(value, place, self.masks[v] if masked else None)
+    def outside(
+        self, depth: int, offset: Number, passed: Number, carried: list[Value]
+    ) -> list[Value]:
+        """The loops over axes of k around pieces, each of which ends in the result; `carried`:
+        whether to add to it, X."""
+        f, p = self.f, self.f.parameters
+
+        def turn(index: Value, carried: list[Value]) -> list[Value]:
+            if depth < self.tile.outer:
+                return self.outside(depth + 1, *self.further(depth, offset, passed, index), carried)
+            more, x = carried
+            end = f.minimum(f.add(index, p["piece"]), p[f"n{depth}"])
+            *sums, x = self.level(depth, offset, passed, [*self.zeros(), x], (index, end))
+            self.put(self.together(sums), more)
+            return [constant("i64", 1), x]
+
+        if depth < self.tile.outer:
+            return f.loop(0, p[f"n{depth}"], 1, turn, carried)
+        some = f.maximum(p[f"n{depth}"], 1)  # of no steps the sum is 0
+        return f.loop(0, some, p["piece"], turn, carried)
+
+    def zeros(self) -> list[Value]:
+        t = self.tile
+        return [constant(t.kind, 0, t.lanes)] * (len(self.places) * t.ways)
+
+    def together(self, sums: list[Value]) -> list[Value]:
+        """Of each number of the result one sum."""
+        f, t, size = self.f, self.tile, len(self.places)
+        if t.ways == 1:
+            return sums
+        return [f.binary(self.add, *pair) for pair in zip(sums[:size], sums[size:], strict=True)]
+
+    @property
+    def add(self) -> str:
+        return "fadd" if self.tile.kind in FLOATS else "add"
+
+    def put(self, sums: list[Value], more: Value) -> None:
+        """Into the result, or added to it."""
+        f, t = self.f, self.tile
+        places = list(zip(self.results, [self.masks[v] for _, v in self.places], strict=True))
+
+        def added() -> list[Value]:
+            return [
+                f.binary(self.add, f.load(at, t.kind, t.lanes, mask), value)
+                for (at, mask), value in zip(places, sums, strict=True)
+            ]
+
+        again = f.compare("ne", more, constant("i64", 0))
+        totals = f.either(again, added, lambda: sums)
+
+        def store(masked: bool) -> list[Value]:
+            for (at, mask), value in zip(places, totals, strict=True):
+                f.store(value, at, mask if masked else None)
             return []
 
         if t.full:
-            put(False)
-            return
-        whole = f.compare("sge", wanted, constant("i64", t.count * t.lanes))
-        f.either(whole, lambda: put(False), lambda: put(True))
+            store(False)
+        else:
+            f.either(self.whole, lambda: store(False), lambda: store(True))
+
+    def further(
+        self, depth: int, offset: Number, passed: Number, index: Value
+    ) -> tuple[Number, Number]:
+        """(offset in S, steps passed) at a position of an axis of k, for the axes inside."""
+        f, p = self.f, self.f.parameters
+        here = f.add(offset, f.multiply(index, p[f"sk{depth}"]))
+        return here, f.multiply(f.add(passed, index), p[f"n{depth + 1}"])
 
     def level(
-        self, depth: int, offset: Number, passed: Number, carried: list[Value]
+        self,
+        depth: int,
+        offset: Number,
+        passed: Number,
+        carried: list[Value],
+        part: tuple[Number, Number],
     ) -> list[Value]:
-        """The loops over axes of k from `depth` on, so many steps of it from the first; `carried`:
-        sums, X."""
+        """The loops over axes of k from `depth` on, of the first of them a part: from one position
+        to another; `passed`: steps so far; `carried`: sums, X."""
         f, t, p = self.f, self.tile, self.f.parameters
-        steps, stride = p[f"n{depth}"], p[f"sk{depth}"]
+        begin, end = part
         if depth < t.depth - 1:
 
             def turn(index: Value, carried: list[Value]) -> list[Value]:
-                further = f.multiply(f.add(passed, index), p[f"n{depth + 1}"])
-                here = f.add(offset, f.multiply(index, stride))
-                return self.level(depth + 1, here, further, carried)
+                inside = 0, p[f"n{depth + 1}"]
+                here = self.further(depth, offset, passed, index)
+                return self.level(depth + 1, *here, carried, inside)
 
-            return f.loop(0, steps, 1, turn, carried)
-        step = 1 if t.unit else stride
-        many = f.whole(steps, UNROLLED)
+            return f.loop(begin, end, 1, turn, carried)
+        step = 1 if t.unit else p[f"sk{depth}"]
+        many = f.add(begin, f.whole(f.subtract(end, begin), UNROLLED))
 
         def turns(count: int) -> Callable[[Value, list[Value]], list[Value]]:
             def turn(index: Value, carried: list[Value]) -> list[Value]:
@@ -188,8 +244,8 @@ class TileWriter:
 
             return turn
 
-        carried = f.loop(0, many, UNROLLED, turns(UNROLLED), carried)
-        return f.loop(many, steps, 1, turns(1), carried)
+        carried = f.loop(begin, many, UNROLLED, turns(UNROLLED), carried)
+        return f.loop(many, end, 1, turns(1), carried)
 
     def ask(self, passed: Number) -> None:
         """For lines of the next panel, evenly as this one goes by."""
@@ -273,10 +329,11 @@ def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) 
                 vectors.append(convert(f, widen(f, raw, dtype), kind))
             for r, head in enumerate(heads):
                 at = f.at(head, column, kind)
-                total = f.load(at, kind, lanes, mask)
+                total = constant(kind, 0, lanes)
                 for d in range(deep):
                     total = multiply_add(f, ones[d][r], vectors[d], total)
-                f.store(total, at, mask)
+                add = "fadd" if kind in FLOATS else "add"
+                f.store(f.binary(add, f.load(at, kind, lanes, mask), total), at, mask)
 
         along(add)
 

@@ -144,9 +144,10 @@ def code(
 
 
 def steps(turns: int = 50) -> tuple[Program, Instruction]:
-    """A product in many pieces that accumulate: each turn reads what the one before wrote."""
+    """A product in many pieces that accumulate: each turn reads what the one before wrote. There
+    are so many rows that no thread's piece is of the few that another kernel computes."""
     step, _ = step_of(matmul)
-    program = single.program_of(step, {"m": 33, "k": 4 * turns, "n": 65}, {"k": 4})
+    program = single.program_of(step, {"m": 77, "k": 4 * turns, "n": 65}, {"k": 4})
     return program, step
 
 
