@@ -31,17 +31,16 @@ from .layout import (
     DATA,
     DRAM,
     EVENT,
-    FREE,
     FULL,
     FULL_SINCE,
     HAZARD,
+    HAZARDS,
     HOLDS,
     ISSUING,
     JUMPED,
-    KIND_AT,
     KIND_SIZE,
     KINDS,
-    LANDED,
+    LANE_FIELDS,
     LAPSE,
     LAST,
     LEAPS,
@@ -58,7 +57,6 @@ from .layout import (
     QUEUE,
     ROOM,
     ROW,
-    ROWS,
     SHAPELESS,
     SKEW,
     SKIPPED,
@@ -208,14 +206,18 @@ class Stage:
         places = constants.places
         self.record, self.none, self.uses = places["RECORD"], places["NONE"], places["USES"]
         self.account, self.sets = places["ACCOUNT"], places["SETS"]
-        self.lane, self.ports = places["LANE"], places["PORTS_AT"]
-        self.snapshot, self.slot = places["SNAPSHOT"], places["SLOT"]
-        self.rooms = constants.READS, constants.WRITES, constants.STORES
+        self.lane = {name: places[name] for name in LANE_FIELDS}
+        self.ports, self.rows = places["PORTS_AT"], places["ROWS"]
+        self.snapshot = places["SNAPSHOT"]
+        self.hazard = cores * HAZARD
+        self.no_hazards = range(0, self.none * self.hazard, self.hazard)
+        writes = HAZARDS + constants.READS
+        self.sides = HAZARDS, writes, writes + constants.WRITES
         self.single = [int(unit.count == 1) for unit in self.engine.machine.units]
         self.state = places["PLACES"] + places["TIMES"] + flat.watched
         self.moved: list[list[tuple[int, int]]] = [[] for _ in range(cores)]
         self._know_machine()
-        self.slots = self.array(cores * ring * self.slot)
+        self.slots = self.array(constants.slots)
         self.masks = self.mask_array(cores * self.sets)
         self.then = self.mask_array(cores * ring)
         self.after = self.mask_array(cores * ring)
@@ -225,7 +227,7 @@ class Stage:
         self.records = self.array(64 * self.record, "i4")
         room = issues_of(self.view.stage.body, flat.outermost) if constants.TRACE else 0
         self.now[ROOM] = room = min(room // cores + 1024, MOST_ROOM)
-        self.trace = self.array(room * cores * EVENT if constants.TRACE else 1)
+        self.trace = self.unset(room * cores * EVENT)
         self.plan = self.filled(flat.plan, "i4")
         self.sizes = self.filled(flat.sizes, "i8")
         self.table = self.filled([UNKNOWN] * max(1, flat.table), "i4")
@@ -262,15 +264,19 @@ class Stage:
             place = core * CORE
             self.cores[place + FULL_SINCE], self.cores[place + LAST] = -1, -1
             self.cores[place + HOLDS], self.cores[place + SOONEST] = constants.WINDOW, NEVER
-        self.units = self.array(cores * constants.UNITS * self.lane)
+        self.units = self.array(constants.lanes)
         kinds = [k for k, unit in enumerate(machine.units) for _ in range(unit.count)]
-        for lane, k in enumerate(kinds * cores):
-            self.units[lane * self.lane + KIND_AT] = KINDS + KIND_SIZE * k
+        for place, k in enumerate(kinds * cores, self.lane["KIND_AT"]):
+            self.units[place] = KINDS + KIND_SIZE * k
 
     # -- arrays
 
     def array(self, size: int, dtype: str = "i8") -> Array:
         return np.zeros(size, dtype) if self.engine.native else [0] * size
+
+    def unset(self, size: int) -> Array:
+        """An array of which the kernel sets what is read."""
+        return np.empty(size, "i8") if self.engine.native else [0] * size
 
     def mask_array(self, size: int) -> Array:
         return self.array(size * self.mask_words, "u8")
@@ -355,7 +361,7 @@ class Stage:
         base = core * self.flat.width
         at = int(self.regs[base + AT])
         text = self.flat.texts[at]
-        ranges = self.flat.standing(text, self.regs[base : base + self.flat.width])
+        ranges = self.flat.standing(text.ranges, self.regs[base : base + self.flat.width])
         return text, ranges, int(index_of(at, base, self.plan, self.sizes, self.regs))
 
     def give_shape(self, core: int) -> None:
@@ -365,46 +371,51 @@ class Stage:
         registers = [int(number) for number in self.regs[base : base + self.flat.width]]
         records: list[int] = []
         first = len(self.shapes)
+        ranges: Ranges = {}
         at = registers[AT]
         while at in self.flat.texts and (self.constants.CORES == 1 or at == registers[AT]):
             place = index_of(at, 0, self.flat.plan, self.flat.sizes, registers)
             if self.table[place] == UNKNOWN:
                 text = self.flat.texts[at]
-                shape = self.view.shape(text, self.flat.standing(text, registers))
+                more = [name for name in text.ranges if name not in ranges]
+                ranges |= self.flat.standing(more, registers)
+                shape = self.view.shape(text, ranges)
                 records += self.words(shape)
                 self.table[place] = len(self.shapes)
                 if self.flat.plan[at + DIGITS] == self.flat.plan[at + CLIPS_END]:
                     self.plan[at + ONLY] = len(self.shapes)
                 self.shapes.append(shape)
             at += STEP
+        self.make_room()
+        self.records[first * self.record : len(self.shapes) * self.record] = records
+        self.measure()
+
+    def make_room(self) -> None:
+        """For the records and counts of all shapes, and for the hazards that they name."""
+        hazards = (self.none + len(self.view.numbers)) * self.hazard * self.mask_words
         while len(self.shapes) * self.record > len(self.records):
             self.records = self.longer(self.records, "i4")
         while self.uses + len(self.shapes) > len(self.counts):
             self.counts = self.longer(self.counts)
-        self.records[first * self.record : len(self.shapes) * self.record] = records
-        self.measure()
+        while hazards > len(self.hazards):
+            self.hazards = self.longer(self.hazards, "u8")
 
     def words(self, shape: Shape) -> list[int]:
         """The record of a shape."""
         constants = self.constants
-        cores = constants.CORES
-        words = [shape.unit, shape.occupancy, shape.drain, shape.transfer, shape.bus]
-        words.append(self.single[shape.unit])
-        sides = zip((shape.reads, shape.writes, shape.stores), self.rooms, strict=True)
-        none = 0  # the hazard that stands for none in the next place
-        for numbers, room in sides:
-            places = [self.none + number for number in numbers]
-            places += range(none + len(places), none + room)
-            words += [place * cores * HAZARD for place in places]
-            none += room
+        words = [
+            shape.unit, shape.occupancy, shape.drain, shape.transfer, shape.bus,
+            self.single[shape.unit], *self.no_hazards,
+        ]  # fmt: skip
+        sides = zip((shape.reads, shape.writes, shape.stores), self.sides, strict=True)
+        for numbers, first in sides:
+            for place, number in enumerate(numbers, first):
+                words[place] = (self.none + number) * self.hazard
         if constants.LINKS:
             words.append(shape.crossing)
-        taken = dict(shape.ports)
-        words += [taken.get(bank, 0) for bank in range(constants.BANKS)]
-        while (len(self.view.numbers) + self.none) * cores * HAZARD * self.mask_words > len(
-            self.hazards
-        ):
-            self.hazards = self.longer(self.hazards, "u8")
+        if constants.BANKS:
+            taken = dict(shape.ports)
+            words += [taken.get(bank, 0) for bank in range(constants.BANKS)]
         if constants.FAIR and shape.bus > self.most_bytes:
             raise Unsuited(
                 f"opcode {shape.opcode!r}: moves {shape.bus} bytes, whose shares only the simpy "
@@ -470,7 +481,7 @@ class Stage:
             self.grown = True
         at = first + slot * most * PIECE_SIZE
         self.sharing[at : at + len(rows) * PIECE_SIZE] = list(chain.from_iterable(rows))
-        self.slots[slot * self.slot + ROWS] = len(rows)
+        self.slots[self.rows + slot] = len(rows)
 
     def grow_trace(self, core: int) -> None:
         self.trace = self.longer(self.trace)
@@ -490,8 +501,8 @@ class Stage:
     # -- results
 
     def report(self) -> StageReport:
-        lanes = np.array(self.units, np.int64).reshape(-1, self.lane)[:, [FREE, LANDED]]
-        end = self.begin + int(lanes[lanes < NEVER].max()) + int(self.now[SKEW])
+        times = self.units[: self.lane["TAKEN"]]  # when units are free, and have landed
+        end = self.begin + max(int(time) for time in times if time < NEVER) + int(self.now[SKEW])
         used: dict[int, Shape] = {}
         uses = self.counts[self.uses : self.uses + len(self.shapes)]
         for shape, count in zip(self.shapes, map(int, uses), strict=True):
@@ -514,7 +525,7 @@ class Stage:
             for k, unit in enumerate(machine.units):
                 for instance in range(unit.count):
                     number = self.first[k] + instance
-                    free = int(self.units[(core * units + number) * self.lane + FREE])
+                    free = int(self.units[self.lane["FREE"] + core * units + number])
                     yield self.closed(core, number, unit.name, instance, free)
 
     def closed(self, core: int, number: int, unit: str, instance: int, free: int) -> Account:

@@ -193,6 +193,11 @@ class OpcodeReport:
     read: int
     written: int
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What adds up."""
+        return self.issues, self.cycles, self.operations, self.read, self.written
+
 
 @dataclass(frozen=True)
 class StageReport:

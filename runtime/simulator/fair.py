@@ -31,7 +31,6 @@ from .layout import (
     FREE,
     KIND_AT,
     LANDED,
-    LANE,
     LEFT,
     LINK,
     LINK_ARRIVAL,
@@ -46,7 +45,6 @@ from .layout import (
     RING,
     SETTLED_AT,
     SHARE,
-    SLOT,
     SOONEST,
     TRACE,
     UNITS,
@@ -72,10 +70,10 @@ def ask(
         cycles = t - now[SETTLED_AT]
         counts[CHANNEL_BUSY] += cycles
         for k in range(now[ACTIVE]):
-            unit = sharing[k] * LANE
+            unit = sharing[k]
             units[unit + LEFT] = left_after(cycles, unit, units)
     now[SETTLED_AT] = t
-    unit = lane * LANE
+    unit = lane
     units[unit + LEFT] = bus * now[BYTE]
     units[unit + POSITION] = position
     units[unit + BEGAN] = t
@@ -99,7 +97,7 @@ def divide(t: int, now: Longs, units: Longs, sharing: Longs) -> None:
     size = now[ACTIVE]
     rate = now[CYCLE]
     if size == 1:
-        unit = sharing[0] * LANE
+        unit = sharing[0]
         rate = min(rate, now[units[unit + KIND_AT] + CAP])
         units[unit + RATE] = rate
         units[unit + PARTS] = 1
@@ -107,14 +105,14 @@ def divide(t: int, now: Longs, units: Longs, sharing: Longs) -> None:
         return
     parts = 0
     for k in range(size):
-        unit = sharing[k] * LANE
+        unit = sharing[k]
         units[unit + CAPPED] = 0
         parts += now[units[unit + KIND_AT] + SHARE]
     more = True
     while more:
         more = False
         for k in range(size):
-            unit = sharing[k] * LANE
+            unit = sharing[k]
             kind = units[unit + KIND_AT]
             if units[unit + CAPPED] == 0 and now[kind + CAP] * parts < rate * now[kind + SHARE]:
                 units[unit + CAPPED] = 1
@@ -123,7 +121,7 @@ def divide(t: int, now: Longs, units: Longs, sharing: Longs) -> None:
                 more = True
     soonest = NEVER
     for k in range(size):
-        unit = sharing[k] * LANE
+        unit = sharing[k]
         kind = units[unit + KIND_AT]
         capped = units[unit + CAPPED] != 0
         a = now[kind + CAP] if capped else rate * now[kind + SHARE]
@@ -152,8 +150,8 @@ def end_transfers(
     kept = 0
     for k in range(now[ACTIVE]):
         lane = sharing[k]
-        left = left_after(cycles, lane * LANE, units)
-        units[lane * LANE + LEFT] = left
+        left = left_after(cycles, lane, units)
+        units[lane + LEFT] = left
         if left > 0:
             sharing[kept] = lane
             kept += 1
@@ -178,10 +176,10 @@ def release(
     if CORES > 1:
         c = lane // UNITS
     u = lane - c * UNITS
-    unit = lane * LANE
+    unit = lane
     core = c * CORE
     position = units[unit + POSITION]
-    slot = (c * RING + (position & (RING - 1))) * SLOT
+    slot = c * RING + (position & (RING - 1))
     record = slots[slot + RECORD_AT]
     crossed = units[unit + CROSSED_AT] if LINKS > 0 else 0
     until = max(units[unit + BEGAN] + records[record + OCCUPANCY], max(t, crossed))

@@ -159,10 +159,10 @@ class Flat:
             found[register] = slots - 1  # the first piece makes it 0
         return found
 
-    def standing(self, text: Text, registers: Sequence[int]) -> Ranges:
-        """The ranges of an issue as registers have them; turns up to a multiple of all slots."""
+    def standing(self, names: Iterable[str], registers: Sequence[int]) -> Ranges:
+        """Ranges as registers have them; turns up to a multiple of all slots."""
         found: Ranges = {}
-        for name in text.ranges:
+        for name in names:
             length = self.lengths[name][int(registers[self.length[name]])]
             turns = self._turns(self.turning[name], registers) if name in self.turning else 0
             found[name] = Piece(int(registers[self.start[name]]), length, 0, turns)
@@ -262,7 +262,7 @@ class Flat:
                 digits += (self.rotor[pair], factor)
                 factor *= pair[1]
         clips: list[list[int]] = []
-        for operand in (*issue.reads, *issue.writes):
+        for operand in (*issue.reads, *issue.writes) if text.starts else ():
             if operand.fill is None:
                 continue
             shape = self.view.program.buffer[operand.buffer].shape

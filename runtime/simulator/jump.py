@@ -38,7 +38,6 @@ from .layout import (
     HELD,
     HOLDER,
     LANDED,
-    LANE,
     LAPSE,
     LAST,
     LEADER,
@@ -61,7 +60,6 @@ from .layout import (
     SETTLED_AT,
     SKEW,
     SKIPPED,
-    SLOT,
     UNITS,
     UNTIL,
     UNTIL_FULL,
@@ -221,7 +219,7 @@ def alike_windows(
     at = 0
     while at < size and same:
         s = (head + at) & (RING - 1)
-        slot = (c * RING + s) * SLOT
+        slot = c * RING + s
         when = GONE
         readied = 0
         holder = 0
@@ -266,7 +264,7 @@ def alike_units(
     same = agrees(saving, snaps, place + 9 * UNITS + 3, now[SETTLED_AT] - t if FAIR else 0)
     u = 0
     while u < UNITS and same:
-        unit = (c * UNITS + u) * LANE
+        unit = c * UNITS + u
         at = place + 9 * u
         landed = max(units[unit + LANDED] - t, 0)
         if BANKS > 0:
@@ -392,9 +390,9 @@ def leap(
         cores[core + FILLED_SKIPPED] += full
         for u in range(UNITS):
             if not worked(c, u, row, now, counts, snaps):
-                units[(c * UNITS + u) * LANE + FREE] -= turns * lapse
-                units[(c * UNITS + u) * LANE + LANDED] -= turns * lapse
-                units[(c * UNITS + u) * LANE + FULL_AT] -= full
+                units[c * UNITS + u + FREE] -= turns * lapse
+                units[c * UNITS + u + LANDED] -= turns * lapse
+                units[c * UNITS + u + FULL_AT] -= full
         if not worked(c, UNITS, row, now, counts, snaps):
             cores[core + UNTIL] -= turns * lapse
             cores[core + UNTIL_FULL] -= full

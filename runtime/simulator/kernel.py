@@ -11,7 +11,7 @@ slots     of each slot of each core       units    of each unit of each core
 masks     sets of slots of each core      then     for each slot, who waits until it is done
 after     for each slot, who of its unit waits until it has started
 before    for each slot, what it waited for (only with HEIGHTS)
-hazards   for each slot of a place (or tensor) and core, who writes, reads and stores it
+hazards   for each slot of a place (or tensor) and core, who writes (or stores), reads, stores it
 counts    what adds up: accounts, then how often each shape was used
 records   what issues of a shape need     trace    when each issue started, and so on
 plan, sizes, table, regs                  the stream of issues, see `walk`
@@ -81,7 +81,6 @@ from .layout import (
     KIND_SIZE,
     KINDS,
     LANDED,
-    LANE,
     LAST,
     LEADER,
     LIMIT,
@@ -115,7 +114,6 @@ from .layout import (
     SHAPELESS,
     SINGLE,
     SKIPPED,
-    SLOT,
     SOONEST,
     STEPS,
     STORERS,
@@ -136,7 +134,7 @@ from .layout import (
     WIDE,
     WIDTH,
     WINDOW,
-    WRITER,
+    WRITERS,
     WRITES,
     Longs,
     Masks,
@@ -215,14 +213,16 @@ def run(
         for c in range(CORES):
             core = c * CORE
             if OLDEST and not IN_ORDER and BANKS == 0:
-                later = issue(
-                    t, c, now, cores, slots, units, masks, after, counts, records, trace, sharing
-                )
+                soonest = issue(
+                    t, c, soonest, now, cores, slots, units, masks, after, counts, records, trace,
+                    sharing,
+                )  # fmt: skip
             else:
-                later = issue_chosen(
-                    t, c, now, cores, slots, units, masks, after, counts, records, trace, sharing
-                )
-            soonest = min(soonest, min(later, cores[core + SOONEST]))
+                soonest = issue_chosen(
+                    t, c, soonest, now, cores, slots, units, masks, after, counts, records, trace,
+                    sharing,
+                )  # fmt: skip
+            soonest = min(soonest, cores[core + SOONEST])
             if cores[core + NEXT] < cores[core + HEAD] + cores[core + HOLDS]:
                 soonest = t + 1
         if BANKS > 0:
@@ -264,7 +264,7 @@ def complete(
     while left != 0:
         s = first(left)
         left = left & (left - 1)
-        done = slots[(c * RING + s) * SLOT + DONE]
+        done = slots[c * RING + s + DONE]
         if done == t:
             end(t, c, s, head + ((s - head) & (RING - 1)), slots, masks, then, hazards, records)
         else:
@@ -285,7 +285,7 @@ def end(
 ) -> None:
     """The results of the issue in slot s are there."""
     gone = ~bit(s)
-    slot = (c * RING + s) * SLOT
+    slot = c * RING + s
     unit = slots[slot + UNIT]
     record = slots[slot + RECORD_AT] + HAZARDS
     masks[c * SETS + ALIVE] = masks[c * SETS + ALIVE] & gone
@@ -295,11 +295,8 @@ def end(
     for k in static(range(READS)):
         h = records[record + k] + c * HAZARD + READERS
         hazards[h] = hazards[h] & gone
-    for k in static(range(READS, READS + WRITES)):
-        h = records[record + k] + c * HAZARD + WRITER
-        hazards[h] = hazards[h] & gone
-    for k in static(range(READS + WRITES, READS + WRITES + STORES)):
-        h = records[record + k] + c * HAZARD + STORERS
+    for k in static(range(READS, READS + WRITES + STORES)):
+        h = records[record + k] + c * HAZARD + WRITERS
         hazards[h] = hazards[h] & gone
     waiting = then[c * RING + s]
     if waiting != 0:
@@ -313,7 +310,7 @@ def end(
 def free(t: int, c: int, s: int, holder: int, slots: Longs, masks: Masks) -> None:
     """The issue in slot s has one less to wait for; of several that happen in a cycle, the youngest
     was the last."""
-    slot = (c * RING + s) * SLOT
+    slot = c * RING + s
     other = slots[slot + HOLDER]
     slots[slot + HOLDER] = max(holder, other if slots[slot + READY] == t else 0)
     slots[slot + READY] = t
@@ -348,10 +345,10 @@ def note_free(t: int, c: int, cores: Longs, units: Longs) -> None:
     filled += t - last if was_full else 0
     if SINGLE:
         for u in static(range(CLASSES)):
-            note_unit(t, (c * UNITS + u) * LANE, last, was_full, filled, units)
+            note_unit(t, c * UNITS + u, last, was_full, filled, units)
     else:
         for u in range(UNITS):
-            note_unit(t, (c * UNITS + u) * LANE, last, was_full, filled, units)
+            note_unit(t, c * UNITS + u, last, was_full, filled, units)
     until = cores[core + UNTIL]
     if until >= last:
         cores[core + UNTIL_FULL] = filled - (t - until if was_full else 0)
@@ -413,7 +410,7 @@ def fetch(
             break
         at += STEP
         behind = enter(t, c, position, shape, now, slots, masks, then, after, hazards, records)
-        slots[(c * RING + (position & (RING - 1))) * SLOT + FILL] = cores[core + FILLED]
+        slots[c * RING + (position & (RING - 1)) + FILL] = cores[core + FILLED]
         counts[USES + shape] += 1
         if HEIGHTS:
             before[c * RING + (position & (RING - 1))] = behind
@@ -450,7 +447,7 @@ def enter(
     """An issue of this shape enters the window: what it must wait for."""
     s = position & (RING - 1)
     own = bit(s)
-    slot = (c * RING + s) * SLOT
+    slot = c * RING + s
     record = shape * RECORD
     unit = records[record + CLASS]
     sets = c * SETS
@@ -459,13 +456,13 @@ def enter(
     replace: Mask = 0
     for k in static(range(READS)):
         h = records[touched + k] + c * HAZARD
-        follow = follow | hazards[h + WRITER] | hazards[h + STORERS]
+        follow = follow | hazards[h + WRITERS]
     for k in static(range(READS, READS + WRITES)):
         h = records[touched + k] + c * HAZARD
-        replace = replace | hazards[h + WRITER] | hazards[h + READERS] | hazards[h + STORERS]
+        replace = replace | hazards[h + WRITERS] | hazards[h + READERS]
     for k in static(range(READS + WRITES, READS + WRITES + STORES)):
         h = records[touched + k] + c * HAZARD
-        replace = replace | hazards[h + WRITER] | hazards[h + READERS]
+        replace = replace | (hazards[h + WRITERS] & ~hazards[h + STORERS]) | hazards[h + READERS]
     touch(c, touched, own, hazards, records)
     alike = sets + WAITING + CLASSES + unit
     same = replace & masks[alike]
@@ -522,8 +519,8 @@ def climb(
 ) -> None:
     """What a new issue adds to the heights of those that it waits for, and those they wait for."""
     head = cores[c * CORE + HEAD]
-    slots[(c * RING + (position & (RING - 1))) * SLOT + HEIGHT] = latency_of(
-        (c * RING + (position & (RING - 1))) * SLOT, slots, records
+    slots[c * RING + (position & (RING - 1)) + HEIGHT] = latency_of(
+        c * RING + (position & (RING - 1)), slots, records
     )
     alive = rotated(masks[c * SETS + ALIVE], head, RING)
     higher = bit(position - head)
@@ -531,13 +528,13 @@ def climb(
         ahead = last(higher)
         higher = higher ^ bit(ahead)
         s = c * RING + ((head + ahead) & (RING - 1))
-        height = slots[s * SLOT + HEIGHT]
+        height = slots[s + HEIGHT]
         # a slot may have been taken by a younger issue since
         older = rotated(before[s], head, RING) & alive & (bit(ahead) - 1)
         while older != 0:
             above = first(older)
             older = older & (older - 1)
-            slot = (c * RING + ((head + above) & (RING - 1))) * SLOT
+            slot = c * RING + ((head + above) & (RING - 1))
             raised = latency_of(slot, slots, records) + height
             if raised > slots[slot + HEIGHT]:
                 slots[slot + HEIGHT] = raised
@@ -584,13 +581,14 @@ def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> No
         hazards[h] = hazards[h] | own
     for k in static(range(READS, READS + WRITES)):
         h = records[touched + k] + c * HAZARD
-        hazards[h + WRITER] = own
+        hazards[h + WRITERS] = own
         hazards[h + READERS] = 0
         hazards[h + STORERS] = 0
-        hazards[(k * CORES + c) * HAZARD + WRITER] = 0
+        hazards[(k * CORES + c) * HAZARD + WRITERS] = 0
     for k in static(range(READS + WRITES, READS + WRITES + STORES)):
-        h = records[touched + k] + c * HAZARD + STORERS
-        hazards[h] = hazards[h] | own
+        h = records[touched + k] + c * HAZARD
+        hazards[h + WRITERS] = hazards[h + WRITERS] | own
+        hazards[h + STORERS] = hazards[h + STORERS] | own
 
 
 # ---- issue
@@ -600,6 +598,7 @@ def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> No
 def issue(
     t: int,
     c: int,
+    soonest: int,
     now: Longs,
     cores: Longs,
     slots: Longs,
@@ -611,14 +610,13 @@ def issue(
     trace: Longs,
     sharing: Longs,
 ) -> int:
-    """Start ready issues on free units: when another could start."""
+    """Start ready issues on free units: when another could start, if that is before `soonest`."""
     width = ISSUE
-    soonest = NEVER
     can = 0  # classes that have a ready issue and a free unit, as bits
     for k in static(range(CLASSES)):
         if masks[c * SETS + WAITING + k] != 0:
             if SINGLE:
-                free_at = units[(c * UNITS + k) * LANE + FREE]
+                free_at = units[c * UNITS + k + FREE]
             else:
                 free_at = next_free(t - 1, c, KINDS + KIND_SIZE * k, now, units)
             if free_at <= t:
@@ -637,11 +635,11 @@ def issue(
                 sharing,
             )  # fmt: skip
             if masks[ready] != 0:
-                soonest = min(soonest, units[(c * UNITS + k) * LANE + FREE])
+                soonest = min(soonest, units[c * UNITS + k + FREE])
         else:
             kind = KINDS + KIND_SIZE * k
             for u in range(now[kind], now[kind + 1]):
-                free_at = units[(c * UNITS + u) * LANE + FREE]
+                free_at = units[c * UNITS + u + FREE]
                 if free_at <= t and masks[ready] != 0 and (ISSUE >= UNITS or width > 0):
                     width -= 1
                     ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
@@ -658,6 +656,7 @@ def issue(
 def issue_chosen(
     t: int,
     c: int,
+    soonest: int,
     now: Longs,
     cores: Longs,
     slots: Longs,
@@ -671,7 +670,6 @@ def issue_chosen(
 ) -> int:
     """The same where the policy chooses issues and units, or banks may have no free ports."""
     width = ISSUE
-    soonest = NEVER
     for k in range(CLASSES):
         ready = c * SETS + WAITING + k
         kind = KINDS + KIND_SIZE * k
@@ -702,7 +700,7 @@ def next_free(t: int, c: int, kind: int, now: Longs, units: Longs) -> int:
     """When a unit of a class can take an issue, after this cycle."""
     soonest = NEVER
     for u in range(now[kind], now[kind + 1]):
-        soonest = min(soonest, max(units[(c * UNITS + u) * LANE + FREE], t + 1))
+        soonest = min(soonest, max(units[c * UNITS + u + FREE], t + 1))
     return soonest
 
 
@@ -729,7 +727,7 @@ def chosen(t: int, c: int, left: Mask, cores: Longs, slots: Longs, records: Word
     while left != 0:
         ahead = first(left)
         left = left & (left - 1)
-        slot = (c * RING + ((head + ahead) & (RING - 1))) * SLOT
+        slot = c * RING + ((head + ahead) & (RING - 1))
         moves = moves_of(slot, slots, records)
         occupancy = records[slots[slot + RECORD_AT] + OCCUPANCY]
         key = issue_key(
@@ -752,7 +750,7 @@ def free_unit(t: int, c: int, first_unit: int, end_unit: int, units: Longs, coun
     best = -1
     least = 0
     for u in range(first_unit, end_unit):
-        unit = (c * UNITS + u) * LANE
+        unit = c * UNITS + u
         if units[unit + FREE] <= t:
             if OLDEST:
                 return u
@@ -785,20 +783,22 @@ def start(
     """Unit u of class k takes an issue."""
     head = cores[c * CORE + HEAD]
     s = (head + ahead) & (RING - 1)
-    slot = (c * RING + s) * SLOT
+    slot = c * RING + s
     masks[c * SETS + WAITING + k] = masks[c * SETS + WAITING + k] ^ bit(s)
     masks[c * SETS + RUNNING] = masks[c * SETS + RUNNING] | bit(s)
     if IN_ORDER:
         unstarted = c * SETS + WAITING + 2 * CLASSES + k
         masks[unstarted] = masks[unstarted] ^ bit(s)
     kind = KINDS + KIND_SIZE * k
-    unit = (c * UNITS + u) * LANE
+    unit = c * UNITS + u
     record = slots[slot + RECORD_AT]
     occupancy = records[record + OCCUPANCY]
     drain = records[record + DRAIN]
     moves = moves_of(slot, slots, records)
     crossing = crossing_of(slot, slots, records)
-    work = max(occupancy, max(moves, crossing))
+    work = max(occupancy, moves)
+    if LINKS > 0:
+        work = max(work, crossing)
     until = t + occupancy
     account = account_of(c, u)
     charge(t, units[unit + FREE], units[unit + FULL_AT], account, slot, slots, counts)

@@ -99,27 +99,37 @@ left out; FULL_SINCE: since when it is full again, -1 if it is not. UNTIL_FULL: 
 cycle UNTIL, if that is before LAST. MOVING: units other than copy units with a transfer of which
 the end is not known."""
 
-SLOT = 8
+APART = 8
+"""Numbers between the fields of slots: 4 KB apart, what is stored in one would hold up what is read
+of another."""
+
+SLOTS = CORES * RING + APART
+SLOT_FIELDS = ("RECORD_AT", "UNIT", "WAITS", "FETCHED", "READY", "HOLDER", "DONE", "FILL", "MOVES",
+               "BUS", "CROSSES", "HEIGHT", "HELD", "ROWS")  # fmt: skip
 (RECORD_AT, UNIT, WAITS, FETCHED, READY, HOLDER, DONE, FILL, MOVES, BUS, CROSSES, HEIGHT,
- HELD, ROWS) = range(14)  # fmt: skip
-"""RECORD_AT: where the record of its shape is. HOLDER: (position + 1) * 256 + unit class of the
+ HELD, ROWS) = range(0, len(SLOT_FIELDS) * SLOTS, SLOTS)  # fmt: skip
+"""A field of all slots, then the next, so that a slot is known by its number alone.
+RECORD_AT: where the record of its shape is. HOLDER: (position + 1) * 256 + unit class of the
 issue that was waited for last; 0: of none.
 FILL: cycles in which the window had been full when the issue entered. MOVES: cycles of its transfer
 alone, BUS: bytes of it, CROSSES: cycles of its crossing; only with CACHED. HELD: since when a bank
 without free ports has kept it from starting; -1: none has. ROWS: how many pieces of rows it has in
-`sharing`. A slot of 8 numbers has none behind FILL."""
+`sharing`. Fields behind FILL are there only if something needs them."""
 
 CLASS_BITS = 8
 
-LANE = 8
+LANES = CORES * UNITS
+LANE_FIELDS = ("FREE", "LANDED", "TAKEN", "FULL_AT", "KIND_AT", "LEFT", "RATE", "PARTS", "CAPPED",
+               "POSITION", "BEGAN", "WORK", "CROSSED_AT", "PORTED")  # fmt: skip
 (FREE, LANDED, TAKEN, FULL_AT, KIND_AT, LEFT, RATE, PARTS, CAPPED, POSITION, BEGAN,
- WORK, CROSSED_AT, PORTED) = range(14)  # fmt: skip
-"""Of a unit: when it is free, when its last result is there, how many issues it took. FULL_AT:
-FILLED as it was when it became free, if that is before LAST. KIND_AT: where the numbers of its
-class are (KINDS). The rest lanes of 8 numbers do not have. PORTED: 1 + the record of which it has
-taken the ports; 0: none. What is between is of the transfer of the issue at POSITION, where the
-channel is shared fairly: LEFT of its work, it does RATE / PARTS of it in a cycle, the unit BEGAN it
-and has so much WORK, and its crossing ends in cycle CROSSED_AT (0: it has none)."""
+ WORK, CROSSED_AT, PORTED) = range(0, len(LANE_FIELDS) * LANES, LANES)  # fmt: skip
+"""A field of all units, then the next.
+FREE: when it is free, LANDED: when its last result is there, TAKEN: how many issues it took.
+FULL_AT: FILLED as it was when it became free, if that is before LAST. KIND_AT: where the numbers of
+its class are (KINDS). The rest is there only for fair sharing and banks. PORTED: 1 + the record of
+which it has taken the ports; 0: none. What is between is of the transfer of the issue at POSITION,
+where the channel is shared fairly: LEFT of its work, it does RATE / PARTS of it in a cycle, the
+unit BEGAN it and has so much WORK, and its crossing ends in cycle CROSSED_AT (0: it has none)."""
 
 ALIVE, RUNNING, WAITING = range(3)
 SETS = WAITING + 3 * CLASSES
@@ -128,7 +138,9 @@ ready, then for each class of one instance all of its issues, then for each clas
 not started (only with IN_ORDER)."""
 
 HAZARD = 4
-WRITER, READERS, STORERS = range(3)
+WRITERS, READERS, STORERS = range(3)
+"""Of a hazard: issues that write or store it, those that read it, and of the first those that store
+it; some of these may be done."""
 
 BUSY, ISSUING, QUEUE, DRAM, LINK, BANK, DATA = range(7)
 ACCOUNT = DATA + CLASSES

@@ -10,7 +10,6 @@ from .layout import (
     FREE,
     HEAD,
     HELD,
-    LANE,
     NEVER,
     PORTED,
     PORTS,
@@ -18,7 +17,6 @@ from .layout import (
     RECORD_AT,
     RING,
     SIDES,
-    SLOT,
     UNITS,
     Longs,
     Words,
@@ -48,7 +46,7 @@ def with_ports(
     while left != 0:
         ahead = first(left)
         left = left & (left - 1)
-        slot = (c * RING + ((head + ahead) & (RING - 1))) * SLOT
+        slot = c * RING + ((head + ahead) & (RING - 1))
         if fits(c, slots[slot + RECORD_AT], now, records):
             found = found | bit(ahead)
         elif slots[slot + HELD] < 0:
@@ -65,7 +63,7 @@ def take_ports(c: int, record: int, now: Longs, records: Words) -> None:
 def give_ports(t: int, now: Longs, units: Longs, records: Words) -> None:
     """Units that are free now have none any more."""
     for lane in range(CORES * UNITS):
-        unit = lane * LANE
+        unit = lane
         if units[unit + PORTED] != 0 and units[unit + FREE] <= t:
             side = ports_of(lane // UNITS)
             record = units[unit + PORTED] - 1
@@ -78,6 +76,6 @@ def ports_given(units: Longs) -> int:
     """When the next unit gives ports back; NEVER: not before a transfer ends."""
     soonest = NEVER
     for lane in range(CORES * UNITS):
-        if units[lane * LANE + PORTED] != 0:
-            soonest = min(soonest, units[lane * LANE + FREE])
+        if units[lane + PORTED] != 0:
+            soonest = min(soonest, units[lane + FREE])
     return soonest

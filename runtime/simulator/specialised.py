@@ -121,13 +121,25 @@ class Constants:
         found = {
             "now": self.places["PORTS_AT"] + self.SIDES * self.BANKS,
             "cores": self.CORES * layout.CORE,
-            "slots": self.CORES * self.RING * self.places["SLOT"],
-            "units": self.CORES * self.UNITS * self.places["LANE"],
+            "slots": self.slots,
+            "units": self.lanes,
             "masks": self.CORES * sets,
             "then": self.CORES * self.RING,
             "after": self.CORES * self.RING,
         }
         return found if sum(found.values()) <= MOST_NEAR else {}
+
+    @property
+    def slots(self) -> int:
+        """Numbers of all slots: of the fields that this machine and policy need."""
+        more = self.CACHED or self.heights or self.BANKS or self.DRAM_BANKS
+        return self.places["ROWS" if more else "FILL"] + self.CORES * self.RING + layout.APART
+
+    @property
+    def lanes(self) -> int:
+        """Numbers of all units."""
+        more = self.FAIR or self.BANKS
+        return self.places["PORTED" if more else "KIND_AT"] + self.CORES * self.UNITS
 
     @property
     def heights(self) -> bool:
@@ -142,8 +154,8 @@ class Constants:
         ports = layout.HAZARDS + none + (self.LINKS > 0)
         link = layout.KINDS + layout.KIND_SIZE * self.CLASSES
         return {
-            "SLOT": 16 if self.CACHED or self.heights or self.BANKS or self.DRAM_BANKS else 8,
-            "LANE": 16 if self.FAIR or self.BANKS else 8,
+            **field_places(layout.SLOT_FIELDS, self.CORES * self.RING + layout.APART),
+            **field_places(layout.LANE_FIELDS, self.CORES * self.UNITS),
             "SINGLE": self.UNITS == self.CLASSES,
             "SETS": layout.WAITING + 3 * self.CLASSES,
             "ACCOUNT": account,
@@ -173,6 +185,11 @@ class Constants:
             "unit_key": adapted("unit_key", UNIT, policy.unit),
             "Masks": Annotated[list[int], "u64" if self.RING == 64 else "u128"],
         }
+
+
+def field_places(names: Sequence[str], size: int) -> dict[str, int]:
+    """Where fields of so many numbers each are, one after the other."""
+    return {name: k * size for k, name in enumerate(names)}
 
 
 @cache

@@ -5,7 +5,7 @@ Whatever is added comes with how many times it counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from infinisa.isa.machine import INTERCONNECT, Machine
@@ -15,6 +15,8 @@ from .shapes import View
 from .stalls import Account
 
 Parts: TypeAlias = Iterable[tuple[StageReport | Measured, int]]
+Row: TypeAlias = tuple[str, str, Sequence[int], int]
+"""Of an opcode: its unit, the `numbers` of its report, how many times they count."""
 
 
 class Misses(NamedTuple):
@@ -37,7 +39,7 @@ def stage_report(
     """One run of a stage from `begin` to `end`; uses of the shapes count from 0 again."""
     machine, dram = view.machine, view.machine.dram.name
     end += machine.barrier if machine.cores > 1 else 0
-    rows: list[tuple[OpcodeReport, int]] = []
+    rows: list[Row] = []
     read: list[tuple[Mapping[str, int], int]] = []
     written: list[tuple[Mapping[str, int], int]] = []
     unit = {}
@@ -45,14 +47,11 @@ def stage_report(
         uses, shape.uses = shape.uses, 0
         unit[shape.opcode] = name = machine.units[shape.unit].name
         moved = shape.read.get(dram, 0), shape.written.get(dram, 0)
-        rows.append(
-            (OpcodeReport(shape.opcode, name, 1, shape.work, shape.operations, *moved), uses)
-        )
+        rows.append((shape.opcode, name, (1, shape.work, shape.operations, *moved), uses))
         read.append((shape.read, uses))
         written.append((shape.written, uses))
     for opcode, missed in misses.items():
-        row = OpcodeReport(opcode, unit[opcode], 0, missed.cycles, 0, missed.read, missed.written)
-        rows.append((row, 1))
+        rows.append((opcode, unit[opcode], (0, missed.cycles, 0, missed.read, missed.written), 1))
         passed = (dram, INTERCONNECT) if machine.interconnect and view.cache_of_core else (dram,)
         read.append((dict.fromkeys(passed, missed.read), 1))
         written.append((dict.fromkeys(passed, missed.written), 1))
@@ -72,7 +71,11 @@ def totals(machine: Machine, parts: Parts) -> dict[str, Any]:
     return {
         "target": machine,
         "cycles": sum(part.cycles * times for part, times in parts),
-        "opcodes": add_rows((row, times) for part, times in parts for row in part.opcodes),
+        "opcodes": add_rows(
+            (row.opcode, row.unit, row.numbers, times)
+            for part, times in parts
+            for row in part.opcodes
+        ),
         "read": add_maps((part.read, times) for part, times in parts),
         "written": add_maps((part.written, times) for part, times in parts),
         "channel": sum(part.channel * times for part, times in parts),
@@ -90,17 +93,14 @@ def add_maps(maps: Iterable[tuple[Mapping[str, int], int]]) -> dict[str, int]:
     return found
 
 
-def add_rows(rows: Iterable[tuple[OpcodeReport, int]]) -> tuple[OpcodeReport, ...]:
+def add_rows(rows: Iterable[Row]) -> tuple[OpcodeReport, ...]:
     """One row for each opcode."""
-    found: dict[str, list[int]] = {}
-    unit = {}
-    for row, times in rows:
-        unit[row.opcode] = row.unit
-        sums = found.setdefault(row.opcode, [0] * 5)
-        numbers = row.issues, row.cycles, row.operations, row.read, row.written
+    found: dict[str, tuple[str, list[int]]] = {}
+    for opcode, unit, numbers, times in rows:
+        sums = found.setdefault(opcode, (unit, [0] * len(numbers)))[1]
         for i, number in enumerate(numbers):
             sums[i] += number * times
-    return tuple(OpcodeReport(opcode, unit[opcode], *sums) for opcode, sums in found.items())
+    return tuple(OpcodeReport(opcode, unit, *sums) for opcode, (unit, sums) in found.items())
 
 
 def add_stalls(rows: Iterable[tuple[Stalls, int]]) -> tuple[Stalls, ...]:
