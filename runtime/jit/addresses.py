@@ -154,15 +154,16 @@ class Addresses:
                 base = f.at(base, f.multiply(place, buffer.pitch))
         if not buffer.outer:
             base = f.at(base, f.multiply(self.core, self.chips[buffer.memory]))
-        offset = elements(f, starts, buffer.shape)
+        offset: Number = 0
+        for start, stride in zip(starts, self.strides(buffer), strict=True):
+            offset = f.add(offset, f.multiply(start, stride))
         return f.at(base, f.multiply(offset, DTYPES[buffer.dtype].size))
 
-
-def elements(f: Function, starts: Sequence[Number], shape: Sequence[int]) -> Number:
-    """The elements of a tensor before a position."""
-    offset: Number = 0
-    size = 1
-    for start, extent in zip(reversed(starts), reversed(shape), strict=True):
-        offset = f.add(offset, f.multiply(start, size))
-        size *= extent
-    return offset
+    def strides(self, buffer: Buffer) -> tuple[int, ...]:
+        """Elements from position to position of each dimension."""
+        rank = range(len(buffer.shape))
+        found, size = dict.fromkeys(rank, 1), 1
+        for dimension in reversed(self.kernels.emission.plan.orders.get(buffer.name, rank)):
+            found[dimension] = size
+            size *= buffer.shape[dimension]
+        return tuple(found.values())

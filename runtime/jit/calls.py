@@ -87,17 +87,17 @@ class Calls(Addresses):
             written = len(found) >= len(issue.reads)
             buffer = self.program.buffer[operand.buffer]
             filled = operand.fill is not None
-            strides, size = [], 1
-            for axis, extent in zip(reversed(dims), reversed(buffer.shape), strict=True):
-                single = axis not in axes or axes[axis].length == 1
-                strides.append(0 if single and not filled else size)
-                size *= extent
+            moving = {axis for axis in dims if axis in axes and axes[axis].length != 1}
+            strides = [
+                stride if filled or axis in moving else 0
+                for axis, stride in zip(dims, self.strides(buffer), strict=True)
+            ]
             where = operand.buffer, operand.dimensions
             found.append(
                 Access(
                     buffer.dtype,
                     dims,
-                    tuple(reversed(strides)),
+                    tuple(strides),
                     buffer.shape if filled else (),
                     operand.fill,
                     buffers.setdefault(operand.buffer, len(buffers)),

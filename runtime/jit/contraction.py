@@ -300,7 +300,7 @@ class Contractions(Rows):
             s = self.pack(sides.s, (*sides.rows, *sides.over), node.dtype, env)
         elif not few and self.crosswise(s, sides):
             s = self.turned(s, sides, node.dtype, env)
-        if few and x is not None and x.strides.get(sides.vector) == 1:
+        if few and x is not None and x.strides.get(sides.vector) == 1 and not self.narrow(sides):
             self.spread(Job(self, kind, sides, place, x, s, env), accumulate)
             return
         over = innermost_last(s, sides.over)
@@ -315,6 +315,12 @@ class Contractions(Rows):
             self.packings[x.weight.operand] = layout
         packing = Packing(self, sides.x, x, sides.vector, over, dtype, width)
         Panels(self, sides, over, place, x, s, kind, packing, env, accumulate).run(panels)
+
+    def narrow(self, sides: Sides) -> bool:
+        """Whether a register tile is as wide as X: it reads X in place, as it lies in memory."""
+        most = self.frame.bounds[sides.vector]
+        single = len(sides.over) == len(sides.columns) == 1
+        return single and most <= panel_columns(self.target, most) and self.target.lanes > 1
 
     def pack_once(self, node: Dot, place: Place, env: Env) -> None:
         """Panels of X for all loops to come in which it is the same, unless it lies well."""

@@ -15,6 +15,7 @@ from infinisa.isa.program import COPIES, Issue, Opcode, Operand, Program, statem
 
 from .ir import Function
 from .kernel import Kernel, Shape, axes_of, build, parameters
+from .orders import orders
 from .plan import Emission
 from .processor import Target
 from .quantised import Format
@@ -107,6 +108,7 @@ class Kernels:
         self.written: dict[tuple[object, ...], str] = {}
         self.meanings: dict[tuple[str, tuple[str, ...]], Meaning] = {}
         self.weights = packable(self.program, self.meaning, every=bool(form))
+        emission.plan.orders = orders(program, lambda *issue: self.meaning(*issue).given)
         self.read = {
             operand.buffer
             for section in self.program.sections

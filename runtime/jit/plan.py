@@ -41,6 +41,7 @@ class Plan:
     area      numbers in the call area
     frame     numbers that a piece of an issue is given
     plain     weights that are read as they came in
+    orders    of tensors that do not lie as they are declared, the dimensions from the outermost on
     packed    the place of a weight in a layout in the table of buffers
     fills     the function that fills a layout
     """
@@ -55,6 +56,7 @@ class Plan:
     area: int = CALL_HEAD
     frame: int = 0
     plain: set[str] = field(default_factory=set)
+    orders: dict[str, tuple[int, ...]] = field(default_factory=dict)
     packed: dict[tuple[str, Layout], int] = field(default_factory=dict)
     fills: dict[Layout, str] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ import hashlib
 import pickle
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -342,7 +342,8 @@ class Session:
         fixed = buffer.kind == "weight" and array.flags.c_contiguous and array.size
         plan = self.compiled.plan
         if buffer.kind != "weight" or buffer.name in plan.plain:
-            array = self.tensors[buffer.name] = array if fixed else _owned(array)
+            order = plan.orders.get(buffer.name, ())
+            array = self.tensors[buffer.name] = array if fixed else _owned(array, order)
         elif not fixed:
             array = _owned(array)
         self._pack(buffer.name, array)
@@ -497,9 +498,10 @@ def _bytes(size: int) -> NDArray[np.uint8]:
     return raw[offset : offset + size + SLACK]
 
 
-def _owned(array: Array) -> Array:
-    """A contiguous copy at an aligned address."""
-    memory = _bytes(array.nbytes)
-    copy = np.ndarray(array.shape, array.dtype, memory.data)
-    np.copyto(copy, array)
-    return copy
+def _owned(array: Array, order: Sequence[int] = ()) -> Array:
+    """A copy at an aligned address, contiguous with its dimensions in this order."""
+    order = order or range(array.ndim)
+    memory, laid = _bytes(array.nbytes), array.transpose(order)
+    copy = np.ndarray(laid.shape, laid.dtype, memory.data)
+    np.copyto(copy, laid)
+    return copy.transpose(np.argsort(order))
