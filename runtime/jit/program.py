@@ -35,7 +35,7 @@ from .plan import Emission, Plan
 from .processor import Target
 from .quantised import Format
 from .shares import WORTH, Share, narrowed
-from .threads import FRAME, PIECE, hand_out, worker
+from .threads import PIECE, code_at, hand_out, worker
 from .untiled import Meanings, untiled
 
 
@@ -58,7 +58,7 @@ def emit(
         walker.run()
         emission.plan.entries.append(f"section{number_}")
     if emission.plan.shared:
-        worker(emission.module, target)
+        worker(emission.module, target, threads)
     emission.plan.faults = emission.bodies.faults
     return emission
 
@@ -326,7 +326,8 @@ class Walker(Calls):
             divisor = math.gcd(run.divisor, share.grain)
             self.ranges[part] = Run(self.f.add(run.start, offset), mine, bound, divisor=divisor)
             self.compute(narrowed(issue, share.range, part), opcode, meaning)
-        hand_out(f, self.given["team"], (name, count), self.given["work"], self.kernels.target)
+        team, work = self.given["team"], self.given["work"]
+        hand_out(f, team, (name, count), work, self.kernels.target, emission.plan.threads)
         emission.plan.shared.add(self.section.name)
 
     @contextmanager
@@ -339,12 +340,13 @@ class Walker(Calls):
         those that are not constants go through the frame.
         """
         outer, given, ranges, core = self.f, self.given, self.ranges, self.core
+        threads = self.kernels.emission.plan.threads
         self.f = Function(outer.module, name, PIECE, inline=SOON)
         mine = self.f.parameters
         places: dict[Value, int] = {}
 
         def slot(f: Function, team: Value, place: int) -> Value:
-            return f.at(team, FRAME + place, "i64")
+            return f.at(team, code_at(threads) + 1 + place, "i64")
 
         def carried(value: Value) -> Value:
             if value.constant:

@@ -17,9 +17,9 @@ WORTH = 400_000
 TRAFFIC = 8
 """Operations in the time in which an element is read or written."""
 
-ROUNDS = 4
-"""Pieces that each thread would take if all were there at once: a thread that comes late, or is
-stopped, leaves the others more. A contraction has half as many, since each packs what it reads."""
+ROUNDS = 2
+"""Pieces that each thread takes if all are there: of one that comes late, or is stopped, others
+take what it has left."""
 
 LINE = 64
 """Bytes that two threads should not both write into."""
@@ -75,7 +75,6 @@ class Shares:
             return None
         nodes = walk(meaning.outputs) if meaning else ()
         last = any(isinstance(node, Dot) for node in nodes)
-        rounds = ROUNDS // 2 if last else ROUNDS
         best: tuple[int, Share] | None = None
         for name in self.ranges(issue, opcode, meaning):
             length = bounds[name]
@@ -85,7 +84,7 @@ class Shares:
             better = best is None or saved > best[0] or (last and saved == best[0])
             if saved >= self.worth and better:
                 least = -(-length * self.worth // saved)
-                best = saved, replace(share, pieces=rounds * self.threads, least=least)
+                best = saved, replace(share, pieces=ROUNDS * self.threads, least=least)
         return best[1] if best else None
 
     # -- what may be divided

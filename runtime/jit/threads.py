@@ -1,9 +1,10 @@
 """Threads that share the pieces of large issues, and how they do.
 
-One thread runs a section. At a large issue it *hands out* its pieces: it and the others of its team
-take one after the other from a counter, and it goes on when all are done. So nothing but pieces of
-one issue ever runs at once, and a thread that the system keeps waiting holds up nobody: whoever is
-there takes its piece.
+One thread runs a section. At a large issue it *hands out* its pieces: each of its team has some of
+them, which it takes one after the other, and then those that others have left. It goes on when all
+are done. So nothing but pieces of one issue ever runs at once, and a thread that the system keeps
+waiting holds up nobody: whoever is there takes its piece. As long as all are there, a thread takes
+the same part of every issue: what it reads is in the caches of its core.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ from numpy.typing import NDArray
 
 from infinisa.isa.errors import CompileError, ProgramError
 
-from .ir import Code, Function, Module, Number, Value, constant
+from .ir import Code, Function, Module, Number, Value, constant, number
 from .processor import Target
 
-COUNTER, DONE, DUE, CODE, FRAME = 0, 16, 32, 33, 48
-"""Places in a team's words, on cache lines of their own: the number of this hand-out and how many
-pieces are left to take (STOP: no more will come); how many were ever done, and will be when these
-are; the function that computes a piece, and the numbers that it works on."""
+DONE, DUE, COUNTERS = 0, 16, 32
+"""Places in a team's words, on cache lines of their own: how many pieces were ever done, and will
+be when these are; from COUNTERS on, EACH for a thread, the number of this hand-out and how many
+pieces it has left to take (STOP: no more will come), and then the number behind its last piece.
+Behind all of them are the function that computes a piece and the numbers that it works on."""
+
+EACH = 16
 
 LEFT = 16
-"""Low bits of the counter that say how many pieces are left."""
+"""Low bits of a counter that say how many pieces are left."""
 
 STOP = -1
 
@@ -37,7 +41,10 @@ PIECE = [("team", "ptr"), ("piece", "i64"), ("work", "ptr")]
 """What the function of a piece is given: the words, its number, scratch memory."""
 
 WORKER = "worker"
-"""The function that the other threads run; its arguments are the words and scratch memory."""
+"""The function that the other threads run; its arguments are the words, scratch memory and the
+thread's number, from 1 on: 0 is the one that hands out."""
+
+TAKING = [("team", "ptr"), ("work", "ptr"), ("thread", "i64")]
 
 SPINS, YIELDS, NAP = 2000, 200, 50
 """How often a waiting thread looks before it yields, then how often before it sleeps in between,
@@ -53,33 +60,38 @@ FOREVER = 1 << 62
 # ---------------------------------------------------------------- native code
 
 
+def code_at(threads: int) -> int:
+    """The place of the function that computes a piece; the numbers that it works on follow."""
+    return COUNTERS + EACH * threads
+
+
 def hand_out(
-    f: Function, team: Value, pieces: tuple[str, Number], work: Value, target: Target
+    f: Function, team: Value, pieces: tuple[str, Number], work: Value, target: Target, threads: int
 ) -> None:
     """Have all pieces computed: (function, how many)."""
     code, count = pieces
-    name = _hand_out_function(f.module, target)
+    name = _hand_out_function(f.module, target, threads)
     f.run(name, [("ptr", team), ("ptr", Value(f"@{code}", "ptr")), ("i64", count), ("ptr", work)])
 
 
-def worker(module: Module, target: Target) -> None:
+def worker(module: Module, target: Target, threads: int) -> None:
     """What the other threads run: take pieces until there are no more, or none came for long."""
-    f = Function(module, WORKER, [("team", "ptr"), ("work", "ptr")], public=True)
-    team, work = f.parameters["team"], f.parameters["work"]
+    f = Function(module, WORKER, TAKING, public=True)
+    team, work, thread = f.parameters.values()
     f.jump("again")
     f.place("again")
-    seen = _take(f, team, work)
+    seen = _take(f, team, work, thread, threads)
     on = f.label()
     f.branch(f.compare("slt", seen, constant("i64", 0)), "out", on)
     f.place(on)
-    counter = f.at(team, COUNTER, "i64")
+    counter = _counter(f, team, thread)
     _wait(f, counter, seen, target, NAPS)
     f.branch(f.compare("ne", _atomic_load(f, counter), seen), "again", "out")
     f.place("out")
     f.done()
 
 
-def _hand_out_function(module: Module, target: Target) -> str:
+def _hand_out_function(module: Module, target: Target, threads: int) -> str:
     name = "hand_out"
     if name in module.names:
         return name
@@ -87,16 +99,27 @@ def _hand_out_function(module: Module, target: Target) -> str:
     given = [("team", "ptr"), ("code", "ptr"), ("count", "i64"), ("work", "ptr")]
     f = Function(module, name, given)
     team, code, count, work = f.parameters.values()
-    counter, done, due = (f.at(team, place, "i64") for place in (COUNTER, DONE, DUE))
-    f.store(code, f.at(team, CODE, "i64"))
+    done, due = (f.at(team, place, "i64") for place in (DONE, DUE))
+    f.store(code, f.at(team, code_at(threads), "i64"))
     wanted = f.binary("add", f.load(due, "i64"), count)
     f.store(wanted, due)
-    # All that was handed out before is done: nobody takes anything until the counter is stored.
-    before = f.binary("lshr", _atomic_load(f, counter), constant("i64", LEFT))
-    number = f.binary("add", before, constant("i64", 1))
-    fresh = f.binary("or", f.binary("shl", number, constant("i64", LEFT)), count)
-    f.line(f"store atomic i64 {fresh.text}, ptr {counter.text} release, align 8")
-    _take(f, team, work)
+    # All that was handed out before is done: nobody takes anything until its counter is stored.
+    before = f.binary("lshr", _atomic_load(f, _counter(f, team, 0)), constant("i64", LEFT))
+    next_one = f.binary("add", before, constant("i64", 1))
+    head = f.binary("shl", next_one, constant("i64", LEFT))
+
+    def give(turn: Value, end: list[Value]) -> list[Value]:
+        """A thread its part, the last one first: it should begin soon."""
+        thread = f.subtract(threads - 1, turn)
+        part = f.binary("udiv", f.binary("mul", count, number(thread)), constant("i64", threads))
+        counter = _counter(f, team, thread)
+        f.store(end[0], f.at(counter, 1, "i64"))
+        fresh = f.binary("or", head, f.binary("sub", end[0], part))
+        f.line(f"store atomic i64 {fresh.text}, ptr {counter.text} release, align 8")
+        return [part]
+
+    f.loop(0, threads, 1, give, [count])
+    _take(f, team, work, constant("i64", 0), threads)
     f.jump("again")
     f.place("again")
     now, on = _atomic_load(f, done), f.label()
@@ -109,44 +132,66 @@ def _hand_out_function(module: Module, target: Target) -> str:
     return name
 
 
-def _take(f: Function, team: Value, work: Value) -> Value:
-    """Compute pieces until none is left to take; the counter as it then was."""
+def _counter(f: Function, team: Value, thread: Number) -> Value:
+    return f.at(team, f.add(COUNTERS, f.multiply(thread, EACH)), "i64")
+
+
+def _take(f: Function, team: Value, work: Value, thread: Value, threads: int) -> Value:
+    """Compute pieces until none is left to take, the thread's own first; its counter as it then
+    was."""
     name = "take"
     if name not in f.module.names:
         f.module.names.add(name)
-        _take_function(f.module, name)
-    return f.emit("i64", 1, f"call i64 @{name}(ptr {team.text}, ptr {work.text})")
+        _take_function(f.module, name, threads)
+    given = f"ptr {team.text}, ptr {work.text}, i64 {thread.text}"
+    return f.emit("i64", 1, f"call i64 @{name}({given})")
 
 
-def _take_function(module: Module, name: str) -> None:
-    f = Function(module, name, [("team", "ptr"), ("work", "ptr")], result="i64")
-    team, work = f.parameters["team"], f.parameters["work"]
-    counter, done = f.at(team, COUNTER, "i64"), f.at(team, DONE, "i64")
+def _take_function(module: Module, name: str, threads: int) -> None:
+    f = Function(module, name, TAKING, result="i64")
+    team, work, thread = f.parameters.values()
+    count = f.emit("ptr", 1, "alloca i64")  # added to those of others once: they all write there
+    f.store(constant("i64", 0), count)
     f.jump("again")
     f.place("again")
-    seen = _atomic_load(f, counter)
-    left = f.binary("and", seen, constant("i64", (1 << LEFT) - 1))
-    stop = f.compare("slt", seen, constant("i64", 0))
-    none = f.binary("or", stop, f.compare("eq", left, constant("i64", 0)))
-    some, mine = f.label(), f.label()
-    f.branch(none, "out", some)
-    f.place(some)
-    fewer = f.binary("sub", seen, constant("i64", 1))
-    f.line(
-        f"%exchange = cmpxchg ptr {counter.text}, i64 {seen.text}, i64 {fewer.text} "
-        "acq_rel monotonic"
-    )
-    taken = f.emit("i1", 1, "extractvalue { i64, i1 } %exchange, 1")
-    f.branch(taken, mine, "again")
-    f.place(mine)
-    # Read only now: until this piece is done, there is no other hand-out.
-    code = f.load(f.at(team, CODE, "i64"), "ptr")
-    piece = f.binary("sub", left, constant("i64", 1))
-    f.line(f"call void {code.text}(ptr {team.text}, i64 {piece.text}, ptr {work.text})")
-    f.emit("i64", 1, f"atomicrmw add ptr {done.text}, i64 1 release")
-    f.jump("again")
-    f.place("out")
-    f.finish(seen)
+    own = _atomic_load(f, _counter(f, team, thread))
+
+    def look(turn: Value, _: list[Value]) -> None:
+        """A piece of this thread, or of the next that has one; then again from the start."""
+        at = f.binary("urem", f.binary("add", thread, turn), constant("i64", threads))
+        counter = _counter(f, team, at)
+        seen = _atomic_load(f, counter)
+        left = f.binary("and", seen, constant("i64", (1 << LEFT) - 1))
+        stop = f.compare("slt", seen, constant("i64", 0))
+        none = f.binary("or", stop, f.compare("eq", left, constant("i64", 0)))
+        some, mine, others = f.label(), f.label(), f.label()
+        f.branch(none, others, some)
+        f.place(some)
+        fewer = f.binary("sub", seen, constant("i64", 1))
+        f.line(
+            f"%exchange = cmpxchg ptr {counter.text}, i64 {seen.text}, i64 {fewer.text} "
+            "acq_rel monotonic"
+        )
+        taken = f.emit("i1", 1, "extractvalue { i64, i1 } %exchange, 1")
+        f.branch(taken, mine, "again")
+        f.place(mine)
+        # Read only now: until this piece is done, there is no other hand-out.
+        code = f.load(f.at(team, code_at(threads), "i64"), "ptr")
+        end = f.load(f.at(counter, 1, "i64"), "i64")
+        piece = f.binary("sub", end, left)
+        f.line(f"call void {code.text}(ptr {team.text}, i64 {piece.text}, ptr {work.text})")
+        f.store(f.binary("add", f.load(count, "i64"), constant("i64", 1)), count)
+        f.jump("again")
+        f.place(others)
+
+    f.loop(0, threads, 1, look)
+    some, done = f.load(count, "i64"), f.at(team, DONE, "i64")
+
+    def add() -> None:
+        f.emit("i64", 1, f"atomicrmw add ptr {done.text}, i64 {some.text} release")
+
+    f.when(f.compare("ne", some, constant("i64", 0)), add)
+    f.finish(own)
     f.close()
 
 
@@ -233,7 +278,7 @@ class Team:
 
     def _begin(self) -> None:
         """Nobody waits, and nothing was ever handed out."""
-        self.words = np.zeros(FRAME + self.frame, np.int64)
+        self.words = np.zeros(code_at(self.size) + 1 + self.frame, np.int64)
         self.away = set(range(1, self.size))
         self.pool: ThreadPoolExecutor | None = None
         self.process = os.getpid()
@@ -255,12 +300,15 @@ class Team:
     def close(self) -> None:
         """End the threads; another run would start new ones."""
         if self.pool is not None:
-            self.words[COUNTER] = STOP
+            self._stop()
             self.pool.shutdown(wait=False)
             self._begin()
 
     def __del__(self) -> None:
-        self.words[COUNTER] = STOP
+        self._stop()
+
+    def _stop(self) -> None:
+        self.words[COUNTERS : code_at(self.size) : EACH] = STOP
 
     def _submit(self, thread: int) -> None:
         if self.pool is None:
@@ -280,8 +328,9 @@ def _work(
     code: Code, words: NDArray[np.int64], work: NDArray[np.uint8], away: set[int], thread: int
 ) -> None:
     """What another thread does. It holds what it touches, should the session be gone already."""
-    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(code.addresses[WORKER])
-    run(words.ctypes.data, work.ctypes.data)
+    given = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
+    run = ctypes.CFUNCTYPE(None, *given)(code.addresses[WORKER])
+    run(words.ctypes.data, work.ctypes.data, thread)
     away.add(thread)
 
 
