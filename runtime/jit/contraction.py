@@ -21,7 +21,7 @@ from infinisa.isa.language import Axis, Dot, Input, Map, Node, Reduce, View
 
 from .expression import Env, Frame, Index, Place, rooted
 from .functions import STORED, register
-from .ir import BYTES, Function, Number, Value, constant, number
+from .ir import BYTES, Argument, Function, Number, Value, constant, number
 from .microkernels import dots_kernel, spread_kernel, turn_kernel
 from .packing import Packing, panel_columns, vector_lanes, well_laid
 from .padding import padded
@@ -369,11 +369,11 @@ class Contractions(Rows):
         def part(first: Value, env: Env) -> None:
             columns = f.minimum(f.subtract(length, first), STRIP)
 
-            def call(at: Env, rows: int) -> None:
+            def arguments(at: Env, _: Number) -> list[Argument]:
                 at = {**at, vector: Index(first), inner: Index(0)}
-                job.call(name(rows), x, at, inner, depth, columns)
+                return job.arguments(x, at, inner, depth, columns)
 
-            job.tiles(env, 4, call)
+            job.tiles(env, 4, name, arguments)
 
         def each(env: Env) -> None:
             f.loop(0, length, STRIP, lambda first, _: part(first, env))
@@ -449,7 +449,9 @@ class Contractions(Rows):
     def either_number(self, begin: Number, accumulate: Number) -> Number:
         """1 behind the first block of k, whatever the contraction itself does."""
         f = self.f
-        later = f.compare("sgt", number(begin), constant("i64", 0))
+        if isinstance(begin, int):
+            return 1 if begin else accumulate
+        later = f.compare("sgt", begin, constant("i64", 0))
         return f.select(later, constant("i64", 1), number(accumulate))
 
     @contextmanager
@@ -475,18 +477,18 @@ class Contractions(Rows):
         length = self.frame.length(sides.vector)
         most = min(self.bound(sides.rows), AT_ONCE) if sides.rows else 1
 
-        def tile(env: Env, tall: int) -> None:
-            name = self.micro_dots(job.kind, x.dtype, job.s.dtype, tall)
+        name = partial(self.micro_dots, job.kind, x.dtype, job.s.dtype)
 
-            f.run(name, [
+        def arguments(env: Env, _: Number) -> list[Argument]:
+            return [
                 ("ptr", self.base(x, env)), ("i64", x.strides[sides.vector]),
                 ("ptr", self.base(job.s, env)), ("i64", job.row_stride(job.s)),
                 ("ptr", self.base(place, env)), ("i64", job.row_stride(place)),
                 ("i64", self.frame.length(last)), ("i64", length), ("i64", accumulate),
-            ])  # fmt: skip
+            ]  # fmt: skip
 
         def each(env: Env) -> None:
-            job.tiles(env, most, tile)
+            job.tiles(env, most, name, arguments)
 
         self.loops([*others, *outer], job.env, each)
 
@@ -523,35 +525,35 @@ class Job:
     def row_stride(self, place: Place) -> Number:
         return place.strides.get(self.row, 0) if self.row else 0
 
-    def call(
-        self,
-        name: str,
-        x: Place,
-        env: Env,
-        inner: Axis,
-        steps: Number,
-        columns: Number,
-    ) -> None:
-        """Call a kernel that runs along axis `inner`."""
+    def arguments(
+        self, x: Place, env: Env, inner: Axis, steps: Number, columns: Number
+    ) -> list[Argument]:
+        """For a kernel that runs along axis `inner`."""
         emitter = self.emitter
-        emitter.f.run(name, [
+        return [
             ("ptr", emitter.base(x, env)), ("i64", x.strides[inner]),
             ("ptr", emitter.base(self.s, env)), ("i64", self.row_stride(self.s)),
             ("i64", self.s.strides[inner]),
             ("ptr", emitter.base(self.place, env)), ("i64", self.row_stride(self.place)),
             ("i64", steps), ("i64", columns),
-        ])  # fmt: skip
+        ]  # fmt: skip
 
-    def tiles(self, env: Env, tall: int, call: Callable[[Env, int], None]) -> None:
-        """Calls for all rows."""
+    def tiles(
+        self,
+        env: Env,
+        tall: int,
+        name: Callable[[int], str],
+        arguments: Callable[[Env, Number], list[Argument]],
+    ) -> None:
+        """Calls for all rows: the kernel for so many, its arguments."""
         row, emitter = self.row, self.emitter
         if row is None:
-            call(env, 1)
+            emitter.f.run(name(1), arguments(env, 1))
             return
 
         def tiles(env: Env) -> None:
             rows = 0, emitter.frame.length(row)
-            cover(emitter.f, rows, tall, lambda i, n: call({**env, row: Index(i)}, n))
+            cover(emitter.f, rows, tall, name, lambda i, n: arguments({**env, row: Index(i)}, n))
 
         emitter.loops([axis for axis in self.sides.rows if axis != row], env, tiles)
 

@@ -70,19 +70,20 @@ class Module:
     functions: list[str] = field(default_factory=list)
     declarations: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
-    tables: list[str] = field(default_factory=list)
+    tables: dict[str, str] = field(default_factory=dict)
 
-    def table(self, numbers: Sequence[int]) -> Value:
-        """Constants in memory."""
-        listed = ", ".join(f"i64 {number}" for number in numbers)
+    def table(self, kind: str, items: Sequence[int | str]) -> Value:
+        """Constants in memory: numbers, or names of functions as pointers."""
+        listed = ", ".join(f"{kind} {item}" for item in items)
         title = f"@table{len(self.tables)}"
-        self.tables.append(f"{title} = internal constant [{len(numbers)} x i64] [{listed}]")
+        title = self.tables.setdefault(f"[{len(items)} x {kind}] [{listed}]", title)
         return Value(title, "ptr")
 
     @property
     def text(self) -> str:
         head = [f'target triple = "{self.target.triple}"', *sorted(self.declarations)]
-        source = "\n".join([*head, *self.tables, *self.functions])
+        tables = [f"{title} = internal constant {held}" for held, title in self.tables.items()]
+        source = "\n".join([*head, *tables, *self.functions])
         return source + conversions(source, self.target.converts_half)
 
 
@@ -90,6 +91,8 @@ SOON = "noinline optnone"
 """A function that had better be written soon than fast."""
 
 Body: TypeAlias = Callable[[Value, list[Value]], Sequence[Value] | None]
+Argument: TypeAlias = "tuple[str, Number]"
+"""Of a call: its type and what it is."""
 
 
 class Function:
@@ -167,11 +170,12 @@ class Function:
         self,
         first: Number,
         last: Number,
-        step: Number,
+        step: Number | None,
         body: Body,
         carried: Sequence[Value] = (),
     ) -> list[Value]:
-        """for i from first, below last, by step; `carried` values go from turn to turn."""
+        """for i from first, below last, by step (None: the body returns it, before the others);
+        `carried` values go from turn to turn."""
         before, head, inside, out = self.block, self.label(), self.label(), self.label()
         self.jump(head)
         self.place(head)
@@ -182,7 +186,8 @@ class Function:
         self.branch(self.compare("slt", index, number(last)), inside, out)
         self.place(inside)
         after = list(body(index, values) or ())
-        following = self.emit("i64", 1, f"add nsw i64 {index.text}, {text(step)}")
+        by = after.pop(0) if step is None else step
+        following = self.emit("i64", 1, f"add nsw i64 {index.text}, {text(by)}")
         latch = self.block
         self.jump(head)
         pairs = [(index, number(first), following), *zip(values, carried, after, strict=True)]
@@ -480,12 +485,12 @@ class Function:
         near = 4 - cache
         self.line(f"call void @llvm.prefetch.p0(ptr {pointer.text}, i32 0, i32 {near}, i32 1)")
 
-    def run(self, name: str, arguments: Sequence[tuple[str, Number]]) -> None:
-        """Call a function of this module: (type, value) of each argument."""
+    def run(self, code: str | Value, arguments: Sequence[Argument]) -> None:
+        """Call a function of this module, by its name or where it is."""
         given = ", ".join(f"{kind} {text(value)}" for kind, value in arguments)
-        self.line(f"call void @{name}({given})")
+        self.line(f"call void {code.text if isinstance(code, Value) else f'@{code}'}({given})")
 
-    def call_outside(self, name: str, arguments: Sequence[tuple[str, Number]]) -> None:
+    def call_outside(self, name: str, arguments: Sequence[Argument]) -> None:
         """Call a function of another module."""
         types = ", ".join(kind for kind, _ in arguments)
         self.module.declarations.add(f"declare void @{name}({types})")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,7 +18,7 @@ from infinisa.isa.language import Axis
 from .expression import Env, Index, Place
 from .functions import STORED
 from .integers import fused, integer_rows, integer_tile, rounded_rows
-from .ir import BYTES, FLOATS, Function, Number, Value, constant, number
+from .ir import BYTES, FLOATS, Argument, Function, Number, Value, number
 from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
 from .packing import Packing, tile_rows, tile_vectors, vector_lanes, well_laid
 from .quantised import GROUPS, TURN, Form, unpack_kernel
@@ -41,6 +40,8 @@ with the root of it: of 256 steps they are 1.15 times as large; of 128 products 
 
 AHEAD = 2048
 """Bytes ahead of what it reads for which a tile asks that no other reads."""
+
+NOWHERE = Value("null", "ptr")
 
 Part: TypeAlias = "tuple[Axis, Number, Number]"
 """An axis, the first of some of its positions, how many."""
@@ -197,16 +198,19 @@ class Panels:
         """A panel of integers, `panel`: with what is behind them, against integers."""
         emitter, f, width, last = self.emitter, self.f, self.packing.width, self.over[-1]
 
-        def tile(at: Env, size: int) -> None:
+        def name(size: int) -> str:
+            return integer_tile(f.module, form, emitter.target, (size, width))
+
+        def arguments(at: Env, _: Number) -> list[Argument]:
             at = {**at, self.sides.vector: Index(columns[0]), last: Index(0)}
-            f.run(integer_tile(f.module, form, emitter.target, (size, width)), [
+            return [
                 ("ptr", panel[0]), ("ptr", panel[1]), ("ptr", emitter.base(self.s, at)),
                 ("i64", self.row_stride(self.s)), ("ptr", emitter.base(self.place, at)),
                 ("i64", self.row_stride(self.place)), ("i64", steps[1]), ("i64", columns[1]),
                 ("i64", self.accumulate),
-            ])  # fmt: skip
+            ]  # fmt: skip
 
-        self.rows(env, integer_rows(form, emitter.target, width), tile, rows)
+        self.rows(env, integer_rows(form, emitter.target, width), name, arguments, rows)
 
     def unpacked(
         self,
@@ -278,21 +282,24 @@ class Panels:
             full = wide == count * lanes
         more = self.emitter.either_number(steps[0], self.accumulate)
         ways = 2 if self.emitter.bound(self.sides.rows) == 1 else 1
+        unit = self.s.strides.get(self.over[-1]) == 1
+        step = 0 if x is None else self.packing.width
+        depth, dtype, ahead = len(self.over), self.packing.dtype, self.ahead(x, after)
+        outer, piece = self.piece(steps[1], PIECE * ways)
 
-        def tile(at: Env, size: int) -> None:
-            at = {**at, self.sides.vector: Index(columns[0]), self.over[0]: Index(steps[0])}
-            at |= {axis: Index(0) for axis in self.over[1:]}
-            unit = self.s.strides.get(self.over[-1]) == 1
-            step = 0 if x is None else self.packing.width
-            depth, dtype = len(self.over), self.packing.dtype
-            ahead, asked = self.ahead(after, at, size, steps[1], rows)
-            outer, piece = self.piece(steps[1], PIECE * ways)
-            code = Tile(
+        def name(size: int) -> str:
+            tile = Tile(
                 self.kind, dtype, lanes, size, count, step, depth, unit, full, ways, outer, ahead
             )
-            self.call(code, at, x, wide, (steps[1], piece), more, asked)
+            return tile_kernel(self.f.module, tile)
 
-        self.rows(env, tile_rows(target, count), tile, rows)
+        def arguments(at: Env, size: Number) -> list[Argument]:
+            at = {**at, self.sides.vector: Index(columns[0]), self.over[0]: Index(steps[0])}
+            at |= {axis: Index(0) for axis in self.over[1:]}
+            given = self.arguments(at, x, wide, (steps[1], piece), more)
+            return given + self.asked(after, at, size, steps[1], rows) if ahead == "next" else given
+
+        self.rows(env, tile_rows(target, count), name, arguments, rows)
 
     def piece(self, steps: Number, aim: int) -> tuple[int, Number]:
         """(an axis of k, positions of it in a piece of a sum), for a piece of about `aim` steps.
@@ -311,69 +318,74 @@ class Panels:
         each = -(-most // pieces)
         return outer, -(-each // UNROLLED) * UNROLLED if outer == len(over) - 1 else each
 
-    def ahead(
-        self, after: Value | None, at: Env, size: int, steps: Number, rows: Part | None
-    ) -> tuple[Ahead, list[tuple[str, Number]]]:
-        """What a tile asks memory for, and that as arguments: its part of the panel behind this
-        one; if it takes all rows, its own panel. A single row waits for nothing but memory, which
-        the processor asks for in time."""
-        f, row = self.f, self.row
-        if after is None or row is None or self.emitter.target.lanes == 1:
-            return 0, []
+    def ahead(self, x: Value | None, after: Value | None) -> Ahead:
+        """What a tile asks memory for: its part of the panel behind this one, if there is one; if
+        it takes all rows, its own panel. A single row waits for nothing but memory, which the
+        processor asks for in time."""
+        if x is None or self.row is None or self.emitter.target.lanes == 1:
+            return 0
         if self.once:
-            return AHEAD, []
+            return AHEAD if after is not None else 0
+        return "next"
+
+    def asked(
+        self, after: Value | None, at: Env, size: Number, steps: Number, rows: Part | None
+    ) -> list[Argument]:
+        """A tile's part of the panel behind this one."""
+        f, row = self.f, self.row
+        assert row is not None
+        if after is None:
+            return [("ptr", NOWHERE), ("i64", 0)]
         first, many = at[row].base, self.emitter.frame.length(row)
         if rows is not None and rows[0] == row:
             first, many = f.subtract(first, rows[1]), rows[2]
         each = self.packing.width * BYTES[self.packing.stored]
-        lines = f.ceil_divide(size * (each * UNROLLED // LINE), many)
+        lines = f.ceil_divide(f.multiply(size, each * UNROLLED // LINE), many)
         whole = f.multiply(f.multiply(steps, self.steps(self.over[1:])), each // LINE)
         passed = f.ceil_divide(f.multiply(whole, first), many)
-        return "next", [("ptr", f.at(after, f.multiply(passed, LINE))), ("i64", lines)]
+        return [("ptr", f.at(after, f.multiply(passed, LINE))), ("i64", lines)]
 
-    def call(
-        self,
-        tile: Tile,
-        at: Env,
-        x: Value | None,
-        columns: Number,
-        steps: tuple[Number, Number],
-        more: Number,
-        asked: list[tuple[str, Number]],
-    ) -> None:
-        """One register tile; `steps`: positions of the first axis of k, and those of a piece."""
+    def arguments(
+        self, at: Env, x: Value | None, columns: Number, steps: tuple[Number, Number], more: Number
+    ) -> list[Argument]:
+        """Of one register tile; `steps`: positions of the first axis of k, and those of a piece."""
         emitter, last = self.emitter, self.over[-1]
         stride: Number = 0
         if x is None:
             assert self.x is not None
             x, stride = emitter.base(self.x, at), self.x.strides[last]
-        given: list[tuple[str, Number]] = [("ptr", x), ("i64", stride)]
+        given: list[Argument] = [("ptr", x), ("i64", stride)]
         given += [("ptr", emitter.base(self.s, at)), ("i64", self.row_stride(self.s))]
         for axis in self.over:
             length = steps[0] if axis == self.over[0] else emitter.frame.length(axis)
             given += [("i64", length), ("i64", self.s.strides[axis])]
         given += [("i64", steps[1])]
         given += [("ptr", emitter.base(self.place, at)), ("i64", self.row_stride(self.place))]
-        given += [("i64", columns), ("i64", more), *asked]
-        self.f.run(tile_kernel(self.f.module, tile), given)
+        return [*given, ("i64", columns), ("i64", more)]
 
     def row_stride(self, place: Place) -> Number:
         return place.strides.get(self.row, 0) if self.row else 0
 
     def rows(
-        self, env: Env, tall: int, call: Callable[[Env, int], None], block: Part | None
+        self,
+        env: Env,
+        tall: int,
+        name: Callable[[int], str],
+        arguments: Callable[[Env, Number], list[Argument]],
+        block: Part | None,
     ) -> None:
-        """Calls for all rows, or those of a block."""
+        """Calls for all rows, or those of a block: the kernel for so many, its arguments."""
         row, emitter = self.row, self.emitter
         if row is None:
-            call(env, 1)
+            self.f.run(name(1), arguments(env, 1))
             return
+        tall = min(tall, emitter.frame.bounds[row])
         mine: tuple[Number, Number] = 0, emitter.frame.length(row)
         if block is not None and block[0] == row:
             mine = block[1:]
 
         def tiles(env: Env) -> None:
-            cover(self.f, mine, tall, lambda i, n: call({**env, row: Index(i)}, n))
+            cover(self.f, mine, tall, name, lambda i, n: arguments({**env, row: Index(i)}, n))
 
         others = [axis for axis in self.sides.rows if axis != row]
         if block is None or block[0] == row:
@@ -453,43 +465,40 @@ def pieces(f: Function, length: Number, size: int, body: Callable[[Number, Numbe
 
 
 def cover(
-    f: Function, rows: tuple[Number, Number], tall: int, call: Callable[[Number, int], None]
+    f: Function,
+    rows: tuple[Number, Number],
+    tall: int,
+    name: Callable[[int], str],
+    arguments: Callable[[Number, Number], list[Argument]],
 ) -> None:
-    """Calls with (first row, rows) of tiles: as even as can be, or where the number of rows is
-    known late, of `tall` and then of powers of two."""
+    """Calls of the kernels for so many rows, with what is given for (first row, rows): tiles as
+    even as can be, or where the number of rows is known late, of `tall` and then of powers of
+    two."""
     first, length = rows
+
+    def strip(begin: int, end: int, size: int) -> None:
+        if size and end - begin == size:
+            f.run(name(size), arguments(f.add(first, begin), size))
+        elif end > begin:
+            f.loop(begin, end, size,
+                   lambda i, _: f.run(name(size), arguments(f.add(first, i), size)))  # fmt: skip
+
     if isinstance(length, int):
-        if not length:
-            return
-        count = -(-length // tall)
+        count = -(-length // tall) or 1
         small, more = divmod(length, count)
         end = more * (small + 1)
-        strip(f, first, (0, end), small + 1, call)
-        strip(f, first, (end, length), small, call)
+        strip(0, end, small + 1)
+        strip(end, length, small)
         return
-    full = f.whole(length, tall)
-    strip(f, first, (0, full), tall, call)
-    done, rest = full, f.subtract(length, full)
-    size = 1 << ((tall - 1).bit_length() - 1) if tall > 1 else 0
-    while size:
-        some = f.compare("sge", number(rest), constant("i64", size))
-        f.when(some, partial(call, f.add(first, done), size))
-        taken = f.select(some, constant("i64", size), constant("i64", 0))
-        rest, done = f.subtract(rest, taken), f.add(done, taken)
-        size //= 2
+    sizes = [tall if rest == tall else 1 << rest.bit_length() - 1 for rest in range(1, tall + 1)]
+    heights = f.module.table("i64", sizes)
+    kernels = f.module.table("ptr", [f"@{name(size)}" for size in sizes])
 
+    def turn(row: Value, _: list[Value]) -> list[Value]:
+        rest = f.subtract(f.minimum(f.subtract(length, row), tall), 1)
+        size = f.load(f.at(heights, rest, "i64"), "i64")
+        code = f.load(f.at(kernels, rest, "ptr"), "ptr")
+        f.run(code, arguments(f.add(first, row), size))
+        return [size]
 
-def strip(
-    f: Function,
-    first: Number,
-    part: tuple[Number, Number],
-    size: int,
-    call: Callable[[Number, int], None],
-) -> None:
-    """Tiles of one size."""
-    begin, end = part
-    if isinstance(begin, int) and isinstance(end, int) and end - begin <= size:
-        if end > begin:
-            call(f.add(first, begin), size)
-        return
-    f.loop(begin, end, size, lambda i, _: call(f.add(first, i), size))
+    f.loop(0, length, None, turn)

@@ -132,7 +132,7 @@ class Walker(Calls):
                 self.stage(stage)
         wanted = self.stages[name]
         places = [self.resolve(want, like.buffers[n]) for n, want in wanted.numbers]
-        table = self.f.module.table(places)
+        table = self.f.module.table("i64", places)
         arguments: list[tuple[str, Number]] = [("ptr", self.context), ("ptr", table)]
         self.f.run(name, [*arguments, *(("i64", value) for value in moving)])
 

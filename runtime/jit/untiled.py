@@ -33,6 +33,7 @@ from infinisa.isa.program import (
     COPIES,
     Count,
     Issue,
+    Like,
     Loop,
     Opcode,
     Operand,
@@ -126,13 +127,27 @@ class _Untiling:
         self.rotors = {buffer.rotor for buffer in self.given.buffers if buffer.slots > 1}
 
     def program(self) -> Program:
-        sections = tuple(map(self.section, self.given.sections))
+        sections = tuple(map(self.section, self.given.sections, self.given.likes))
         return replace(self.given, sections=sections, opcodes=tuple(self.opcodes.values()))
 
-    def section(self, section: Section) -> Section:
+    def section(self, section: Section, likes: Sequence[Like]) -> Section:
+        """Of stages that are alike, and whose buffers are used as often, only the first is undone:
+        the others are what it became, on buffers of their own."""
         self.lengths = {e.axis: e.length.constant for e in section.extents if not e.length.terms}
         zero = {extent.axis for extent in section.extents if extent.start == Count()}
-        return replace(section, stages=tuple(self.stage(stage, zero) for stage in section.stages))
+        known: dict[tuple[int, ...], tuple[Stage, Like]] = {}
+        stages = []
+        for given, like in zip(section.stages, likes, strict=True):
+            key = like.first, *(self.uses[name] for name in like.buffers)
+            if key in known:
+                stage, first = known[key]
+                names = dict(zip(first.buffers, like.buffers, strict=True))
+                body = tuple(_elsewhere(item, names) for item in stage.body)
+                stages.append(replace(given, body=body))
+            else:
+                stages.append(self.stage(given, zero))
+                known[key] = stages[-1], like
+        return replace(section, stages=tuple(stages))
 
     def stage(self, stage: Stage, zero: Collection[str]) -> Stage:
         body = [_counted(item, zero) for item in stage.body]
@@ -472,6 +487,17 @@ def _counted(item: Statement, zero: Collection[str]) -> Statement:
         return replace(operand, dimensions=dimensions)
 
     return replace(item, reads=tuple(map(part, item.reads)), writes=tuple(map(part, item.writes)))
+
+
+def _elsewhere(item: Statement, names: Mapping[str, str]) -> Statement:
+    """A statement on other buffers."""
+    if isinstance(item, Loop):
+        body = tuple(_elsewhere(inner, names) for inner in item.body)
+        ahead = tuple(_elsewhere(inner, names) for inner in item.ahead)
+        return replace(item, body=body, ahead=ahead)
+    reads = tuple(replace(operand, buffer=names[operand.buffer]) for operand in item.reads)
+    writes = tuple(replace(operand, buffer=names[operand.buffer]) for operand in item.writes)
+    return replace(item, reads=reads, writes=writes)
 
 
 def _inside(item: Statement, old: str, new: str) -> Statement:
