@@ -121,10 +121,11 @@ class Addresses:
         f = self.f
         yes, no = f.label(), f.label()
         f.branch(condition, yes, no)
-        f.place(yes)
-        f.store(constant("i64", status), self.slot(self.given["call"], STATUS))
+        f.begin(yes)
+        with f.scope():
+            f.store(constant("i64", status), self.slot(self.given["call"], STATUS))
         f.jump("quit")
-        f.place(no)
+        f.begin(no)
 
     def region(self, operand: Operand) -> list[tuple[Number, Number, int]]:
         """(start, length, most it can be) of each dimension."""

@@ -91,7 +91,8 @@ class Place:
     """A tensor in memory: where it starts and how many elements one step of an axis is.
 
     With borders, positions outside of them read as `fill`. `weight`: it never changes. `past`: what
-    is written there does not stay in a cache, and its vectors are whole lines of memory.
+    is written there does not stay in a cache, and its vectors are whole lines of memory. `room`: an
+    axis behind whose last position there is room, up to a whole panel.
     """
 
     pointer: Value
@@ -101,6 +102,7 @@ class Place:
     fill: float = 0.0
     weight: Weight | None = None
     past: bool = False
+    room: Axis | None = None
 
 
 @dataclass
@@ -370,11 +372,14 @@ class Emitter:
         raise CompileError(f"{type(node).__name__} cannot be computed at a single position")
 
     def _position(self, axis: Axis, env: Env) -> Value:
-        index = env[axis]
-        start = self.frame.starts.get(axis, 0)
-        moved = self.shifted(index, self.f.subtract(0, start)) if start != 0 else index
-        at = number(moved.base) if moved.uniform else self.lanes(moved)
-        return self.f.convert("trunc", at, "i32")
+        f, index, start = self.f, env[axis], self.frame.starts.get(axis, 0)
+        if index.lanes is not None:
+            at = self.shifted(index, f.subtract(0, start)) if start != 0 else index
+            return f.convert("trunc", self.lanes(at), "i32")
+        first = f.convert("trunc", number(f.add(start, index.base)), "i32")
+        if index.uniform:
+            return first
+        return f.binary("add", first, f.lane_numbers("i32", self.width, index.step))
 
     def _map(self, node: Map, env: Env) -> Value:
         row = ROWS[node.function]

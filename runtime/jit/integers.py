@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from .expression import Env, Index, Place
 from .ir import BYTES, Function, Module, Number, Value, constant
-from .microkernels import kernel, lane_range, multiply_add
+from .microkernels import kernel, lane_count, multiply_add
 from .packing import tile_vectors, vector_lanes
 from .processor import Target
 from .quantised import TURN, Form, group_offset, halves, load_factors
@@ -107,9 +107,8 @@ def rounding_kernel(module: Module, form: Form, lanes: int, whole: bool) -> str:
 
     def rest(index: Value, sums: list[Value]) -> list[Value]:
         """Numbers behind the last one are 0."""
-        left = f.subtract(p["steps"], index)
-        assert isinstance(left, Value)
-        return some(index, sums, f.compare("slt", lane_range(f, lanes, 0), f.splat(left, lanes)))
+        left = lane_count(f, f.subtract(p["steps"], index), lanes)
+        return some(index, sums, f.compare("slt", f.lane_numbers("i32", lanes), left))
 
     zeros = [constant("i32", 0, lanes)] * form.digits
 
@@ -207,11 +206,10 @@ def _range(f: Function, lanes: int) -> tuple[Value, Value, Value]:
                 f.binary("fadd", wrong, f.binary("fmul", value, nothing))]  # fmt: skip
 
     full = f.whole(p["steps"], lanes)
-    left = f.subtract(p["steps"], full)
-    assert isinstance(left, Value)
+    left = lane_count(f, f.subtract(p["steps"], full), lanes)
     found = f.loop(0, full, lanes, more, [nothing] * 3)
-    mask = f.compare("slt", lane_range(f, lanes, 0), f.splat(left, lanes))
-    some = f.compare("sgt", left, constant("i64", 0))
+    mask = f.compare("slt", f.lane_numbers("i32", lanes), left)
+    some = f.compare("sgt", left, constant("i32", 0))
     least, most, wrong = f.either(some, lambda: more(full, found, mask), lambda: found)
     while least.width > 1:
         least, most = _smaller(f, *f.halves(least)), _larger(f, *f.halves(most))
@@ -355,9 +353,9 @@ class IntegerTile:
     def put(self, totals: list[Value]) -> None:
         """Into the result, or added to it."""
         f, p, lanes = self.f, self.f.parameters, self.lanes
-        limits, places = f.splat(p["columns"], lanes), []
+        limits, places = lane_count(f, p["columns"], self.column + self.vectors * lanes), []
         firsts = [self.column + v * lanes for v in range(self.vectors)]
-        masks = [f.compare("sgt", limits, lane_range(f, lanes, first)) for first in firsts]
+        masks = [f.compare("sgt", limits, f.lane_numbers("i32", lanes, first=first)) for first in firsts]
         for r in range(self.rows):
             row = f.multiply(p["cm"], r)
             places += [

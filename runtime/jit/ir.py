@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -95,6 +96,37 @@ Argument: TypeAlias = "tuple[str, Number]"
 """Of a call: its type and what it is."""
 
 
+NAMED = re.compile(r"%v(\d+)")
+
+
+@dataclass
+class Early:
+    """What is computed in front of scopes that stand beside each other.
+
+    first  how much was computed before them, `depth` of the scopes
+    """
+
+    first: int
+    depth: int
+    lines: list[str] = field(default_factory=list)
+    known: dict[str, Value] = field(default_factory=dict)
+    names: set[int] = field(default_factory=set)
+
+    def value(self, f: Function, kind: str, width: int, text: str) -> Value | None:
+        """A value, if it needs nothing of the scopes."""
+        found = self.known.get(text)
+        if found is None and f.depth == self.depth and self.before(text):
+            lines, f.lines = f.lines, self.lines
+            found = self.known[text] = f.emit(kind, width, text)
+            f.lines = lines
+            self.names.add(f.count)
+        return found
+
+    def before(self, text: str) -> bool:
+        numbers = map(int, NAMED.findall(text))
+        return all(number <= self.first or number in self.names for number in numbers)
+
+
 class Function:
     """A function under construction: every method adds code at its end.
 
@@ -121,6 +153,9 @@ class Function:
         self.lines: list[str] = []
         self.count = 0
         self.block = "entry"
+        self.known: dict[str, Value] = {}
+        self.depth = 0
+        self.early: Early | None = None
         self.sums: dict[Value, tuple[Value, int]] = {}
         self.products: dict[Value, tuple[Value, int]] = {}
 
@@ -138,11 +173,48 @@ class Function:
         self.line(f"{name} = {text}")
         return Value(name, kind, width)
 
+    def pure(self, kind: str, width: int, text: str) -> Value:
+        """The same, of what neither reads nor writes memory: as it was computed before, if it was
+        on every way to here."""
+        found = self.known.get(text)
+        if found is None and self.early:
+            found = self.early.value(self, kind, width, text)
+        if found is None:
+            found = self.known[text] = self.emit(kind, width, text)
+        return found
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """What is computed inside is not known behind it."""
+        known, before = self.known, len(self.known)
+        self.depth += 1
+        yield
+        self.depth -= 1
+        while len(known) > before:
+            known.popitem()
+        self.known = known if self.known is known else {}
+
+    @contextmanager
+    def beside(self) -> Iterator[list[str]]:
+        """Scopes directly inside share what they compute of what was there before: the lines for
+        that, to be put in front of them."""
+        outer = self.early
+        self.early = early = Early(self.count, self.depth + 1)
+        yield early.lines
+        self.early = outer
+        self.known.update(early.known)
+
     def label(self) -> str:
         self.count += 1
         return f"L{self.count}"
 
     def place(self, label: str) -> None:
+        """Code that may be reached from anywhere."""
+        self.known = {}
+        self.begin(label)
+
+    def begin(self, label: str) -> None:
+        """A block that only the one before it leads to, or only blocks that this one does."""
         self.lines.append(f"{label}:")
         self.block = label
 
@@ -178,16 +250,17 @@ class Function:
         `carried` values go from turn to turn."""
         before, head, inside, out = self.block, self.label(), self.label(), self.label()
         self.jump(head)
-        self.place(head)
+        self.begin(head)
         index = Value(self.fresh(), "i64")
         values = [Value(self.fresh(), value.kind, value.width) for value in carried]
         at = len(self.lines)
         self.lines += [""] * (1 + len(values))
         self.branch(self.compare("slt", index, number(last)), inside, out)
-        self.place(inside)
-        after = list(body(index, values) or ())
-        by = after.pop(0) if step is None else step
-        following = self.emit("i64", 1, f"add nsw i64 {index.text}, {text(by)}")
+        self.begin(inside)
+        with self.scope():
+            after = list(body(index, values) or ())
+            by = after.pop(0) if step is None else step
+            following = self.pure("i64", 1, f"add nsw i64 {index.text}, {text(by)}")
         latch = self.block
         self.jump(head)
         pairs = [(index, number(first), following), *zip(values, carried, after, strict=True)]
@@ -196,17 +269,18 @@ class Function:
                 f"  {value.text} = phi {value.type} "
                 f"[{start.text}, %{before}], [{result.text}, %{latch}]"
             )
-        self.place(out)
+        self.begin(out)
         return values
 
     def when(self, condition: Value, body: Callable[[], None]) -> None:
         """if condition: body()"""
         yes, out = self.label(), self.label()
         self.branch(condition, yes, out)
-        self.place(yes)
-        body()
+        self.begin(yes)
+        with self.scope():
+            body()
         self.jump(out)
-        self.place(out)
+        self.begin(out)
 
     def either(
         self,
@@ -219,11 +293,12 @@ class Function:
         self.branch(condition, labels[0], labels[1])
         ends = []
         for label, side in zip(labels[:2], (yes, no), strict=True):
-            self.place(label)
-            values = list(side())
+            self.begin(label)
+            with self.scope():
+                values = list(side())
             ends.append((self.block, values))
             self.jump(labels[2])
-        self.place(labels[2])
+        self.begin(labels[2])
         (one, left), (two, right) = ends
         return [
             self.emit(a.kind, a.width, f"phi {a.type} [{a.text}, %{one}], [{b.text}, %{two}]")
@@ -238,11 +313,11 @@ class Function:
         if isinstance(a, int) and isinstance(b, int):
             return a + b
         if isinstance(a, int) or not isinstance(b, int):
-            return self.emit("i64", 1, f"add nsw i64 {text(a)}, {text(b)}")
+            return self.pure("i64", 1, f"add nsw i64 {text(a)}, {text(b)}")
         base, known = self.sums.get(a, (a, 0))
         if b == 0 or known + b == 0:
             return a if b == 0 else base
-        found = self.emit("i64", 1, f"add nsw i64 {base.text}, {known + b}")
+        found = self.pure("i64", 1, f"add nsw i64 {base.text}, {known + b}")
         self.sums[found] = base, known + b
         return found
 
@@ -253,7 +328,7 @@ class Function:
             (base, more), (other, less) = self.sums.get(a, (a, 0)), self.sums.get(b, (b, 0))
             if base == other:
                 return more - less
-        return self.emit("i64", 1, f"sub nsw i64 {text(a)}, {text(b)}")
+        return self.pure("i64", 1, f"sub nsw i64 {text(a)}, {text(b)}")
 
     def multiply(self, a: Number, b: Number) -> Number:
         if isinstance(a, int):
@@ -263,9 +338,9 @@ class Function:
         if b == 0 or b == 1:
             return 0 if b == 0 else a
         if isinstance(a, int) or not isinstance(b, int):
-            return self.emit("i64", 1, f"mul nsw i64 {text(a)}, {text(b)}")
+            return self.pure("i64", 1, f"mul nsw i64 {text(a)}, {text(b)}")
         base, known = self.products.get(a, (a, 1))
-        found = self.emit("i64", 1, f"mul nsw i64 {base.text}, {known * b}")
+        found = self.pure("i64", 1, f"mul nsw i64 {base.text}, {known * b}")
         self.products[found] = base, known * b
         return found
 
@@ -286,15 +361,15 @@ class Function:
         if b == 1:
             return a
         most = self.add(a, self.subtract(b, 1))
-        return self.emit("i64", 1, f"udiv i64 {text(most)}, {text(b)}")
+        return self.pure("i64", 1, f"udiv i64 {text(most)}, {text(b)}")
 
     def whole(self, a: Number, b: int) -> Number:
         """The largest multiple of b up to a, for a >= 0."""
         if isinstance(a, int) or b == 1:
             return a // b * b if isinstance(a, int) else a
         if b & (b - 1) == 0:
-            return self.emit("i64", 1, f"and i64 {text(a)}, {-b}")
-        rest = self.emit("i64", 1, f"urem i64 {text(a)}, {b}")
+            return self.pure("i64", 1, f"and i64 {text(a)}, {-b}")
+        rest = self.pure("i64", 1, f"urem i64 {text(a)}, {b}")
         return self.subtract(a, rest)
 
     # -- values of any kind
@@ -307,10 +382,10 @@ class Function:
         if value.constant:
             return Value(f"splat ({value.kind} {value.text})", value.kind, width)
         kind = typed(value.kind, width)
-        one = self.emit(
+        one = self.pure(
             value.kind, width, f"insertelement {kind} poison, {value.type} {value.text}, i64 0"
         )
-        return self.emit(
+        return self.pure(
             value.kind,
             width,
             f"shufflevector {kind} {one.text}, {kind} poison, <{width} x i32> zeroinitializer",
@@ -323,19 +398,19 @@ class Function:
 
     def binary(self, operation: str, a: Value, b: Value) -> Value:
         a, b = self.match(a, b)
-        return self.emit(a.kind, a.width, f"{operation} {a.type} {a.text}, {b.text}")
+        return self.pure(a.kind, a.width, f"{operation} {a.type} {a.text}, {b.text}")
 
     def compare(self, how: str, a: Value, b: Value) -> Value:
         a, b = self.match(a, b)
         word = "fcmp" if a.kind in FLOATS else "icmp"
-        return self.emit("i1", a.width, f"{word} {how} {a.type} {a.text}, {b.text}")
+        return self.pure("i1", a.width, f"{word} {how} {a.type} {a.text}, {b.text}")
 
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         if condition.width == 1:
             a, b = self.match(a, b)
         else:
             condition, a, b = self.match(condition, a, b)
-        return self.emit(
+        return self.pure(
             a.kind,
             a.width,
             f"select {condition.type} {condition.text}, {a.type} {a.text}, {b.type} {b.text}",
@@ -344,27 +419,31 @@ class Function:
     def convert(self, operation: str, value: Value, kind: str) -> Value:
         """A conversion by its name in LLVM, such as `sext` or `bitcast`, lane by lane."""
         target = typed(kind, value.width)
-        return self.emit(kind, value.width, f"{operation} {value.type} {value.text} to {target}")
+        return self.pure(kind, value.width, f"{operation} {value.type} {value.text} to {target}")
 
     def intrinsic(self, name: str, arguments: Sequence[Value], flags: str = "") -> Value:
         """`llvm.<name>` on arguments of one type, with a result of that type."""
         arguments = self.match(*arguments)
         first = arguments[0]
-        return self.call(f"llvm.{name}.{mangled(first)}", first.kind, arguments, flags)
+        called = self.called(f"llvm.{name}.{mangled(first)}", first.kind, arguments, flags)
+        return self.pure(first.kind, first.width, called)
 
-    def call(self, name: str, kind: str, arguments: Sequence[Value], flags: str = "") -> Value:
+    def call(self, name: str, kind: str, arguments: Sequence[Value]) -> Value:
         """Call an outside function whose result has the lanes of its arguments."""
-        width = arguments[0].width
-        result = typed(kind, width)
-        kinds = ", ".join(value.type for value in arguments)
-        self.module.declarations.add(f"declare {result} @{name}({kinds})")
-        given = ", ".join(f"{value.type} {value.text}" for value in arguments)
-        return self.emit(kind, width, f"call {flags} {result} @{name}({given})")
+        return self.emit(kind, arguments[0].width, self.called(name, kind, arguments))
+
+    def called(self, name: str, kind: str, arguments: Sequence[Value], flags: str = "") -> str:
+        """The text of a call."""
+        result = typed(kind, arguments[0].width)
+        types = [value.type for value in arguments]
+        self.module.declarations.add(f"declare {result} @{name}({', '.join(types)})")
+        given = ", ".join(f"{kind} {value.text}" for kind, value in zip(types, arguments, strict=True))
+        return f"call {flags} {result} @{name}({given})"
 
     def extract(self, value: Value, lane: int) -> Value:
         if value.width == 1:
             return value
-        return self.emit(value.kind, 1, f"extractelement {value.type} {value.text}, i64 {lane}")
+        return self.pure(value.kind, 1, f"extractelement {value.type} {value.text}, i64 {lane}")
 
     def halves(self, value: Value) -> tuple[Value, Value]:
         """The lower and the upper lanes."""
@@ -373,7 +452,7 @@ class Function:
         for first in (0, half):
             lanes = ", ".join(f"i32 {lane}" for lane in range(first, first + half))
             found.append(
-                self.emit(
+                self.pure(
                     value.kind,
                     half,
                     f"shufflevector {value.type} {value.text}, {value.type} poison, "
@@ -387,16 +466,16 @@ class Function:
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lanes of two vectors by their numbers: those of b count on from those of a."""
         picks = ", ".join(f"i32 {lane}" for lane in lanes)
-        return self.emit(
+        return self.pure(
             a.kind,
             len(lanes),
             f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{len(lanes)} x i32> <{picks}>",
         )
 
-    def lane_numbers(self, kind: str, width: int, step: int = 1) -> Value:
-        """0, step, 2 * step, ..."""
-        numbers = ", ".join(f"{kind} {lane * step}" for lane in range(width))
-        return Value(f"<{numbers}>" if width > 1 else "0", kind, width)
+    def lane_numbers(self, kind: str, width: int, step: int = 1, first: int = 0) -> Value:
+        """first, first + step, first + 2 * step, ..."""
+        numbers = ", ".join(f"{kind} {first + lane * step}" for lane in range(width))
+        return Value(f"<{numbers}>" if width > 1 else str(first), kind, width)
 
     # -- memory
 
@@ -405,7 +484,7 @@ class Function:
         if index == 0:
             return pointer
         kind = "i8" if kind == "i1" else kind
-        return self.emit("ptr", 1, f"getelementptr {kind}, ptr {pointer.text}, i64 {text(index)}")
+        return self.pure("ptr", 1, f"getelementptr {kind}, ptr {pointer.text}, i64 {text(index)}")
 
     def load(self, pointer: Value, kind: str, width: int = 1, mask: Value | None = None) -> Value:
         size = BYTES.get(kind, 8)
@@ -446,7 +525,7 @@ class Function:
     def addresses(self, pointer: Value, lanes: Value, kind: str) -> Value:
         """The addresses of the elements that `lanes` number."""
         kind = "i8" if kind == "i1" else kind
-        return self.emit(
+        return self.pure(
             "ptr",
             lanes.width,
             f"getelementptr {kind}, ptr {pointer.text}, {lanes.type} {lanes.text}",

@@ -131,10 +131,10 @@ class TileWriter:
     def write(self, column: Number) -> None:
         f, t, p = self.f, self.tile, self.f.parameters
         wanted = number(f.subtract(p["columns"], column))
-        limits = f.splat(wanted, t.lanes)
+        limit = lane_count(f, wanted, t.count * t.lanes)
         vectors = range(t.count)
         self.masks = [
-            None if t.full else f.compare("sgt", limits, lane_range(f, t.lanes, v * t.lanes))
+            None if t.full else f.compare("sgt", limit, f.lane_numbers("i32", t.lanes, first=v * t.lanes))
             for v in vectors
         ]
         heads = [f.at(p["c"], f.add(f.multiply(p["cm"], r), column), t.kind) for r in range(t.rows)]
@@ -285,8 +285,9 @@ class TileWriter:
         return convert(f, widen(f, raw, t.dtype), t.kind)
 
 
-def lane_range(f: Function, lanes: int, first: int) -> Value:
-    return f.binary("add", f.lane_numbers("i64", lanes), constant("i64", first, lanes))
+def lane_count(f: Function, count: Number, most: int) -> Value:
+    """How many of `most` lanes there are."""
+    return f.convert("trunc", number(f.minimum(count, most)), "i32")
 
 
 def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) -> str:
@@ -310,8 +311,8 @@ def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) 
 
         f.loop(0, full, lanes, turn)
         if lanes > 1:
-            rest = f.splat(number(f.subtract(p["columns"], full)), lanes)
-            mask = f.compare("slt", f.lane_numbers("i64", lanes), rest)
+            rest = lane_count(f, f.subtract(p["columns"], full), lanes)
+            mask = f.compare("slt", f.lane_numbers("i32", lanes), rest)
             some = f.compare("slt", number(full), p["columns"])
             f.when(some, lambda: body(number(full), mask))
 
@@ -367,7 +368,7 @@ def dots_kernel(module: Module, kind: str, types: tuple[str, str], lanes: int, r
     turns = max(1, 8 // rows) if lanes > 1 else 1
     full, big = f.whole(p["steps"], lanes), f.whole(p["steps"], lanes * turns)
     again = f.compare("ne", p["more"], constant("i64", 0))
-    left = f.splat(number(f.subtract(p["steps"], full)), lanes)
+    left = lane_count(f, f.subtract(p["steps"], full), lanes)
     ragged = f.compare("slt", number(full), p["steps"])
     add = REORDERED if kind in FLOATS else "add"
 
@@ -399,7 +400,7 @@ def dots_kernel(module: Module, kind: str, types: tuple[str, str], lanes: int, r
             parts[0] = [f.binary(add, a, b) for a, b in zip(parts[0], last, strict=True)]
         sums = f.loop(big, full, lanes, step, parts[0]) if turns > 1 else parts[0]
         if lanes > 1:
-            mask = f.compare("slt", f.lane_numbers("i64", lanes), left)
+            mask = f.compare("slt", f.lane_numbers("i32", lanes), left)
             found = sums
             sums = f.either(ragged, lambda: step(full, found, mask), lambda: found)
         for head, value in zip(heads, sums, strict=True):
@@ -418,55 +419,71 @@ TURN = [("x", "ptr noalias"), ("xn", "i64"), ("panel", "ptr noalias"), ("width",
         ("steps", "i64"), ("columns", "i64")]  # fmt: skip
 
 
+SIDE = 4
+"""Positions of a side of the squares that are transposed: 16 bytes, within which shuffles are
+fast."""
+
+
 def turn_kernel(module: Module, kind: str, dtype: str, lanes: int) -> str:
-    """panel[step][column] = x[column][step], in squares of `lanes` positions a side."""
+    """panel[step][column] = x[column][step], in as many columns as a vector has lanes; those behind
+    the last one are that one again."""
     name = f"turn_{kind}_{dtype}_{lanes}"
     f = kernel(module, name, TURN)
     if f is None:
         return name
     p = f.parameters
     stored = STORED[dtype]
-
-    def square(column: Value, step: Value) -> None:
-        left = f.splat(number(f.subtract(p["steps"], step)), lanes)
-        some = f.compare("slt", f.lane_numbers("i64", lanes), left)
-        rows = []
-        for lane in range(lanes):
-            row = f.add(column, lane)
-            there = f.splat(f.compare("slt", number(row), p["columns"]), lanes)
-            at = f.at(p["x"], f.add(f.multiply(p["xn"], row), step), stored)
-            raw = f.load(at, stored, lanes, f.binary("and", there, some))
-            rows.append(convert(f, widen(f, raw, dtype), kind))
-        for lane, value in enumerate(transposed(f, rows)):
-            index = f.add(step, lane)
-            at = f.at(p["panel"], f.add(f.multiply(p["width"], index), column), kind)
-            inside = f.compare("slt", number(index), p["steps"])
-            f.when(inside, lambda value=value, at=at: f.store(value, at))  # type: ignore[misc]  # one store each
+    last, whole = f.subtract(p["columns"], 1), f.whole(p["steps"], SIDE)
 
     def columns(column: Value, _: list[Value]) -> None:
-        f.loop(0, p["steps"], lanes, lambda step, _: square(column, step))
+        numbers = [f.minimum(f.add(column, lane), last) for lane in range(lanes)]
+        rows = [f.at(p["x"], f.multiply(p["xn"], row), stored) for row in numbers]
+        into = f.at(p["panel"], column, kind)
+
+        def read(row: Value, step: Value, width: int) -> Value:
+            raw = f.load(f.at(row, step, stored), stored, width)
+            return convert(f, widen(f, raw, dtype), kind)
+
+        def put(value: Value, step: Number, lane: int = 0) -> None:
+            f.store(value, f.at(f.at(into, f.multiply(p["width"], step), kind), lane, kind))
+
+        def squares(step: Value, _: list[Value]) -> None:
+            pieces = [read(row, step, SIDE) for row in rows]
+            sides = [beside(f, pieces[side::SIDE]) for side in range(SIDE)]
+            for more, value in enumerate(transposed(f, sides)):
+                put(value, f.add(step, more))
+
+        def single(step: Value, _: list[Value]) -> None:
+            for lane, row in enumerate(rows):
+                put(read(row, step, 1), step, lane)
+
+        f.loop(0, whole, SIDE, squares)
+        f.loop(whole, p["steps"], 1, single)
 
     f.loop(0, p["columns"], lanes, columns)
     f.done()
     return name
 
 
+def beside(f: Function, parts: list[Value]) -> Value:
+    """The lanes of all parts, one behind the other."""
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [f.shuffle(a, b, range(2 * a.width)) for a, b in pairs]
+    return parts[0]
+
+
 def transposed(f: Function, rows: list[Value]) -> list[Value]:
-    """Lane j of row i to lane i of row j, by exchanging ever larger blocks of pairs of rows."""
-    lanes = len(rows)
+    """Lane j of row i to lane i of row j in each square, by exchanging ever larger blocks."""
+    side, lanes = len(rows), range(rows[0].width)
     step = 1
-    while step < lanes:
+    while step < side:
         after = list(rows)
-        for i in range(lanes):
-            if i & step:
-                continue
-            a, b = rows[i], rows[i + step]
-            after[i] = f.shuffle(
-                a, b, [x if not x & step else lanes + x - step for x in range(lanes)]
-            )
-            after[i + step] = f.shuffle(
-                a, b, [x + step if not x & step else lanes + x for x in range(lanes)]
-            )
+        for i in (i for i in range(side) if not i & step):
+            pair = rows[i], rows[i + step]
+            low = [x if not x & step else len(lanes) + x - step for x in lanes]
+            after[i] = f.shuffle(*pair, low)
+            after[i + step] = f.shuffle(*pair, [x + step for x in low])
         rows = after
         step *= 2
     return rows

@@ -280,6 +280,7 @@ class Panels:
         if isinstance(wide, int) and target.lanes > 1:
             count = min(count, -(-wide // lanes))
             full = wide == count * lanes
+        full |= x is not None and self.place.room == self.sides.vector
         more = self.emitter.either_number(steps[0], self.accumulate)
         ways = 2 if self.emitter.bound(self.sides.rows) == 1 else 1
         unit = self.s.strides.get(self.over[-1]) == 1

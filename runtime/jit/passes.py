@@ -34,8 +34,12 @@ from .expression import Border, Env, Place, rooted
 from .functions import STORED, register, saturate
 from .ir import BYTES, Number, Value
 from .masks import Horizon, horizon
+from .packing import panel_columns
 from .panels import pieces
 from .rows import CUT, Work
+
+CROWDED = 512
+"""Elements from row to row at whose multiples few sets of the first cache hold all rows."""
 
 LEAST_ROWS, CUTS = 24, 16
 """Rows of a block that is cut to what its rows see: at least so many, at most so small a part."""
@@ -192,7 +196,8 @@ class Passes(Contractions):
         stride = place.strides[axis]
         found = rooted(place, f, f.multiply(first, stride))
         lines = isinstance(stride, int) and stride % self.target.lanes == 0
-        return replace(found, borders=borders, past=place.past and lines)
+        room = None if place.room == axis else place.room
+        return replace(found, borders=borders, past=place.past and lines, room=room)
 
     def pack_before(self, task: Task, axis: Axis, env: Env) -> None:
         """Panels of a contraction that are the same in all blocks along an axis."""
@@ -205,8 +210,17 @@ class Passes(Contractions):
             self.pack_once(node, place, env)
 
     def dot_place(self, node: Dot, env: Env) -> Place:
-        """Memory for a contraction."""
-        return self.scratch_place(self.result_order(node, self.open(node.axes, env)), node.dtype)
+        """Memory for a contraction: rows of a length that is known late have room for panels."""
+        axes, frame = self.result_order(node, self.open(node.axes, env)), self.frame
+        last, most = axes[-1], frame.bounds[axes[-1]]
+        if isinstance(frame.length(last), int) or self.target.lanes == 1:
+            return self.scratch_place(axes, node.dtype)
+        width = panel_columns(self.target, most)
+        wide = -(-most // width) * width
+        frame.bounds[last] = wide + self.target.lanes if wide % CROWDED == 0 else wide
+        place = self.scratch_place(axes, node.dtype)
+        frame.bounds[last] = most
+        return replace(place, room=last)
 
     def result_order(self, node: Dot, inner: Sequence[Axis]) -> list[Axis]:
         """Axes of a contraction's scratch: last the one that a side has contiguous already."""

@@ -581,14 +581,15 @@ class _Row:
         rows, f, width = self.rows, self.rows.f, self.rows.target.lanes
         found, parts, start = list(values), [], len(f.lines)
         known: dict[tuple[object, ...], Value] = {}
-        for copy in range(count):
-            mark, mine = len(f.lines), slice(copy * self.size, (copy + 1) * self.size)
-            with rows.scope(), rows.vector(width, None):
-                at = {**self.env, self.axis: Index(f.add(index, copy * width), 1)}
-                found[mine] = self.visit(at, found[mine])
-                known |= rows.memo
-            parts.append(f.lines[mark:])
-        f.lines[start:] = interleaved(parts)
+        with f.beside() as shared:
+            for copy in range(count):
+                mark, mine = len(f.lines), slice(copy * self.size, (copy + 1) * self.size)
+                with f.scope(), rows.scope(), rows.vector(width, None):
+                    at = {**self.env, self.axis: Index(f.add(index, copy * width), 1)}
+                    found[mine] = self.visit(at, found[mine])
+                    known |= rows.memo
+                parts.append(f.lines[mark:])
+        f.lines[start:] = [*shared, *interleaved(parts)]
         if self.kept:
             rows.memo.update(known)
         return found
@@ -598,11 +599,12 @@ class _Row:
         rows, one = self.rows, list(values[: self.size])
         # LLVM 22 writes too much where one lane is left of what it truncates.
         single = left == 1
-        lanes, mask = (1, None) if single else (rows.target.lanes, rows.lanes_below(left))
-        with rows.scope(keep=self.kept), rows.vector(lanes, mask):
-            if single:
-                self.narrow_again()
-            one = self.visit({**self.env, self.axis: Index(index, 0 if single else 1)}, one)
+        with rows.scope(keep=self.kept):
+            lanes, mask = (1, None) if single else (rows.target.lanes, rows.lanes_below(left))
+            with rows.vector(lanes, mask):
+                if single:
+                    self.narrow_again()
+                one = self.visit({**self.env, self.axis: Index(index, 0 if single else 1)}, one)
         return [*one, *values[self.size :]]
 
 
