@@ -467,7 +467,7 @@ class Contractions(Rows):
 
     def dots(self, job: Job, last: Axis, accumulate: Number) -> None:
         """A vector of products for each number of the result, folded at the end."""
-        f, sides, place, x = self.f, job.sides, job.place, job.x
+        sides, place, x = job.sides, job.place, job.x
         assert x is not None
         outer = [axis for axis in sides.over if axis != last]
         others = [axis for axis in sides.columns if axis != sides.vector]

@@ -355,7 +355,8 @@ class IntegerTile:
         f, p, lanes = self.f, self.f.parameters, self.lanes
         limits, places = lane_count(f, p["columns"], self.column + self.vectors * lanes), []
         firsts = [self.column + v * lanes for v in range(self.vectors)]
-        masks = [f.compare("sgt", limits, f.lane_numbers("i32", lanes, first=first)) for first in firsts]
+        numbers = [f.lane_numbers("i32", lanes, first=first) for first in firsts]
+        masks = [f.compare("sgt", limits, lane) for lane in numbers]
         for r in range(self.rows):
             row = f.multiply(p["cm"], r)
             places += [

@@ -437,7 +437,8 @@ class Function:
         result = typed(kind, arguments[0].width)
         types = [value.type for value in arguments]
         self.module.declarations.add(f"declare {result} @{name}({', '.join(types)})")
-        given = ", ".join(f"{kind} {value.text}" for kind, value in zip(types, arguments, strict=True))
+        pairs = zip(types, arguments, strict=True)
+        given = ", ".join(f"{type_} {value.text}" for type_, value in pairs)
         return f"call {flags} {result} @{name}({given})"
 
     def extract(self, value: Value, lane: int) -> Value:

@@ -130,18 +130,17 @@ class TileWriter:
 
     def write(self, column: Number) -> None:
         f, t, p = self.f, self.tile, self.f.parameters
-        wanted = number(f.subtract(p["columns"], column))
-        limit = lane_count(f, wanted, t.count * t.lanes)
-        vectors = range(t.count)
-        self.masks = [
-            None if t.full else f.compare("sgt", limit, f.lane_numbers("i32", t.lanes, first=v * t.lanes))
-            for v in vectors
-        ]
+        self.masks: list[Value | None] = [None] * t.count
+        if not t.full:
+            wanted = number(f.subtract(p["columns"], column))
+            limit = lane_count(f, wanted, t.count * t.lanes)
+            numbers = [f.lane_numbers("i32", t.lanes, first=v * t.lanes) for v in range(t.count)]
+            self.masks = [f.compare("sgt", limit, lane) for lane in numbers]
+            self.whole = f.compare("sge", wanted, constant("i64", t.count * t.lanes))
         heads = [f.at(p["c"], f.add(f.multiply(p["cm"], r), column), t.kind) for r in range(t.rows)]
         self.results = [f.at(heads[r], v * t.lanes, t.kind) for r, v in self.places]
         for place in self.results:
             f.prefetch(place)
-        self.whole = f.compare("sge", wanted, constant("i64", t.count * t.lanes))
         x = f.at(p["x"], column, STORED[t.dtype])
         self.outside(0, 0, 0, [p["more"], x])
 

@@ -18,7 +18,7 @@ from infinisa.isa.language import Axis
 from .expression import Env, Index, Place
 from .functions import STORED
 from .integers import fused, integer_rows, integer_tile, rounded_rows
-from .ir import BYTES, FLOATS, Argument, Function, Number, Value, number
+from .ir import BYTES, FLOATS, Argument, Function, Number, Value
 from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
 from .packing import Packing, tile_rows, tile_vectors, vector_lanes, well_laid
 from .quantised import GROUPS, TURN, Form, unpack_kernel

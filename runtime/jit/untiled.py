@@ -110,6 +110,7 @@ class _Untiling:
     uses: Counter[str] = field(init=False)
     shares: Shares = field(init=False)
     lengths: dict[str, int] = field(default_factory=dict)
+    folding: dict[int, list[Node]] = field(default_factory=dict)
     rotors: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -232,8 +233,9 @@ class _Untiling:
         operands = (*issue.reads, *issue.writes)
         if any(self.given.buffer[o.buffer].rotor == loop.range for o in operands):
             return False
-        opcode, meaning = self.opcodes[issue.opcode], self.contraction(issue) or self.chain(issue)
-        return self.shares.apart(issue) and loop.range in self.shares.ranges(issue, opcode, meaning)
+        opcode, found = self.opcodes[issue.opcode], self.folds(issue)
+        ranges = self.shares.ranges(issue, opcode, found[0]) if found else ()
+        return loop.range in ranges and self.shares.apart(issue)
 
     def extended(self, loop: Loop, issue: Issue, axis: Axis, summed: bool) -> Opcode | None:
         """The opcode with one more axis, of which an issue takes one position so far: such as a
@@ -316,8 +318,11 @@ class _Untiling:
         meaning = self.meanings.of(opcode, types)
         if meaning.opaque or meaning.native:
             return None
-        nodes = walk(meaning.outputs)
-        return meaning, [n for n in nodes if isinstance(n, Dot | Reduce | Scan | Update)]
+        if id(meaning) not in self.folding:
+            nodes = walk(meaning.outputs)
+            found = [n for n in nodes if isinstance(n, Dot | Reduce | Scan | Update)]
+            self.folding[id(meaning)] = found  # that lives as long as `meanings`
+        return meaning, self.folding[id(meaning)]
 
     # -- the step of a sum and what finishes it
 
@@ -338,13 +343,14 @@ class _Untiling:
 
     def folded(self, first: Statement, second: Statement) -> Issue | None:
         """The instruction of which the first are the steps, by a law, and the second what finishes
-        them: an attention whose keys came in tiles."""
-        if not isinstance(first, Loop) or not isinstance(second, Issue) or first.ahead:
+        them, perhaps in pieces: an attention whose keys came in tiles."""
+        if not isinstance(first, Loop) or first.ahead:
             return None
         step, ranges = _only(first)
-        if step is None or set(step.fresh or ()) != {first.range}:
+        last = self.all_pieces(second)
+        if step is None or last is None or set(step.fresh or ()) != {first.range}:
             return None
-        opcodes = [self.opcodes[issue.opcode] for issue in (step, second)]
+        opcodes = [self.opcodes[issue.opcode] for issue in (step, last)]
         given, finish = (self.library.get(opcode.instruction) for opcode in opcodes)
         laws = [law for law in given.laws if isinstance(law, StepOf)] if given else []
         if not laws or finish is None or laws[0].finish != finish.name:
@@ -357,12 +363,26 @@ class _Untiling:
             return None
         for old, new in ranges.items():
             step = _renamed(step, old, new)
-        uses = Counter(o.buffer for o in (*step.writes, *second.reads))
+        uses = Counter(o.buffer for o in (*step.writes, *last.reads))
         if any(self.uses[o.buffer] != uses[o.buffer] for o in step.writes):
             return None
-        if not set(second.reads) <= set(step.writes) or not _agree(*(o.binding for o in opcodes)):
+        if not set(last.reads) <= set(step.writes) or not _agree(*(o.binding for o in opcodes)):
             return None
-        return self.whole(whole, (step, opcodes[0]), (second, opcodes[1]))
+        return self.whole(whole, (step, opcodes[0]), (last, opcodes[1]))
+
+    def all_pieces(self, item: Statement) -> Issue | None:
+        """An issue, or the one of loops whose pieces are computed without each other, over all."""
+        if isinstance(item, Issue):
+            return item
+        issue = self.all_pieces(item.body[0]) if len(item.body) == 1 else None
+        if issue is None or item.ahead or item.spread or not self.in_pieces(item, issue):
+            return None
+        found, opcode = self.folds(issue), self.opcodes[issue.opcode]
+        (axis,) = (axis for axis, name in issue.axes if name == item.range)
+        whole = found and self.covered(issue, opcode, found[0], (item.range, axis))
+        if not whole or _based((*issue.reads, *issue.writes), item.range):
+            return None
+        return _renamed(issue, item.range, item.parent)
 
     def whole(
         self, meaning: Instruction, step: tuple[Issue, Opcode], finish: tuple[Issue, Opcode]
@@ -493,8 +513,11 @@ def _elsewhere(item: Statement, names: Mapping[str, str]) -> Statement:
     """A statement on other buffers."""
     if isinstance(item, Loop):
         body = tuple(_elsewhere(inner, names) for inner in item.body)
-        ahead = tuple(_elsewhere(inner, names) for inner in item.ahead)
-        return replace(item, body=body, ahead=ahead)
+        return replace(item, body=body, ahead=tuple(_moved(issue, names) for issue in item.ahead))
+    return _moved(item, names)
+
+
+def _moved(item: Issue, names: Mapping[str, str]) -> Issue:
     reads = tuple(replace(operand, buffer=names[operand.buffer]) for operand in item.reads)
     writes = tuple(replace(operand, buffer=names[operand.buffer]) for operand in item.writes)
     return replace(item, reads=reads, writes=writes)
