@@ -41,6 +41,7 @@ from infinisa.isa.program import (
     Section,
     Stage,
     Statement,
+    Term,
     statements,
 )
 
@@ -318,10 +319,12 @@ class _Untiling:
         meaning = self.meanings.of(opcode, types)
         if meaning.opaque or meaning.native:
             return None
-        if id(meaning) not in self.folding:
-            nodes = walk(meaning.outputs)
-            found = [n for n in nodes if isinstance(n, Dot | Reduce | Scan | Update)]
-            self.folding[id(meaning)] = found  # that lives as long as `meanings`
+        if id(meaning) not in self.folding:  # a meaning lives as long as `meanings`
+            self.folding[id(meaning)] = [
+                node
+                for node in walk(meaning.outputs)
+                if isinstance(node, Dot | Reduce | Scan | Update)
+            ]
         return meaning, self.folding[id(meaning)]
 
     # -- the step of a sum and what finishes it
@@ -493,17 +496,13 @@ def _counted(item: Statement, zero: Collection[str]) -> Statement:
     if isinstance(item, Loop):
         return replace(item, body=tuple(_counted(inner, zero) for inner in item.body))
 
+    def term(given: Term) -> Term:
+        return replace(given, base="") if given.base in zero else given
+
     def part(operand: Operand) -> Operand:
-        dimensions = tuple(
-            replace(
-                dimension,
-                terms=tuple(
-                    replace(term, base="") if term.base in zero else term
-                    for term in dimension.terms
-                ),
-            )
-            for dimension in operand.dimensions
-        )
+        if not any(term.base in zero for d in operand.dimensions for term in d.terms):
+            return operand
+        dimensions = tuple(replace(d, terms=tuple(map(term, d.terms))) for d in operand.dimensions)
         return replace(operand, dimensions=dimensions)
 
     return replace(item, reads=tuple(map(part, item.reads)), writes=tuple(map(part, item.writes)))
