@@ -16,6 +16,7 @@ from infinisa import api
 from infinisa.compiler.builder import Builder
 from infinisa.isa import formulas
 from infinisa.isa import language as L
+from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, Node
 from infinisa.isa.machine import builtin_machine_files, load_machine
@@ -124,18 +125,24 @@ def test_rows_on_a_processor_with_less(name: str, processor: str) -> None:
         single.near(found[output], array, 3e-5, f"{processor} {output}")
 
 
-def test_an_attention_in_tiles_is_one_issue() -> None:
-    """Heads, rows and keys, of which a machine takes few at a time, are blocks of native code."""
+def tiled_attention(rows: int, keys: int, heads: int, width: int) -> api.Compiled:
+    """A causal attention for a machine that takes little at a time."""
     tiny = next(load_machine(file) for file in builtin_machine_files() if file.stem == "tiny")
     chip, dram = tiny.memories
     small = replace(tiny, memories=(replace(chip, managed="hardware", size=64 << 10), dram))
     b = Builder("attention")
     q, k, v = (
-        b.input(name, f"h {axis} d", (3, 900, 16)) for name, axis in zip("qkv", "stt", strict=True)
+        b.input(name, f"h {axis} d", (heads, rows if axis == "s" else keys, width))
+        for name, axis in zip("qkv", "stt", strict=True)
     )
     scores = formulas.causal(formulas.attention_scores(q, k, "d", 0.25), "s", "t")
     b.graph("main").output("y", formulas.attend(scores, v, "t"))
-    compiled = api.load(b.model()).compile(small)
+    return api.load(b.model()).compile(small)
+
+
+def test_an_attention_in_tiles_is_one_issue() -> None:
+    """Heads, rows and keys, of which a machine takes few at a time, are blocks of native code."""
+    compiled = tiled_attention(rows=900, keys=900, heads=3, width=16)
     random = np.random.default_rng(0)
     arrays = {name: random.standard_normal((3, 900, 16), np.float32) for name in "qkv"}
 
@@ -147,6 +154,41 @@ def test_an_attention_in_tiles_is_one_issue() -> None:
     assert [issue.opcode for issue in given] == ["causal_flash_step", "flash_finish"]
     assert [type(item) for stage in section.stages for item in stage.body] == [Issue]
     wanted = interpret(compiled.program, compiled.library, arrays).outputs["main/y"]
+    single.near(found, wanted, 3e-5, "y")
+
+
+# Four heads at a time, the steps of each and then the ends of each.
+HEADS = {
+    "limit h 1": "limit h 4",
+    "f32 [1, 1] ": "f32 [4, 1] ",
+    "f32 [1, 1, 16]": "f32 [4, 1, 16]",
+    "pitch 64": "pitch 256",
+    "place 1 address 128": "place 1 address 512",
+    "place 2 address 256": "place 2 address 1024",
+    "for h1 in h step 1:": "for h1 in h step 4:",
+    "fresh t1": "fresh t1\n            for h3 in h1 step 1:",
+    "for d1 in d step 16:": "    for d1 in d step 16:",
+    "    main/y[s-s, h1-h,": "        main/y[s-s, h3-h,",
+    "(main/0/causal_attention.total[h1-h1,": "(main/0/causal_attention.total[h3-h1,",
+    "weighted[h1-h1, s-s, d1-d]) on vector over h=h1":
+    "weighted[h3-h1, s-s, d1-d]) on vector over h=h3",
+}  # fmt: skip
+
+
+def test_an_attention_that_ends_head_by_head_is_one_issue() -> None:
+    compiled = tiled_attention(rows=1, keys=300, heads=6, width=16)
+    text = to_text(compiled.program)
+    for old, new in HEADS.items():
+        assert old in text
+        text = text.replace(old, new)
+    program = parse_text(text, "heads")
+    arrays = single.arrays_for(program)
+
+    (section,) = untiled(program, Meanings(compiled.library)).sections
+    found = compile_program(program, compiled.library).run(arrays).outputs["main/y"]
+
+    assert [type(item) for stage in section.stages for item in stage.body] == [Issue]
+    wanted = interpret(program, compiled.library, arrays).outputs["main/y"]
     single.near(found, wanted, 3e-5, "y")
 
 
