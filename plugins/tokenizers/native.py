@@ -20,7 +20,7 @@ import numpy as np
 from infinisa.runtime.jit import bits, functions, ir, restricted
 from infinisa.runtime.jit.cache import remembered
 from infinisa.runtime.jit.ir import Code, Function, Value, link, to_object
-from infinisa.runtime.jit.restricted import Library, RestrictedError, annotated
+from infinisa.runtime.jit.restricted import Library, RestrictedError
 
 from .arrays import Kernel, Table, run
 from .memo import new_memo
@@ -146,7 +146,7 @@ def made(kernel: Kernel) -> bytes:
 def written(kernel: Kernel) -> str:
     """LLVM's text of a kernel and its entry."""
     library = Library(TRUSTED)
-    kinds, _ = annotated(kernel, library.mask)
+    kinds = [*library.signature(kernel).flat.values()]
     inner = library.entry(kernel, kinds, 1)
     parameters = [("frame", "ptr"), ("first", "ptr"), ("size", "i64")]
     f = Function(library.module, ENTRY, parameters, public=True, result="i64")

@@ -25,9 +25,10 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, repeat
 from typing import Any, NoReturn, TypeAlias
 
 from infinisa.isa.dtypes import is_float
@@ -72,6 +73,22 @@ KNOWN = (ast.Constant, ast.Name, ast.Subscript, ast.BinOp, ast.UnaryOp, ast.Comp
 COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
 
 
+@dataclass(frozen=True)
+class Signature:
+    """What a function takes and returns. A parameter has one kind, by "", or those of the arrays of
+    a bundle that the function uses, by names behind the parameter's."""
+
+    parameters: Mapping[str, Mapping[str, Kind]]
+    result: Kind
+
+    @property
+    def flat(self) -> dict[str, Kind]:
+        """Every array and number that it takes."""
+        return {
+            f"{n}{part}": k for n, kinds in self.parameters.items() for part, k in kinds.items()
+        }
+
+
 @dataclass
 class Library:
     """Functions compiled into one module.
@@ -86,7 +103,7 @@ class Library:
     module: Module = field(default_factory=Module)
     faults: list[str] = field(default_factory=lambda: [""])
     made: dict[object, tuple[str, Kind]] = field(default_factory=dict)
-    kinds: dict[object, tuple[list[Kind], Kind]] = field(default_factory=dict)
+    signatures: dict[object, Signature | None] = field(default_factory=dict)
     open: set[object] = field(default_factory=set)
 
     def entry(
@@ -107,15 +124,66 @@ class Library:
         key = body, tuple(kinds), results
         if key not in self.made:
             name = f"opaque{sum(isinstance(k, tuple) for k in self.made)}"
-            Compiler(self, body, kinds, name, public=True, results=results, near=near).run()
+            takes = dict(zip(inspect.signature(body).parameters, kinds, strict=True))
+            Compiler(self, body, takes, name, public=True, results=results, near=near).run()
             self.made[key] = name, ""
         return self.made[key][0]
 
-    def annotated(self, body: Callable[..., Any]) -> tuple[list[Kind], Kind]:
-        """The kinds of a function's parameters and of its result."""
-        if body not in self.kinds:
-            self.kinds[body] = annotated(body, self.mask)
-        return self.kinds[body]
+    def signature(self, body: Callable[..., Any]) -> Signature:
+        """By the annotations of a function, and by what it uses of bundles."""
+        if not isinstance(body, types.FunctionType):
+            raise RestrictedError(f"{body!r} is not a function")
+        if body not in self.signatures:
+            self.signatures[body] = None
+            hints = annotated(body)
+            result = kind_of(hints.pop("return"), self.mask)
+            parts = {name: parts_of("", hint) for name, hint in hints.items()}
+            bundles = {n: dict(given) for n, given in parts.items() if "" not in dict(given)}
+            used = self.uses(body, bundles) if bundles else set()
+            parameters = {
+                name: {
+                    part: kind_of(hint, self.mask)
+                    for part, hint in given
+                    if name not in bundles or f"{name}{part}" in used
+                }
+                for name, given in parts.items()
+            }
+            self.signatures[body] = Signature(parameters, result)
+        found = self.signatures[body]
+        if found is None:
+            raise RestrictedError(f"{body.__name__} calls itself")
+        return found
+
+    def uses(self, body: types.FunctionType, bundles: Mapping[str, Iterable[str]]) -> set[str]:
+        """The arrays of bundles that a function uses, or another that it hands them on to."""
+        arrays = [f"{name}{part}" for name, parts in bundles.items() for part in parts]
+        names, found = names_of(body), set[str]()
+
+        def inside(path: str) -> list[str]:
+            return [array for array in arrays if f"{array}.".startswith(f"{path}.")]
+
+        def visit(node: ast.AST) -> None:
+            if path := dotted(node):
+                found.update(inside(path))
+            elif isinstance(node, ast.Call) and any(inside(dotted(each)) for each in node.args):
+                hand_on(node)
+            else:
+                for child in ast.iter_child_nodes(node):
+                    visit(child)
+
+        def hand_on(call: ast.Call) -> None:
+            target = names.get(dotted(call.func))
+            takes: Iterable[Iterable[str]] = ()
+            if isinstance(target, types.FunctionType) and target.__module__ != bits.__name__:
+                takes = self.signature(target).parameters.values()
+            for argument, parts in zip(call.args, chain(takes, repeat([""])), strict=False):
+                if path := dotted(argument):
+                    found.update(*(inside(f"{path}{part}") for part in parts))
+                else:
+                    visit(argument)
+
+        visit(definition(body.__code__))
+        return found
 
     def function(self, body: Callable[..., Any]) -> tuple[str, Kind]:
         """The internal function for one that others call, and what it returns."""
@@ -123,22 +191,27 @@ class Library:
             if body in self.open:
                 raise RestrictedError(f"{body.__name__} calls itself")
             self.open.add(body)
-            kinds, result = self.annotated(body)
+            takes = self.signature(body)
             name = f"r{len(self.made)}_{body.__name__}"
-            Compiler(self, body, kinds, name, public=False, result=result).run()
+            Compiler(self, body, takes.flat, name, public=False, result=takes.result).run()
             self.open.discard(body)
-            self.made[body] = name, result
+            self.made[body] = name, takes.result
         return self.made[body]
 
 
-def annotated(body: Callable[..., Any], mask: Kind) -> tuple[list[Kind], Kind]:
-    """The kinds of a function's parameters and of its result, given what a mask is."""
+def annotated(body: types.FunctionType) -> dict[str, Any]:
+    """What a function says of its parameters and its result, `return`."""
     hints = hints_of(body)
-    names = list(inspect.signature(body).parameters)
-    if missing := [name for name in [*names, "return"] if name not in hints]:
+    names = [*inspect.signature(body).parameters, "return"]
+    if missing := [name for name in names if name not in hints]:
         raise RestrictedError(f"{body.__name__}: {missing[0]!r} must be annotated")
-    given = [part for name in names for part in parts_of(name, hints[name])]
-    return [kind_of(hint, mask) for _, hint in given], kind_of(hints["return"], mask)
+    return {name: hints[name] for name in names}
+
+
+def names_of(body: types.FunctionType) -> dict[str, Any]:
+    """What a function sees: the names of its module, and of functions around it."""
+    inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
+    return body.__globals__ | {name: cell.cell_contents for name, cell in inner}
 
 
 def parts_of(name: str, hint: Any) -> list[tuple[str, Any]]:
@@ -217,7 +290,7 @@ class Compiler:
         self,
         library: Library,
         body: Callable[..., Any],
-        kinds: Sequence[Kind],
+        takes: Mapping[str, Kind],
         name: str,
         *,
         public: bool,
@@ -231,10 +304,7 @@ class Compiler:
         self.checked = body.__module__ not in library.trusted
         self.results = results
         self.tree = tree = definition(body.__code__)
-        hints = {} if public else hints_of(body)  # what an entry is given was said
-        written = [parts_of(each.arg, hints.get(each.arg)) for each in tree.args.args]
-        names = [name for parts in written for name, _ in parts]
-        given = [p for n, k in zip(names, kinds, strict=True) for p in parameters_of(k, n, public)]
+        given = [part for n, kind in takes.items() for part in parameters_of(kind, n, public)]
         given += [("returned", "ptr noalias")] if public else []
         given.append(("fault", "ptr noalias"))
         inline = "" if self.checked or public else "alwaysinline"
@@ -244,15 +314,14 @@ class Compiler:
         if bits.rare.__name__ in marks:
             inline = SOON
         self.f = Function(library.module, name, given, public=public, result=result, inline=inline)
-        inner = zip(body.__code__.co_freevars, body.__closure__ or (), strict=True)
-        self.names = body.__globals__ | {name: cell.cell_contents for name, cell in inner}
+        self.names = names_of(body)
         self.arrays: dict[str, Array] = {}
         self.variables: dict[str, tuple[Value, Kind]] = {}
         self.known: dict[str, object] = {}
         self.head: list[str] = []
         self.copied: list[tuple[Value, Value, int]] = []
         self.loops: list[tuple[str, str] | None] = []
-        for argument, kind in zip(names, kinds, strict=True):
+        for argument, kind in takes.items():
             value = self.f.parameters[f"{argument}.in"]
             if kind[1:-1] in MASKS and self.checked:
                 raise RestrictedError(f"{name}: an array of masks cannot be checked")
@@ -838,11 +907,14 @@ class Compiler:
         if target.__module__ == bits.__name__:
             return self.of_masks(node, target)
         name, result = self.library.function(target)
-        kinds, _ = self.library.annotated(target)
-        arguments = [part for argument in node.args for part in self.parts(argument)]
-        if len(kinds) != len(arguments):
-            self.refuse(node, f"{len(arguments)} arguments instead of {len(kinds)}")
-        given = [self.argument(a, k) for a, k in zip(arguments, kinds, strict=True)]
+        takes = self.library.signature(target).parameters.values()
+        if len(takes) != len(node.args):
+            self.refuse(node, f"{len(node.args)} arguments instead of {len(takes)}")
+        given = [
+            self.argument(self.part(argument, part), kind)
+            for argument, kinds in zip(node.args, takes, strict=True)
+            for part, kind in kinds.items()
+        ]
         words = [*(word for words in given for word in words), "ptr %fault"]
         return self.called(name, result, words)
 
@@ -918,11 +990,11 @@ class Compiler:
         f.place(good)
         return found
 
-    def parts(self, node: ast.expr) -> list[ast.expr]:
-        """An argument by itself; arrays that go together as each of them."""
-        path = dotted(node)
-        names = self.arrays_in(path) if path and path not in self.variables else []
-        return [ast.Name(name) for name in names] or [node]
+    def part(self, node: ast.expr, name: str) -> ast.expr:
+        """One of the arrays that go together as an argument; by "" it is what it is."""
+        if name and not dotted(node):
+            self.refuse(node, f"`{ast.unparse(node)}` without a name")
+        return ast.Name(dotted(node) + name) if name else node
 
     def argument(self, node: ast.expr, kind: Kind) -> list[str]:
         if kind[:1] == "[":
@@ -965,7 +1037,7 @@ class Compiler:
         self.refuse(node, f"`{ast.unparse(node)}`")
 
 
-def dotted(node: ast.expr) -> str:
+def dotted(node: ast.AST) -> str:
     """A name, or names with dots between; nothing for another expression."""
     match node:
         case ast.Name(name):

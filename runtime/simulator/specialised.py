@@ -20,7 +20,7 @@ from infinisa.isa.machine import Machine
 from ..jit import bits, ir, restricted
 from ..jit.cache import remembered
 from ..jit.ir import link, to_object
-from ..jit.restricted import Library, RestrictedError, annotated
+from ..jit.restricted import Library, RestrictedError
 from . import banked, fair, jump, kernel, layout, ports, walk
 from .policy import ISSUE, UNIT, Key, Policy, first, oldest
 from .policy import names as parameters
@@ -296,7 +296,7 @@ def _image(constants: Constants) -> bytes:
     body = specialised(constants)
     ours = frozenset(part.__name__ for part in MODULES)
     library = Library(ours, mask="i64" if constants.RING == 64 else "i128")
-    kinds, _ = annotated(body, library.mask)
+    kinds = [*library.signature(body).flat.values()]
     library.entry(body, kinds, 1, near=constants.near)
     return to_object(library.module.text, optimise=True, passes=PASSES)
 

@@ -25,7 +25,7 @@ from infinisa.runtime.jit.bits import (
     word,
 )
 from infinisa.runtime.jit.ir import compile_text
-from infinisa.runtime.jit.restricted import Library, RestrictedError, annotated
+from infinisa.runtime.jit.restricted import Library, RestrictedError
 
 Longs: TypeAlias = Annotated[Any, "i64"]
 Bytes: TypeAlias = Annotated[memoryview, "u8"]
@@ -73,7 +73,7 @@ def wide(masks: Annotated[Any, "u128"], numbers: Longs) -> int:
 def native(body: Any, mask: str, near: int = 0) -> Any:
     """A body on (masks, numbers) as native code; the first on the stack if `near` says how many."""
     library = Library(frozenset([__name__]), mask)
-    kinds, _ = annotated(body, mask)
+    kinds = [*library.signature(body).flat.values()]
     name = library.entry(body, kinds, 1, near={"masks": near} if near else {})
     code = compile_text(library.module.text, [name], optimise=True)
     types = [ctypes.c_void_p, ctypes.c_int64] * 2 + [ctypes.c_void_p] * 2
@@ -136,7 +136,7 @@ def words(data: Bytes, numbers: Longs) -> int:
 def words_native(trusted: bool) -> Any:
     """`words` as native code: (data, numbers) to the fault, if any."""
     library = Library(frozenset([__name__] if trusted else []))
-    name = library.entry(words, annotated(words, "i64")[0], 1)
+    name = library.entry(words, [*library.signature(words).flat.values()], 1)
     code = compile_text(library.module.text, [name], optimise=True)
     types = [ctypes.c_void_p, ctypes.c_int64] * 2 + [ctypes.c_void_p] * 2
     call = ctypes.CFUNCTYPE(None, *types)(code.addresses[name])

@@ -259,7 +259,7 @@ def half_of_them(x: I32) -> int:
     return len(known.found)
 
 
-def of_another_type(x: I32) -> int:
+def without_a_name(x: I32) -> int:
     return first_of(Found(x, x))
 
 
@@ -278,7 +278,7 @@ REFUSED = [
     (truth, "`x[0]`, a number, as a condition is not in restricted Python"),
     (changing, "another type for 'a' is not in restricted Python"),
     (half_of_them, "1 arrays instead of 2 is not in restricted Python"),
-    (of_another_type, "1 arguments instead of 2 is not in restricted Python"),
+    (without_a_name, "`Found(x, x)` without a name is not in restricted Python"),
     (either, "another array as 'one' is not in restricted Python"),
     (itself, "itself calls itself"),
 ]
