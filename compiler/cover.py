@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from infinisa.isa.garbage import uncollected
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
     Axis,
@@ -19,7 +20,6 @@ from .canonical import Canonical, canonical
 from .choice import ANY, ROUNDS, Choosing, Selection, Trust
 from .coverage import Coverage
 from .draft import Drafting, Runs
-from .garbage import uncollected
 from .graph import Graph, Model, usual_lengths
 from .lower import lower
 from .match import Finder, Match, Meaning

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from infinisa.isa.assembly import to_text
 from infinisa.isa.errors import CompileError, InfinisaError
+from infinisa.isa.garbage import uncollected
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import show
 from infinisa.isa.machine import Machine
@@ -22,7 +23,6 @@ from .cost import Group
 from .cover import canonical_graph, cover_and_report
 from .coverage import Coverage
 from .emit import emit
-from .garbage import uncollected
 from .graph import Model
 from .layers import Fold, folded
 from .tile import schedule

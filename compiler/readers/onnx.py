@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import InfinisaError, ModelError
+from infinisa.isa.garbage import uncollected
 from infinisa.isa.language import Input, Node
 
-from ..garbage import uncollected
 from ..graph import Graph, Model
 from ..naming import Named, name_axes
 from ..operator import DEFAULT_DOMAIN, TYPES, Operator, table

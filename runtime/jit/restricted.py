@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import ast
 import builtins
-import inspect
 import linecache
 import math
 import sys
 import types
 import typing
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -124,15 +124,13 @@ class Library:
         key = body, tuple(kinds), results
         if key not in self.made:
             name = f"opaque{sum(isinstance(k, tuple) for k in self.made)}"
-            takes = dict(zip(inspect.signature(body).parameters, kinds, strict=True))
+            takes = dict(zip(parameters_named(body), kinds, strict=True))
             Compiler(self, body, takes, name, public=True, results=results, near=near).run()
             self.made[key] = name, ""
         return self.made[key][0]
 
     def signature(self, body: Callable[..., Any]) -> Signature:
         """By the annotations of a function, and by what it uses of bundles."""
-        if not isinstance(body, types.FunctionType):
-            raise RestrictedError(f"{body!r} is not a function")
         if body not in self.signatures:
             self.signatures[body] = None
             hints = annotated(body)
@@ -154,10 +152,10 @@ class Library:
             raise RestrictedError(f"{body.__name__} calls itself")
         return found
 
-    def uses(self, body: types.FunctionType, bundles: Mapping[str, Iterable[str]]) -> set[str]:
+    def uses(self, body: Callable[..., Any], bundles: Mapping[str, Iterable[str]]) -> set[str]:
         """The arrays of bundles that a function uses, or another that it hands them on to."""
         arrays = [f"{name}{part}" for name, parts in bundles.items() for part in parts]
-        names, found = names_of(body), set[str]()
+        names, found = names_of(function(body)), set[str]()
 
         def inside(path: str) -> list[str]:
             return [array for array in arrays if f"{array}.".startswith(f"{path}.")]
@@ -182,7 +180,7 @@ class Library:
                 else:
                     visit(argument)
 
-        visit(definition(body.__code__))
+        visit(definition(function(body).__code__))
         return found
 
     def function(self, body: Callable[..., Any]) -> tuple[str, Kind]:
@@ -199,13 +197,25 @@ class Library:
         return self.made[body]
 
 
-def annotated(body: types.FunctionType) -> dict[str, Any]:
+def annotated(body: Callable[..., Any]) -> dict[str, Any]:
     """What a function says of its parameters and its result, `return`."""
     hints = hints_of(body)
-    names = [*inspect.signature(body).parameters, "return"]
+    names = [*parameters_named(body), "return"]
     if missing := [name for name in names if name not in hints]:
         raise RestrictedError(f"{body.__name__}: {missing[0]!r} must be annotated")
     return {name: hints[name] for name in names}
+
+
+def parameters_named(body: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameters of a function; RestrictedError if it is none."""
+    code = function(body).__code__
+    return code.co_varnames[: code.co_argcount]
+
+
+def function(body: Callable[..., Any]) -> types.FunctionType:
+    if not isinstance(body, types.FunctionType):
+        raise RestrictedError(f"{body!r} is not a function")
+    return body
 
 
 def names_of(body: types.FunctionType) -> dict[str, Any]:
@@ -233,7 +243,7 @@ def hints_of(body: Callable[..., Any]) -> Mapping[str, Any]:
     """What the annotations of a function or a class stand for: mostly names, which are soon looked
     up."""
     around = getattr(body, "__globals__", None) or vars(sys.modules[body.__module__])
-    known = vars(builtins) | around
+    known = ChainMap(around, vars(builtins))
     found = {name: known.get(hint, hint) for name, hint in body.__annotations__.items()}
     if any(isinstance(hint, str | typing.ForwardRef) for hint in found.values()):
         return typing.get_type_hints(body, include_extras=True)
@@ -283,8 +293,53 @@ def definitions(file: str) -> Mapping[int, ast.FunctionDef]:
     return found
 
 
+def inlining(tree: ast.FunctionDef, otherwise: str) -> str:
+    """What LLVM is told of calls of a function by its marks."""
+    marks = [mark.id for mark in tree.decorator_list if isinstance(mark, ast.Name)]
+    if bits.rare.__name__ in marks:
+        return SOON
+    return "noinline" if bits.apart.__name__ in marks else otherwise
+
+
+def kept_names(tree: ast.FunctionDef) -> set[str]:
+    """Variables that keep what they are given first: parameters, or what a statement outside of
+    loops and branches assigns."""
+    count = Counter(argument.arg for argument in tree.args.args)
+    left: list[ast.stmt] = []
+    for item in tree.body:
+        count.update(assigned(item))
+        left += inner(item)
+    outermost = set(count)
+    while left:
+        item = left.pop()
+        count.update(assigned(item))
+        left += inner(item)
+    return {name for name in outermost if count[name] == 1}
+
+
+def assigned(item: ast.stmt) -> list[str]:
+    """The variables that a statement sets; that of a loop changes, so it is there twice."""
+    match item:
+        case ast.Assign(targets):
+            pass
+        case ast.AugAssign(target) | ast.AnnAssign(target):
+            targets = [target]
+        case ast.For(target):
+            targets = [target, target]
+        case _:
+            return []
+    parts = [part for t in targets for part in (t.elts if isinstance(t, ast.Tuple) else [t])]
+    return [part.id for part in parts if isinstance(part, ast.Name)]
+
+
+def inner(item: ast.stmt) -> list[ast.stmt]:
+    """What is in a loop or branch."""
+    return [*getattr(item, "body", ()), *getattr(item, "orelse", ())]
+
+
 class Compiler:
-    """Writes one function. Variables are memory in it: LLVM's passes make registers of them."""
+    """Writes one function. Variables that change are memory in it: LLVM's passes make registers of
+    them."""
 
     def __init__(
         self,
@@ -298,29 +353,23 @@ class Compiler:
         results: int = 0,
         near: Mapping[str, int] = NOTHING,
     ) -> None:
-        if not isinstance(body, types.FunctionType):
-            raise RestrictedError(f"{body!r} is not a function")
         self.library, self.body, self.public, self.result = library, body, public, result
         self.checked = body.__module__ not in library.trusted
         self.results = results
-        self.tree = tree = definition(body.__code__)
+        self.tree = tree = definition(function(body).__code__)
         given = [part for n, kind in takes.items() for part in parameters_of(kind, n, public)]
         given += [("returned", "ptr noalias")] if public else []
         given.append(("fault", "ptr noalias"))
-        inline = "" if self.checked or public else "alwaysinline"
-        marks = [mark.id for mark in tree.decorator_list if isinstance(mark, ast.Name)]
-        if bits.apart.__name__ in marks:
-            inline = "noinline"
-        if bits.rare.__name__ in marks:
-            inline = SOON
+        inline = inlining(tree, "" if self.checked or public else "alwaysinline")
         self.f = Function(library.module, name, given, public=public, result=result, inline=inline)
-        self.names = names_of(body)
+        self.names = names_of(function(body))
         self.arrays: dict[str, Array] = {}
         self.variables: dict[str, tuple[Value, Kind]] = {}
         self.known: dict[str, object] = {}
         self.head: list[str] = []
         self.copied: list[tuple[Value, Value, int]] = []
         self.loops: list[tuple[str, str] | None] = []
+        self.kept = kept_names(tree)
         for argument, kind in takes.items():
             value = self.f.parameters[f"{argument}.in"]
             if kind[1:-1] in MASKS and self.checked:
@@ -400,8 +449,8 @@ class Compiler:
             case ast.AnnAssign(ast.Name() as target, _, ast.expr() as value):
                 self.assignment(target, value)
             case ast.AugAssign(target, operation, value):
-                read = ast.copy_location(ast.BinOp(reading(target), operation, value), node)
-                self.assignment(target, ast.fix_missing_locations(read))
+                read = ast.BinOp(ast.copy_location(reading(target), target), operation, value)
+                self.assignment(target, ast.copy_location(read, node))
             case ast.If(test, yes, no):
                 known = self.settled(test)
                 if known is None:
@@ -475,6 +524,9 @@ class Compiler:
                 self.refuse(target, f"assigning to `{ast.unparse(target)}`")
 
     def assign_name(self, name: str, value: Value) -> None:
+        if name in self.kept:
+            self.variables[name] = value, value.kind
+            return
         if name not in self.variables:
             cell = Value(f"%{name}.cell", "ptr")
             self.head.append(f"  {cell.text} = alloca {value.kind}")
@@ -643,8 +695,8 @@ class Compiler:
             case ast.Name(name) if name in self.known:
                 return self.number(node, self.known[name])
             case ast.Name(name) if name in self.variables:
-                cell, kind = self.variables[name]
-                return self.f.load(cell, kind)
+                held, kind = self.variables[name]
+                return held if name in self.kept else self.f.load(held, kind)
             case ast.Name() | ast.Attribute():
                 return self.number(node, self.outside(node))
             case ast.Subscript(ast.Name(name)) if name not in self.arrays:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
+from infinisa.isa.garbage import uncollected
 from infinisa.isa.machine import Machine
 
 from ..jit import bits, ir, restricted
@@ -27,10 +28,7 @@ from .policy import names as parameters
 
 MODULES = (layout, walk, fair, banked, ports, jump, kernel)
 
-PASSES = (
-    "sroa", "simplify_cfg", "always_inliner", "global_dead_code_eliminate", "sroa", "simplify_cfg",
-    "loop_rotate", "new_gvn", "simplify_cfg",
-)  # fmt: skip
+PASSES = ("sroa", "simplify_cfg", "always_inliner", "loop_rotate", "new_gvn", "simplify_cfg")
 """What makes the kernel as fast as all of LLVM's passes do, in an eighth of their time."""
 
 MOST_NEAR = 1 << 13
@@ -292,6 +290,7 @@ def _keys(policy: Policy) -> str:
     return f"{policy.is_oldest} {policy.in_order} {given} {library.module.text}"
 
 
+@uncollected()
 def _image(constants: Constants) -> bytes:
     body = specialised(constants)
     ours = frozenset(part.__name__ for part in MODULES)

@@ -19,7 +19,6 @@ from infinisa.compiler.coverage import Coverage, total_of
 from infinisa.compiler.discover import Discovery
 from infinisa.compiler.discover import discover as discover_instructions
 from infinisa.compiler.explain import explain
-from infinisa.compiler.garbage import uncollected
 from infinisa.compiler.graph import Model
 from infinisa.compiler.operator import Operator
 from infinisa.compiler.pipeline import Compilation, compile_model
@@ -28,6 +27,7 @@ from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.encoding import decode, encode
 from infinisa.isa.errors import InfinisaError, MachineError, ModelError
+from infinisa.isa.garbage import uncollected
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine
 from infinisa.isa.program import Program

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from infinisa.isa.garbage import uncollected
+
 from ...builder import Builder
-from ...garbage import uncollected
 from ...graph import Model
 from ..text import Codec
 from . import bert, gpt2, llama

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from infinisa.compiler.garbage import uncollected
+from infinisa.isa.garbage import uncollected
 
 
 def test_the_search_for_cycles_is_put_off_and_taken_up_again() -> None:
