@@ -11,7 +11,7 @@ model = b.model()
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,8 +162,9 @@ class Builder:
         return node
 
     def model(self) -> Model:
-        graphs = tuple(graph.build() for graph in self.graphs.values())
-        used = {leaf for graph in graphs for leaf in walk(graph.roots) if isinstance(leaf, Input)}
+        nodes = {name: dict.fromkeys(walk(graph.roots)) for name, graph in self.graphs.items()}
+        graphs = tuple(graph.build(nodes[name]) for name, graph in self.graphs.items())
+        used = set[Node]().union(*nodes.values())
         weights = {name: weight for name, weight in self.weights.items() if weight.input in used}
         return Model(
             self.title,
@@ -229,8 +230,12 @@ class GraphBuilder:
         """Say how many tokens a turn works on."""
         self.tokens = count(tokens)
 
-    def build(self) -> Graph:
-        nodes = dict.fromkeys(walk((*self.outputs.values(), *self.updates.values())))
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        return (*self.outputs.values(), *self.updates.values())
+
+    def build(self, nodes: Mapping[Node, object]) -> Graph:
+        """The graph of all these nodes."""
         names = {node: name for node, name in self.builder.names.items() if node in nodes}
         extents = tuple(self._extents(nodes))
         return Graph(

@@ -181,7 +181,7 @@ class Finder:
             if isinstance(node, Input):
                 depth[node] = 0 if node.name in given else -1
             else:
-                below = max((depth[child] for child in node.children), default=-1)
+                below = max([depth[child] for child in node.children], default=-1)
                 depth[node] = below + 1 if below >= 0 else -1
         found = [max(nodes, key=depth.__getitem__)]
         while depth[found[-1]] > 1:
@@ -256,7 +256,7 @@ def reached(nodes: Sequence[Node], path: Sequence[Node]) -> dict[Node, int]:
     on = {node: n for n, node in enumerate(path)}
     found: dict[Node, int] = {}
     for node in nodes:
-        below = max((found[child] for child in node.children), default=-1)
+        below = max([found[child] for child in node.children], default=-1)
         found[node] = on.get(node, below)
     return found
 

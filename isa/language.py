@@ -12,6 +12,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar, TypeAlias
 
 from .dtypes import dtype as element_type
@@ -25,7 +26,7 @@ Value: TypeAlias = "Node | float | int | bool"
 
 def union(groups: Iterable[Iterable[Axis]]) -> tuple[Axis, ...]:
     """Every axis once, in order of first appearance."""
-    return tuple(dict.fromkeys(axis for group in groups for axis in group))
+    return tuple(dict.fromkeys(chain.from_iterable(groups)))
 
 
 @dataclass(frozen=True)
