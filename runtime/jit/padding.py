@@ -86,13 +86,15 @@ def reached(emitter: Contractions, node: View, place: Place) -> dict[Axis, Span]
     found: dict[Axis, Span] = {}
     for axis in place.strides:
         own = frame.lengths.get(axis, 1), frame.bounds.get(axis, 1)
-        if axis in borders:
-            found[axis] = Span(*own, borders[axis].low, borders[axis].high)
-        elif node.fill is not None and axis in given:
+        low: Number = borders[axis].low if axis in borders else 0
+        high = borders[axis].high if axis in borders else own[0]
+        if axis in given and (axis in borders or node.fill is not None):
             start, length, bound = window(emitter, given[axis])
             shift = f.subtract(start, frame.starts.get(axis, 0))
-            low = f.subtract(0, shift)
-            found[axis] = Span(length, bound, low, f.add(low, own[0]), shift)
+            low, high = f.subtract(low, shift), f.subtract(high, shift)
+            found[axis] = Span(length, bound, low, high, shift)
+        elif axis in borders:
+            found[axis] = Span(*own, low, high)
         else:
             found[axis] = Span(*own)
     return found

@@ -45,6 +45,7 @@ from infinisa.isa.program import (
     statements,
 )
 
+from .fused import elementwise, fused
 from .shares import Shares, narrowed
 
 Windows: TypeAlias = "dict[tuple[int, Axis], Affine]"
@@ -159,9 +160,15 @@ class _Untiling:
         found: list[Statement] = []
         for item in items:
             found += self.loop(item) if isinstance(item, Loop) else [item]
-            while len(found) > 1 and (one := self.joined(*found[-2:]) or self.folded(*found[-2:])):
+            while len(found) > 1 and (one := self.one(*found[-2:])):
                 found[-2:] = [one]
         return found
+
+    def one(self, first: Statement, second: Statement) -> Issue | None:
+        """One issue for two statements, if there is one."""
+        return (
+            self.joined(first, second) or self.folded(first, second) or self.fused(first, second)
+        )
 
     def loop(self, loop: Loop) -> list[Statement]:
         length = self.lengths.get(loop.parent, 0)
@@ -173,6 +180,8 @@ class _Untiling:
         if 0 < length <= loop.step and (items := self.single(loop)):
             return items
         if len(body) > 1 or not isinstance(body[0], Issue):
+            return [loop]
+        if not self.contraction(body[0]) and not self.chain(body[0]):
             return [loop]
         return [self.over_all(loop, body[0]) or loop]
 
@@ -190,7 +199,7 @@ class _Untiling:
 
     def over_all(self, loop: Loop, issue: Issue) -> Issue | None:
         """The issue over the loop's whole range, if that is the same."""
-        meaning = self.contraction(issue) or self.chain(issue)
+        meaning = self.meaning(issue)
         axes = [axis for axis, name in issue.axes if name == loop.range]
         operands = (*issue.reads, *issue.writes)
         if meaning is None or len(axes) != 1 or _based(operands, loop.range):
@@ -312,12 +321,8 @@ class _Untiling:
 
     def folds(self, issue: Issue) -> tuple[Instruction, list[Node]] | None:
         """What an issue means, and what of that needs loops of its own."""
-        opcode = self.opcodes[issue.opcode]
-        if opcode.instruction in COPIES:
-            return None
-        types = [self.given.buffer[operand.buffer].dtype for operand in issue.reads]
-        meaning = self.meanings.of(opcode, types)
-        if meaning.opaque or meaning.native:
+        meaning = self.meaning(issue)
+        if meaning is None or meaning.opaque or meaning.native:
             return None
         if id(meaning) not in self.folding:  # a meaning lives as long as `meanings`
             self.folding[id(meaning)] = [
@@ -326,6 +331,51 @@ class _Untiling:
                 if isinstance(node, Dot | Reduce | Scan | Update)
             ]
         return meaning, self.folding[id(meaning)]
+
+    def meaning(self, issue: Issue) -> Instruction | None:
+        """What an issue means; None: it copies."""
+        opcode = self.opcodes[issue.opcode]
+        if opcode.instruction in COPIES:
+            return None
+        return self.meanings.of(opcode, self.types(issue))
+
+    def types(self, issue: Issue) -> tuple[str, ...]:
+        return tuple(self.given.buffer[operand.buffer].dtype for operand in issue.reads)
+
+    # -- a contraction and what follows it number by number
+
+    def fused(self, first: Statement, second: Statement) -> Issue | None:
+        """The contraction and all that follows at the same positions, if nothing else reads what
+        is between them."""
+        if not isinstance(first, Issue) or first.fresh is not None or not self.contraction(first):
+            return None
+        issue = self.alone(second)
+        (total,), after = first.writes, issue and self.meaning(issue)
+        if issue is None or after is None or [o.buffer for o in issue.reads].count(total.buffer) != 1:
+            return None
+        buffer = self.given.buffer[total.buffer]
+        only = self.uses[total.buffer] == 2 and buffer.kind == "temporary"
+        before = self.meaning(first)
+        assert before is not None
+        if not only or total not in issue.reads or buffer.dtype != before.outputs[0].dtype:
+            return None
+        opcodes = self.opcodes[first.opcode], self.opcodes[issue.opcode]
+        made = fused((first, issue), opcodes, (before, after))
+        if made is None:
+            return None
+        one, opcode, meaning = made
+        if not self.shares.apart(one) or self.known(opcode) != opcode:
+            return None
+        self.meanings.known[opcode.name, self.types(one)] = meaning
+        return one
+
+    def alone(self, item: Statement) -> Issue | None:
+        """An element-wise issue, without the loops around it."""
+        if isinstance(item, Issue):
+            meaning = self.meaning(item)
+            return item if meaning is not None and elementwise(meaning) else None
+        inner = self.alone(item.body[0]) if len(item.body) == 1 else None
+        return self.over_all(item, inner) if inner and not (item.ahead or item.spread) else None
 
     # -- the step of a sum and what finishes it
 
@@ -410,8 +460,7 @@ class _Untiling:
         places = {leaf.name: place for place, leaf in enumerate(whole.operands)}
         for issue, opcode in parts:
             read = self.windows.get(opcode.name, {})
-            types = [self.given.buffer[operand.buffer].dtype for operand in issue.reads]
-            leaves = self.meanings.of(opcode, types).operands
+            leaves = self.meanings.of(opcode, self.types(issue)).operands
             for leaf, operand, axes in zip(leaves, issue.reads, opcode.operands, strict=True):
                 if given.setdefault(leaf.name, (operand, axes)) != (operand, axes):
                     return None

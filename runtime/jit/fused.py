@@ -1,0 +1,74 @@
+"""A contraction and what follows it number by number as one instruction.
+
+What lies between them, such as a product to which a residual is added, is then no tensor in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from infinisa.isa.instruction import Instruction
+from infinisa.isa.language import Axis, Constant, Immediate, Input, Map, refine, walk
+from infinisa.isa.program import Issue, Opcode
+
+
+def elementwise(meaning: Instruction) -> bool:
+    """Whether each number of its one result follows from the numbers at the same position."""
+    if meaning.opaque or meaning.native or meaning.states or len(meaning.outputs) != 1:
+        return False
+    return all(isinstance(n, Map | Input | Constant | Immediate) for n in walk(meaning.outputs))
+
+
+def fused(
+    issues: tuple[Issue, Issue],
+    opcodes: tuple[Opcode, Opcode],
+    meanings: tuple[Instruction, Instruction],
+) -> tuple[Issue, Opcode, Instruction] | None:
+    """One issue for two, its opcode and what that means; the second, an element-wise one, reads
+    what the first writes. None: not at the same positions."""
+    (first, second), (before, after), (left, right) = issues, opcodes, meanings
+    (total,), (result,) = first.writes, second.writes
+    place = second.reads.index(total)
+    names = _names(before.results[0], after.operands[place])
+    ranges = dict(first.axes)
+    if names is None or not set(after.results[0]) <= set(names):
+        return None
+    if any(ranges.get(names.get(axis, "")) != name for axis, name in second.axes):
+        return None
+    operands = [_renamed(axes, names) for axes in after.operands]
+    leaves = [
+        Input(f"{leaf.name} {len(left.operands) + i}", _renamed(leaf.axes, names), leaf.dtype)
+        for i, leaf in enumerate(right.operands)
+    ]
+    known = dict(zip(right.operands, [*leaves[:place], left.outputs[0], *leaves[place + 1 :]],
+                     strict=True))  # fmt: skip
+    del leaves[place], operands[place]
+    opcode = replace(
+        before,
+        name=f"{before.name}, {after.name} of {place}",
+        operands=(*before.operands, *operands),
+        results=(_renamed(after.results[0], names),),
+    )
+    meaning = replace(
+        left,
+        name=opcode.name,
+        operands=(*left.operands, *leaves),
+        outputs=refine(right.outputs, {old: (new,) for old, new in names.items()}, known),
+    )
+    others = [read for i, read in enumerate(second.reads) if i != place]
+    issue = replace(first, opcode=opcode.name, reads=(*first.reads, *others), writes=(result,))
+    return issue, opcode, meaning
+
+
+def _names(new: Sequence[Axis], old: Sequence[Axis]) -> dict[Axis, Axis] | None:
+    """The first's axes by the second's, of the dimensions of what is between them; "" is a single
+    position."""
+    names = dict(zip(old, new, strict=True))
+    same = len(names) == len(old) or "" in names
+    there = all((one == "") == (other == "") for one, other in zip(old, new, strict=True))
+    return names if same and there and len(set(new)) == len(names) else None
+
+
+def _renamed(axes: Sequence[Axis], names: dict[Axis, Axis]) -> tuple[Axis, ...]:
+    return tuple(names[axis] for axis in axes)
