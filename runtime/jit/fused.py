@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Axis, Constant, Immediate, Input, Map, refine, walk
+from infinisa.isa.language import Axis, Constant, Immediate, Input, Map, Node, refine, walk
 from infinisa.isa.program import Issue, Opcode
 
 
@@ -32,7 +32,7 @@ def fused(
     place = second.reads.index(total)
     names = _names(before.results[0], after.operands[place])
     ranges = dict(first.axes)
-    if names is None or not set(after.results[0]) <= set(names):
+    if names is None or not set(after.results[0]) <= {*names, ""}:
         return None
     if any(ranges.get(names.get(axis, "")) != name for axis, name in second.axes):
         return None
@@ -41,8 +41,8 @@ def fused(
         Input(f"{leaf.name} {len(left.operands) + i}", _renamed(leaf.axes, names), leaf.dtype)
         for i, leaf in enumerate(right.operands)
     ]
-    known = dict(zip(right.operands, [*leaves[:place], left.outputs[0], *leaves[place + 1 :]],
-                     strict=True))  # fmt: skip
+    known: dict[Node, Node] = dict(zip(right.operands, leaves, strict=True))
+    known[right.operands[place]] = left.outputs[0]
     del leaves[place], operands[place]
     opcode = replace(
         before,
@@ -62,13 +62,12 @@ def fused(
 
 
 def _names(new: Sequence[Axis], old: Sequence[Axis]) -> dict[Axis, Axis] | None:
-    """The first's axes by the second's, of the dimensions of what is between them; "" is a single
-    position."""
-    names = dict(zip(old, new, strict=True))
-    same = len(names) == len(old) or "" in names
-    there = all((one == "") == (other == "") for one, other in zip(old, new, strict=True))
-    return names if same and there and len(set(new)) == len(names) else None
+    """The first's axes by the second's, of the dimensions of what is between them."""
+    pairs = [(one, other) for one, other in zip(old, new, strict=True) if one or other]
+    names = dict(pairs)
+    matched = all(one and other for one, other in pairs)
+    return names if matched and len(names) == len(set(names.values())) == len(pairs) else None
 
 
 def _renamed(axes: Sequence[Axis], names: dict[Axis, Axis]) -> tuple[Axis, ...]:
-    return tuple(names[axis] for axis in axes)
+    return tuple(names[axis] if axis else axis for axis in axes)

@@ -166,9 +166,7 @@ class _Untiling:
 
     def one(self, first: Statement, second: Statement) -> Issue | None:
         """One issue for two statements, if there is one."""
-        return (
-            self.joined(first, second) or self.folded(first, second) or self.fused(first, second)
-        )
+        return self.joined(first, second) or self.folded(first, second) or self.fused(first, second)
 
     def loop(self, loop: Loop) -> list[Statement]:
         length = self.lengths.get(loop.parent, 0)
@@ -347,18 +345,17 @@ class _Untiling:
     def fused(self, first: Statement, second: Statement) -> Issue | None:
         """The contraction and all that follows at the same positions, if nothing else reads what
         is between them."""
-        if not isinstance(first, Issue) or first.fresh is not None or not self.contraction(first):
-            return None
+        before = self.contraction(first) if isinstance(first, Issue) else None
         issue = self.alone(second)
-        (total,), after = first.writes, issue and self.meaning(issue)
-        if issue is None or after is None or [o.buffer for o in issue.reads].count(total.buffer) != 1:
+        if not isinstance(first, Issue) or before is None or issue is None:
             return None
+        after, total = self.meaning(issue), first.writes[0]
         buffer = self.given.buffer[total.buffer]
-        only = self.uses[total.buffer] == 2 and buffer.kind == "temporary"
-        before = self.meaning(first)
-        assert before is not None
-        if not only or total not in issue.reads or buffer.dtype != before.outputs[0].dtype:
+        alone = len(first.writes) == 1 and first.fresh is None and not before.states
+        alone = alone and self.uses[total.buffer] == 2 and buffer.kind == "temporary"
+        if not alone or total not in issue.reads or buffer.dtype != before.outputs[0].dtype:
             return None
+        assert after is not None
         opcodes = self.opcodes[first.opcode], self.opcodes[issue.opcode]
         made = fused((first, issue), opcodes, (before, after))
         if made is None:

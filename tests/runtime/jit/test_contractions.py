@@ -355,6 +355,100 @@ def test_rows_of_windows_that_a_finish_knows_are_one_issue() -> None:
         single.near(found, wanted, 1e-5, backend)
 
 
+BEHIND = """program behind for host
+opcode product = matmul_bias "{matmul_bias}" on matrix
+    bind m = m
+    bind k = k
+    bind n = n
+    read (m k)
+    read (k n)
+    read (n)
+    write (n m)
+    outputs 0
+opcode adding = added "{added}" on vector
+    bind m = p
+    bind n = q
+    read (p q)
+    read (q p)
+    write (p q)
+    outputs 0
+opcode ending = clipped "{clipped}" on vector
+    bind m = p
+    bind n = q
+    read (p q)
+    write (p q)
+    outputs 0
+buffer y: output f32 [20, 90] in dram
+{more}buffer a: input f32 [20, 70] in dram
+buffer b: weight f32 [70, 90] in dram
+buffer c: weight f32 [90] in dram
+buffer r: input f32 [20, 90] in dram
+buffer t: temporary f32 [32, 16] in cache place 0 pitch 2048
+buffer u: temporary f32 [16, 32] in cache place 1 address 2048 pitch 2048
+section all
+    axis m = 20
+    axis k = 70
+    axis n = 90
+    stage only
+        alive t 0 to 2
+        alive u 1 to {end}
+        for m1 in m step 16:
+            for n1 in n step 32:
+                t[n1-n1, m1-m1] = product(a[m1, k], b[k, n1], c[n1]) on matrix over m=m1, n=n1, k
+                for m2 in m1 step 4:
+                    u[m2-m1, n1-n1] = adding(r[m2, n1], t[n1-n1, m2-m1]) on vector over p=m2, q=n1
+                {issue}
+"""
+ENDING = "y[m1, n1] = ending(u[m1-m1, n1-n1]) on vector over p=m1, q=n1"
+
+
+@instruction(unit="vector")
+def added(a: "m n", b: "m n"):
+    return a + b
+
+
+@instruction(unit="vector")
+def clipped(a: "m n"):
+    return L.maximum(a, 0.0)
+
+
+def behind(more: str = "", issue: str = "") -> tuple[Program, dict[str, Instruction]]:
+    """A product, what is added to it, and what follows that."""
+    library = {each.name: each for each in (matmul_bias, added, clipped)}
+    text = BEHIND.replace("{more}", more).replace("{issue}", ENDING + issue)
+    text = text.replace("{end}", "4" if issue else "3")
+    for name, each in library.items():
+        text = text.replace(f'"{{{name}}}"', f'"{each.meaning}"')
+    return parse_text(text, "behind"), library
+
+
+def test_what_follows_a_product_number_by_number_is_one_issue_with_it() -> None:
+    """Whatever tiles it comes in, and in whatever order the memory between them has the axes."""
+    program, library = behind()
+    arrays = arrays_for(program)
+    wanted = interpret(program, library, arrays).outputs["y"]
+
+    (issue,) = issues(untiled(program, Meanings(library)))
+    assert isinstance(issue, Issue)
+    assert [read.buffer for read in issue.reads] == ["a", "b", "c", "r"]
+    for backend, more in single.BACKENDS.items():
+        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
+        single.near(found, wanted, 1e-5, backend)
+
+
+def test_what_others_read_too_stays_in_memory() -> None:
+    again = "\n                z[m1, n1] = ending(u[m1-m1, n1-n1]) on vector over p=m1, q=n1"
+    program, library = behind("buffer z: output f32 [20, 90] in dram\n", again)
+    arrays = arrays_for(program)
+    wanted = interpret(program, library, arrays).outputs
+
+    left = [item for item in issues(untiled(program, Meanings(library))) if isinstance(item, Issue)]
+    assert [issue.writes[0].buffer for issue in left] == ["u", "y", "z"]
+    found = compile_program(program, library, "vector").run(arrays).outputs
+    for name in "yz":
+        single.near(found[name], wanted[name], 1e-5, name)
+
+
 def test_tiles_that_read_what_others_wrote_stay_in_order() -> None:
     """Each tile reads rows above its own of the buffer that it writes."""
     text = """program chain for host
