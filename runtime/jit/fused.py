@@ -28,18 +28,17 @@ def fused(
     """One issue for two, its opcode and what that means; the second, an element-wise one, reads
     what the first writes. None: not at the same positions."""
     (first, second), (before, after), (left, right) = issues, opcodes, meanings
-    (total,), (result,) = first.writes, second.writes
-    place = second.reads.index(total)
+    place = second.reads.index(first.writes[0])
     names = _names(before.results[0], after.operands[place])
     ranges = dict(first.axes)
-    if names is None or not set(after.results[0]) <= {*names, ""}:
+    if names is None or any(not set(axes) <= {*names, ""} for axes in after.results):
         return None
     if any(ranges.get(names.get(axis, "")) != name for axis, name in second.axes):
         return None
     operands = [_renamed(axes, names) for axes in after.operands]
     leaves = [
-        Input(f"{leaf.name} {len(left.operands) + i}", _renamed(leaf.axes, names), leaf.dtype)
-        for i, leaf in enumerate(right.operands)
+        Input(f"{leaf.name} {len(left.operands)}", _renamed(leaf.axes, names), leaf.dtype)
+        for leaf in right.operands
     ]
     known: dict[Node, Node] = dict(zip(right.operands, leaves, strict=True))
     known[right.operands[place]] = left.outputs[0]
@@ -48,7 +47,8 @@ def fused(
         before,
         name=f"{before.name}, {after.name} of {place}",
         operands=(*before.operands, *operands),
-        results=(_renamed(after.results[0], names),),
+        results=tuple(_renamed(axes, names) for axes in after.results),
+        outputs=after.outputs,
     )
     meaning = replace(
         left,
@@ -57,7 +57,7 @@ def fused(
         outputs=refine(right.outputs, {old: (new,) for old, new in names.items()}, known),
     )
     others = [read for i, read in enumerate(second.reads) if i != place]
-    issue = replace(first, opcode=opcode.name, reads=(*first.reads, *others), writes=(result,))
+    issue = replace(first, opcode=opcode.name, reads=(*first.reads, *others), writes=second.writes)
     return issue, opcode, meaning
 
 

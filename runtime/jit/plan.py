@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from infinisa.isa.program import Issue, Program
+from infinisa.isa.program import Issue, Program, statements
 
 from .ir import Module
 from .restricted import Library
@@ -98,3 +98,42 @@ def chip_sizes(program: Program) -> dict[str, int]:
             end = buffer.address + max(buffer.slots * buffer.pitch, buffer.bytes)
             sizes[buffer.memory] = max(sizes.get(buffer.memory, 0), -(-end // PAGE) * PAGE)
     return sizes
+
+
+def temporary_places(program: Program) -> tuple[int, dict[str, int]]:
+    """(bytes, where in them each temporary outside the chip lies that one section alone uses).
+
+    What no stage needs together shares memory, which so stays in caches: the smallest piece that is
+    free and large enough, of equal ones the last that was used.
+    """
+    uses: dict[str, list[tuple[int, int]]] = {}
+    for number, section in enumerate(program.sections):
+        for place, stage in enumerate(section.stages):
+            for item in statements(stage.body):
+                if isinstance(item, Issue):
+                    for operand in (*item.reads, *item.writes):
+                        uses.setdefault(operand.buffer, []).append((number, place))
+    alive = [
+        (used[0], used[-1], buffer)
+        for buffer in program.buffers
+        if buffer.outer and buffer.kind == "temporary" and (used := uses.get(buffer.name))
+        and used[0][0] == used[-1][0]
+    ]  # fmt: skip
+    places: dict[str, int] = {}
+    total = 0
+    taken: list[tuple[tuple[int, int], int, int]] = []
+    free: list[tuple[int, int]] = []
+    for first, last, buffer in sorted(alive, key=lambda one: one[0]):
+        ended = [one for one in taken if one[0] < first]
+        taken = [one for one in taken if one[0] >= first]
+        free += [(size, at) for _, size, at in ended]
+        size = -(-buffer.bytes // PAGE) * PAGE
+        fitting = [piece for piece in reversed(free) if piece[0] >= size]
+        if fitting:
+            size, at = min(fitting, key=lambda piece: piece[0])
+            free.remove((size, at))
+        else:
+            at, total = total, total + size
+        places[buffer.name] = at
+        taken.append((last, size, at))
+    return total, places

@@ -42,6 +42,7 @@ from .plan import (
     Plan,
     chip_sizes,
     output_dimensions,
+    temporary_places,
 )
 from .processor import Target
 from .program import emit
@@ -215,6 +216,8 @@ class Session:
         self.tensors: dict[str, Array] = {}
         self.errors: dict[str, float] = {}
         self.panels = self._panels()
+        size, self.places = temporary_places(self.program)
+        self.temporaries = _bytes(size)
         for buffer, array in zip(
             [b for b in self.program.buffers if b.outer],
             bind(self.program, arrays).values(),
@@ -338,10 +341,16 @@ class Session:
         return {name: _bytes(size * cores) for name, size in sizes.items()}
 
     def _keep(self, buffer: Buffer, array: Array) -> None:
-        """A tensor in memory: a weight where it is or in panels, if nothing needs it otherwise."""
+        """A tensor in memory: a weight where it is or in panels, if nothing needs it otherwise; a
+        temporary where others lie too."""
         fixed = buffer.kind == "weight" and array.flags.c_contiguous and array.size
         plan = self.compiled.plan
-        if buffer.kind != "weight" or buffer.name in plan.plain:
+        if buffer.name in self.places:
+            first = self.places[buffer.name]
+            memory = self.temporaries[first : first + array.nbytes]
+            place = self.tensors[buffer.name] = memory.view(array.dtype).reshape(array.shape)
+            np.copyto(place, array)
+        elif buffer.kind != "weight" or buffer.name in plan.plain:
             order = plan.orders.get(buffer.name, ())
             array = self.tensors[buffer.name] = array if fixed else _owned(array, order)
         elif not fixed:
