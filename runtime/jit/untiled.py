@@ -363,7 +363,7 @@ class _Untiling:
         one, opcode, meaning = made
         if not self.shares.apart(one) or self.known(opcode) != opcode:
             return None
-        self.meanings.known[opcode.name, self.types(one)] = meaning
+        self.meanings.known.setdefault((opcode.name, self.types(one)), meaning)
         return one
 
     def alone(self, item: Statement) -> Issue | None:
