@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from infinisa.runtime.jit.bits import Mask, bit, first, word
+
 from .arrays import U8, U16, Table, frozen
 
 OTHER, LOWER, UPPER, CASELESS, MARK, NUMBER, SPACE, NEWLINE = (1 << k for k in range(8))
@@ -53,6 +55,25 @@ def character(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
     found = code_point(text, at, length)
     point = found >> 3
     return classes[pages[point >> 7] << 7 | (point & 127)] << 3 | (found & 7)
+
+
+def letters(seven: int) -> int:
+    """How many of the first seven bytes of a word are ASCII letters, up to one that is none."""
+    lower = (seven | 0x20202020202020) & 0x7F7F7F7F7F7F7F
+    from_a = lower + 0x1F1F1F1F1F1F1F  # the high bit of each byte: whether it is a or above
+    above_z = lower + 0x05050505050505
+    others: Mask = (from_a ^ 0x80808080808080 | above_z | seven) & 0x80808080808080
+    return first(others | bit(63)) >> 3
+
+
+def letters_end(text: U8, at: int) -> int:
+    """Where ASCII letters end, or somewhere in them if the text ends soon."""
+    while at + 8 <= len(text):
+        many = letters(word(text, at))
+        at += many
+        if many < 7:
+            return at
+    return at
 
 
 def run_end(wanted: int, text: U8, at: int, length: int, pages: U16, classes: U8) -> int:

@@ -23,19 +23,25 @@ from infinisa.isa.errors import ModelError
 from infinisa.runtime.jit.bits import apart
 
 from .arrays import I32, I64, U8, U16, Table, frozen
-from .characters import POINTS, changes, code_point, members, two_stage
+from .characters import POINTS, changes, code_point, letters_end, members, two_stage
 from .lookup import LIMIT, decode, find, number_table, text_pool
 from .memo import (
+    LONGEST,
     LONGEST_PIECE,
+    MOST,
     MOST_IDS,
     NO_MEMO,
     SET,
     high_word,
     home,
+    is_there,
+    long_home,
     low_word,
     recalled,
     remember,
+    remember_long,
     told,
+    told_long,
 )
 from .tables import Section, frame, names_by_id, unknown_id, vocabulary
 from .tokenizer import AddedToken, Frame, Tokenizer
@@ -107,6 +113,7 @@ def cell_at(found: int, pages: U16, cells: I32) -> int:
 
 def word_end(text: U8, at: int, length: int, pages: U16, cells: I32) -> int:
     """Where what is part of a word, or is dropped, ends."""
+    at = letters_end(text, at)
     while at < length:
         first = text[at]
         if first < 0x80:
@@ -177,10 +184,26 @@ def encode(
     return count
 
 
+@apart
+def long_word_ids(
+    text: U8, at: int, stop: int, ids: I32, count: int, tables: Tables, memo: I64
+) -> int:
+    """The same of a word that is long, or where there is little room."""
+    if stop - at > LONGEST or len(memo) < SET or count + MOST + 2 > len(ids):
+        return fresh_ids(text, at, stop, ids, count, tables)
+    place = long_home(text, at, stop, memo)
+    if is_there(text, at, stop, place, memo):
+        return told_long(place, ids, count, memo)
+    known = fresh_ids(text, at, stop, ids, count, tables)
+    if known >= 0:
+        remember_long(text, at, stop, place, ids, count, known, memo)
+    return known
+
+
 def word_ids(text: U8, at: int, stop: int, ids: I32, count: int, tables: Tables, memo: I64) -> int:
     """The same as `fresh_ids`, from the memo if the word came before."""
     if stop - at > LONGEST_PIECE or len(memo) < SET or count + MOST_IDS > len(ids):
-        return fresh_ids(text, at, stop, ids, count, tables)
+        return long_word_ids(text, at, stop, ids, count, tables, memo)
     low = low_word(text, at, stop - at)
     high = high_word(text, at, stop - at)
     place = home(low, high, memo)
