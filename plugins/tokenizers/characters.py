@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infinisa.runtime.jit.bits import Mask, bit, first, word
+from infinisa.runtime.jit.bits import product, shifted, word
 
 from .arrays import U8, U16, Table, frozen
 
@@ -62,8 +62,9 @@ def letters(seven: int) -> int:
     lower = (seven | 0x20202020202020) & 0x7F7F7F7F7F7F7F
     from_a = lower + 0x1F1F1F1F1F1F1F  # the high bit of each byte: whether it is a or above
     above_z = lower + 0x05050505050505
-    others: Mask = (from_a ^ 0x80808080808080 | above_z | seven) & 0x80808080808080
-    return first(others | bit(63)) >> 3
+    others = (from_a ^ 0x80808080808080 | above_z | seven) >> 7 & 0x01010101010101 | 1 << 56
+    before = (others & -others) - 1 & 0x01010101010101  # a bit for each byte before the first other
+    return shifted(product(before, 0x0101010101010101), 56)
 
 
 def letters_end(text: U8, at: int) -> int:

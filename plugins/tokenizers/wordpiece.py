@@ -170,9 +170,13 @@ def encode(
     count = 0
     at = 0
     while at < length:
-        found = code_point(text, at, length)
-        action = cell_at(found, pages, cells) & 3
-        stop = at + (found & 7)
+        if text[at] < 0x80:
+            action = cells[text[at]] & 3
+            stop = at + 1
+        else:
+            found = code_point(text, at, length)
+            action = cell_at(found, pages, cells) & 3
+            stop = at + (found & 7)
         if action == KEEP:
             stop = word_end(text, stop, length, pages, cells)
         if action == KEEP or action == ALONE:
