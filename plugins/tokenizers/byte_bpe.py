@@ -48,7 +48,7 @@ from .memo import (
     told,
     told_long,
 )
-from .merging import NO_RANK, SCANNED, merge_few, merge_many
+from .merging import NO_RANK, SCANNED, merge_few, merge_many, rank_of
 from .native import call
 from .pieces import (
     CUTS,
@@ -112,6 +112,16 @@ class Tables(NamedTuple):
 def merged_ids(text: U8, at: int, stop: int, ids: I32, count: int, merges: Merges) -> int:
     """The ids that merging makes of bytes, from `count` on; how many."""
     ranks = count + stop - at
+    n = byte_ids(text, at, stop, ids, count, merges)
+    if n <= SCANNED:
+        return merge_few(ids, count, n, ranks, merges.pairs, merges.products, 1)
+    return merge_many(ids, count, n, ranks, merges.pairs, merges.products)
+
+
+def byte_ids(text: U8, at: int, stop: int, ids: I32, count: int, merges: Merges) -> int:
+    """The ids of bytes, from `count` on, and behind as many places as bytes their ranks; how
+    many."""
+    ranks = count + stop - at
     before = 0
     n = 0
     for k in range(at, stop):
@@ -122,9 +132,7 @@ def merged_ids(text: U8, at: int, stop: int, ids: I32, count: int, merges: Merge
                 ids[ranks + n - 1] = merges.byte_ranks[before << 8 | text[k]]
             before = text[k]
             n += 1
-    if n <= SCANNED:
-        return merge_few(ids, count, n, ranks, merges.pairs, merges.products)
-    return merge_many(ids, count, n, ranks, merges.pairs, merges.products)
+    return n
 
 
 @apart
@@ -341,6 +349,33 @@ def enter_tokens(
     return others
 
 
+def last_pairs(
+    names: I32,
+    keys: I64,
+    ids: I32,
+    starts: I32,
+    pool: U8,
+    byte_tokens: I32,
+    byte_ranks: I32,
+    pairs: I64,
+    products: I32,
+) -> int:
+    """Of each token of at most `SCANNED` bytes that `names` lists the pair that the last merge of
+    its bytes joins, or -1; how many have one."""
+    merges = Merges(byte_tokens, byte_ranks, pairs, products)
+    found = 0
+    for k in range(len(names)):
+        start = starts[2 * names[k]]
+        stop = starts[2 * names[k] + 1]
+        keys[k] = -1
+        n = byte_ids(pool, start, stop, ids, 0, merges)
+        n = merge_few(ids, 0, n, stop - start, pairs, products, 2)
+        if n == 2 and rank_of(ids[0], ids[1], pairs) != NO_RANK:
+            keys[k] = ids[0] << 20 | ids[1]
+            found += 1
+    return found
+
+
 def mark_crossings(start: int, stop: int, pool: U8, crossed: U8) -> None:
     """Mark every two neighbours in a token, whose bytes are pool[start:stop]."""
     left = start
@@ -432,6 +467,7 @@ def from_ranks(ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, i
         RANK_PATTERNS[pattern],
         every=True,
         around=Frame(tuple(AddedToken(name, token) for name, token in special.items())),
+        ranked=True,
     )
 
 
@@ -444,6 +480,7 @@ def build(
     *,
     every: bool,
     around: Frame,
+    ranked: bool = False,
 ) -> Tokenizer:
     """Put the tables together.
 
@@ -452,6 +489,7 @@ def build(
     single   the id of every byte, or -1
     merging  pairs of ids to ranks, and ranks to ids
     every    whether a whole piece may be any of these, else those that merging makes of their bytes
+    ranked   the rank of a pair is the token that it makes
     """
     starts, pool = text_pool([(text, text) for text in texts])
     pages, classes = piece_classes()
@@ -460,6 +498,8 @@ def build(
     crossed = np.zeros(2 * ALL_BYTES, np.uint8)
     longest = max((len(texts[token]) for token in named), default=0)
     byte_ranks = ranks_of_bytes(single, pairs)
+    if ranked:
+        pairs = meeting(named, starts, pool, single, byte_ranks, pairs, products)
     others = call(
         enter_tokens,
         np.array(named, np.int32),
@@ -483,6 +523,23 @@ def build(
         "memo": NO_MEMO,
     }
     return Tokenizer("byte_bpe", len(texts), tables, encode, decode, around)
+
+
+def meeting(named: Sequence[int], starts: Table, pool: Table, *merges: Table) -> Table:
+    """Of the pairs that make a token, ranked by it, the one that merging its bytes comes to.
+
+    Whatever stands around these bytes, until the token is made its parts are merged in the same
+    order, so the others never meet. Of tokens too long for `last_pairs` all stay.
+    """
+    sizes = (starts[1:] - starts[:-1])[::2]
+    few = np.array([token for token in named if sizes[token] <= SCANNED], np.int32)
+    found = np.empty(len(few), np.int64)
+    call(last_pairs, few, found, np.zeros(3 * SCANNED, np.int32), starts, pool, *merges)
+    taken = merges[2][merges[2] >= 0]
+    keys, tokens = taken >> VALUE_BITS, taken & (1 << VALUE_BITS) - 1
+    long, made = ~np.isin(tokens, few), found >= 0
+    keys, tokens = np.append(keys[long], found[made]), np.append(tokens[long], few[made])
+    return number_table(keys, tokens)
 
 
 def ranks_of_bytes(single: Table, pairs: Table) -> Table:

@@ -26,12 +26,15 @@ def rank_of(left: int, right: int, pairs: I64) -> int:
     return rank if rank >= 0 else NO_RANK
 
 
-def merge_few(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32) -> int:
-    """Merge n tokens, the lowest rank first, then the left; how many are left.
+def merge_few(
+    ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32, fewest: int
+) -> int:
+    """Merge n tokens, the lowest rank first, then the left, as long as they are more than `fewest`;
+    how many are left.
 
     Looks through all ranks each time, and closes the gap.
     """
-    while n > 1:
+    while n > fewest:
         best = NO_RANK << 8
         for k in range(n - 1):
             best = min(best, ids[ranks + k] << 8 | k)
