@@ -500,12 +500,13 @@ def build(
     byte_ranks = ranks_of_bytes(single, pairs)
     if ranked:
         pairs = meeting(named, starts, pool, single, byte_ranks, pairs, products)
+    merges = Merges(single, byte_ranks, pairs, products)
     others = call(
         enter_tokens,
         np.array(named, np.int32),
         np.array([every], np.int32),
         np.zeros(3 * longest + 1, np.int32),
-        *(whole, starts, pool, crossed, single, byte_ranks, pairs, products),
+        *(whole, starts, pool, crossed, *merges),
     )
     cuts = bool((single >= 0).all()) and not (every and others)
     tables = {
@@ -516,10 +517,7 @@ def build(
         "starts": starts,
         "pool": pool,
         "crossed": frozen(crossed, np.uint8),
-        "byte_tokens": single,
-        "byte_ranks": byte_ranks,
-        "pairs": pairs,
-        "products": products,
+        **merges._asdict(),
         "memo": NO_MEMO,
     }
     return Tokenizer("byte_bpe", len(texts), tables, encode, decode, around)

@@ -439,6 +439,24 @@ def test_ranks_give_the_ids_of_tiktoken(pattern: str, text: str) -> None:
         assert ours.ids(some) == theirs.encode(some, allowed_special="all")
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    tokens=st.lists(st.text("ab", min_size=2, max_size=7), unique=True, max_size=40),
+    text=st.text("ab", max_size=80),
+)
+def test_any_ranks_give_the_ids_of_tiktoken(tokens: list[str], text: str) -> None:
+    """Tokens that no merge makes, and pairs that make a token but never meet."""
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    ranks |= {name.encode(): 256 + k for k, name in enumerate(tokens)}
+    theirs = tiktoken.Encoding(
+        "any", pat_str=TIKTOKEN_GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
+    ours = from_ranks(ranks, TIKTOKEN_GPT2_PATTERN, {})
+
+    assert ours.ids(text) == theirs.encode_ordinary(text)
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
