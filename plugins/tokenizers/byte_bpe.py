@@ -500,7 +500,7 @@ def build(
     byte_ranks = ranks_of_bytes(single, pairs)
     if ranked:
         pairs = meeting(named, starts, pool, single, byte_ranks, pairs, products)
-    merges = Merges(single, byte_ranks, pairs, products)
+    merges = single, byte_ranks, pairs, products
     others = call(
         enter_tokens,
         np.array(named, np.int32),
@@ -517,7 +517,7 @@ def build(
         "starts": starts,
         "pool": pool,
         "crossed": frozen(crossed, np.uint8),
-        **merges._asdict(),
+        **dict(zip(Merges._fields, merges, strict=True)),
         "memo": NO_MEMO,
     }
     return Tokenizer("byte_bpe", len(texts), tables, encode, decode, around)
