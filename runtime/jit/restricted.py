@@ -256,6 +256,8 @@ def kind_of(hint: Any, mask: Kind) -> Kind:
     if hint == bits.Mask:
         return mask
     for dtype in getattr(hint, "__metadata__", ()):
+        if dtype == "masks":
+            return f"[{next(name for name, kind in MASKS.items() if kind == mask)}]"
         if dtype in ELEMENTS:
             return f"[{dtype}]"
     raise RestrictedError(f"a parameter must be a number or an array, not {hint}")
@@ -477,6 +479,10 @@ class Compiler:
         if isinstance(target, ast.Name) and (given := self.arrays_of(value)):
             self.name_arrays(target, given)
         elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            if all(map(self.arrays_of, value.elts)):
+                for name, array in zip(target.elts, value.elts, strict=True):
+                    self.assignment(name, array)
+                return
             values = [self.value(item) for item in value.elts]
             for place, item in zip(target.elts, values, strict=True):
                 self.assign(place, item)

@@ -52,7 +52,7 @@ from .layout import (
     WIDE,
     WORK,
     Longs,
-    Words,
+    State,
 )
 
 
@@ -61,16 +61,14 @@ def account_of(c: int, u: int) -> int:
     return 1 + (c * (UNITS + 1) + u) * ACCOUNT
 
 
-def ask(
-    t: int, lane: int, position: int, work: int, bus: int, now: Longs, units: Longs, counts: Longs,
-    sharing: Longs,
-) -> None:  # fmt: skip
+def ask(t: int, lane: int, position: int, work: int, bus: int, state: State) -> None:  # fmt: skip
     """A unit begins a transfer of so many bytes of the channel."""
+    now, units = state.now, state.units
     if now[ACTIVE] > 0 and now[SETTLED_AT] < t:
         cycles = t - now[SETTLED_AT]
-        counts[CHANNEL_BUSY] += cycles
+        state.counts[CHANNEL_BUSY] += cycles
         for k in range(now[ACTIVE]):
-            unit = sharing[k]
+            unit = state.sharing[k]
             units[unit + LEFT] = left_after(cycles, unit, units)
     now[SETTLED_AT] = t
     unit = lane
@@ -78,7 +76,7 @@ def ask(
     units[unit + POSITION] = position
     units[unit + BEGAN] = t
     units[unit + WORK] = work
-    sharing[now[ACTIVE]] = lane
+    state.sharing[now[ACTIVE]] = lane
     now[ACTIVE] += 1
     now[CHANNEL] = t
 
@@ -132,46 +130,28 @@ def divide(t: int, now: Longs, units: Longs, sharing: Longs) -> None:
     now[CHANNEL] = soonest
 
 
-def end_transfers(
-    t: int,
-    now: Longs,
-    cores: Longs,
-    slots: Longs,
-    units: Longs,
-    counts: Longs,
-    records: Words,
-    trace: Longs,
-    sharing: Longs,
-) -> None:
+def end_transfers(t: int, state: State) -> None:
     """End the transfers of which nothing is left."""
+    now = state.now
     cycles = t - now[SETTLED_AT]
-    counts[CHANNEL_BUSY] += cycles
+    state.counts[CHANNEL_BUSY] += cycles
     now[SETTLED_AT] = t
     kept = 0
     for k in range(now[ACTIVE]):
-        lane = sharing[k]
-        left = left_after(cycles, lane, units)
-        units[lane + LEFT] = left
+        lane = state.sharing[k]
+        left = left_after(cycles, lane, state.units)
+        state.units[lane + LEFT] = left
         if left > 0:
-            sharing[kept] = lane
+            state.sharing[kept] = lane
             kept += 1
         else:
-            release(t, lane, now, cores, slots, units, counts, records, trace)
+            release(t, lane, state)
     now[ACTIVE] = kept
 
 
-def release(
-    t: int,
-    lane: int,
-    now: Longs,
-    cores: Longs,
-    slots: Longs,
-    units: Longs,
-    counts: Longs,
-    records: Words,
-    trace: Longs,
-) -> None:
+def release(t: int, lane: int, state: State) -> None:
     """The transfer of a unit has ended: when it is free, and when its issue is done."""
+    cores, slots, units = state.cores, state.slots, state.units
     c = 0
     if CORES > 1:
         c = lane // UNITS
@@ -182,22 +162,22 @@ def release(
     slot = c * RING + (position & (RING - 1))
     record = slots[slot + RECORD_AT]
     crossed = units[unit + CROSSED_AT] if LINKS > 0 else 0
-    until = max(units[unit + BEGAN] + records[record + OCCUPANCY], max(t, crossed))
-    done = until + max(records[record + DRAIN], 0) + ARRIVAL
+    until = max(units[unit + BEGAN] + state.records[record + OCCUPANCY], max(t, crossed))
+    done = until + max(state.records[record + DRAIN], 0) + ARRIVAL
     done += LINK_ARRIVAL if crossed > 0 else 0
     done = max(done, units[unit + LANDED])
     units[unit + FREE] = until
     units[unit + LANDED] = done
     slots[slot + DONE] = done
     waited = until - units[unit + BEGAN] - units[unit + WORK]
-    counts[account_of(c, u) + (LINK if until == crossed else DRAM)] += waited
+    state.counts[account_of(c, u) + (LINK if until == crossed else DRAM)] += waited
     cores[core + SOONEST] = min(cores[core + SOONEST], done)
-    if now[units[unit + KIND_AT] + COPIES] == 0:
-        counts[account_of(c, UNITS) + BUSY] += max(0, until - cores[core + UNTIL])
+    if state.now[units[unit + KIND_AT] + COPIES] == 0:
+        state.counts[account_of(c, UNITS) + BUSY] += max(0, until - cores[core + UNTIL])
         cores[core + UNTIL] = max(cores[core + UNTIL], until)
         cores[core + MOVING] -= 1
     if TRACE:
         began = units[unit + BEGAN]
-        trace[(position * CORES + c) * EVENT + 1] = (until - began) | (done - began) << 32
+        state.trace[(position * CORES + c) * EVENT + 1] = (until - began) | (done - began) << 32
         if done - slots[slot + FETCHED] >= 1 << 31:
-            now[WIDE] = 1
+            state.now[WIDE] = 1

@@ -68,8 +68,7 @@ from .layout import (
     WIDTH,
     WINDOW,
     Longs,
-    Masks,
-    Words,
+    State,
 )
 from .walk import (
     AHEAD_OF,
@@ -106,44 +105,33 @@ the number of its next issue and in how many cycles its window was full."""
 
 
 @rare
-def consider(
-    t: int,
-    now: Longs,
-    cores: Longs,
-    slots: Longs,
-    units: Longs,
-    masks: Masks,
-    counts: Longs,
-    plan: Words,
-    sizes: Longs,
-    regs: Longs,
-    snaps: Longs,
-) -> bool:
+def consider(t: int, state: State) -> bool:
     """Compare with the snapshot of the loop that went round, or take one; whether turns were left
     out."""
+    now, plan, regs = state.now, state.plan, state.regs
     loop = now[CROSSED]
     base = now[LEADER] * now[WIDTH]
     block = base + plan[loop + BLOCK]
     row = plan[loop + NUMBER] * now[ROW]
     turn = regs[base + plan[loop + COUNTER]]
-    state = regs[block + STATE]
-    if state == SETTLED:
+    phase = regs[block + STATE]
+    if phase == SETTLED:
         return False
-    if state == LOOKING:
-        if alike(False, t, loop, row, now, cores, slots, units, masks, counts, plan, regs, snaps):
+    if phase == LOOKING:
+        if alike(False, t, loop, row, state):
             regs[block + STATE] = SETTLED
             regs[block + DOUBT] = 0
-            turns = most_turns(loop, row, now, plan, regs, snaps)
+            turns = most_turns(loop, row, state)
             if turns > 0:
-                leap(t, turns, loop, row, now, cores, units, counts, plan, regs, snaps)
+                leap(t, turns, loop, row, state)
             return turns > 0
         if turn - regs[block + SINCE] < regs[block + SPAN]:
             return False
         regs[block + SPAN] *= 2
     else:
         regs[block + SPAN] = 1
-    alike(True, t, loop, row, now, cores, slots, units, masks, counts, plan, regs, snaps)
-    keep(t, row, now, cores, counts, snaps)
+    alike(True, t, loop, row, state)
+    keep(t, row, state)
     regs[block + STATE] = LOOKING
     regs[block + SINCE] = turn
     return False
@@ -163,8 +151,9 @@ def agrees(saving: bool, snaps: Longs, place: int, value: int) -> bool:
 
 
 @rare
-def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs) -> None:
+def keep(t: int, row: int, state: State) -> None:
     """What a snapshot has besides the state."""
+    now, cores, snaps = state.now, state.cores, state.snaps
     snaps[row] = t + now[SKEW]
     for c in range(CORES):
         core = c * CORE
@@ -172,47 +161,33 @@ def keep(t: int, row: int, now: Longs, cores: Longs, counts: Longs, snaps: Longs
         snaps[row + SNAPSHOT + 2 * c + 1] = filled(t, c, cores) + cores[core + FILLED_SKIPPED]
     first = row + now[ROW] - now[COUNTED]
     for k in range(now[COUNTED]):
-        snaps[first + k] = counts[k]
+        snaps[first + k] = state.counts[k]
 
 
 @rare
-def alike(
-    saving: bool,
-    t: int,
-    loop: int,
-    row: int,
-    now: Longs,
-    cores: Longs,
-    slots: Longs,
-    units: Longs,
-    masks: Masks,
-    counts: Longs,
-    plan: Words,
-    regs: Longs,
-    snaps: Longs,
-) -> bool:
+def alike(saving: bool, t: int, loop: int, row: int, state: State) -> bool:
     """Whether the state is that of the snapshot, but for the turn of the loop; or save it."""
-    same = agrees(saving, snaps, row + 1, 0 if FAIR else max(now[CHANNEL] - t, 0))
+    now = state.now
+    same = agrees(saving, state.snaps, row + 1, 0 if FAIR else max(now[CHANNEL] - t, 0))
     for link in range(LINKS):
         free = max(now[LINK_AT + link] - t, 0)
-        same = same and agrees(saving, snaps, row + 2 + link, free)
+        same = same and agrees(saving, state.snaps, row + 2 + link, free)
     size = PLACES + TIMES + now[WATCHED]
     c = 0
     while c < CORES and same:
         place = row + SNAPSHOT + 2 * CORES + c * size
         same = (
-            alike_windows(saving, t, c, place, cores, slots, masks, snaps)
-            and alike_units(saving, t, c, place + PLACES, row, now, cores, units, counts, snaps)
-            and alike_walks(saving, c, place + PLACES + TIMES, loop, now, plan, regs, snaps)
+            alike_windows(saving, t, c, place, state)
+            and alike_units(saving, t, c, place + PLACES, row, state)
+            and alike_walks(saving, c, place + PLACES + TIMES, loop, state)
         )
         c += 1
     return same
 
 
-def alike_windows(
-    saving: bool, t: int, c: int, place: int, cores: Longs, slots: Longs, masks: Masks, snaps: Longs
-) -> bool:
+def alike_windows(saving: bool, t: int, c: int, place: int, state: State) -> bool:
     """The issues in the window, from the oldest, and where they stand."""
+    cores, slots, snaps = state.cores, state.slots, state.snaps
     head = cores[c * CORE + HEAD]
     size = cores[c * CORE + NEXT] - head
     same = agrees(saving, snaps, place, size)
@@ -225,9 +200,9 @@ def alike_windows(
         holder = 0
         full = 0
         held = 0
-        if (masks[c * SETS + RUNNING] & bit(s)) != 0:
+        if (state.masks[c * SETS + RUNNING] & bit(s)) != 0:
             when = slots[slot + DONE] - t if slots[slot + DONE] != NEVER else -GONE
-        elif (masks[c * SETS + ALIVE] & bit(s)) != 0:
+        elif (state.masks[c * SETS + ALIVE] & bit(s)) != 0:
             when = slots[slot + FETCHED] - t
             full = slots[slot + FILL] - filled(t, c, cores)
             if slots[slot + WAITS] == 0:
@@ -248,19 +223,9 @@ def alike_windows(
     return same
 
 
-def alike_units(
-    saving: bool,
-    t: int,
-    c: int,
-    place: int,
-    row: int,
-    now: Longs,
-    cores: Longs,
-    units: Longs,
-    counts: Longs,
-    snaps: Longs,
-) -> bool:
+def alike_units(saving: bool, t: int, c: int, place: int, row: int, state: State) -> bool:
     """When units are free. For how long they were matters only where they worked since."""
+    now, cores, units, snaps = state.now, state.cores, state.units, state.snaps
     same = agrees(saving, snaps, place + 9 * UNITS + 3, now[SETTLED_AT] - t if FAIR else 0)
     u = 0
     while u < UNITS and same:
@@ -283,7 +248,7 @@ def alike_units(
                 and agrees(saving, snaps, at, max(free, 0))
                 and agrees(saving, snaps, at + 1, landed)
             )
-            if same and (saving or worked(c, u, row, now, counts, snaps)):
+            if same and (saving or worked(c, u, row, now, state.counts, snaps)):
                 full = full_at(t, units[unit + FREE], units[unit + FULL_AT], c, cores)
                 same = agrees(saving, snaps, at + 2, free) and agrees(saving, snaps, at + 3, full)
         u += 1
@@ -291,7 +256,7 @@ def alike_units(
         at = place + 9 * UNITS
         free = cores[c * CORE + UNTIL] - t
         same = agrees(saving, snaps, at, max(free, 0))
-        if same and (saving or worked(c, UNITS, row, now, counts, snaps)):
+        if same and (saving or worked(c, UNITS, row, now, state.counts, snaps)):
             until = cores[c * CORE + UNTIL]
             full = full_at(t, until, cores[c * CORE + UNTIL_FULL], c, cores)
             same = agrees(saving, snaps, at + 1, free) and agrees(saving, snaps, at + 2, full)
@@ -323,38 +288,35 @@ def worked(c: int, u: int, row: int, now: Longs, counts: Longs, snaps: Longs) ->
     return snaps[row + now[ROW] - now[COUNTED] + busy] != counts[busy]
 
 
-def alike_walks(
-    saving: bool, c: int, place: int, loop: int, now: Longs, plan: Words, regs: Longs, snaps: Longs
-) -> bool:
+def alike_walks(saving: bool, c: int, place: int, loop: int, state: State) -> bool:
     """Where the stream is, but for the turn of the loop."""
-    base = c * now[WIDTH]
+    base = c * state.now[WIDTH]
     same = True
     r = 0
-    while r < now[WATCHED] and same:
-        if saving or r != plan[loop + COUNTER]:
-            same = agrees(saving, snaps, place + r, regs[base + r])
+    while r < state.now[WATCHED] and same:
+        if saving or r != state.plan[loop + COUNTER]:
+            same = agrees(saving, state.snaps, place + r, state.regs[base + r])
         r += 1
     return same
 
 
-def turns_since(
-    c: int, loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs
-) -> int:
+def turns_since(c: int, loop: int, row: int, state: State) -> int:
     """Turns of the loop on core c since the snapshot: a period."""
-    size = PLACES + TIMES + now[WATCHED]
+    size = PLACES + TIMES + state.now[WATCHED]
     place = row + SNAPSHOT + 2 * CORES + c * size + PLACES + TIMES
-    counter = plan[loop + COUNTER]
-    return regs[c * now[WIDTH] + counter] - snaps[place + counter]
+    counter = state.plan[loop + COUNTER]
+    return state.regs[c * state.now[WIDTH] + counter] - state.snaps[place + counter]
 
 
 @rare
-def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps: Longs) -> int:
+def most_turns(loop: int, row: int, state: State) -> int:
     """How many periods can be left out: until some core comes to a piece of another length."""
+    plan, regs = state.plan, state.regs
     most = NEVER
     for c in range(CORES):
-        period = turns_since(c, loop, row, now, plan, regs, snaps)
+        period = turns_since(c, loop, row, state)
         if period != 0:
-            base = c * now[WIDTH]
+            base = c * state.now[WIDTH]
             block = base + plan[loop + BLOCK]
             turn = regs[base + plan[loop + COUNTER]]
             last = regs[block + TRIPS] - 1 - plan[loop + AHEAD_OF]
@@ -368,20 +330,10 @@ def most_turns(loop: int, row: int, now: Longs, plan: Words, regs: Longs, snaps:
 
 
 @rare
-def leap(
-    t: int,
-    turns: int,
-    loop: int,
-    row: int,
-    now: Longs,
-    cores: Longs,
-    units: Longs,
-    counts: Longs,
-    plan: Words,
-    regs: Longs,
-    snaps: Longs,
-) -> None:
+def leap(t: int, turns: int, loop: int, row: int, state: State) -> None:
     """Leave out so many periods: what adds up has been added, and loops have turned."""
+    now, cores, units, counts, plan = state.now, state.cores, state.units, state.counts, state.plan
+    snaps = state.snaps
     lapse = t + now[SKEW] - snaps[row]
     for c in range(CORES):
         core = c * CORE
@@ -399,11 +351,11 @@ def leap(
         number = cores[core + NEXT] + cores[core + SKIPPED]
         cores[core + SKIPPED] += turns * (number - snaps[row + SNAPSHOT + 2 * c])
         base = c * now[WIDTH]
-        pieces = turns * turns_since(c, loop, row, now, plan, regs, snaps)
-        regs[base + plan[loop + COUNTER]] += pieces
+        pieces = turns * turns_since(c, loop, row, state)
+        state.regs[base + plan[loop + COUNTER]] += pieces
         sign = -1 if plan[loop + REVERSE] != 0 else 1
         for k in range(plan[loop + SHIFTS], plan[loop + SHIFTS_END]):
-            regs[base + plan[k]] += sign * pieces * plan[loop + STRIDE]
+            state.regs[base + plan[k]] += sign * pieces * plan[loop + STRIDE]
     first = row + now[ROW] - now[COUNTED]
     for k in range(now[COUNTED]):
         counts[k] += turns * (counts[k] - snaps[first + k])

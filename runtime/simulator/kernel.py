@@ -3,20 +3,8 @@
 CPython runs it as it is, to be looked at; `compiled_engine` has it compiled. It reads names in
 capitals that stand for one machine (`layout`): `specialised` gives the loop for another.
 
-A core keeps its window in a ring of slots. What waits, runs or is ready are masks: sets of slots.
-An issue enters the window at a *position* that counts up, in slot `position % RING`. The arrays:
-
-now       numbers of the whole run        cores    of each core
-slots     of each slot of each core       units    of each unit of each core
-masks     sets of slots of each core      then     for each slot, who waits until it is done
-after     for each slot, who of its unit waits until it has started
-before    for each slot, what it waited for (only with HEIGHTS)
-hazards   for each slot of a place (or tensor) and core, who writes (or stores), reads, stores it
-counts    what adds up: accounts, then how often each shape was used
-records   what issues of a shape need     trace    when each issue started, and so on
-plan, sizes, table, regs                  the stream of issues, see `walk`
-snaps     states to compare with, see `jump`
-sharing   of the channel: who has a transfer, see `fair`, or its banks and rows, see `banked`
+A core keeps its window in a ring of slots. An issue enters the window at a *position* that counts
+up, in slot `position % RING`. The arrays are those of `layout.State`.
 """
 
 from __future__ import annotations
@@ -138,6 +126,7 @@ from .layout import (
     WRITES,
     Longs,
     Masks,
+    State,
     Words,
 )
 from .ports import give_ports, ports_given, take_ports, with_ports
@@ -180,17 +169,21 @@ def run(
     sharing: Longs,
 ) -> int:
     """Simulate until all is done or something is needed: why it returns."""
+    state = State(
+        now, cores, slots, units, masks, then, after, before, hazards, counts, records, trace, plan,
+        sizes, table, regs, snaps, sharing,
+    )  # fmt: skip
     t = now[TIME]
     resumed = now[RESUMED]
     now[RESUMED] = 0
     while True:
         if resumed == 0:
             if FAIR and now[ACTIVE] > 0 and now[CHANNEL] <= t:
-                end_transfers(t, now, cores, slots, units, counts, records, trace, sharing)
+                end_transfers(t, state)
             for c in range(CORES):
                 core = c * CORE
                 if cores[core + SOONEST] == t:
-                    complete(t, c, cores, slots, masks, then, hazards, records)
+                    complete(t, c, state)
                     retire(c, cores, masks)
             if BANKS > 0:
                 give_ports(t, now, units, records)
@@ -200,10 +193,7 @@ def run(
             if c + 1 >= resumed and cores[core + NEXT] < room:
                 if c + 1 != resumed:
                     cores[core + LIMIT] = min(cores[core + NEXT] + FETCH, room)
-                reason = fetch(
-                    t, c, now, cores, slots, units, masks, then, after, before, hazards, counts,
-                    records, plan, sizes, table, regs,
-                )  # fmt: skip
+                reason = fetch(t, c, state)
                 if reason != FINISHED:
                     now[TIME] = t
                     now[RESUMED] = c + 1
@@ -213,15 +203,9 @@ def run(
         for c in range(CORES):
             core = c * CORE
             if OLDEST and not IN_ORDER and BANKS == 0:
-                soonest = issue(
-                    t, c, soonest, now, cores, slots, units, masks, after, counts, records, trace,
-                    sharing,
-                )  # fmt: skip
+                soonest = issue(t, c, soonest, state)
             else:
-                soonest = issue_chosen(
-                    t, c, soonest, now, cores, slots, units, masks, after, counts, records, trace,
-                    sharing,
-                )  # fmt: skip
+                soonest = issue_chosen(t, c, soonest, state)
             soonest = min(soonest, cores[core + SOONEST])
             if cores[core + NEXT] < cores[core + HEAD] + cores[core + HOLDS]:
                 soonest = t + 1
@@ -233,7 +217,7 @@ def run(
             soonest = min(soonest, now[CHANNEL])
         jumped = False
         if JUMP and now[CROSSED] != NEVER and now[LEADER] < CORES:
-            jumped = consider(t, now, cores, slots, units, masks, counts, plan, sizes, regs, snaps)
+            jumped = consider(t, state)
             now[CROSSED] = NEVER
         if soonest == NEVER:
             return FINISHED
@@ -247,43 +231,25 @@ def run(
 # ---- end
 
 
-def complete(
-    t: int,
-    c: int,
-    cores: Longs,
-    slots: Longs,
-    masks: Masks,
-    then: Masks,
-    hazards: Masks,
-    records: Words,
-) -> None:
+def complete(t: int, c: int, state: State) -> None:
     """End what is done now, and find out when the next is."""
-    head = cores[c * CORE + HEAD]
+    head = state.cores[c * CORE + HEAD]
     soonest = NEVER
-    left = masks[c * SETS + RUNNING]
+    left = state.masks[c * SETS + RUNNING]
     while left != 0:
         s = first(left)
         left = left & (left - 1)
-        done = slots[c * RING + s + DONE]
+        done = state.slots[c * RING + s + DONE]
         if done == t:
-            end(t, c, s, head + ((s - head) & (RING - 1)), slots, masks, then, hazards, records)
+            end(t, c, s, head + ((s - head) & (RING - 1)), state)
         else:
             soonest = min(soonest, done)
-    cores[c * CORE + SOONEST] = soonest
+    state.cores[c * CORE + SOONEST] = soonest
 
 
-def end(
-    t: int,
-    c: int,
-    s: int,
-    position: int,
-    slots: Longs,
-    masks: Masks,
-    then: Masks,
-    hazards: Masks,
-    records: Words,
-) -> None:
+def end(t: int, c: int, s: int, position: int, state: State) -> None:
     """The results of the issue in slot s are there."""
+    slots, masks, hazards = state.slots, state.masks, state.hazards
     gone = ~bit(s)
     slot = c * RING + s
     unit = slots[slot + UNIT]
@@ -293,14 +259,14 @@ def end(
     own = c * SETS + WAITING + CLASSES + unit
     masks[own] = masks[own] & gone
     for k in static(range(READS)):
-        h = records[record + k] + c * HAZARD + READERS
+        h = state.records[record + k] + c * HAZARD + READERS
         hazards[h] = hazards[h] & gone
     for k in static(range(READS, READS + WRITES + STORES)):
-        h = records[record + k] + c * HAZARD + WRITERS
+        h = state.records[record + k] + c * HAZARD + WRITERS
         hazards[h] = hazards[h] & gone
-    waiting = then[c * RING + s]
+    waiting = state.then[c * RING + s]
     if waiting != 0:
-        then[c * RING + s] = 0
+        state.then[c * RING + s] = 0
         holder = ((position + 1) << CLASS_BITS) + unit
         while waiting != 0:
             free(t, c, first(waiting), holder, slots, masks)
@@ -363,27 +329,9 @@ def note_unit(t: int, unit: int, last: int, was_full: bool, filled: int, units: 
         units[unit + FULL_AT] = filled - (t - free_at if was_full else 0)
 
 
-# long: a parameter a line
-def fetch(
-    t: int,
-    c: int,
-    now: Longs,
-    cores: Longs,
-    slots: Longs,
-    units: Longs,
-    masks: Masks,
-    then: Masks,
-    after: Masks,
-    before: Masks,
-    hazards: Masks,
-    counts: Longs,
-    records: Words,
-    plan: Words,
-    sizes: Longs,
-    table: Words,
-    regs: Longs,
-) -> int:
+def fetch(t: int, c: int, state: State) -> int:
     """Issues enter the window of core c: why not, if something is needed first."""
+    now, cores, plan, regs = state.now, state.cores, state.plan, state.regs
     core = c * CORE
     walk = c * now[WIDTH]
     position = cores[core + NEXT]
@@ -391,17 +339,17 @@ def fetch(
     if TRACE and limit > now[ROOM]:
         return FULL + (c << CLASS_BITS)
     reason = FINISHED
-    note_free(t, c, cores, units)
+    note_free(t, c, cores, state.units)
     at = regs[walk + AT]
     while position < limit:
-        at = advance(c, at, now, plan, sizes, regs)
+        at = advance(c, at, state)
         if plan[at + KIND] == STOPS:
             cores[core + HOLDS] = 0
             pass_lead(now, cores)
             break
         shape = plan[at + ONLY]
         if shape < 0:
-            shape = table[index_of(at, walk, plan, sizes, regs)]
+            shape = state.table[index_of(at, walk, plan, state.sizes, regs)]
             if shape < 0:
                 reason = SHAPELESS + (c << CLASS_BITS)
                 break
@@ -409,12 +357,12 @@ def fetch(
             reason = TOUCHES + (c << CLASS_BITS)
             break
         at += STEP
-        behind = enter(t, c, position, shape, now, slots, masks, then, after, hazards, records)
-        slots[c * RING + (position & (RING - 1)) + FILL] = cores[core + FILLED]
-        counts[USES + shape] += 1
+        behind = enter(t, c, position, shape, state)
+        state.slots[c * RING + (position & (RING - 1)) + FILL] = cores[core + FILLED]
+        state.counts[USES + shape] += 1
         if HEIGHTS:
-            before[c * RING + (position & (RING - 1))] = behind
-            climb(c, position, cores, slots, masks, before, records)
+            state.before[c * RING + (position & (RING - 1))] = behind
+            climb(c, position, state)
         position += 1
     regs[walk + AT] = at
     cores[core + NEXT] = position
@@ -430,24 +378,11 @@ def pass_lead(now: Longs, cores: Longs) -> None:
     now[LEADER] = leader
 
 
-# long: a parameter a line
-def enter(
-    t: int,
-    c: int,
-    position: int,
-    shape: int,
-    now: Longs,
-    slots: Longs,
-    masks: Masks,
-    then: Masks,
-    after: Masks,
-    hazards: Masks,
-    records: Words,
-) -> Mask:
+def enter(t: int, c: int, position: int, shape: int, state: State) -> Mask:
     """An issue of this shape enters the window: what it must wait for."""
+    masks, hazards, records = state.masks, state.hazards, state.records
     s = position & (RING - 1)
     own = bit(s)
-    slot = c * RING + s
     record = shape * RECORD
     unit = records[record + CLASS]
     sets = c * SETS
@@ -476,8 +411,25 @@ def enter(
     if IN_ORDER:
         unstarted = sets + WAITING + 2 * CLASSES + unit
         masks[unstarted] = masks[unstarted] | own
+    fill(t, c * RING + s, record, waits, state)
+    if waits == 0:
+        masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
+    while follow != 0:
+        other = c * RING + first(follow)
+        state.then[other] = state.then[other] | own
+        follow = follow & (follow - 1)
+    while behind != 0:
+        other = c * RING + first(behind)
+        state.after[other] = state.after[other] | own
+        behind = behind & (behind - 1)
+    return earlier
+
+
+def fill(t: int, slot: int, record: int, waits: int, state: State) -> None:
+    """What a slot says of its issue from now on, and what a cache or rows said of it already."""
+    now, slots, records = state.now, state.slots, state.records
     slots[slot + RECORD_AT] = record
-    slots[slot + UNIT] = unit
+    slots[slot + UNIT] = records[record + CLASS]
     slots[slot + WAITS] = waits
     slots[slot + FETCHED] = t
     slots[slot + READY] = t if waits == 0 else -1
@@ -494,35 +446,17 @@ def enter(
         now[MISSED_CROSSING] = 0
     if CACHED or DRAM_BANKS > 0:
         now[TOUCHED] = 0
-    if waits == 0:
-        masks[sets + WAITING + unit] = masks[sets + WAITING + unit] | own
-    while follow != 0:
-        other = c * RING + first(follow)
-        then[other] = then[other] | own
-        follow = follow & (follow - 1)
-    while behind != 0:
-        other = c * RING + first(behind)
-        after[other] = after[other] | own
-        behind = behind & (behind - 1)
-    return earlier
 
 
 @apart
-def climb(
-    c: int,
-    position: int,
-    cores: Longs,
-    slots: Longs,
-    masks: Masks,
-    before: Masks,
-    records: Words,
-) -> None:
+def climb(c: int, position: int, state: State) -> None:
     """What a new issue adds to the heights of those that it waits for, and those they wait for."""
-    head = cores[c * CORE + HEAD]
+    slots = state.slots
+    head = state.cores[c * CORE + HEAD]
     slots[c * RING + (position & (RING - 1)) + HEIGHT] = latency_of(
-        c * RING + (position & (RING - 1)), slots, records
+        c * RING + (position & (RING - 1)), slots, state.records
     )
-    alive = rotated(masks[c * SETS + ALIVE], head, RING)
+    alive = rotated(state.masks[c * SETS + ALIVE], head, RING)
     higher = bit(position - head)
     while higher != 0:
         ahead = last(higher)
@@ -530,12 +464,12 @@ def climb(
         s = c * RING + ((head + ahead) & (RING - 1))
         height = slots[s + HEIGHT]
         # a slot may have been taken by a younger issue since
-        older = rotated(before[s], head, RING) & alive & (bit(ahead) - 1)
+        older = rotated(state.before[s], head, RING) & alive & (bit(ahead) - 1)
         while older != 0:
             above = first(older)
             older = older & (older - 1)
             slot = c * RING + ((head + above) & (RING - 1))
-            raised = latency_of(slot, slots, records) + height
+            raised = latency_of(slot, slots, state.records) + height
             if raised > slots[slot + HEIGHT]:
                 slots[slot + HEIGHT] = raised
                 higher = higher | bit(above)
@@ -594,23 +528,9 @@ def touch(c: int, touched: int, own: Mask, hazards: Masks, records: Words) -> No
 # ---- issue
 
 
-# long: a parameter a line
-def issue(
-    t: int,
-    c: int,
-    soonest: int,
-    now: Longs,
-    cores: Longs,
-    slots: Longs,
-    units: Longs,
-    masks: Masks,
-    after: Masks,
-    counts: Longs,
-    records: Words,
-    trace: Longs,
-    sharing: Longs,
-) -> int:
+def issue(t: int, c: int, soonest: int, state: State) -> int:
     """Start ready issues on free units: when another could start, if that is before `soonest`."""
+    now, units, masks = state.now, state.units, state.masks
     width = ISSUE
     can = 0  # classes that have a ready issue and a free unit, as bits
     for k in static(range(CLASSES)):
@@ -629,11 +549,8 @@ def issue(
         ready = c * SETS + WAITING + k
         if SINGLE:
             width -= 1
-            ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
-            start(
-                t, c, k, k, ahead, now, cores, slots, units, masks, after, counts, records, trace,
-                sharing,
-            )  # fmt: skip
+            ahead = first(rotated(masks[ready], state.cores[c * CORE + HEAD], RING))
+            start(t, c, k, k, ahead, state)
             if masks[ready] != 0:
                 soonest = min(soonest, units[c * UNITS + k + FREE])
         else:
@@ -642,33 +559,16 @@ def issue(
                 free_at = units[c * UNITS + u + FREE]
                 if free_at <= t and masks[ready] != 0 and (ISSUE >= UNITS or width > 0):
                     width -= 1
-                    ahead = first(rotated(masks[ready], cores[c * CORE + HEAD], RING))
-                    start(
-                        t, c, k, u, ahead, now, cores, slots, units, masks, after, counts, records,
-                        trace, sharing,
-                    )  # fmt: skip
+                    ahead = first(rotated(masks[ready], state.cores[c * CORE + HEAD], RING))
+                    start(t, c, k, u, ahead, state)
             if masks[ready] != 0:
                 soonest = min(soonest, next_free(t, c, kind, now, units))
     return soonest if can == 0 else t + 1
 
 
-# long: a parameter a line
-def issue_chosen(
-    t: int,
-    c: int,
-    soonest: int,
-    now: Longs,
-    cores: Longs,
-    slots: Longs,
-    units: Longs,
-    masks: Masks,
-    after: Masks,
-    counts: Longs,
-    records: Words,
-    trace: Longs,
-    sharing: Longs,
-) -> int:
+def issue_chosen(t: int, c: int, soonest: int, state: State) -> int:
     """The same where the policy chooses issues and units, or banks may have no free ports."""
+    now, units, masks = state.now, state.units, state.masks
     width = ISSUE
     for k in range(CLASSES):
         ready = c * SETS + WAITING + k
@@ -680,17 +580,14 @@ def issue_chosen(
             and width > 0
             and next_free(t - 1, c, kind, now, units) <= t
         ):
-            left = in_turn(c, k, cores, masks)
+            left = in_turn(c, k, state.cores, masks)
             if BANKS > 0:
-                left = with_ports(t, c, left, now, cores, slots, records)
-            ahead = chosen(t, c, left, cores, slots, records)
+                left = with_ports(t, c, left, state)
+            ahead = chosen(t, c, left, state.cores, state.slots, state.records)
             if ahead >= 0:
                 width -= 1
-                u = free_unit(t, c, now[kind], now[kind + 1], units, counts)
-                start(
-                    t, c, k, u, ahead, now, cores, slots, units, masks, after, counts, records,
-                    trace, sharing,
-                )  # fmt: skip
+                u = free_unit(t, c, now[kind], now[kind + 1], units, state.counts)
+                start(t, c, k, u, ahead, state)
         if ahead >= 0 and masks[ready] != 0:
             soonest = min(soonest, next_free(t, c, kind, now, units))
     return soonest
@@ -762,25 +659,11 @@ def free_unit(t: int, c: int, first_unit: int, end_unit: int, units: Longs, coun
     return best
 
 
-# long: a parameter a line
-def start(
-    t: int,
-    c: int,
-    k: int,
-    u: int,
-    ahead: int,
-    now: Longs,
-    cores: Longs,
-    slots: Longs,
-    units: Longs,
-    masks: Masks,
-    after: Masks,
-    counts: Longs,
-    records: Words,
-    trace: Longs,
-    sharing: Longs,
-) -> None:
+# long: all that a start changes, and each way that a transfer may take
+def start(t: int, c: int, k: int, u: int, ahead: int, state: State) -> None:
     """Unit u of class k takes an issue."""
+    now, cores, slots, units, masks = state.now, state.cores, state.slots, state.units, state.masks
+    counts, records, trace = state.counts, state.records, state.trace
     head = cores[c * CORE + HEAD]
     s = (head + ahead) & (RING - 1)
     slot = c * RING + s
@@ -811,7 +694,7 @@ def start(
         now[link] = crossed
     if FAIR and moves > 0:
         bus = slots[slot + BUS] if CACHED else records[record + BYTES]
-        ask(t, c * UNITS + u, head + ahead, work, bus, now, units, counts, sharing)
+        ask(t, c * UNITS + u, head + ahead, work, bus, state)
         if LINKS > 0:
             units[unit + CROSSED_AT] = crossed
         until = NEVER
@@ -820,7 +703,7 @@ def start(
         channel = t
         if moves > 0:
             if DRAM_BANKS > 0:
-                channel = pass_rows(t, c * RING + s, kind, slots[slot + ROWS], now, sharing)
+                channel = pass_rows(t, c * RING + s, kind, slots[slot + ROWS], now, state.sharing)
                 counts[CHANNEL_BUSY] += channel - max(now[CHANNEL], t)
             else:
                 channel = max(now[CHANNEL], t) + moves
@@ -858,9 +741,9 @@ def start(
             trace[event + 1] = (until - t) | (done - t) << 32
             if done - fetched >= 1 << 31:
                 now[WIDE] = 1
-    waiting = after[c * RING + s]
+    waiting = state.after[c * RING + s]
     if waiting != 0:
-        after[c * RING + s] = 0
+        state.after[c * RING + s] = 0
         holder = ((head + ahead + 1) << CLASS_BITS) + k
         while waiting != 0:
             free(t, c, first(waiting), holder, slots, masks)

@@ -7,11 +7,49 @@ those of a machine with one unit.
 from __future__ import annotations
 
 from collections.abc import MutableSequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 Longs: TypeAlias = Annotated[MutableSequence[int], "i64"]
 Words: TypeAlias = Annotated[MutableSequence[int], "i32"]
-Masks: TypeAlias = Annotated[MutableSequence[int], "u64"]
+Masks: TypeAlias = Annotated[MutableSequence[int], "masks"]
+
+
+class State(NamedTuple):
+    """The arrays of a run. What waits, runs or is ready are masks: sets of slots.
+
+    now      numbers of the whole run, cores of each core, slots of each slot of each core, units of
+             each unit of each core
+    masks    sets of slots of each core
+    then     for each slot, who waits until it is done; after: who of its unit waits until it has
+             started; before: what it waited for (only with HEIGHTS)
+    hazards  for each slot of a place (or tensor) and core, who writes (or stores), reads, stores it
+    counts   what adds up: accounts, then how often each shape was used
+    records  what issues of a shape need
+    trace    when each issue started, and so on
+    plan     with sizes, table, regs: the stream of issues, see `walk`
+    snaps    states to compare with, see `jump`
+    sharing  of the channel: who has a transfer, see `fair`, or its banks and rows, see `banked`
+    """
+
+    now: Longs
+    cores: Longs
+    slots: Longs
+    units: Longs
+    masks: Masks
+    then: Masks
+    after: Masks
+    before: Masks
+    hazards: Masks
+    counts: Longs
+    records: Words
+    trace: Longs
+    plan: Words
+    sizes: Longs
+    table: Words
+    regs: Longs
+    snaps: Longs
+    sharing: Longs
+
 
 # ---- one machine and run
 

@@ -19,6 +19,7 @@ from .layout import (
     SIDES,
     UNITS,
     Longs,
+    State,
     Words,
 )
 
@@ -37,17 +38,16 @@ def fits(c: int, record: int, now: Longs, records: Words) -> bool:
     return bank == BANKS
 
 
-def with_ports(
-    t: int, c: int, left: Mask, now: Longs, cores: Longs, slots: Longs, records: Words
-) -> Mask:
+def with_ports(t: int, c: int, left: Mask, state: State) -> Mask:
     """Those of these issues that find the ports they need; the others are held from now on."""
-    head = cores[c * CORE + HEAD]
+    slots = state.slots
+    head = state.cores[c * CORE + HEAD]
     found: Mask = 0
     while left != 0:
         ahead = first(left)
         left = left & (left - 1)
         slot = c * RING + ((head + ahead) & (RING - 1))
-        if fits(c, slots[slot + RECORD_AT], now, records):
+        if fits(c, slots[slot + RECORD_AT], state.now, state.records):
             found = found | bit(ahead)
         elif slots[slot + HELD] < 0:
             slots[slot + HELD] = t

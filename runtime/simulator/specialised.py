@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from types import FunctionType, ModuleType
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -181,7 +181,6 @@ class Constants:
             "HEIGHTS": self.heights,
             "issue_key": adapted("issue_key", tuple(ISSUE), policy.key),
             "unit_key": adapted("unit_key", UNIT, policy.unit),
-            "Masks": Annotated[list[int], "u64" if self.RING == 64 else "u128"],
         }
 
 

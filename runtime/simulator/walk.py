@@ -9,7 +9,7 @@ class*: the number of its length among those that it can have. A rotor counts tu
 from __future__ import annotations
 
 from ..jit.bits import rare
-from .layout import CROSSED, JUMP, LEADER, WIDTH, Longs, Words
+from .layout import CROSSED, JUMP, LEADER, WIDTH, Longs, State, Words
 
 UNKNOWN = -1
 """The table has no shape for an issue yet."""
@@ -24,8 +24,24 @@ BASE, DIGITS, DIGITS_END, CLIPS, CLIPS_END, ASKS, ONLY = range(1, 8)
 Python must be asked what it touches, and its shape if it is known and has no other."""
 
 LOOPS = 16
-(COUNTER, LENGTH, START, PARENT, ORIGIN, STRIDE, REVERSE, PIECES, ROTORS, ROTORS_END, BLOCK, NUMBER,
- JUMPS, AHEAD_OF, SHIFTS, SHIFTS_END) = range(LOOPS)  # fmt: skip
+(
+    COUNTER,
+    LENGTH,
+    START,
+    PARENT,
+    ORIGIN,
+    STRIDE,
+    REVERSE,
+    PIECES,
+    ROTORS,
+    ROTORS_END,
+    BLOCK,
+    NUMBER,
+    JUMPS,
+    AHEAD_OF,
+    SHIFTS,
+    SHIFTS_END,
+) = range(LOOPS)
 """Of a loop: registers of its counter, of the length class and start of its range and its parent's;
 then its step, its part of `sizes`, its rotors (register, slots), its block of registers, whether it
 may jump, whether it has issues that run ahead, and registers that shift with it."""
@@ -42,14 +58,15 @@ AT = 0
 """The register of the next step."""
 
 
-def advance(c: int, at: int, now: Longs, plan: Words, sizes: Longs, regs: Longs) -> int:
+def advance(c: int, at: int, state: State) -> int:
     """The step of the next issue of core c, or of the end."""
-    base = c * now[WIDTH]
+    plan = state.plan
+    base = c * state.now[WIDTH]
     while plan[at + KIND] > STOPS:
         if plan[at + KIND] == SHARES:
-            at = share(c, at, base, plan, sizes, regs)
+            at = share(c, at, base, plan, state.sizes, state.regs)
         else:
-            at = turn(c, plan[at + KIND], at, base, now, plan, sizes, regs)
+            at = turn(c, plan[at + KIND], at, base, state)
     return at
 
 
@@ -99,17 +116,16 @@ def share(c: int, at: int, base: int, plan: Words, sizes: Longs, regs: Longs) ->
     return at + STEP
 
 
-def turn(
-    c: int, kind: int, at: int, base: int, now: Longs, plan: Words, sizes: Longs, regs: Longs
-) -> int:
+def turn(c: int, kind: int, at: int, base: int, state: State) -> int:
     """Begin a loop or take another piece of it: the step after."""
+    now, plan, regs = state.now, state.plan, state.regs
     loop = plan[at + LOOP]
     block = base + plan[loop + BLOCK]
     number = 0
     turns = 1
     more = True
     if kind == BEGINS:
-        more = begin(loop, base, plan, sizes, regs) != 0
+        more = begin(loop, base, plan, state.sizes, regs) != 0
     elif kind == BACK:
         turns = -1
         number = regs[base + plan[loop + COUNTER]] - 1
