@@ -284,8 +284,12 @@ class Panels:
         more = self.emitter.either_number(steps[0], self.accumulate)
         ways = 2 if self.emitter.bound(self.sides.rows) == 1 else 1
         unit = self.s.strides.get(self.over[-1]) == 1
-        step = 0 if x is None else self.packing.width
-        depth, dtype, ahead = len(self.over), self.packing.dtype, self.ahead(x, after)
+        width = self.packing.width
+        laid = x is not None or (
+            full and self.x is not None and self.x.strides[self.over[-1]] == width
+        )
+        step = width if laid else 0
+        depth, dtype, ahead = len(self.over), self.packing.dtype, self.ahead(laid, after)
         outer, piece = self.piece(steps[1], PIECE * ways)
 
         def name(size: int) -> str:
@@ -319,11 +323,11 @@ class Panels:
         each = -(-most // pieces)
         return outer, -(-each // UNROLLED) * UNROLLED if outer == len(over) - 1 else each
 
-    def ahead(self, x: Value | None, after: Value | None) -> Ahead:
+    def ahead(self, laid: bool, after: Value | None) -> Ahead:
         """What a tile asks memory for: its part of the panel behind this one, if there is one; if
         it takes all rows, its own panel. A single row waits for nothing but memory, which the
         processor asks for in time."""
-        if x is None or self.row is None or self.emitter.target.lanes == 1:
+        if not laid or self.row is None or self.emitter.target.lanes == 1:
             return 0
         if self.once:
             return AHEAD if after is not None else 0
