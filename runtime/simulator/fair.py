@@ -61,22 +61,21 @@ def account_of(c: int, u: int) -> int:
     return 1 + (c * (UNITS + 1) + u) * ACCOUNT
 
 
-def ask(t: int, lane: int, position: int, work: int, bus: int, state: State) -> None:  # fmt: skip
+def ask(t: int, unit: int, position: int, work: int, bus: int, state: State) -> None:
     """A unit begins a transfer of so many bytes of the channel."""
     now, units = state.now, state.units
     if now[ACTIVE] > 0 and now[SETTLED_AT] < t:
         cycles = t - now[SETTLED_AT]
         state.counts[CHANNEL_BUSY] += cycles
         for k in range(now[ACTIVE]):
-            unit = state.sharing[k]
-            units[unit + LEFT] = left_after(cycles, unit, units)
+            other = state.sharing[k]
+            units[other + LEFT] = left_after(cycles, other, units)
     now[SETTLED_AT] = t
-    unit = lane
     units[unit + LEFT] = bus * now[BYTE]
     units[unit + POSITION] = position
     units[unit + BEGAN] = t
     units[unit + WORK] = work
-    state.sharing[now[ACTIVE]] = lane
+    state.sharing[now[ACTIVE]] = unit
     now[ACTIVE] += 1
     now[CHANNEL] = t
 
@@ -138,25 +137,24 @@ def end_transfers(t: int, state: State) -> None:
     now[SETTLED_AT] = t
     kept = 0
     for k in range(now[ACTIVE]):
-        lane = state.sharing[k]
-        left = left_after(cycles, lane, state.units)
-        state.units[lane + LEFT] = left
+        unit = state.sharing[k]
+        left = left_after(cycles, unit, state.units)
+        state.units[unit + LEFT] = left
         if left > 0:
-            state.sharing[kept] = lane
+            state.sharing[kept] = unit
             kept += 1
         else:
-            release(t, lane, state)
+            release(t, unit, state)
     now[ACTIVE] = kept
 
 
-def release(t: int, lane: int, state: State) -> None:
+def release(t: int, unit: int, state: State) -> None:
     """The transfer of a unit has ended: when it is free, and when its issue is done."""
     cores, slots, units = state.cores, state.slots, state.units
     c = 0
     if CORES > 1:
-        c = lane // UNITS
-    u = lane - c * UNITS
-    unit = lane
+        c = unit // UNITS
+    u = unit - c * UNITS
     core = c * CORE
     position = units[unit + POSITION]
     slot = c * RING + (position & (RING - 1))

@@ -62,10 +62,9 @@ def take_ports(c: int, record: int, now: Longs, records: Words) -> None:
 
 def give_ports(t: int, now: Longs, units: Longs, records: Words) -> None:
     """Units that are free now have none any more."""
-    for lane in range(CORES * UNITS):
-        unit = lane
+    for unit in range(CORES * UNITS):
         if units[unit + PORTED] != 0 and units[unit + FREE] <= t:
-            side = ports_of(lane // UNITS)
+            side = ports_of(unit // UNITS)
             record = units[unit + PORTED] - 1
             units[unit + PORTED] = 0
             for bank in range(BANKS):
@@ -75,7 +74,7 @@ def give_ports(t: int, now: Longs, units: Longs, records: Words) -> None:
 def ports_given(units: Longs) -> int:
     """When the next unit gives ports back; NEVER: not before a transfer ends."""
     soonest = NEVER
-    for lane in range(CORES * UNITS):
-        if units[lane + PORTED] != 0:
-            soonest = min(soonest, units[lane + FREE])
+    for unit in range(CORES * UNITS):
+        if units[unit + PORTED] != 0:
+            soonest = min(soonest, units[unit + FREE])
     return soonest

@@ -24,24 +24,8 @@ BASE, DIGITS, DIGITS_END, CLIPS, CLIPS_END, ASKS, ONLY = range(1, 8)
 Python must be asked what it touches, and its shape if it is known and has no other."""
 
 LOOPS = 16
-(
-    COUNTER,
-    LENGTH,
-    START,
-    PARENT,
-    ORIGIN,
-    STRIDE,
-    REVERSE,
-    PIECES,
-    ROTORS,
-    ROTORS_END,
-    BLOCK,
-    NUMBER,
-    JUMPS,
-    AHEAD_OF,
-    SHIFTS,
-    SHIFTS_END,
-) = range(LOOPS)
+(COUNTER, LENGTH, START, PARENT, ORIGIN, STRIDE, REVERSE, PIECES, ROTORS, ROTORS_END, BLOCK, NUMBER,
+ JUMPS, AHEAD_OF, SHIFTS, SHIFTS_END) = range(LOOPS)  # fmt: skip
 """Of a loop: registers of its counter, of the length class and start of its range and its parent's;
 then its step, its part of `sizes`, its rotors (register, slots), its block of registers, whether it
 may jump, whether it has issues that run ahead, and registers that shift with it."""

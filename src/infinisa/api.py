@@ -343,7 +343,7 @@ class Compiled:
             arrays[TEXT] = data
             settings["bytes"] = len(data)
         elif prompt is not None:
-            raise ModelError(f"program {self.program.name!r}: takes no text, give it --input")
+            raise ModelError(f"program {self.program.name!r}: takes no text, so no prompt")
         return arrays, settings
 
     def shown(self, result: Result) -> Result:
