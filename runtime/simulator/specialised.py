@@ -303,5 +303,5 @@ def _image(constants: Constants) -> bytes:
 def _recipe() -> str:
     """All that the native code is made from, but for the constants: reading it is quicker than
     writing the code to find out that it is there."""
-    parts: tuple[ModuleType, ...] = (*MODULES, bits, restricted, ir, sys.modules[__name__])
+    parts: tuple[ModuleType, ...] = (*MODULES, bits, *restricted.MODULES, ir, sys.modules[__name__])
     return hashlib.sha256("".join(map(inspect.getsource, parts)).encode()).hexdigest()
