@@ -23,6 +23,7 @@ from infinisa.isa.language import (
     inputs,
     maximum,
     minimum,
+    round,
     substitute,
     walk,
 )
@@ -140,7 +141,7 @@ def clipped(random: Random, node: Node, _: Sequence[Node]) -> Node | None:
             return maximum(node, -6.0)
         case 2:
             return maximum(node, 0.0)
-    return apply("round", node)
+    return round(node)
 
 
 def sign(random: Random, node: Node, _: Sequence[Node]) -> Node | None:

@@ -12,7 +12,6 @@ from infinisa.isa.language import (
     Constant,
     Node,
     absolute,
-    apply,
     dot,
     erf,
     exp,
@@ -22,6 +21,7 @@ from infinisa.isa.language import (
     mean,
     minimum,
     position,
+    round,
     rsqrt,
     sigmoid,
     size,
@@ -166,7 +166,7 @@ each("softmax", {
     "sharper below": lambda x: exp(x) / sum(exp(2.0 * x), "n"),
     "of sigmoids": lambda x: sigmoid(x) / sum(sigmoid(x), "n"),
     "divided by the largest": lambda x: _weights(x) / max(_weights(x), "n"),
-    "rounded": lambda x: apply("round", formulas.softmax(x, "n") * 255.0) / 255.0,
+    "rounded": lambda x: round(formulas.softmax(x, "n") * 255.0) / 255.0,
 })  # fmt: skip
 
 each("log_softmax", {

@@ -17,7 +17,7 @@ from infinisa.compiler.graph import Model
 from infinisa.compiler.pipeline import compile_model
 from infinisa.isa.instance import resolve
 from infinisa.isa.instruction import Instruction, instruction
-from infinisa.isa.language import Node, apply, cast, dot, relu, sigmoid, tanh, view
+from infinisa.isa.language import Node, cast, dot, relu, round, sigmoid, tanh, view
 from infinisa.isa.language import sum as total
 from infinisa.isa.machine import Unit
 from infinisa.isa.program import Program
@@ -68,14 +68,14 @@ def weight(b: Builder, name: str, axes: str, *shape: int) -> Node:
 
 def narrow(x: Node) -> Node:
     """A ReLU on sums, and back to 8 bits."""
-    return cast(apply("round", relu(x) * SCALE), "i8")
+    return cast(round(relu(x) * SCALE), "i8")
 
 
 def activation() -> Instruction:
     """The paper's Activate: a ReLU on a row of partial sums a cycle, on its way to 8 bits."""
 
     def body(x: Node, scale: float = 1.0) -> Node:
-        return apply("round", relu(x) * scale)
+        return round(relu(x) * scale)
 
     body.__annotations__ = {"x": "m n"}
     return instruction(unit="vector", cycles="m * n / lanes", name="activate")(body)
@@ -111,7 +111,7 @@ def lstm(name: str, batch: int, units: int, layers: int, words: int = 0) -> Mode
             for key in "ifgo"
         }
         after = sigmoid(gate["f"]) * before + sigmoid(gate["i"]) * tanh(gate["g"])
-        hidden = cast(apply("round", sigmoid(gate["o"]) * tanh(after) * 127.0), "i8")
+        hidden = cast(round(sigmoid(gate["o"]) * tanh(after) * 127.0), "i8")
         graph.output(f"cell{layer}", after)
         graph.output(f"hidden{layer}", hidden)
         x = view(hidden, {"u": "d"})

@@ -356,10 +356,12 @@ class Operations:
 
     products  contractions, each as (batch, m, k, n)
     maps      everything else, each as (function, axes); a fold is a function that counts for one
+    steps     of each recurrence its axis, and what is computed at every position of it
     """
 
     products: tuple[tuple[Axes, Axes, Axes, Axes], ...]
     maps: tuple[tuple[str, Axes], ...]
+    steps: tuple[tuple[Axis, Operations], ...] = ()
 
     def count(
         self, lengths: Mapping[Axis, Number], costs: Mapping[str, int] = USUAL
@@ -369,6 +371,18 @@ class Operations:
         costs  what an application of a function counts for, where that is another number than in
                `FUNCTIONS`
         """
+        products, maps = self.once(lengths, costs)
+        for axis, inside in self.steps:
+            more, others = inside.count(lengths, costs)
+            length = volume((axis,), lengths)
+            products += [(batch * length, m, k, n) for batch, m, k, n in more]
+            maps = maps + others * length
+        return products, maps
+
+    def once(
+        self, lengths: Mapping[Axis, Number], costs: Mapping[str, int]
+    ) -> tuple[list[tuple[Number, Number, Number, Number]], Number]:
+        """The same without recurrences."""
         products = [
             (volume(batch, lengths), volume(m, lengths), volume(k, lengths), volume(n, lengths))
             for batch, m, k, n in self.products
@@ -384,6 +398,7 @@ def operations_of(outputs: Iterable[Node]) -> Operations:
     """What computing these values once takes."""
     products: list[tuple[Axes, Axes, Axes, Axes]] = []
     maps: list[tuple[str, Axes]] = []
+    steps: dict[object, tuple[Axis, Operations]] = {}  # all results of one recurrence are one
     for node in walk(outputs):
         match node:
             case Dot(a, b, over):
@@ -395,11 +410,10 @@ def operations_of(outputs: Iterable[Node]) -> Operations:
                 maps.append((function, node.axes))
             case Reduce(function, x, _):
                 maps.append((function, x.axes))
-            case Scan(body, _, _, output) if output == 0 or node.axes:
-                inner = operations_of((*body.next, *body.emits))
-                products += [((*batch, body.axis), m, k, n) for batch, m, k, n in inner.products]
-                maps += [(function, (*axes, body.axis)) for function, axes in inner.maps]
-    return Operations(tuple(products), tuple(maps))
+            case Scan(body, initial, xs, _):
+                inside = operations_of((*body.next, *body.emits))
+                steps[body, initial, xs] = body.axis, inside
+    return Operations(tuple(products), tuple(maps), tuple(steps.values()))
 
 
 def default_cycles(
@@ -408,10 +422,11 @@ def default_cycles(
     """(cycles until the unit takes the next issue, cycles from then until the last result is out)
 
     Contractions are done on the array, one after the other, then the rest on its cells. On units
-    without an array everything is lanes. Where operands and results pass at a limited rate, nothing
-    is done meanwhile.
+    without an array everything is lanes. A step of a recurrence waits for the one before. Where
+    operands and results pass at a limited rate, nothing is done meanwhile.
     """
-    work, drain = _work_cycles(instruction, unit, lengths)
+    moved = union(x.axes for x in (*instruction.outputs, *instruction.results))
+    work, drain = _work_cycles(instruction.work, unit, lengths, volume(moved, lengths))
     if rate := unit.attributes.get("operand_bytes"):
         moved = sum(size * volume(axes, lengths) for axes, size in instruction.touched)
         work = work + ceil_divide(moved, rate)
@@ -419,19 +434,26 @@ def default_cycles(
 
 
 def _work_cycles(
-    instruction: Instruction, unit: Unit, lengths: Mapping[Axis, Number]
+    work: Operations, unit: Unit, lengths: Mapping[Axis, Number], moved: Number
 ) -> tuple[Number, Number]:
-    products, maps = instruction.work.count(lengths, unit.functions)
-    if not products and isinstance(maps, int) and not maps:  # movement only
-        maps = volume(union(x.axes for x in (*instruction.outputs, *instruction.results)), lengths)
+    """As `default_cycles`; `moved`: how many elements pass where nothing is computed."""
+    products, maps = work.once(lengths, unit.functions)
+    if not (products or work.steps) and isinstance(maps, int) and not maps:
+        maps = moved
+    drain: Number = 0
     if unit.kind != "matrix":
-        work = maps + sum(2 * batch * m * k * n for batch, m, k, n in products)
-        return ceil_divide(work, unit.attributes.get("lanes", 1)), 0
-    cells = unit.attributes["rows"] * unit.attributes["columns"]
-    total, drain = ceil_divide(maps, cells), unit.attributes["skew"]
-    for number, (batch, m, k, n) in enumerate(products):
-        cycles, left = product_cycles(unit, m, k, n)
-        total, drain = total + batch * cycles, larger(drain, left) if number else left
+        every = maps + sum(2 * batch * m * k * n for batch, m, k, n in products)
+        total = ceil_divide(every, unit.attributes.get("lanes", 1))
+    else:
+        total = ceil_divide(maps, unit.attributes["rows"] * unit.attributes["columns"])
+        drain = unit.attributes["skew"]
+        for number, (batch, m, k, n) in enumerate(products):
+            cycles, left = product_cycles(unit, m, k, n)
+            total, drain = total + batch * cycles, larger(drain, left) if number else left
+    late = unit.attributes.get("latency", 0)
+    for axis, inside in work.steps:
+        cycles, left = _work_cycles(inside, unit, lengths, 0)
+        total = total + volume((axis,), lengths) * (cycles + left + late)
     return total, drain
 
 

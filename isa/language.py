@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
+
 from .dtypes import dtype as element_type
 from .dtypes import is_float, promote
 from .errors import LanguageError
@@ -167,6 +169,7 @@ class Node(metaclass=_Interned):
     axes: ClassVar[tuple[Axis, ...]]
     dtype: ClassVar[str]
     numbers: ClassVar[bool] = False
+    __array_ufunc__ = None  # NumPy leaves operators to this class, and its functions refuse it
 
     def _set(self, axes: Iterable[Axis], dtype: str) -> None:
         object.__setattr__(self, "axes", tuple(axes))
@@ -216,11 +219,23 @@ class Node(metaclass=_Interned):
     def __mod__(self, other: Value) -> Node:
         return apply("modulo", self, other)
 
+    def __rfloordiv__(self, other: Value) -> Node:
+        return apply("floor_divide", other, self)
+
+    def __rmod__(self, other: Value) -> Node:
+        return apply("modulo", other, self)
+
     def __pow__(self, other: Value) -> Node:
         return apply("power", self, other)
 
+    def __rpow__(self, other: Value) -> Node:
+        return apply("power", other, self)
+
     def __neg__(self) -> Node:
         return apply("negate", self)
+
+    def __abs__(self) -> Node:
+        return apply("absolute", self)
 
     def __lt__(self, other: Value) -> Node:
         return apply("less", self, other)
@@ -233,6 +248,18 @@ class Node(metaclass=_Interned):
 
     def __ge__(self, other: Value) -> Node:
         return apply("greater_equal", self, other)
+
+    def __matmul__(self, other: object) -> Node:
+        raise LanguageError("axes have names here: a @ b is dot(a, b, over)")
+
+    def __and__(self, other: Value) -> Node:
+        return _logical("logical_and", self, other)
+
+    def __or__(self, other: Value) -> Node:
+        return _logical("logical_or", self, other)
+
+    def __invert__(self) -> Node:
+        return _logical("logical_not", self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -340,6 +367,8 @@ class Reduce(Node):
             raise LanguageError(f"reduction must be one of {known}, not {self.function!r}")
         if missing := [axis for axis in self.over if axis not in self.x.axes]:
             raise LanguageError(f"{self.function}: no axis {missing[0]!r} in ({_names(self.x)})")
+        if self.function == "argmax" and len(self.over) != 1:
+            raise LanguageError(f"argmax: takes one axis, not ({' '.join(self.over)})")
         kept = [axis for axis in self.x.axes if axis not in self.over]
         self._set(kept, "i32" if self.function == "argmax" else promote([self.x.dtype]))
 
@@ -540,6 +569,17 @@ class Scan(Node):
                     f"scan: state {state.name!r} must keep axes ({_names(state)}), "
                     f"not become ({_names(after)})"
                 )
+            if is_float(after.dtype) and not is_float(state.dtype):
+                raise LanguageError(
+                    f"scan: state {state.name!r} starts as {state.dtype}, so it cannot become "
+                    f"{after.dtype}"
+                )
+        for state, start in zip(body.states, self.initial, strict=True):
+            if not set(start.axes) <= set(state.axes):
+                raise LanguageError(
+                    f"scan: state {state.name!r} has axes ({_names(state)}), but starts with "
+                    f"({_names(start)})"
+                )
         count = len(body.states)
         if self.output < count:
             state = body.states[self.output]
@@ -555,13 +595,7 @@ class Scan(Node):
     def rebuild(self, children: Sequence[Node]) -> Node:
         first, count = len(self.initial), len(self.initial) + len(self.xs)
         known: dict[Node, Node] = dict(zip(free(self.body), children[count:], strict=True))
-        body = self.body
-        if any(old is not new for old, new in known.items()):
-            results = substitute((*body.next, *body.emits), known)
-            cut = len(body.next)
-            body = Recurrence(
-                body.axis, body.states, body.slices, results[:cut], results[cut:], body.reverse
-            )
+        body = _body_over(self.body, children[:first], children[first:count], known)
         return Scan(body, tuple(children[:first]), tuple(children[first:count]), self.output)
 
 
@@ -594,6 +628,42 @@ class Opaque(Node):
         return replace(self, arguments=tuple(children))
 
 
+def _body_over(
+    body: Recurrence, initial: Sequence[Node], xs: Sequence[Node], known: Mapping[Node, Node]
+) -> Recurrence:
+    """A body whose slices have the axes that is scanned, and its states those that their values
+    get: what is over more axes is walked together, as everywhere.
+
+    known  what its leaves from outside become
+    """
+    slices = tuple(
+        leaf
+        if {*x.axes} == {*leaf.axes, body.axis}
+        else Input(leaf.name, tuple(a for a in x.axes if a != body.axis), leaf.type)
+        for leaf, x in zip(body.slices, xs, strict=True)
+    )
+    cut, states = len(body.states), _with_axes(body.states, initial)
+    while True:
+        own: dict[Node, Node] = dict(
+            zip((*body.states, *body.slices), (*states, *slices), strict=True)
+        )
+        results = substitute((*body.next, *body.emits), {**known, **own})
+        if states == (grown := _with_axes(states, results[:cut])):
+            break
+        states = grown
+    return Recurrence(body.axis, states, slices, results[:cut], results[cut:], body.reverse)
+
+
+def _with_axes(leaves: Iterable[Input], values: Iterable[Node]) -> tuple[Input, ...]:
+    """Each leaf, also over the axes that its value has besides."""
+    return tuple(
+        leaf
+        if {*value.axes} <= {*leaf.axes}
+        else Input(leaf.name, union([value.axes, leaf.axes]), leaf.type)
+        for leaf, value in zip(leaves, values, strict=True)
+    )
+
+
 def arithmetic_type(nodes: Iterable[Node], widen: bool = True) -> str:
     """The type that arithmetic on these yields; a number bends to the tensors it meets."""
     nodes = list(nodes)
@@ -610,13 +680,29 @@ def arithmetic_type(nodes: Iterable[Node], widen: bool = True) -> str:
 
 
 def lift(value: Value) -> Node:
-    """A node as it is; a number as a constant."""
-    return value if isinstance(value, Node) else Constant(value)
+    """A node as it is; a number, of Python or NumPy, as a constant."""
+    if isinstance(value, Node):
+        return value
+    number = value.item() if isinstance(value, np.generic) else value
+    if type(number) not in (bool, int, float):
+        raise LanguageError(
+            f"must be a tensor or a number, not {builtins.type(value).__name__}: what is no "
+            "single number is an operand"
+        )
+    return Constant(number)
 
 
 def apply(function: str, *arguments: Value) -> Node:
     """A scalar function by its name."""
     return Map(function, tuple(lift(argument) for argument in arguments))
+
+
+def _logical(function: str, *arguments: Value) -> Node:
+    """What `&`, `|` and `~` are; Python's `and`, `or` and `not` ask for one truth value."""
+    nodes = [lift(argument) for argument in arguments]
+    if other := [node.dtype for node in nodes if node.dtype != "bool"]:
+        raise LanguageError(f"{function}: takes truth values, not {other[0]}: compare them first")
+    return apply(function, *nodes)
 
 
 def _axes(over: str | Iterable[Axis]) -> tuple[Axis, ...]:
@@ -635,6 +721,29 @@ def absolute(x: Value) -> Node:
     return apply("absolute", x)
 
 
+def sign(x: Value) -> Node:
+    """-1, 0 or 1"""
+    return apply("sign", x)
+
+
+def reciprocal(x: Value) -> Node:
+    """1 / x"""
+    return apply("reciprocal", x)
+
+
+def floor(x: Value) -> Node:
+    return apply("floor", x)
+
+
+def ceil(x: Value) -> Node:
+    return apply("ceil", x)
+
+
+def round(x: Value) -> Node:
+    """To the nearest integer, halves to the even one; the type stays."""
+    return apply("round", x)
+
+
 def exp(x: Value) -> Node:
     return apply("exp", x)
 
@@ -648,6 +757,7 @@ def sqrt(x: Value) -> Node:
 
 
 def rsqrt(x: Value) -> Node:
+    """1 / sqrt(x)"""
     return apply("rsqrt", x)
 
 
@@ -688,27 +798,41 @@ def equal(a: Value, b: Value) -> Node:
     return apply("equal", a, b)
 
 
+def not_equal(a: Value, b: Value) -> Node:
+    return apply("not_equal", a, b)
+
+
+def is_nan(x: Value) -> Node:
+    return apply("is_nan", x)
+
+
 def where(condition: Value, a: Value, b: Value) -> Node:
+    """a where the condition holds, else b."""
     return apply("where", condition, a, b)
 
 
-def sum(x: Node, over: str | Iterable[Axis]) -> Node:
-    return Reduce("sum", x, _axes(over))
+def sum(x: Value, over: str | Iterable[Axis]) -> Node:
+    return Reduce("sum", lift(x), _axes(over))
 
 
-def max(x: Node, over: str | Iterable[Axis]) -> Node:
-    return Reduce("max", x, _axes(over))
+def product(x: Value, over: str | Iterable[Axis]) -> Node:
+    return Reduce("product", lift(x), _axes(over))
 
 
-def min(x: Node, over: str | Iterable[Axis]) -> Node:
-    return Reduce("min", x, _axes(over))
+def max(x: Value, over: str | Iterable[Axis]) -> Node:
+    return Reduce("max", lift(x), _axes(over))
 
 
-def argmax(x: Node, over: str) -> Node:
-    return Reduce("argmax", x, _axes(over))
+def min(x: Value, over: str | Iterable[Axis]) -> Node:
+    return Reduce("min", lift(x), _axes(over))
 
 
-def mean(x: Node, over: str | Iterable[Axis]) -> Node:
+def argmax(x: Value, over: str) -> Node:
+    """Where the first of the largest is, counted from 0; i32."""
+    return Reduce("argmax", lift(x), _axes(over))
+
+
+def mean(x: Value, over: str | Iterable[Axis]) -> Node:
     """The sum over the axes divided by their extents."""
     total = sum(x, over)
     for axis in _axes(over):
@@ -716,23 +840,26 @@ def mean(x: Node, over: str | Iterable[Axis]) -> Node:
     return total
 
 
-def dot(a: Node, b: Node, over: str | Iterable[Axis]) -> Node:
-    return Dot(a, b, _axes(over))
+def dot(a: Value, b: Value, over: str | Iterable[Axis]) -> Node:
+    """The contraction of a and b: the sum of their products over axes that both have."""
+    return Dot(lift(a), lift(b), _axes(over))
 
 
 def size(axis: Axis) -> Node:
+    """The whole extent of an axis, i32."""
     return Size(axis)
 
 
 def position(axis: Axis) -> Node:
+    """The index along an axis, i32."""
     return Position(axis)
 
 
 def view(
-    x: Node, index: Mapping[Axis, str | int | Affine], fill: float | int | bool | None = None
+    x: Value, index: Mapping[Axis, str | int | Affine], fill: float | int | bool | None = None
 ) -> Node:
     """x at other indices, such as `view(x, {"h": "2*p + r - 1"}, fill=0.0)`."""
-    return View(x, tuple((axis, affine(text)) for axis, text in index.items()), fill)
+    return View(lift(x), tuple((axis, affine(text)) for axis, text in index.items()), fill)
 
 
 def rename(x: Node, names: Mapping[Axis, Axis]) -> Node:
@@ -741,43 +868,60 @@ def rename(x: Node, names: Mapping[Axis, Axis]) -> Node:
     return view(x, changed) if changed else x
 
 
-def gather(table: Node, index: Node, axis: Axis) -> Node:
-    return Gather(table, index, axis)
+def gather(table: Value, index: Value, axis: Axis) -> Node:
+    """table at computed positions along an axis; those outside are the nearest ones inside."""
+    return Gather(lift(table), lift(index), axis)
 
 
-def update(x: Node, value: Node, at: Mapping[Axis, str | int | Affine]) -> Node:
-    return Update(x, value, tuple((axis, affine(text)) for axis, text in at.items()))
+def update(x: Value, value: Value, at: Mapping[Axis, str | int | Affine]) -> Node:
+    """x with `value` written at some positions, such as `update(cache, key, {"t": "s"})`."""
+    return Update(lift(x), lift(value), tuple((a, affine(text)) for a, text in at.items()))
 
 
-def stack(xs: Sequence[Node], axis: Axis) -> Node:
-    return Stack(tuple(xs), axis)
+def stack(xs: Sequence[Value], axis: Axis) -> Node:
+    """Tensors beside each other along a new axis."""
+    return Stack(tuple(lift(x) for x in xs), axis)
 
 
-def cast(x: Node, type: str) -> Node:
+def cast(x: Value, type: str) -> Node:
+    """x in another element type: rounded to nearest even, and saturated if that is an integer."""
+    x = lift(x)
     return x if x.dtype == type else Cast(x, type)
 
 
 def scan(
-    step: Callable[..., tuple[Sequence[Node], Sequence[Node]]],
-    initial: Mapping[str, Node],
+    step: Callable[..., tuple[Sequence[Value], Sequence[Value]]],
+    initial: Mapping[str, Value],
     xs: Mapping[str, Node],
     axis: Axis,
     reverse: bool = False,
+    axes: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
-    """Run `step(**states, **slices) -> (next states, emitted values)` along an axis.
+    """Run `step(**states, **slices) -> (next states), (emitted values)` along an axis.
 
-    Returns the final states and the emitted values collected along the axis.
+    initial  the states at the start, by the names of the step's parameters
+    xs       tensors of which each step gets the slice at its position, by such names
+    axes     of states that lack some at the start: {"total": "m n"}, if it starts as 0.0
+
+    Returns the final states and the emitted values collected along the axis, which comes first.
     """
-    states = tuple(Input(name, node.axes, node.dtype) for name, node in initial.items())
+    starts = {name: lift(value) for name, value in initial.items()}
+    names = {name: _axes((axes or {}).get(name, start.axes)) for name, start in starts.items()}
+    states = tuple(Input(name, names[name], start.dtype) for name, start in starts.items())
     slices = tuple(
-        Input(name, tuple(a for a in node.axes if a != axis), node.dtype)
-        for name, node in xs.items()
+        Input(name, tuple(a for a in x.axes if a != axis), x.dtype) for name, x in xs.items()
     )
-    after, emits = step(**{leaf.name: leaf for leaf in (*states, *slices)})
-    body = Recurrence(axis, states, slices, tuple(after), tuple(emits), reverse)
-    given = tuple(initial.values()), tuple(xs.values())
-    results = [Scan(body, *given, output) for output in range(len(states) + len(body.emits))]
-    return tuple(results[: len(states)]), tuple(results[len(states) :])
+    match step(**{leaf.name: leaf for leaf in (*states, *slices)}):
+        case (tuple() | list() as after, tuple() | list() as emits) if len(after) == len(states):
+            results = tuple(map(lift, after)), tuple(map(lift, emits))
+        case _:
+            raise LanguageError(
+                f"scan: a step must return ({', '.join(starts)}), (emitted values): two tuples"
+            )
+    body = Recurrence(axis, states, slices, *results, reverse)
+    given = tuple(starts.values()), tuple(xs.values())
+    made = tuple(Scan(body, *given, output) for output in range(len(after) + len(emits)))
+    return made[: len(after)], made[len(after) :]
 
 
 # ---------------------------------------------------------------- walking and rewriting
@@ -816,10 +960,11 @@ def inputs(roots: Iterable[Node]) -> tuple[Input, ...]:
     return tuple(node for node in walk(roots) if isinstance(node, Input))
 
 
-def free(body: Recurrence) -> tuple[Input, ...]:
-    """Inputs of a scan's body that come from outside it."""
+def free(body: Recurrence) -> tuple[Input | Immediate, ...]:
+    """Leaves of a scan's body that come from outside it."""
     own = {*body.states, *body.slices}
-    return tuple(leaf for leaf in inputs((*body.next, *body.emits)) if leaf not in own)
+    leaves = (n for n in walk((*body.next, *body.emits)) if isinstance(n, Input | Immediate))
+    return tuple(leaf for leaf in leaves if leaf not in own)
 
 
 def substitute(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node, ...]:
@@ -831,6 +976,25 @@ def substitute(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node,
             children = [made[child] for child in node.children]
             same = all(a is b for a, b in zip(children, node.children, strict=True))
             made[node] = node if same else node.rebuild(children)
+    return tuple(made[root] for root in roots)
+
+
+def with_numbers(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node, ...]:
+    """The same values with some numbers replaced, inside of recurrences too."""
+    roots = tuple(roots)
+    made: dict[Node, Node] = dict(known)
+    for node in walk(roots):
+        if node not in made:
+            if isinstance(node, Scan):
+                body, cut = node.body, len(node.body.next)
+                inside = with_numbers((*body.next, *body.emits), known)
+                body = replace(body, next=inside[:cut], emits=inside[cut:])
+                initial, xs = (tuple(made[x] for x in some) for some in (node.initial, node.xs))
+                made[node] = Scan(_body_over(body, initial, xs, {}), initial, xs, node.output)
+            else:
+                children = [made[child] for child in node.children]
+                same = all(a is b for a, b in zip(children, node.children, strict=True))
+                made[node] = node if same else node.rebuild(children)
     return tuple(made[root] for root in roots)
 
 
@@ -913,7 +1077,8 @@ def _refined_scan(
     body, first = node.body, len(node.initial)
     count = first + len(node.xs)
     leaves = refine((*body.states, *body.slices), names)
-    results = refine((*body.next, *body.emits), names)
+    outside: dict[Node, Node] = dict(zip(free(body), children[count:], strict=True))
+    results = refine((*body.next, *body.emits), names, outside)
     renamed = Recurrence(
         _one(body.axis, names),
         tuple(leaf for leaf in leaves[: len(body.states)] if isinstance(leaf, Input)),
@@ -922,6 +1087,7 @@ def _refined_scan(
         results[len(body.next) :],
         body.reverse,
     )
+    renamed = _body_over(renamed, children[:first], children[first:count], {})
     return Scan(renamed, tuple(children[:first]), tuple(children[first:count]), node.output)
 
 

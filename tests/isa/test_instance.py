@@ -7,7 +7,7 @@ from infinisa.isa.errors import InfinisaError, ProgramError
 from infinisa.isa.evaluate import evaluate
 from infinisa.isa.instance import find, instance, issue_cycles, resolve
 from infinisa.isa.instruction import Instruction, opaque, step_of
-from infinisa.isa.language import Dot, Immediate, Input, dot, everything, exp, show, view
+from infinisa.isa.language import Dot, Immediate, Input, dot, everything, exp, scan, show, view
 from infinisa.isa.machine import Unit
 from infinisa.isa.program import Opcode
 from infinisa.isa.timing import Timing
@@ -52,6 +52,20 @@ def test_an_axis_may_stand_for_several() -> None:
 
     assert over.outputs[0].axes == ("layer", "s", "h", "e")
     assert show(over.outputs[0]) == "dot(a[layer s d: bf16], b[d h e], over=d)"
+
+
+def test_an_immediate_is_bound_inside_a_recurrence() -> None:
+    """h = h * rate + x along m, for a rate that is not the default."""
+    rate, x = Immediate("rate", 0.5), Input("x", ("m",))
+    (end,), _ = scan(lambda h, x: ([h * rate + x], []), {"h": 0.0}, {"x": x}, "m")
+    decaying = Instruction(
+        name="decaying", unit="vector", operands=(x,), outputs=(end,), immediates=(rate,)
+    )
+
+    over = instance(decaying, {"m": ("s",)}, [Input("x", ("s",))], {"rate": 0.25})
+
+    assert evaluate(over.outputs, {"x": np.array([16.0, 8.0, 1.0])})[0] == 4.0
+    assert evaluate(decaying.outputs, {"x": np.array([16.0, 8.0, 1.0])})[0] == 9.0
 
 
 def test_an_operand_may_lack_axes() -> None:

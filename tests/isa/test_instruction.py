@@ -436,6 +436,16 @@ def test_a_recurrence_counts_each_step() -> None:
     assert operations_of([end]).count({"t": 5, "n": 3}) == ([], 15)
 
 
+def test_a_step_of_a_recurrence_waits_for_the_one_before() -> None:
+    """Two operations on 3 elements are a cycle of 16 lanes, and 4 until they are visible; all
+    results of a recurrence are one."""
+    x, h = Input("x", ("t", "n")), Input("h", ("n",))
+    states, emits = scan(lambda h, x: ([h * 0.5 + x], [h]), {"h": h}, {"x": x}, "t")
+    unit = Unit(name="vector", kind="vector", attributes={"lanes": 16, "latency": 4})
+
+    assert default_cycles(made(*states, *emits), unit, {"t": 5, "n": 3}) == (5 * (1 + 4), 0)
+
+
 def test_functions_have_their_own_cost() -> None:
     assert operations_of([exp(X)]).count(LENGTHS) == ([], 8 * 200)
     assert operations_of([mean(X, "n")]).count(LENGTHS) == ([], 200 + 4 * 10)

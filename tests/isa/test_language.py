@@ -1,13 +1,17 @@
 """The nodes of the language: their axes and types, what is refused, how they print."""
 
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from infinisa.isa.errors import LanguageError
+from infinisa.isa.evaluate import evaluate
 from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.language import (
     Affine,
@@ -34,6 +38,7 @@ from infinisa.isa.language import (
     exp,
     gather,
     inputs,
+    is_nan,
     max,
     maximum,
     mean,
@@ -172,6 +177,19 @@ def test_operators_are_functions() -> None:
     assert show(relu(X)) == "maximum(x[m k], 0.0)"
     assert show(1.0 + X >= 0) == "greater_equal(add(1.0, x[m k]), 0)"
     assert show(equal(sqrt(X), cos(X))) == "equal(sqrt(x[m k]), cos(x[m k]))"
+    assert show(2 ** abs(X)) == "power(2, absolute(x[m k]))"
+    assert show(7 // X % 2) == "modulo(floor_divide(7, x[m k]), 2)"
+    assert show(5 % X) == "modulo(5, x[m k])"
+    assert show(~(X < 1) & is_nan(X) | equal(X, 2)) == (
+        "logical_or(logical_and(logical_not(less(x[m k], 1)), is_nan(x[m k])), equal(x[m k], 2))"
+    )
+
+
+def test_a_number_may_be_of_numpy_and_stand_for_a_tensor() -> None:
+    number: Any = np.float32(0.5)
+    assert show(number * X + np.int64(3)) == "add(multiply(0.5, x[m k]), 3)"
+    assert show(gather(X, 0, "k")) == "gather(x[m k], 0, k)"
+    assert show(stack([1.0, X], "g")) == "stack(1.0, x[m k], g)"
 
 
 def test_a_mean_divides_by_extents() -> None:
@@ -181,6 +199,11 @@ def test_a_mean_divides_by_extents() -> None:
 
 
 # ---------------------------------------------------------------- what is refused
+
+
+def anything(value: object) -> Any:
+    """What its type would not let through."""
+    return value
 
 
 @pytest.mark.parametrize(
@@ -197,6 +220,14 @@ def test_a_mean_divides_by_extents() -> None:
         (lambda: Reduce("mean", X, ("k",)), "reduction must be one of sum, max, min, product, "
          "argmax, not 'mean'"),
         (lambda: sum(X, "n"), "sum: no axis 'n' in (m k)"),
+        (lambda: sum(1.0, "n"), "sum: no axis 'n' in ()"),
+        (lambda: argmax(X, "m k"), "argmax: takes one axis, not (m k)"),
+        (lambda: X * anything("2"), "must be a tensor or a number, not str: what is no single "
+         "number is an operand"),
+        (lambda: exp(anything(np.ones(3))), "must be a tensor or a number, not ndarray: what is no "
+         "single number is an operand"),
+        (lambda: X & (X < 1), "logical_and: takes truth values, not f32: compare them first"),
+        (lambda: X @ Y, "axes have names here: a @ b is dot(a, b, over)"),
         (lambda: dot(X, Y, over="m"), "dot: no axis 'm' in (k n)"),
         (lambda: view(X, {"n": "m"}), "view: no axis 'n' in (m k)"),
         (lambda: view(X, {"m": "k"}), "view: axis 'k' is in (m k) already"),
@@ -228,6 +259,36 @@ def test_a_recurrence_keeps_the_axes_of_its_states() -> None:
     assert refusal(lambda: Scan(body.body, (h,), (h,), 0)) == (
         "scan: 'x' must have axes (t n), not (m)"
     )
+    assert (
+        refusal(lambda: scan(lambda h, x: ([h], []), {"h": x}, {"x": x}, "t", axes={"h": "t"}))
+        == "scan: state 'h' has axes (t), but starts with (t n)"
+    )
+    assert refusal(lambda: scan(lambda h, x: ([h + x], []), {"h": 0}, {"x": h}, "m")) == (
+        "scan: state 'h' starts as i32, so it cannot become f32"
+    )
+    results: list[Any] = [h, (h, h), ([h, h], [])]
+    for result in results:
+        step: Any = functools.partial(returned, result)
+        assert refusal(functools.partial(scan, step, {"h": h}, {"x": x}, "t")) == (
+            "scan: a step must return (h), (emitted values): two tuples"
+        )
+
+
+def returned(result: object, h: Node, x: Node) -> object:
+    return result
+
+
+def test_a_state_may_start_as_a_number() -> None:
+    """Its axes are said, and those of a product with it follow."""
+    k, v = Input("k", ("t", "d")), Input("v", ("t", "e"))
+    _, (found,) = scan(
+        lambda s, k, v: ((s + k * v,), (dot(k, s, "d"),)),
+        {"s": 0.0}, {"k": k, "v": v}, "t", axes={"s": "d e"},
+    )  # fmt: skip
+
+    assert found.axes == ("t", "e")
+    arrays = {"k": np.array([[1.0, 2.0], [3.0, 5.0]]), "v": np.array([[7.0], [11.0]])}
+    assert evaluate([found], arrays)[0].tolist() == [[0.0], [91.0]]
 
 
 # ---------------------------------------------------------------- walking and rewriting
@@ -257,9 +318,11 @@ def sum_of_nodes(node: Node) -> int:
     return len(list(walk([node])))
 
 
-def running() -> Scan:
+W = Input("w", ())
+
+
+def running(w: Node = W) -> Scan:
     """h = h * w + x over t, where w comes from outside."""
-    w = Input("w", ())
     (end,), _ = scan(
         lambda h, x: ([h * w + x], [h]), {"h": Input("h", ("m",))}, {"x": Input("x", ("t",))}, "t"
     )
@@ -283,6 +346,8 @@ def test_what_comes_from_outside_is_replaced_inside_a_recurrence() -> None:
     assert isinstance(changed, Scan)
     assert show(changed.body.next[0]) == "add(multiply(h[m], 2.0), x[])"
     assert [leaf.name for leaf in inputs([changed])] == ["h", "x"]
+    (bound,) = substitute([running(Immediate("w", 1.0))], {Immediate("w", 1.0): Constant(2.0)})
+    assert bound is changed
 
 
 def test_a_recurrence_is_refined_inside_and_outside() -> None:
@@ -370,3 +435,23 @@ def test_kinds_of_nodes_say_what_they_are() -> None:
 
     assert [type(node) for node in kinds] == [Dot, View, Size, Stack]
     assert isinstance(update(X, X, {}), Update)
+
+
+def test_a_recurrence_over_more_axes_is_one_for_each() -> None:
+    """A state has an axis more where its start has one, or what it becomes."""
+    h, x, w = Input("h", ("n",)), Input("x", ("t", "n")), Input("w", ("n",))
+    (last,), (every,) = scan(lambda h, x: ([h * w + x], [h]), {"h": h}, {"x": x}, "t")
+    random = np.random.default_rng(3)
+    arrays = {"h": random.normal(size=3), "x": random.normal(size=(5, 3)),
+              "w": random.normal(size=3)}  # fmt: skip
+    for name, leaf in (("h", h), ("x", x), ("w", w)):
+        more = Input(name, ("b", *leaf.axes))
+        several = {**arrays, name: random.normal(size=(2, *arrays[name].shape))}
+
+        grown = substitute([last, every], {leaf: more})
+
+        for result, value in zip(grown, evaluate(grown, several), strict=True):
+            for place, found in enumerate(np.moveaxis(value, result.axes.index("b"), 0)):
+                one = {**several, name: several[name][place]}
+                (expected,) = evaluate([last if result is grown[0] else every], one)
+                np.testing.assert_allclose(found, expected, 1e-5)
