@@ -194,7 +194,7 @@ def span(index: Index, lengths: Mapping[Axis, Number]) -> Number:
         return lengths[index.terms[0][0]]
     extent: Number = 1
     for axis, stride in index.terms:
-        extent = extent + stride * (lengths[axis] - 1)
+        extent = extent + abs(stride) * (lengths[axis] - 1)
     return extent
 
 

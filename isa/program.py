@@ -71,7 +71,10 @@ class Extent:
 
 @dataclass(frozen=True)
 class Term:
-    """`stride * (start of range - start of base)`; base "" counts from 0."""
+    """`stride * position in range`, from the least that this is in `base`; base "" counts from 0.
+
+    With a negative stride the region of a range begins at the range's last position.
+    """
 
     range: str
     base: str = ""
@@ -80,7 +83,8 @@ class Term:
 
 @dataclass(frozen=True)
 class Dimension:
-    """The positions of one dimension: the sum of the terms plus an offset."""
+    """The positions of one dimension: from the least sum of the terms, plus an offset, to the
+    greatest."""
 
     terms: tuple[Term, ...] = ()
     offset: int = 0
@@ -483,12 +487,17 @@ def region(operand: Operand, ranges: Mapping[str, Piece]) -> list[tuple[int, int
         start, length = dimension.offset, 1
         for term in dimension.terms:
             piece = ranges[term.range]
-            base = ranges[term.base].start if term.base else 0
-            start += term.stride * (piece.start - base)
-            length += term.stride * (piece.length - 1)
+            base = least(term.stride, ranges[term.base]) if term.base else 0
+            start += least(term.stride, piece) - base
+            length += abs(term.stride) * (piece.length - 1)
         empty = any(not ranges[term.range].length for term in dimension.terms)
         found.append((0, 0) if empty else (start, length))
     return found
+
+
+def least(stride: int, piece: Piece) -> int:
+    """The least of `stride * position` in a range."""
+    return stride * (piece.start if stride > 0 else piece.start + piece.length - 1)
 
 
 def slot(buffer: Buffer, ranges: Mapping[str, Piece]) -> int:

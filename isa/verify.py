@@ -427,17 +427,17 @@ def region_fault(
     low = dimension.offset
     high, longest = low + 1, 1
     for term in dimension.terms:
-        if not 1 <= term.stride <= LARGEST:
-            return f"must have strides of 1 to {LARGEST}, not {term.stride}"
+        if not 1 <= abs(term.stride) <= LARGEST:
+            return f"must have strides of 1 to {LARGEST} or their negatives, not {term.stride}"
         known = ranges[term.range]
-        longest += term.stride * (known.longest - 1)
+        longest += abs(term.stride) * (known.longest - 1)
         if term.base:
             base = known.base(term.base)
             assert base is not None
-            high += term.stride * (base.longest - 1)
+            high += abs(term.stride) * (base.longest - 1)
         else:
-            low += term.stride * known.low
-            high += term.stride * (known.high - 1)
+            ends = term.stride * known.low, term.stride * (known.high - 1)
+            low, high = low + min(ends), high + max(ends)
     if operand.fill is not None:
         if max(longest, -low, high) > LARGEST:
             return f"must be within {LARGEST} positions, not in [{low}, {high})"
@@ -484,7 +484,7 @@ def regions_fit_memory(facts: Facts) -> Iterator[str]:
 
 def length(site: Site, dimension: Dimension) -> int:
     """How many positions a dimension has at most."""
-    return 1 + sum(t.stride * (site.ranges[t.range].longest - 1) for t in dimension.terms)
+    return 1 + sum(abs(t.stride) * (site.ranges[t.range].longest - 1) for t in dimension.terms)
 
 
 def results_are_written_before_they_are_read(facts: Facts) -> Iterator[str]:

@@ -194,6 +194,8 @@ class Flat:
         for name in self.ranges:
             self.known[name] = len(self.sizes)
             self.sizes += self.lengths[name]
+        self.one = len(self.sizes)
+        self.sizes.append(1)
         for item in self.view.stage.body:
             self._statement(item)
         self._step(STOPS)
@@ -271,8 +273,7 @@ class Flat:
                     word
                     for t in dimension.terms
                     for word in (
-                        self.start[t.range], self.length[t.range], self.known[t.range],
-                        self.start[t.base] if t.base else self.nothing, t.stride,
+                        *self._range(t.range), *self._range(t.base), t.stride,
                     )
                 ]  # fmt: skip
                 clips.append([extent, dimension.offset, *self._put(terms), factor])
@@ -286,6 +287,12 @@ class Flat:
         where = (*self._put(digits), *self._put([word for clip in clips for word in clip]))
         step = self._step(ISSUES, base, *where, int(self.view.asks(text)), UNKNOWN)
         self.texts[step * STEP] = text
+
+    def _range(self, name: str) -> tuple[int, int, int]:
+        """Registers of a range's start and length, and its part of `sizes`; "" is position 0."""
+        if not name:
+            return self.nothing, self.nothing, self.one
+        return self.start[name], self.length[name], self.known[name]
 
     def _loop(self, item: Loop) -> int:
         """Where the plan has a loop."""

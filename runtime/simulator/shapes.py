@@ -256,6 +256,7 @@ class View:
             for term in (term for d in operand.dimensions for term in d.terms):
                 names.append(term.range)
                 if operand.fill is not None:
+                    names += [term.base] if term.base else []
                     starts += [term.range, term.base] if term.base else [term.range]
         rotors = [(buffer.rotor, buffer.slots) for buffer in buffers if buffer.slots > 1]
         tables = self._tables(issue)

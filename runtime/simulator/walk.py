@@ -68,9 +68,9 @@ CLIP = 5
 EXTENT, OFFSET, TERMS, TERMS_END, FACTOR = range(CLIP)
 """Of a dimension that is cut to its buffer."""
 
-TERM = 5
-TERM_START, TERM_LENGTH, TERM_SIZES, TERM_BASE, TERM_STRIDE = range(TERM)
-"""Of a term: registers of its range, its part of `sizes`, the register of its base's start."""
+TERM = 7
+TERM_START, TERM_LENGTH, TERM_SIZES, BASE_START, BASE_LENGTH, BASE_SIZES, TERM_STRIDE = range(TERM)
+"""Of a term: registers of its range, its part of `sizes`, and the same of its base."""
 
 
 def clipped_length(d: int, base: int, plan: Words, sizes: Longs, regs: Longs) -> int:
@@ -80,9 +80,12 @@ def clipped_length(d: int, base: int, plan: Words, sizes: Longs, regs: Longs) ->
     empty = False
     for k in range(plan[d + TERMS], plan[d + TERMS_END], TERM):
         size = sizes[plan[k + TERM_SIZES] + regs[base + plan[k + TERM_LENGTH]]]
-        origin = regs[base + plan[k + TERM_BASE]]
-        start += plan[k + TERM_STRIDE] * (regs[base + plan[k + TERM_START]] - origin)
-        length += plan[k + TERM_STRIDE] * (size - 1)
+        stride = plan[k + TERM_STRIDE]
+        begin = regs[base + plan[k + TERM_START]] - regs[base + plan[k + BASE_START]]
+        if stride < 0:
+            begin += size - sizes[plan[k + BASE_SIZES] + regs[base + plan[k + BASE_LENGTH]]]
+        start += stride * begin
+        length += max(stride, -stride) * (size - 1)
         empty = empty or size == 0
     inside = min(start + length, plan[d + EXTENT]) - max(start, 0)
     return 0 if empty else max(inside, 0)

@@ -47,14 +47,14 @@ MACHINES = {file.stem: load_machine(file) for file in builtin_machine_files()}
 TINY = MACHINES["tiny"]
 
 
-def _window() -> Instruction:
+def _window(name: str, index: str) -> Instruction:
     """Every second place of a row, as a weighted sum of three neighbours; 0 beyond the ends."""
     x, weight = Input("x", ("m", "h")), Input("weight", ("r",))
     return Instruction(
-        name="window",
+        name=name,
         unit="matrix",
         operands=(x, weight),
-        outputs=(dot(view(x, {"h": "2*p + r - 1"}, fill=0.0), weight, over="r"),),
+        outputs=(dot(view(x, {"h": index}, fill=0.0), weight, over="r"),),
     )
 
 
@@ -77,7 +77,9 @@ LIBRARY: Mapping[str, Instruction] = {
         *elementwise.infinisa_instructions(),
         *linear.infinisa_instructions(),
         *normalization.infinisa_instructions(),
-        _window(),
+        _window("window", "2*p + r - 1"),
+        _window("window_from_end", "r - 2*p"),
+        _window("window_backwards", "2*p - r + 1"),
         _keep_odd(),
     )
 }
@@ -243,10 +245,13 @@ class Draft:
             return self.unary(x)
         p, r = self.axis((self.extents[h].most + 1) // 2), self.axis(3)
         axes = tuple(index.name for index in rows)
-        read = (name, (*rows, Index(((p, 2), (r, 1)), -1, h)))
+        kind = self.one_of(("window", "window_from_end", "window_backwards"))
+        steps = {"window": (2, 1), "window_from_end": (-2, 1), "window_backwards": (2, -1)}[kind]
+        offset = self.up_to(self.extents[h].most, -1)
+        read = (name, (*rows, Index(((p, steps[0]), (r, steps[1])), offset, h)))
         binding = (("m", axes), ("h", (h,)), ("p", (p,)), ("r", (r,)))
         out = self.result([*axes, p])
-        return [Call("window", binding, (read, self.weight(r)), (out,), whole=frozenset({r}))]
+        return [Call(kind, binding, (read, self.weight(r)), (out,), whole=frozenset({r}))]
 
     def embedding(self) -> list[Call]:
         v, d = self.axis(), self.axis()
@@ -538,7 +543,7 @@ class StageDraft:
                 piece = core_share(longest[axis], step, draft.machine.cores)
             longest[axis] = min(piece, longest[axis])
         shape = tuple(
-            1 + sum(stride * (longest[axis] - 1) for axis, stride in index.terms)
+            1 + sum(abs(stride) * (longest[axis] - 1) for axis, stride in index.terms)
             for index in access[1]
         )
         slots = 2 if rotor else 1

@@ -25,6 +25,7 @@ from infinisa.isa.errors import ModelError  # noqa: E402  # after the skip
 from infinisa.isa.evaluate import Range, evaluate  # noqa: E402  # after the skip
 from infinisa.isa.language import tanh  # noqa: E402  # after the skip
 from infinisa.plugins.manager import load  # noqa: E402  # after the skip
+from tests.compiler.everywhere import MACHINES, agree_everywhere  # noqa: E402  # after the skip
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -204,6 +205,17 @@ def test_a_convolution_with_norm_relu_and_pool(tmp_path: Path) -> None:
 
     # The norm is one factor and one shift.
     assert sorted(len(w.shape) for w in found.weights.values()) == [2, 2, 5]
+
+
+def test_a_slice_from_the_end(tmp_path: Path) -> None:
+    """Every other place, backwards, of one dimension, and all of another."""
+    bounds = {"s": [9, -1], "e": [-100, -100], "a": [1, 0], "t": [-2, -1]}
+    weights = {name: np.array(values, np.int64) for name, values in bounds.items()}
+    model = made([node("Slice", "x s e a t")], {"x": [7, 10]}, weights=weights)
+
+    found = assert_as_onnxruntime(model, {"x": random(7, 10)}, tmp_path)
+
+    agree_everywhere(found, MACHINES["edge"])
 
 
 RECURRENT = {"RNN": 1, "GRU": 3, "LSTM": 4}
