@@ -36,6 +36,7 @@ from infinisa.isa.language import (
     Stack,
     Update,
     View,
+    arithmetic_type,
     walk,
 )
 
@@ -250,6 +251,25 @@ def folded(node: Node, _: Facts) -> Node | None:
     return None
 
 
+def float_number(node: Node, _: Facts) -> Node | None:
+    """x > 0  →  x > 0.0, where x is of floats: a number is written in the type it is computed in"""
+    match node:
+        case Map(function, arguments) if any(isinstance(a, Constant) for a in arguments):
+            first = 1 if FUNCTIONS[function].result == "branches" else 0
+            typed = arguments[first:]
+            new = [_as_float(argument) for argument in typed]
+            if any(map(is_not, new, typed)) and is_float(arithmetic_type(typed)):
+                return Map(function, (*arguments[:first], *new))
+    return None
+
+
+def _as_float(node: Node) -> Node:
+    match node:
+        case Constant(int(value)) if not isinstance(value, bool):
+            return Constant(float(value))
+    return node
+
+
 def merged_reduction(node: Node, facts: Facts) -> Node | None:
     """sum(sum(x, n), m)  →  sum(x, m n), axes sorted; max, min and product alike"""
     match node:
@@ -402,7 +422,7 @@ def cast_twice(node: Node, _: Facts) -> Node | None:
 
 RULES: Mapping[type[Node], tuple[Rule, ...]] = {
     Size: (known_size,),
-    Map: (folded, widened),
+    Map: (folded, widened, float_number),
     Reduce: (widened, merged_reduction, contraction),
     Dot: (widened, merged_reduction),
     View: (view_without_effect, view_of_view, view_of_stack, view_inwards),

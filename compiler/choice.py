@@ -12,7 +12,7 @@ the first is taken if it is predicted to be faster.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import fsum, inf, prod
@@ -28,7 +28,6 @@ from infinisa.isa.language import (
     Map,
     Node,
     Opaque,
-    Recurrence,
     Reduce,
     Scan,
     Stack,
@@ -41,11 +40,12 @@ from infinisa.isa.machine import Machine, Unit
 from infinisa.isa.program import Opcode
 
 from .canonical import is_number
-from .cost import SPILL
+from .cost import SPILL, chip_capacity
 from .graph import Layers
 from .laws import must_hold
 from .match import Finder, Match
 from .prices import BELIEVED, CALL, CALLS, DRAM, Forecast, Load, Work, even, excess
+from .recurrences import invariants, is_recurrence
 
 ISSUE = 8
 """Cycles that every issue costs besides its work: one for each turn of the loops outside."""
@@ -178,7 +178,16 @@ class Choosing:
                 step = self.step(match)
                 if step is None or step[1] != axis:
                     return False
-        return True
+        return not is_recurrence(instruction) or self.held(match) <= chip_capacity(self.machine)
+
+    def held(self, match: Match) -> int:
+        """Bytes of what one issue of a match must see complete, all else at one position."""
+        whole = {a for axis in match.instruction.whole for a in match.binding.get(axis, ())}
+        values = [*match.leaves, *(root for root in match.roots if root is not None)]
+        return sum(
+            self.volume(whole.intersection(value.axes)) * DTYPES[value.dtype].size
+            for value in values
+        )
 
     def volume(self, axes: Iterable[Axis]) -> int:
         return prod(self.sizes[axis] for axis in axes)
@@ -196,6 +205,11 @@ class Choosing:
 
     def work(self, match: Match, lengths: Mapping[Axis, int]) -> Work:
         """What the call of a match does at these lengths of the axes."""
+        return self.waited(match, lengths)[0]
+
+    def waited(self, match: Match, lengths: Mapping[Axis, int]) -> tuple[Work, float]:
+        """What the call of a match does, and the cycles from the end of an issue until its results
+        are there: what needs them at once waits so long."""
         unit = unit_for(match.instruction, self.machine)
         assert unit is not None
         opcode = Opcode(
@@ -203,10 +217,10 @@ class Choosing:
             tuple(match.binding.items()), tuple(match.immediates.items()),
         )  # fmt: skip
         one = {axis: 1 if axis in match.loops else lengths[axis] for axis in match.axes}
-        busy, _ = issue_cycles(match.meaning, opcode, unit, one)
+        busy, ready = issue_cycles(match.meaning, opcode, unit, one)
         issues = prod(lengths[axis] for axis in match.loops)
         cycles = (int(busy) + ISSUE) * issues / unit.count
-        return Work(unit.name, cycles, bool(match.instruction.tile))
+        return Work(unit.name, cycles, bool(match.instruction.tile)), float(ready - busy)
 
     def traffic(self, value: Node, lengths: Mapping[Axis, int]) -> float:
         """Cycles in which a value passes between the chip and the outermost store."""
@@ -262,6 +276,14 @@ class Choice:
     @property
     def inner(self) -> frozenset[Node]:
         return self.match.inner if self.match else frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What a recurrence asks of the machine if calls run once a step; `work`: of each call."""
+
+    load: Load
+    work: tuple[Work, ...]
 
 
 GRAINS = 1 << 20
@@ -361,6 +383,7 @@ class Cover:
 class Selection:
     """The choices for all that some values of a graph need.
 
+    within      selects for one step of a recurrence over an axis
     rounds      covers tried besides that with the least sum of cycles
     options_of  how each value that may be needed can come about, operands first
     decision    the one that is taken
@@ -369,6 +392,7 @@ class Selection:
     finder: Finder
     choosing: Choosing
     users: Container[Node]
+    within: Callable[[Sequence[Node], Axis], Selection]
     rounds: int = ROUNDS
     options_of: dict[Node, list[Choice]] = field(default_factory=dict)
     decision: Decision = field(init=False)
@@ -376,6 +400,7 @@ class Selection:
     _work: dict[Match, Work] = field(default_factory=dict)
     _kept: dict[tuple[Match, ...], list[tuple[int, bool]]] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
+    _steps: dict[object, Steps | None] = field(default_factory=dict)
 
     def settle(self, roots: Sequence[Node]) -> None:
         """Find what there is to choose from for all that these may need, and decide."""
@@ -419,14 +444,56 @@ class Selection:
             instruction = self.choosing.library.get(node.operator)
             known = instruction is not None and instruction.opaque
             return [Choice(None, node.arguments)] if known else []
-        if isinstance(node, Input | Scan | Update) or is_number(node):
+        if isinstance(node, Input | Update) or is_number(node):
             return found
         made = []
-        for match in self.finder(node):
+        matches = [*self.finder(node)]
+        if isinstance(node, Scan) and matches:
+            steps = self.steps(node)
+            found = [] if steps is None else [replace(each, load=steps.load) for each in found]
+        for match in matches:
             if (load := self.load(match)) is not None:
                 besides = tuple(r for r in match.roots if r is not None and r is not node)
+                if isinstance(node, Scan):
+                    besides = ()  # they cost the same, and come from the same
                 made.append(Choice(match, tuple(dict.fromkeys(match.leaves)), besides, load))
         return [*found, *self.kept(made)]
+
+    def steps(self, scan: Scan) -> Steps | None:
+        """What a recurrence asks for step by step; None if nothing computes a step of it."""
+        key = scan.body, scan.initial, scan.xs
+        if key not in self._steps:
+            self._steps[key] = self._stepwise(scan)
+        return self._steps[key]
+
+    def _stepwise(self, scan: Scan) -> Steps | None:
+        body, count = scan.body, len(scan.body.next)
+        emits = [
+            e for n, e in enumerate(body.emits) if replace(scan, output=count + n) in self.users
+        ]
+        roots = (*body.next, *emits)
+        inside = self.within(roots, body.axis)
+        if inside.blame(roots) is not None:
+            return None
+        chosen = inside.decision.chosen(roots)
+        matches = dict.fromkeys(match for _, match in chosen if match is not None)
+        ends: dict[Node, float] = {}  # when each value is there, if nothing else is waited for
+        work, steps = [], self.choosing.sizes[body.axis]
+        for match in matches:
+            once, late = inside.choosing.waited(match, inside.choosing.sizes)
+            work.append(replace(once, cycles=steps * once.cycles))
+            start = max((ends.get(node, 0.0) for node in walk(match.leaves)), default=0.0)
+            ends.update((r, start + once.cycles + late) for r in match.roots if r is not None)
+        waits = steps * max(ends.values(), default=0.0) - fsum(each.cycles for each in work)
+        if waits > 0:
+            work[-1] = replace(work[-1], cycles=work[-1].cycles + waits)
+        load: dict[str, float] = {}
+        for each in work:
+            load[each.unit] = load.get(each.unit, 0.0) + each.cycles
+        values = [*_outer(scan), scan]
+        load[DRAM] = sum(self.choosing.traffic(v, self.choosing.sizes) for v in values)
+        load[CALLS] = CALL * len(work)
+        return Steps(load, tuple(work))
 
     def kept(self, made: Sequence[Choice]) -> list[Choice]:
         """The options that may be taken at some prices, marked if not at even ones. Those of a
@@ -488,6 +555,9 @@ class Selection:
         readers: Counter[Node] = Counter()
         for match, count in zip(matches, turns, strict=True):
             readers.update({value: self.each(value, count) for value in _read(match)})
+        stepwise = self.stepwise(order)
+        for scan in stepwise.values():
+            readers.update(dict.fromkeys(map(_source, _outer(scan)), 1))
         results = {_source(root) for root in roots}
         traffic = []
         for value in {**readers, **dict.fromkeys(results)}:
@@ -500,8 +570,16 @@ class Selection:
             for match, count in zip(matches, turns, strict=True)
             for _ in range(count)
         ]
+        work += [each for steps in stepwise for each in steps.work]
         forecast = Forecast.of(work, fsum(traffic), self.choosing.machine)
         return Cover(decision, matches, readers, forecast)
+
+    def stepwise(self, order: Iterable[tuple[Node, Match | None]]) -> dict[Steps, Scan]:
+        """The recurrences that go step by step although a call could do all steps, a result of
+        each."""
+        scans = [node for node, match in order if match is None and isinstance(node, Scan)]
+        pairs = ((self._steps.get((n.body, n.initial, n.xs)), n) for n in scans)
+        return {steps: scan for steps, scan in pairs if steps is not None}
 
     def turns(self, values: Iterable[Node | None]) -> int:
         """For how many layers values stand, which are of one layer."""
@@ -554,6 +632,12 @@ def _read(match: Match) -> dict[Node, None]:
     return dict.fromkeys(_source(leaf) for leaf in match.leaves if not is_number(leaf))
 
 
+def _outer(scan: Scan) -> tuple[Node, ...]:
+    """What a recurrence is computed from."""
+    every = (*scan.initial, *scan.xs, *invariants(scan.body))
+    return tuple(x for x in every if not is_number(x))
+
+
 def stored(node: Node) -> tuple[Node, ...] | None:
     """What must be there for a value that is no computation; None for one that is."""
     match node:
@@ -565,23 +649,6 @@ def stored(node: Node) -> tuple[Node, ...] | None:
             return tuple(x for x in xs)
         case Update(x, value, _):
             return (x, value)
-        case Scan(body, initial, xs, _):
-            outer = [x for x in invariants(body) if not is_number(x)]
-            starts = [x for x in initial if not is_number(x)]
-            return (*starts, *xs, *outer)
+        case Scan():
+            return _outer(node)
     return () if is_number(node) else None
-
-
-def invariants(body: Recurrence) -> list[Node]:
-    """The largest values in a scan's body that are the same in every step."""
-    changing: set[Node] = {*body.states, *body.slices}
-    roots = (*body.next, *body.emits)
-    for node in walk(roots):
-        if any(child in changing for child in node.children) or body.axis in node.axes:
-            changing.add(node)
-    found: dict[Node, None] = {}
-    for node in walk(roots):
-        children = node.children if node in changing else ()
-        found.update(dict.fromkeys(c for c in children if c not in changing))
-    found.update(dict.fromkeys(root for root in roots if root not in changing))
-    return list(found)

@@ -29,6 +29,7 @@ from infinisa.isa.language import (
     Affine,
     Axis,
     Constant,
+    Immediate,
     Input,
     Map,
     Node,
@@ -397,9 +398,9 @@ def cut_out(family: Family) -> tuple[Family, tuple[Input, ...]]:
     scan, body = family[0], family[0].body
     known: dict[Node, Node] = {}
     for node in (*scan.initial, *scan.xs, *free(body)):
-        if not isinstance(node, Constant):
+        if not isinstance(node, Constant | Immediate):
             known.setdefault(node, Input(f"given{len(known)}", node.axes, node.dtype))
-    inside: dict[Node, Node] = {leaf: known[leaf] for leaf in free(body)}
+    inside: dict[Node, Node] = {leaf: known.get(leaf, leaf) for leaf in free(body)}
     for name, leaves in (("state", body.states), ("slice", body.slices)):
         for n, leaf in enumerate(leaves):
             inside[leaf] = Input(f"{name}{n}", leaf.axes, leaf.dtype)

@@ -28,6 +28,7 @@ from .choice import stored
 from .cones import seen_through
 from .local import Local, carried, leaves_first, localised
 from .match import Match
+from .recurrences import is_recurrence
 from .surroundings import Surroundings
 
 MOST_CALLS = 6
@@ -116,7 +117,7 @@ class Calls:
     def clusters(self) -> Iterator[Cluster]:
         """Every set of two to `MOST_CALLS` calls of which one value is needed outside."""
         for match in self.matches:
-            if not match.instruction.opaque and len(self.needed(match)) == 1:
+            if not whole(match) and len(self.needed(match)) == 1:
                 yield from self.under(match)
 
     def needed(self, match: Match) -> list[Node]:
@@ -134,6 +135,8 @@ class Calls:
                     node = self.source(leaf)
                     more = None if node is None else self.maker[node]
                     if more is None or more in inside or len(members) == MOST_CALLS:
+                        continue
+                    if whole(more):
                         continue
                     if any(self.readers[each] - inside for each in self.needed(more)):
                         continue
@@ -160,6 +163,11 @@ class Calls:
                 if (node is None or self.maker[node] not in inside) and not is_number(leaf):
                     found[leaf] = None
         return tuple(found)
+
+
+def whole(match: Match) -> bool:
+    """Whether a call is no part of a larger one: its steps go on inside of it."""
+    return match.instruction.opaque or is_recurrence(match.instruction)
 
 
 def renames(view: View) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from infinisa.isa.garbage import uncollected
 from infinisa.isa.instruction import Instruction
@@ -116,7 +117,14 @@ def settled(
 ) -> Selection:
     """What there is for some values of a graph in canonical form, and what is chosen."""
     around = Surroundings.of(roots, graph.extents)
-    selection = Selection(finder(choosing.usable(), around), choosing, around.users, rounds)
+
+    def within(roots: Sequence[Node], axis: Axis) -> Selection:
+        sizes, usual = ({**some, axis: 1} for some in (choosing.sizes, choosing.usual))
+        once = replace(choosing, sizes=sizes, usual=usual)
+        return settled(graph, roots, once, finder, rounds)
+
+    found = finder(choosing.usable(), around)
+    selection = Selection(found, choosing, around.users, within, rounds)
     with uncollected():
         selection.settle(roots)
     return selection

@@ -287,7 +287,8 @@ class Drafting:
         starts = [self.start(axis) for axis in axes]
         for start, index in zip(starts, access.index, strict=True):
             others = [self.start(axis) for axis, _ in index.terms]
-            if all(other == start for other in others) and (others or start == Count()):
+            turned = any(s < 0 and self.start(axis) != Count() for axis, s in index.terms)
+            if not turned and all(o == start for o in others) and (others or start == Count()):
                 continue
             if any(each != Count() for each in starts):
                 raise CompileError(
@@ -450,7 +451,7 @@ class Drafting:
     ) -> dict[Axis, int]:
         """How much of each axis one issue takes: whole axes all, those with a tile limit that, one
         whose pieces would fold the same again as much as the widest limit, the rest as much as
-        keeps the unit busy; innermost axes first."""
+        keeps the unit busy, and on an array at least what it is wide; innermost axes first."""
         definition, binding = work.definition, work.binding
         bound = union(binding.get(axis, ()) for axis in definition.axes)
         order = union([sorted(forced), work.loops, *results, bound])
@@ -471,12 +472,16 @@ class Drafting:
             room = max(1, room // limit)
         reduced = {a for axis in definition.reduced for a in binding.get(axis, ())}
         left = [axis for axis in order if axis not in found]
-        self._fill(found, sorted(left, key=lambda axis: axis in reduced), room)
+        array = min(unit.attributes.get("rows", 1), unit.attributes.get("columns", 1))
+        self._fill(found, sorted(left, key=lambda axis: axis in reduced), room, array)
         return {axis: found[axis] for axis in order}
 
-    def _fill(self, found: dict[Axis, int], axes: Sequence[Axis], room: int) -> None:
+    def _fill(
+        self, found: dict[Axis, int], axes: Sequence[Axis], room: int, least: int = 1
+    ) -> None:
+        """Innermost axes first, each at least as long as an array is wide."""
         for axis in reversed(axes):
-            found[axis] = max(1, min(room, self.sizes[axis]))
+            found[axis] = max(1, min(max(room, least), self.sizes[axis]))
             room = max(1, room // found[axis])
 
     def block(self, unit: Unit) -> int:

@@ -388,7 +388,7 @@ class StageWriter:
         dimensions = tuple(
             Dimension(
                 tuple(
-                    Term(scope.ranges[axis], "" if tensor.absolute else axis, stride)
+                    Term(scope.ranges[axis], _base(tensor, axis, stride), stride)
                     for axis, stride in index.terms
                 ),
                 index.offset,
@@ -407,6 +407,11 @@ def _keys(home: Home) -> list[tuple[object, ...]]:
     return [*reads, *((home.tensor.name, i, index, True) for i in home.writes)]
 
 
+def _base(tensor: Tensor, axis: Axis, stride: int) -> str:
+    """What positions of a whole tensor count from: an axis that is read backwards starts at 0."""
+    return "" if tensor.absolute or stride < 0 else axis
+
+
 def _chip(opened: Opened, access: Access, scope: Scope) -> Operand:
     """An access within a chip buffer: counted from the ranges at which that was opened.
 
@@ -414,13 +419,13 @@ def _chip(opened: Opened, access: Access, scope: Scope) -> Operand:
     """
     home, tensor = opened.home, opened.home.tensor
 
-    def base(axis: Axis) -> str:
+    def base(axis: Axis, stride: int) -> str:
         cut = not home.whole or opened.ranges[axis] != axis
-        return opened.ranges[axis] if cut else "" if tensor.absolute else axis
+        return opened.ranges[axis] if cut else _base(tensor, axis, stride)
 
     dimensions = tuple(
         Dimension(
-            tuple(Term(scope.ranges[axis], base(axis), stride) for axis, stride in index.terms),
+            tuple(Term(scope.ranges[axis], base(axis, s), s) for axis, s in index.terms),
             index.offset if home.whole else 0,
         )
         for index in access.index

@@ -219,7 +219,7 @@ def _scan(node: Scan, g: Node) -> Shares:
     recorded = replace(body, emits=body.states)
     history = [Scan(recorded, node.initial, node.xs, count + i) for i in range(count)]
     own = [_named(state, "gradient") for state in body.states]
-    fixed = [leaf for leaf in free(body) if is_float(leaf.dtype)]
+    fixed = [leaf for leaf in free(body) if isinstance(leaf, Input) and is_float(leaf.dtype)]
     totals = [_named(leaf, "total") for leaf in fixed]
     outputs = [*body.next]
     arriving = [_summed(x, after.axes) for x, after in zip(own, body.next, strict=True)]

@@ -20,6 +20,7 @@ from infinisa.isa.language import (
     Affine,
     Axis,
     Cast,
+    Dot,
     Input,
     Node,
     Opaque,
@@ -37,12 +38,13 @@ from infinisa.isa.laws import Associative, StepOf
 
 from .calls import Access, Covered, Index, Tensor
 from .canonical import canonical, is_number, number_of
-from .choice import combiner, invariants, stored, unit_for
+from .choice import combiner, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index
 from .indices import at_position, digits, inverted, itself, substituted
 from .laws import must_hold
 from .match import Match
+from .recurrences import invariants
 from .uncovered import shallow
 
 
@@ -365,16 +367,40 @@ class Scope:
             if operand == name:
                 ((ours,), terms) = binding[axis], index.terms
                 windows[ours] = Affine(tuple((binding[a][0], s) for a, s in terms), index.offset)
-        place = self.locate(leaf)
-        if windows and (fill := _fill(definition, name)) is not None:
-            place = replace(place, access=replace(place.access, fill=fill))
-        read = Read(place, windows)
+        place, fill = self.locate(leaf), _fill(definition, name) if windows else None
         forced: set[Axis] = set()
-        indexed(read, self.all.sizes, forced)
-        if forced and forced & self.whole(definition, binding):
-            access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
-            return Read(Place(access, frozenset([self.move(leaf, place, access)])), windows)
-        return read
+        indexed(Read(place, windows), self.all.sizes, forced)
+        awkward = forced & (self.whole(definition, binding) | self.alone(place.access, match))
+        if awkward or not self.windowed(place.access, windows, fill):
+            place = self.moved(leaf, place)
+        if fill is not None:
+            place = replace(place, access=replace(place.access, fill=fill))
+        return Read(place, windows)
+
+    def windowed(self, access: Access, windows: Mapping[Axis, Affine], fill: float | None) -> bool:
+        """Whether windows may be read where a value is: it lies there position by position, and
+        there is nothing else where they are filled."""
+        shape = self.all.tensors[access.tensor].shape
+        for extent, index in zip(shape, access.index, strict=True):
+            moving = [axis for axis, _ in index.terms if axis in windows]
+            for axis in moving:
+                whole = not index.offset and extent == self.all.sizes[axis] and access.fill is None
+                if index.terms != ((axis, 1),) or (fill is not None and not whole):
+                    return False
+        return True
+
+    def alone(self, access: Access, match: Match) -> set[Axis]:
+        """The axes that a match contracts, and that are all of an index: with another such axis a
+        tensor is no larger, and the contraction is of many positions at a time."""
+        if not isinstance(match.instruction.accumulation, Dot):
+            return set()
+        summed = {a for axis in match.instruction.reduced for a in match.binding[axis]}
+        return {i.terms[0][0] for i in access.index if len(i.terms) == 1} & summed
+
+    def moved(self, leaf: Node, place: Place) -> Place:
+        """A copy of a value, position by position of its axes."""
+        access = self.all.temporary(self.label(leaf), self.layout(leaf), leaf.dtype)
+        return Place(access, frozenset([self.move(leaf, place, access)]))
 
     def goals(
         self, node: Node, label: str, whole: Iterable[Axis] = (), accumulates: bool = False

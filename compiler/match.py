@@ -61,9 +61,11 @@ from .pattern import (
     patterns,
     told_apart,
 )
+from .recurrences import Family, Recurrences, same_steps
+from .recurrences import Hit as RecurrenceHit
 from .repeats import Repeats, Twins
 from .surroundings import Surroundings
-from .verdict import Verdict
+from .verdict import Verdict, Verdicts
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,7 @@ class Match:
     loops: tuple[Axis, ...]
     immediates: Mapping[str, float | int]
     inner: frozenset[Node]
-    verdict: Verdict
+    verdict: Verdict | Verdicts
     like: Match | None = field(default=None, repr=False)
 
     @property
@@ -170,6 +172,7 @@ class Knowledge:
             if any(leaf.type == "bool" for leaf in pattern.local.leaves)
         }
         self.hits: dict[object, list[Hit]] = {}
+        self.recurrences: dict[object, list[RecurrenceHit]] = {}
         self.near: dict[tuple[Node, str], float] = {}
         self.rooms: dict[int, int] = {}
         self.fitting: dict[tuple[tuple[int, int], Kinds], list[Pattern]] = {}
@@ -223,10 +226,15 @@ class Meaning:
             around, known.widest, known.results, self.feature, known.room, known.truths
         )
         self.repeats = Repeats(around, self.cones.sums)
+        self.recurrences = Recurrences(library, around, known.recurrences)
         self.found: dict[Node, list[Match]] = {}
         self.places: dict[Node, Node] = {}  # where each computation under local names was met
 
     def __call__(self, root: Node) -> list[Match]:
+        if root not in self.found and isinstance(root, Scan):
+            matches = [*self.whole(root)]
+            twins = (node for node in self.around.users if same_steps(node, root))
+            self.found.update(dict.fromkeys(twins, matches))
         if root not in self.found:
             again = self.again(root)
             self.found[root] = list(self.search(root)) if again is None else again
@@ -283,6 +291,15 @@ class Meaning:
             }
             written = root.rebuild(tuple(given))
             yield Cone(root, tuple(given), (root,), {root: written}, (), feature(root)), given
+
+    def whole(self, scan: Scan) -> Iterator[Match]:
+        """What computes all results of a recurrence that the graph needs, in one call."""
+        if self.recurrences.patterns:
+            family, hits = self.recurrences(scan)
+            for hit in hits:
+                match = recurrence(hit, family)
+                if match is not None:
+                    yield match
 
     def matches(self, cone: Cone) -> Iterator[Match]:
         outline = Outline(cone.root, cone.leaves, cone.inner, cone.groups, self.around.occurrences)
@@ -509,7 +526,7 @@ class Meaning:
         except LanguageError:
             return None  # it cannot be said of these axes
         match = over_its_axes(match)
-        fits = set(output.axes) == set(cone.root.axes) and _same_type(output, cone.root)
+        fits = set(output.axes) == set(cone.root.axes) and same_type(output, cone.root)
         return match if fits else None
 
     def rounded(self, cone: Cone) -> frozenset[str]:
@@ -523,6 +540,30 @@ class Meaning:
             for each in casts_over(child)
         }
         return frozenset(inside | (behind if len(behind) == 1 else set()))
+
+
+def recurrence(hit: RecurrenceHit, family: Family) -> Match | None:
+    """A hit in terms of the graph; None if its axes, types or numbers do not fit there."""
+    instruction, reading = hit.instruction, hit.reading
+    numbers = instruction.held({i.name: i.default for i in instruction.immediates} | hit.immediates)
+    if numbers is None:
+        return None  # its encoding does not hold such a number
+    leaves = tuple(
+        given if n < 0 else renamed(family.leaves[n], given.axes)
+        for n, given in zip(reading.leaves, reading.given, strict=True)
+    )
+    yields = dict(zip(reading.outputs, family.twins, strict=True))
+    roots = tuple(yields.get(n) for n in range(len(instruction.outputs)))
+    match = Match(
+        instruction, roots, leaves, reading.binding, reading.loops, numbers,
+        family.inner, hit.verdict,
+    )  # fmt: skip
+    try:
+        pairs = [(r, o) for r, o in zip(roots, match.meaning.outputs, strict=True) if r is not None]
+    except LanguageError:
+        return None  # it cannot be said of these axes
+    fits = all({*r.axes} == {*o.axes} and same_type(o, r) for r, o in pairs)
+    return match if fits else None
 
 
 def over_its_axes(match: Match) -> Match:
@@ -588,7 +629,7 @@ def differ(one: Node, other: Node) -> bool:
     return next(names) != next(names)
 
 
-def _same_type(output: Node, root: Node) -> bool:
+def same_type(output: Node, root: Node) -> bool:
     if is_float(output.dtype) and is_float(root.dtype):
         return True
     return output.dtype in (root.dtype, promote([root.dtype]))

@@ -35,9 +35,10 @@ from infinisa.isa.language import (
     Stack,
     Update,
     View,
+    everything,
     inputs,
-    substitute,
     walk,
+    with_numbers,
 )
 
 from .algebra import STACK, Algebra
@@ -67,7 +68,9 @@ def proved(
 def with_numbers_of(a: Node, b: Node, rounding: float = 2.0**-23) -> Node:
     """a with each of its literals that is within one rounding of a number of b, of its inverse,
     square or root, or of a product of two of them, written exactly as that."""
-    written = [n for n in walk([b]) if isinstance(n, Constant | Immediate | Map) and is_written(n)]
+    written = [
+        n for n in everything([b]) if isinstance(n, Constant | Immediate | Map) and is_written(n)
+    ]
     known: dict[Node, float] = {
         n: value for n in written if (value := value_of(n)) and math.isfinite(value)
     }
@@ -81,7 +84,7 @@ def with_numbers_of(a: Node, b: Node, rounding: float = 2.0**-23) -> Node:
             targets[Map("sqrt", (node,))] = math.sqrt(value)
             targets[Map("rsqrt", (node,))] = 1 / math.sqrt(value)
     exact: dict[Node, Node] = {}
-    for leaf in walk([a]):
+    for leaf in everything([a]):
         if not isinstance(leaf, Constant) or not isinstance(leaf.value, float) or leaf in known:
             continue
         near = {node: abs(leaf.value - v) for node, v in targets.items()}
@@ -92,7 +95,7 @@ def with_numbers_of(a: Node, b: Node, rounding: float = 2.0**-23) -> Node:
             and near[best] <= rounding * abs(leaf.value)
         ):
             exact[leaf] = best
-    return substitute([a], exact)[0] if exact else a
+    return with_numbers([a], exact)[0] if exact else a
 
 
 EXACT = (0.0, 1.0, -1.0, 0.5, 2.0, -0.5, -2.0, math.inf, -math.inf)

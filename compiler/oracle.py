@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import prod
@@ -35,11 +35,12 @@ from infinisa.isa.language import (
     Node,
     Position,
     Reduce,
+    Scan,
     Size,
     Stack,
     View,
-    substitute,
-    walk,
+    everything,
+    with_numbers,
 )
 
 from .local import Local, Role
@@ -191,12 +192,14 @@ class Question:
     sizes     how long its axes are in the model, at most
     run_time  axes whose length is known at run time only
     narrow    the types of `NARROW` that the model has values in: its numbers may be rounded to them
+    least     axes that must have so many positions
     """
 
     local: Local
     sizes: Mapping[Axis, int]
     run_time: frozenset[Axis] = frozenset()
     narrow: frozenset[str] = frozenset()
+    least: Mapping[Axis, int] = field(default_factory=dict)
     points: dict[Probe, tuple[dict[str, Array], Array]] = field(default_factory=dict)
     variants: dict[Node, Question] = field(default_factory=dict)
     degrees: dict[str, Degree] = field(default_factory=dict)
@@ -213,7 +216,7 @@ class Question:
     @cached_property
     def lengths(self) -> dict[Axis, int]:
         """How long axes are at the points: short, but what indices and numbers need."""
-        return lengths(self.local, self.sizes, self.constants, self.run_time)
+        return lengths(self.local, self.sizes, self.constants, self.run_time, self.least)
 
     def first(self, other: Node, candidates: int = 1) -> Question | None:
         """What rules another computation out in less time, if there is such a thing: this one at
@@ -466,7 +469,7 @@ def shortened(question: Question) -> Short | None:
                 if isinstance(node.value, int) and number != int(number):
                     return None
                 numbers[node] = Constant(type(node.value)(number))
-    (root,) = substitute([local.root], numbers)
+    (root,) = with_numbers([local.root], numbers)
     if len(numbers_in(root)) < len(question.constants):
         return None  # two numbers are one but for a rounding
     made = replace(
@@ -573,8 +576,8 @@ TRY = "try"
 
 @lru_cache(maxsize=1 << 13)
 def nodes_of(root: Node) -> tuple[Node, ...]:
-    """The nodes of a computation, operands first."""
-    return tuple(walk([root]))
+    """The nodes of a computation, operands first, those inside of recurrences included."""
+    return tuple(dict.fromkeys(everything([root])))
 
 
 @lru_cache(maxsize=4096)
@@ -597,7 +600,7 @@ def widened(root: Node, several: bool) -> tuple[Node, tuple[tuple[Node, Input], 
         )
         for n, node in enumerate(numbers)
     }
-    (written,) = substitute([root], known)
+    (written,) = with_numbers([root], known)
     return written, tuple((node, leaf) for node, leaf in known.items() if isinstance(leaf, Input))
 
 
@@ -651,15 +654,18 @@ def lengths(
     sizes: Mapping[Axis, int],
     constants: Sequence[float],
     run_time: frozenset[Axis] = frozenset(),
+    least: Mapping[Axis, int] | None = None,
 ) -> dict[Axis, int]:
     """Short lengths for the axes of a computation, each different; but as long as in the model
     where a number may be the length of an axis that is computed over, as long as indices reach, and
-    as a sum of ones must be to pass a bound. No number is one of the others by chance."""
+    as a sum of ones must be to pass a bound. No number is one of the others by chance. Axes of
+    which a step of a recurrence reads one as the other stay as long as each other."""
     nodes = nodes_of(local.root)
     found = dict.fromkeys(local.axes, 1)
     apart = _apart(local, nodes)
     widths = WIDTHS.get(len(apart), (3, 2))
     found.update((axis, widths[n % len(widths)]) for n, axis in enumerate(apart))
+    found.update((axis, max(found[axis], n)) for axis, n in (least or {}).items())
     ended = [axis for axis, role in local.roles.items() if role.ended]
     groups = groups_of(local)
     exact: dict[Axis, int] = {}
@@ -688,7 +694,25 @@ def lengths(
                 found[axis] = exact[axis] = sizes[axis]
             else:
                 found[axis] = max(found[axis], reach + 1)
-    _keep_apart(found, exact, groups, constants)
+    _keep_apart(found, exact, groups, constants, _alike(nodes, sizes))
+    return found
+
+
+def _alike(nodes: Iterable[Node], sizes: Mapping[Axis, int]) -> list[set[Axis]]:
+    """Axes of one length of which steps of a recurrence read some as others."""
+    pairs = {
+        (axis, index.plain)
+        for scan in nodes
+        if isinstance(scan, Scan)
+        for node in everything((*scan.body.next, *scan.body.emits))
+        if isinstance(node, View)
+        for axis, index in node.index
+        if index.plain is not None and sizes[axis] == sizes[index.plain]
+    }
+    found: list[set[Axis]] = []
+    for pair in pairs:
+        joined = set(pair).union(*(some for some in found if some & {*pair}))
+        found = [*(some for some in found if not some & {*pair}), joined]
     return found
 
 
@@ -725,15 +749,22 @@ def _lengths_of(constants: Iterable[float]) -> set[int]:
 
 def _keep_apart(
     found: dict[Axis, int],
-    exact: Container[Axis],
+    exact: Mapping[Axis, int],
     groups: Sequence[Sequence[Axis]],
     constants: Iterable[float],
+    alike: Iterable[set[Axis]],
 ) -> None:
-    """Lengthen the axes that need not be exactly as long, where a number may be such a length."""
+    """Lengthen the axes that need not be exactly as long, where a number may be such a length; axes
+    that are `alike` stay so."""
+    for equal in alike:
+        longest = max(found[axis] for axis in equal)
+        found.update((axis, exact.get(axis, longest)) for axis in equal)
     taken = _lengths_of(constants)
     free = [some for some in groups if any(axis not in exact for axis in some)]
     while some := next((s for s in free if prod(found[a] for a in s) in taken), ()):
-        found[next(axis for axis in some if axis not in exact)] += 1
+        one = next(axis for axis in some if axis not in exact)
+        for axis in next((others for others in alike if one in others), {one}):
+            found[axis] += 1
 
 
 def _apart(local: Local, nodes: Iterable[Node]) -> list[Axis]:
@@ -812,7 +843,7 @@ def snapped(root: Node, literals: Iterable[float], narrow: Iterable[str] = ()) -
                 if node.value != target and is_rounded(node.value, target, narrow):
                     known[node] = Constant(target)
                     break
-    return substitute([root], known)[0] if known else root
+    return with_numbers([root], known)[0] if known else root
 
 
 def forms_of(literals: Iterable[float]) -> list[float]:

@@ -104,7 +104,7 @@ LOOSE = 2
 """How many leaves more than an instruction has operands a cone may have on the way."""
 
 EXPONENTIAL, LOGARITHM, ROOT = bit("exponential"), bit("log"), bit("root")
-MOVED = bit("moved")
+LOGIC, MOVED = bit("logic"), bit("moved")
 """Values are read at other places, beyond a renaming."""
 
 
@@ -140,7 +140,7 @@ class Pattern:
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """Of cones that it may be: how many leaves, which features. A power of any exponent may
-        be a root or not."""
+        be a root or not, a single operation of logic may join masks."""
         power = any(
             isinstance(n, Map)
             and n.function == "power"
@@ -148,6 +148,8 @@ class Pattern:
             for n in walk([self.local.root])
         )
         every = {self.features, self.features | ROOT} if power else {self.features}
+        if self.nodes == 1:
+            every |= {features & ~LOGIC for features in every}
         return [(len(self.operands), features) for features in sorted(every)]
 
     @cached_property
@@ -181,22 +183,29 @@ class Pattern:
         In a single operation, such as a look-up or `logical_and`, f32 stands for truth values too.
         """
         operand = self.instruction.operands[number].type
-        if "bool" in (operand, kind) and not (operand == "f32" and self.nodes <= 1):
-            return operand == kind
-        return operand in ("f32", kind) or (operand == "i32" and not is_float(kind))
+        return takes(operand, kind) or (operand == "f32" and self.nodes <= 1)
 
     def __str__(self) -> str:
         names = [self.instruction.operands[n].name for n in self.operands]
         return f"{self.instruction.name}({', '.join(names)})"
 
 
+def takes(operand: str, kind: str) -> bool:
+    """Whether an operand of a type takes values of another: f32 any number, i32 integers."""
+    if "bool" in (operand, kind):
+        return operand == kind
+    return operand in ("f32", kind) or (operand == "i32" and not is_float(kind))
+
+
 @lru_cache(maxsize=8)
 def patterns(library: tuple[Instruction, ...]) -> list[Pattern]:
     """What to look for, by the output that has all operands. Opaque instructions and those with a
-    state are chosen otherwise: by name, and by a law."""
+    state are chosen otherwise: by name, and by a law; so are whole recurrences (`recurrences.py`).
+    """
     found: list[Pattern] = []
     for instruction in library:
-        if not (instruction.opaque or instruction.states):
+        scans = any(isinstance(node, Scan) for node in walk(instruction.outputs))
+        if not (instruction.opaque or instruction.states or scans):
             found += _of(instruction)
     return found
 

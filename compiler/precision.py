@@ -230,29 +230,8 @@ def batched(roots: Sequence[Node], leaves: Mapping[Node, Input]) -> tuple[Node, 
     for node in walk(roots):
         if node not in made:
             children = [made[child] for child in node.children]
-            if isinstance(node, Scan):
-                made[node] = batched_scan(node, children, leaves)
-            else:
-                made[node] = node.rebuild(children) if children else node
+            made[node] = node.rebuild(children) if children else node
     return tuple(made[root] for root in roots)
-
-
-def batched_scan(node: Scan, children: Sequence[Node], leaves: Mapping[Node, Input]) -> Scan:
-    """A recurrence whose states and slices have the regimes too."""
-    body, first, count = node.body, len(node.initial), len(node.initial) + len(node.xs)
-    initial, xs = tuple(children[:first]), tuple(children[first:count])
-    states = tuple(Input(s.name, (REGIME, *s.over), s.type) for s in body.states)
-    slices = tuple(
-        Input(s.name, (REGIME, *s.over), s.type) if REGIME in x.axes else s
-        for s, x in zip(body.slices, xs, strict=True)
-    )
-    own: dict[Node, Input] = dict(
-        zip((*body.states, *body.slices), (*states, *slices), strict=True)
-    )
-    results = batched((*body.next, *body.emits), {**leaves, **own})
-    cut = len(body.next)
-    made = Recurrence(body.axis, states, slices, results[:cut], results[cut:], body.reverse)
-    return Scan(made, initial, xs, node.output)
 
 
 def in_double(roots: Sequence[Node]) -> tuple[Node, ...]:

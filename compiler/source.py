@@ -26,21 +26,21 @@ from infinisa.isa.language import (
     Stack,
     Update,
     View,
-    union,
     walk,
 )
 from infinisa.isa.laws import Associative, LinearIn, StepOf
 
 MAPS = frozenset((
-    "absolute", "cos", "equal", "erf", "exp", "log", "maximum", "minimum", "rsqrt", "sigmoid",
-    "sin", "sqrt", "tanh", "where",
+    "absolute", "ceil", "cos", "equal", "erf", "exp", "floor", "is_nan", "log", "maximum",
+    "minimum", "not_equal", "reciprocal", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt",
+    "tanh", "where",
 ))  # fmt: skip
 """Scalar functions that are words of `infinisa`."""
 
 WORDS = MAPS | frozenset((
     "Associative", "LinearIn", "StepOf", "argmax", "cast", "dot", "gather", "hookimpl",
     "instruction", "max", "min",
-    "position", "scan", "size", "stack", "sum", "update", "view",
+    "position", "product", "scan", "size", "stack", "sum", "update", "view",
 ))  # fmt: skip
 """What `infinisa` exports; all else comes from `infinisa.isa.language`."""
 
@@ -49,20 +49,27 @@ INFIX: Mapping[str, tuple[str, int]] = {
     "less_equal": ("<=", 1),
     "greater": (">", 1),
     "greater_equal": (">=", 1),
-    "add": ("+", 2),
-    "subtract": ("-", 2),
-    "multiply": ("*", 3),
-    "divide": ("/", 3),
-    "floor_divide": ("//", 3),
-    "modulo": ("%", 3),
-    "power": ("**", 5),
+    "logical_or": ("|", 2),
+    "logical_and": ("&", 3),
+    "add": ("+", 4),
+    "subtract": ("-", 4),
+    "multiply": ("*", 5),
+    "divide": ("/", 5),
+    "floor_divide": ("//", 5),
+    "modulo": ("%", 5),
+    "power": ("**", 7),
 }
 """Functions that Python has a sign for, and how tightly it binds."""
 
-SIGN, ATOM = 4, 6
-"""How tightly a minus before a value binds, and a name or a call."""
+SIGN, ATOM = 6, 8
+"""How tightly a sign before a value binds, and a name or a call."""
 
-REFLECTED = frozenset(("add", "subtract", "multiply", "divide"))
+PREFIX: Mapping[str, str] = {"negate": "-", "logical_not": "~"}
+"""Functions that Python has a sign for before a value."""
+
+REFLECTED = frozenset((
+    "add", "subtract", "multiply", "divide", "floor_divide", "modulo", "power",
+))  # fmt: skip
 """Functions whose sign may stand behind a plain number: others ask the value on the right to turn
 them round, or know no plain number on the left."""
 
@@ -209,13 +216,20 @@ class _Definition:
             self.names = outside  # what the step names is its own
             initial = self.pairs(body.states, node.initial)
             xs = self.pairs(body.slices, node.xs)
-            back = ", reverse=True" if body.reverse else ""
+            more = ", reverse=True" if body.reverse else ""
+            if lacking := [
+                state
+                for state, start in zip(body.states, node.initial, strict=True)
+                if set(state.axes) != set(start.axes)
+            ]:
+                axes = ", ".join(f'"{state.name}": "{" ".join(state.axes)}"' for state in lacking)
+                more += f", axes={{{axes}}}"
             self.scans[key] = results = self.fresh("results")
             lines = [
                 f"def {name}({', '.join(leaf.name for leaf in leaves)}):",
                 *inner,
                 f"    return [{after}], [{emits}]",
-                f'{results} = {self.word("scan")}({name}, {initial}, {xs}, "{body.axis}"{back})',
+                f'{results} = {self.word("scan")}({name}, {initial}, {xs}, "{body.axis}"{more})',
             ]
         states = len(body.states)
         part, at = (0, node.output) if node.output < states else (1, node.output - states)
@@ -251,8 +265,6 @@ class _Definition:
                 return self.call("position", f'"{axis}"')
             case Map():
                 return self.mapped(node)
-            case Reduce("product", _, over):
-                return self.call("Reduce", '"product"', *given, _tuple(over))
             case Reduce(function, _, over):
                 return self.call(function, *given, f'"{" ".join(over)}"')
             case Dot(_, _, over):
@@ -277,10 +289,12 @@ class _Definition:
         function, arguments = node.function, node.arguments
         given = [self.names[argument] for argument in arguments]
         plain = [isinstance(argument, Constant) for argument in arguments]
-        if all(plain) or (plain[0] and function in INFIX and function not in REFLECTED):
+        numbers = function.startswith("logical") and any(x.dtype != "bool" for x in arguments)
+        turned = plain[0] and function in INFIX and function not in REFLECTED
+        if all(plain) or turned or numbers:
             return self.call("apply", f'"{function}"', *(text for text, _ in given))
-        if function == "negate":
-            return f"-{_inside(given[0], SIGN)}", SIGN
+        if function in PREFIX:
+            return f"{PREFIX[function]}{_inside(given[0], SIGN)}", SIGN
         if function in INFIX:
             sign, binds = INFIX[function]
             left_first = function not in ("power", "less", "less_equal", "greater", "greater_equal")
@@ -321,10 +335,6 @@ def _title(node: Node) -> str:
 def _indices(index: Iterable[tuple[Axis, Affine]]) -> str:
     pairs = ((axis, f'"{i}"' if i.terms else str(i.offset)) for axis, i in index)
     return "{" + ", ".join(f'"{axis}": {text}' for axis, text in pairs) + "}"
-
-
-def _tuple(axes: Sequence[Axis]) -> str:
-    return "(" + "".join(f'"{axis}", ' for axis in union([axes])).rstrip() + ")"
 
 
 def _quoted(text: str) -> str:

@@ -44,7 +44,7 @@ def refusal(match: Match, choosing: Choosing) -> str:
     """Why a match may not be taken; "" if it may."""
     trust = choosing.trust
     if not match.stable:
-        return f"it is less precise: {match.verdict.precision.trouble}"
+        return f"it is less precise: {match.verdict.trouble}"
     if match.error > trust.budget:
         return f"its error of {match.error:.2g} is over the budget of {trust.budget:g}"
     if not trust(match):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from infinisa.isa.language import Axis, Constant, Node, Size, substitute
+from infinisa.isa.language import Axis, Constant, Node, Size, with_numbers
 
 from .normal import proved, with_numbers_of
 from .oracle import ordered
@@ -38,7 +38,7 @@ class Verdict:
     def same(self) -> bool:
         """Whether both are the same operations, lengths that are known being numbers."""
         known: dict[Node, Node] = {Size(axis): Constant(n) for axis, n in self.sizes.items()}
-        cone, other = substitute((self.cone, self.other), known)
+        cone, other = with_numbers((self.cone, self.other), known)
         return ordered(cone) is ordered(other)
 
     @property
@@ -48,7 +48,12 @@ class Verdict:
     @property
     def stable(self) -> bool:
         """Whether the instruction is nowhere materially worse than the cone."""
-        return self.same or self.precision.stable
+        return not self.trouble
+
+    @property
+    def trouble(self) -> str:
+        """Where the instruction is worse than the cone, and how; "" if nowhere."""
+        return "" if self.same else self.precision.trouble
 
     @property
     def error(self) -> float:
@@ -61,6 +66,31 @@ class Verdict:
         exact = with_numbers_of(self.cone, self.other)
         sure = self.same or proved(exact, self.other, self.sizes)
         return PROVED if sure else f"tested({self.points})"
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """On several results of one instruction: as good as the worst of them."""
+
+    each: tuple[Verdict, ...]
+
+    @cached_property
+    def trouble(self) -> str:
+        return next((verdict.trouble for verdict in self.each if verdict.trouble), "")
+
+    @property
+    def stable(self) -> bool:
+        return not self.trouble
+
+    @cached_property
+    def error(self) -> float:
+        return max(verdict.error for verdict in self.each)
+
+    @cached_property
+    def stamp(self) -> str:
+        """ "proved" if all are, or at how many points they are equal."""
+        stamps = {verdict.stamp for verdict in self.each} - {PROVED}
+        return min(stamps, default=PROVED)
 
 
 @lru_cache(maxsize=1 << 12)

@@ -1,6 +1,7 @@
 """Rewriting changes how a value is written, never what it is."""
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from hypothesis.strategies import DrawFn, composite
@@ -8,6 +9,7 @@ from hypothesis.strategies import DrawFn, composite
 from infinisa.compiler.canonical import canonical, digest, number_of
 from infinisa.isa import formulas
 from infinisa.isa.evaluate import Range, align, evaluate
+from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.language import (
     Cast,
     Constant,
@@ -62,10 +64,23 @@ def one(*nodes: Node) -> None:
 
 def test_numbers_are_folded() -> None:
     assert form(X * (lift(2.0) * 3.0)) == "multiply(x[m n], 6.0)"
-    assert form(X / size("n")) == "divide(x[m n], 4)"
+    assert form(X / size("n")) == "divide(x[m n], 4.0)"
     assert form(X / size("unknown")) == "divide(x[m n], size(unknown))"
     assert number_of(lift(2.0) ** 3.0) == 8.0
     assert number_of(lift(2.0) * size("n")) is None
+
+
+@pytest.mark.parametrize("name", [n for n, f in FUNCTIONS.items() if f.arity > 1])
+def test_a_number_is_written_in_the_type_it_is_computed_in(name: str) -> None:
+    """A whole number beside floats is a float; beside whole numbers it stays what it is."""
+    function, whole = FUNCTIONS[name], Input("i", ("n",), "i32")
+    first = [X > 1.0] if function.result == "branches" else []
+    if function.result == "bool" and not function.numbers and name.startswith("logical"):
+        return
+
+    one(apply(name, *first, X, 3), apply(name, *first, X, 3.0))
+    one(apply(name, *first, 3, X), apply(name, *first, 3.0, X))
+    assert canonical([node := apply(name, *first, whole, 3)], SIZES).roots == (node,)
 
 
 def test_reductions_of_reductions_are_one() -> None:

@@ -191,7 +191,11 @@ def selection(roots: Sequence[Node], found: Mapping[Node, Sequence[Match]]) -> S
     sizes = {"s": ROWS, "d": WIDTH}
     choosing = Choosing(EDGE, library(first, second, both, add, root), sizes, sizes)
     around = Surroundings.of(roots, EXTENTS)
-    made = Selection(lambda node: found.get(node, ()), choosing, around.users)
+
+    def within(roots: Sequence[Node], axis: str) -> Selection:
+        raise AssertionError("there is no recurrence here")
+
+    made = Selection(lambda node: found.get(node, ()), choosing, around.users, within)
     made.settle(roots)
     return made
 

@@ -1,6 +1,6 @@
 """A covered graph computes what the graph says: scheduled, emitted and interpreted on a machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from infinisa.compiler.tile import schedule
 from infinisa.isa import formulas
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError
-from infinisa.isa.instruction import Instruction, opaque
+from infinisa.isa.instruction import Instruction, instruction, opaque
 from infinisa.isa.language import (
     Input,
     Node,
@@ -24,6 +24,7 @@ from infinisa.isa.language import (
     argmax,
     cast,
     dot,
+    exp,
     gather,
     maximum,
     mean,
@@ -37,6 +38,7 @@ from infinisa.isa.language import (
     tanh,
     update,
     view,
+    where,
 )
 from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
 from infinisa.isa.program import Opcode, Repeat
@@ -49,6 +51,8 @@ LIBRARY: dict[str, Instruction] = {
 }
 MACHINES = {file.stem: load_machine(file) for file in builtin_machine_files()}
 TINY = MACHINES["tiny"]
+ARRAY = 16
+"""How many rows and columns the array of `tiny` has."""
 RANDOM = np.random.default_rng(3)
 
 Array = NDArray[np.generic]
@@ -501,6 +505,44 @@ def lstm(reverse: bool) -> Model:
     graph.output("h", h)
     graph.output("c", c)
     return b.model()
+
+
+MASKS: dict[str, Callable[[Node, Node, Node], Node]] = {
+    "two conditions on positions": lambda s, t, x: (t <= s) & (t > s - 3),
+    "one on their distance": lambda s, t, x: (s - t < 3) & (t <= s),
+    "one on positions, one on values": lambda s, t, x: (s - t < 3) | (x > 0.5),
+    "the opposite": lambda s, t, x: ~(s - t < 3),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_conditions_are_joined(name: str) -> None:
+    """As in attention to the last few positions."""
+    b = Builder("mask")
+    x = b.input("x", "s t", (7, 9))
+    mask = MASKS[name](position("s"), position("t"), x)
+    b.graph("main").output("y", tanh(where(mask, x, 0.0)))
+
+    agree(b.model())
+
+
+def test_an_instruction_without_a_tile_fills_the_array() -> None:
+    """What it needs whole may be more than the array: that does not leave it one row at a time."""
+
+    @instruction(unit="matrix")
+    def doubled(a: "s d", b: "d t", c: "t e"):  # type: ignore[no-untyped-def, valid-type]  # noqa: F722  # axes
+        return dot(exp(0.01 * dot(a, b, "d")), c, "t")
+
+    b = Builder("chain")
+    x, y = b.input("x", "s d", (32, 40)), b.input("y", "d t", (40, 64))
+    z = b.input("z", "t e", (64, 24))
+    b.graph("main").output("out", dot(exp(0.01 * dot(x, y, "d")), z, "t"))
+    library = LIBRARY | {"doubled": doubled}
+
+    (covered,) = agree(b.model(), library=library)
+
+    (call,) = (call for call in covered.calls if call.instruction.name.startswith("doubled"))
+    assert call.limits["s"] == call.limits["e"] == ARRAY
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -110,6 +110,16 @@ def test_a_recurrence_is_a_function_of_one_step() -> None:
     same(computing(states[0], emits[0] + formulas.silu(first)))
 
 
+def test_a_recurrence_may_start_as_a_number() -> None:
+    def step(h: Node, x: Node) -> tuple[list[Node], list[Node]]:
+        return [h * Immediate("rate", 0.5) + x], [h]
+
+    xs = Input("xs", ("t", "n"))
+    states, emits = scan(step, {"h": 0.0}, {"x": xs}, "t", axes={"h": "n"})
+
+    same(computing(states[0], emits[0]))
+
+
 def test_a_cast_that_does_nothing_is_printed() -> None:
     x = Input("x", ("m",))
 
