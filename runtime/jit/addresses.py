@@ -136,12 +136,20 @@ class Addresses:
             bound = 1
             for term in dimension.terms:
                 run = self.ranges[term.range]
-                base = self.ranges[term.base].start if term.base else 0
-                start = f.add(start, f.multiply(f.subtract(run.start, base), term.stride))
-                length = f.add(length, f.multiply(f.subtract(run.length, 1), term.stride))
-                bound += term.stride * (run.bound - 1)
+                first = self.lowest(run, term.stride)
+                base = self.lowest(self.ranges[term.base], term.stride) if term.base else 0
+                start = f.add(start, f.multiply(f.subtract(first, base), term.stride))
+                steps = f.subtract(run.length, 1)
+                length = f.add(length, f.multiply(steps, abs(term.stride)))
+                bound += abs(term.stride) * (run.bound - 1)
             found.append((start, length, bound))
         return found
+
+    def lowest(self, run: Run, stride: int) -> Number:
+        """The position of a range at which `stride * position` is least."""
+        if stride > 0:
+            return run.start
+        return self.f.add(run.start, self.f.subtract(run.length, 1))
 
     def pointer(self, buffer: Buffer, starts: Sequence[Number]) -> Value:
         """The address of a position in the slot of a buffer that these ranges turn to."""

@@ -126,7 +126,7 @@ class Calls(Addresses):
         pairs = zip(operand.dimensions, starts, shape, strict=True)
         for dimension, (start, _, _), extent in pairs:
             parts = [self.ranges[term.range].divisor * term.stride for term in dimension.terms]
-            based = any(term.base for term in dimension.terms)
+            based = any(term.base or term.stride < 0 for term in dimension.terms)
             divisor = 1 if based else math.gcd(dimension.offset, *parts)
             found.append((extent, 0 if start == 0 else divisor or extent))
         return tuple(found)

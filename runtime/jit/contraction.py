@@ -17,11 +17,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from infinisa.isa.language import Axis, Dot, Input, Map, Node, Reduce, View
+from infinisa.isa.language import (
+    Axis,
+    Cast,
+    Constant,
+    Dot,
+    Immediate,
+    Input,
+    Map,
+    Node,
+    Reduce,
+    View,
+    walk,
+)
 
 from .expression import Env, Frame, Index, Place, rooted
+from .finish import Following
 from .functions import STORED, register
 from .ir import BYTES, Argument, Function, Number, Value, constant, number
+from .masks import Horizon
 from .microkernels import dots_kernel, spread_kernel, turn_kernel
 from .packing import Packing, panel_columns, vector_lanes, well_laid
 from .padding import padded
@@ -48,7 +62,10 @@ _leaves = itertools.count()
 
 
 class Contractions(Rows):
-    """Emits contractions and allots scratch memory."""
+    """Emits contractions and allots scratch memory.
+
+    sight  how far rows see, if a mask hides what is beyond, and the axis of the rows
+    """
 
     work: Value
     used = 0
@@ -61,6 +78,7 @@ class Contractions(Rows):
         self.to_pack: set[Dot] = set()
         self.packed: dict[tuple[Dot, Axis], Kept] = {}
         self.merged_axes: dict[Axis, frozenset[Axis]] = {}
+        self.sight: tuple[Horizon, Axis] | None = None
 
     # -- scratch
 
@@ -151,8 +169,11 @@ class Contractions(Rows):
 
     # -- one contraction
 
-    def dot(self, node: Dot, place: Place, env: Env, accumulate: Number) -> None:
-        """place = a . b, or place += a . b where `accumulate` is 1."""
+    def dot(
+        self, node: Dot, place: Place, env: Env, accumulate: Number, root: Node | None = None
+    ) -> None:
+        """place = a . b, or place += a . b where `accumulate` is 1; or what `root` makes of it,
+        number by number."""
         sides = self.sides(node, place, env)
         if sides is None:
             assert accumulate == 0, node
@@ -163,7 +184,9 @@ class Contractions(Rows):
 
         def each(at: Env) -> None:
             with self.scratch():
-                self.contract(node, sides, place, at, accumulate)
+                after = None if root is None else self.following(root, node, sides.vector)
+                assert root is None or after is not None, root
+                self.contract(node, sides, place, at, accumulate, after)
 
         assert set(stored) == {*sides.rows, *sides.columns}
         with self.scope():
@@ -188,6 +211,12 @@ class Contractions(Rows):
             self.loops(rest, {**env, axis: Index(0)}, body)
         else:
             self.f.loop(0, self.frame.length(axis), 1, turn)
+
+    def visible(self, horizon: Horizon, row: Axis, rows: Number) -> Number:
+        """How many positions the first rows see; at least one."""
+        f, starts = self.f, self.frame.starts
+        end = f.add(starts.get(row, 0), f.add(rows, horizon.ahead))
+        return f.maximum(f.subtract(end, starts.get(horizon.axis, 0)), 1)
 
     def each_panel(self, vector: Axis, width: int, body: Callable[[Number, Number], None]) -> None:
         """Call with (first column, number of columns) of panels along an axis."""
@@ -226,7 +255,31 @@ class Contractions(Rows):
                     best = found
         return best if over else None
 
-    def contract(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
+    def following(self, root: Node, node: Dot, vector: Axis) -> Following | None:
+        """An expression that each tile can make of its sums: all else that it needs is in memory,
+        vectors of it along `vector`."""
+        if root.dtype != node.dtype:
+            return None
+        places: dict[Node, Place] = {}
+        for inner in walk([root], [node]):
+            place = self.direct(inner) if isinstance(inner, Input) else None
+            if place is not None:
+                if place.dtype != inner.dtype or place.strides.get(vector, 1) != 1:
+                    return None
+                places[inner] = place
+            elif not isinstance(inner, Map | Cast | Constant | Immediate):
+                return None
+        return Following(root, node, places)
+
+    def contract(
+        self,
+        node: Dot,
+        sides: Sides,
+        place: Place,
+        env: Env,
+        accumulate: Number,
+        after: Following | None = None,
+    ) -> None:
         frame = self.frame
         before = dict(frame.lengths), dict(frame.bounds)
         sides = replace(
@@ -238,18 +291,25 @@ class Contractions(Rows):
         fixed += [a for a in (*sides.rows, *sides.columns) if frame.lengths[a] == 1]
         for axis in fixed:
             sides = sides if axis == sides.vector else sides.without(axis)
-        env = {**env, **{axis: Index(0) for axis in fixed if axis != sides.vector}}
-        sides, place = self.merged(sides, place)
-        self.choose(node, sides, place, env, accumulate)
+        at = {**env, **{axis: Index(0) for axis in fixed if axis != sides.vector}}
+        sides, merged, after = self.merged(sides, place, after)
+        finished = self.choose(node, sides, merged, at, accumulate, after)
         frame.lengths, frame.bounds = before
+        if after and not finished:
+            self.places[node] = place
+            self.fill(after.root, place, node.axes, env)
+            del self.places[node]
 
-    def merged(self, sides: Sides, place: Place) -> tuple[Sides, Place]:
+    def merged(
+        self, sides: Sides, place: Place, after: Following | None
+    ) -> tuple[Sides, Place, Following | None]:
         """The same contraction over fewer axes, where operands walk several as one.
 
         An operand that lies in memory becomes an input over the axes that are left.
         """
         frame = self.frame
         nodes = (sides.x, sides.s)
+        more = after.places if after else {}
         places = [place, *(self.direct(node) for node in nodes)]
         closed = frozenset(
             axis
@@ -257,7 +317,7 @@ class Contractions(Rows):
             if found is None
             for axis in node.axes
         )
-        strides = [dict(found.strides) if found else {} for found in places]
+        strides = [dict(found.strides) if found else {} for found in (*places, *more.values())]
         self.merged_axes = {}
         while pair := mergeable(sides, strides, closed, frame.lengths):
             outer, inner = pair
@@ -269,23 +329,36 @@ class Contractions(Rows):
                 given.pop(outer, None)
             sides = sides.without(outer)
         made = []
-        for node, found, given in zip(nodes, places[1:], strides[1:], strict=True):
+        for node, found, given in zip(nodes, places[1:], strides[1:3], strict=True):
             leaf = node
             if found is not None:
                 leaf = Input(f"#{next(_leaves)}", tuple(given), found.dtype)
                 self.places[leaf] = replace(found, strides=given)
             made.append(leaf)
-        return replace(sides, x=made[0], s=made[1]), replace(place, strides=strides[0])
+        if after:
+            pairs = zip(more.items(), strides[3:], strict=True)
+            others = {node: replace(found, strides=given) for (node, found), given in pairs}
+            after = replace(after, places=others)
+        return replace(sides, x=made[0], s=made[1]), replace(place, strides=strides[0]), after
 
-    def choose(self, node: Dot, sides: Sides, place: Place, env: Env, accumulate: Number) -> None:
-        """The kernel that fits the strides and the number of rows."""
+    def choose(
+        self,
+        node: Dot,
+        sides: Sides,
+        place: Place,
+        env: Env,
+        accumulate: Number,
+        after: Following | None,
+    ) -> bool:
+        """The kernel that fits the strides and the number of rows; whether that does what follows
+        too."""
         x, s = self.direct(sides.x), self.direct(sides.s)
         kind = register(node.dtype)
         if node in self.to_pack:
             width = panel_columns(self.target, self.frame.bounds[sides.vector])
             packing = Packing(self, sides.x, x, sides.vector, sides.over, node.dtype, width)
             self.packed[node, sides.vector] = pack_whole(packing, (), env)
-            return
+            return False
         once = self.packed.get((node, sides.vector))
         loose = (x is None or x.weight is None) and not once
         few = loose and self.bound(sides.rows) <= FEW_ROWS
@@ -295,14 +368,14 @@ class Contractions(Rows):
                 outer = [axis for axis in sides.over if axis != last]
                 s = self.pack(sides.s, (*sides.rows, *outer, last), node.dtype, env)
             self.dots(Job(self, kind, sides, place, x, s, env), last, accumulate)
-            return
+            return False
         if s is None or STORED[s.dtype] != kind:
             s = self.pack(sides.s, (*sides.rows, *sides.over), node.dtype, env)
         elif not few and self.crosswise(s, sides):
             s = self.turned(s, sides, node.dtype, env)
         if few and x is not None and x.strides.get(sides.vector) == 1 and not self.narrow(sides):
             self.spread(Job(self, kind, sides, place, x, s, env), accumulate)
-            return
+            return False
         over = innermost_last(s, sides.over)
         found = kept(self, x, sides, over, env)
         if found is not None and found[0].form and kind != "float":
@@ -314,7 +387,8 @@ class Contractions(Rows):
             dtype, width = layout.dtype, layout.width
             self.packings[x.weight.operand] = layout
         packing = Packing(self, sides.x, x, sides.vector, over, dtype, width)
-        Panels(self, sides, over, place, x, s, kind, packing, env, accumulate).run(panels)
+        Panels(self, sides, over, place, x, s, kind, packing, env, accumulate, after).run(panels)
+        return True
 
     def narrow(self, sides: Sides) -> bool:
         """Whether a register tile is as wide as X: it reads X in place, as it lies in memory."""
@@ -553,7 +627,9 @@ class Job:
 
         def tiles(env: Env) -> None:
             rows = 0, emitter.frame.length(row)
-            cover(emitter.f, rows, tall, name, lambda i, n: arguments({**env, row: Index(i)}, n))
+            run = emitter.f.run
+            cover(emitter.f, rows, tall, name,
+                  lambda code, i, n: run(code, arguments({**env, row: Index(i)}, n)))  # fmt: skip
 
         emitter.loops([axis for axis in self.sides.rows if axis != row], env, tiles)
 

@@ -109,20 +109,32 @@ class Place:
 class Frame:
     """What the axes of an instruction are while it runs, and the most they can be.
 
-    starts and lengths of ranges; sizes of whole axes; bounds on lengths; where loops begin, if
-    they take only a part
+    starts   of ranges
+    limits   lengths of ranges: an index ends there
+    lengths  of loops, which may take a part of a range, or several axes as one
+    sizes    of whole axes
+    bounds   on lengths
+    firsts   where loops begin, if they take only a part
     """
 
     starts: dict[Axis, Number] = field(default_factory=dict)
+    limits: dict[Axis, Number] = field(default_factory=dict)
     lengths: dict[Axis, Number] = field(default_factory=dict)
     sizes: dict[Axis, Number] = field(default_factory=dict)
     bounds: dict[Axis, int] = field(default_factory=dict)
     firsts: dict[Axis, Number] = field(default_factory=dict)
 
     def length(self, axis: Axis) -> Number:
-        if axis not in self.lengths:
-            raise CompileError(f"axis {axis!r} has no extent")
-        return self.lengths[axis]
+        return _known(self.lengths, axis)
+
+    def limit(self, axis: Axis) -> Number:
+        return _known(self.limits, axis)
+
+
+def _known(numbers: Mapping[Axis, Number], axis: Axis) -> Number:
+    if axis not in numbers:
+        raise CompileError(f"axis {axis!r} has no extent")
+    return numbers[axis]
 
 
 class Emitter:
@@ -132,6 +144,7 @@ class Emitter:
     known   nodes whose values are in registers while this part of the code runs
     mask    the lanes that exist, at the end of a row; None: all
     cut     axes whose lengths are known when code runs, but to be whole vectors
+    true    conditions that hold wherever this part of the code runs
     """
 
     def __init__(self, f: Function, target: Target, frame: Frame) -> None:
@@ -143,6 +156,7 @@ class Emitter:
         self.memo: dict[tuple[object, ...], Value] = {}
         self.mask: Value | None = None
         self.cut: frozenset[Axis] = frozenset()
+        self.true: frozenset[Node] = frozenset()
         self.width = 1
 
     # -- scopes
@@ -336,6 +350,8 @@ class Emitter:
         return self.memo[key]
 
     def _value(self, node: Node, env: Env) -> Value:
+        if node in self.true:
+            return constant("i1", True)
         if node in self.places:
             found = self.load(self.places[node], env)
             if node in self.initials:
@@ -420,10 +436,10 @@ class Emitter:
                 continue
             index = self.shifted(self.index(given[axis], env), self.frame.starts.get(axis, 0))
             if node.fill is not None:
-                length = self.frame.length(axis)
-                within.append(self.inside(index, 0, length))
+                limit = self.frame.limit(axis)
+                within.append(self.inside(index, 0, limit))
                 if index.uniform or index.lanes is not None:
-                    index = self.clipped(index, 0, length)
+                    index = self.clipped(index, 0, limit)
             inner[axis] = index
         if not within:
             return self.value(node.x, inner)
@@ -438,7 +454,7 @@ class Emitter:
         if at.kind != "i64":
             at = self.f.convert("zext" if at.kind == "i1" else "sext", at, "i64")
         found = Index(at) if at.width == 1 else Index(0, 0, at)
-        clipped = self.clipped(found, 0, self.frame.length(axis))
+        clipped = self.clipped(found, 0, self.frame.limit(axis))
         return self.value(table, {**env, axis: clipped})
 
     def _stack(self, node: Node, xs: tuple[Node, ...], axis: Axis, env: Env) -> Value:

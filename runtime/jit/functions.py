@@ -290,7 +290,7 @@ def tanh(f: Function, x: Value) -> Value:
     if x.kind == "double":
         return f.intrinsic("tanh", [x])
     if looks_up(f, x):
-        return by_pieces(f, x, tables.TANH)
+        return tables.tanh_of_sum(f, x)
     near = rational(f, x, 7.9053111, TANH)
     # From here on tanh rounds to 1. That must be exact: 1 + tanh(x) is a factor of a huge -x.
     whole = f.compare("ogt", absolute(f, x), like(x, 9.0109))

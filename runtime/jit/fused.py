@@ -33,7 +33,9 @@ def fused(
     ranges = dict(first.axes)
     if names is None or any(not set(axes) <= {*names, ""} for axes in after.results):
         return None
-    if any(ranges.get(names.get(axis, "")) != name for axis, name in second.axes):
+    loops = {axis for axis, _ in second.axes} - {a for axes in after.operands for a in axes}
+    pairs = [(names.get(axis, ""), name) for axis, name in second.axes if axis not in loops]
+    if any(ranges.get(axis) != name for axis, name in pairs):
         return None
     operands = [_renamed(axes, names) for axes in after.operands]
     leaves = [

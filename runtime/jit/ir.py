@@ -356,12 +356,13 @@ class Function:
 
     def ceil_divide(self, a: Number, b: Number) -> Number:
         """a / b rounded up, for a >= 0 and b > 0."""
+        return self.divide(self.add(a, self.subtract(b, 1)), b)
+
+    def divide(self, a: Number, b: Number) -> Number:
+        """a / b rounded down, for a >= 0 and b > 0."""
         if isinstance(a, int) and isinstance(b, int):
-            return -(-a // b)
-        if b == 1:
-            return a
-        most = self.add(a, self.subtract(b, 1))
-        return self.pure("i64", 1, f"udiv i64 {text(most)}, {text(b)}")
+            return a // b
+        return a if b == 1 else self.pure("i64", 1, f"udiv i64 {text(a)}, {text(b)}")
 
     def whole(self, a: Number, b: int) -> Number:
         """The largest multiple of b up to a, for a >= 0."""
@@ -408,6 +409,8 @@ class Function:
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         if condition.width == 1:
             a, b = self.match(a, b)
+            if condition.constant:
+                return a if condition.text == "true" else b
         else:
             condition, a, b = self.match(condition, a, b)
         return self.pure(

@@ -92,7 +92,7 @@ class Kernel(Passes):
     def __init__(self, f: Function, target: Target, frame: Frame) -> None:
         super().__init__(f, target, frame)
         self.reserved: dict[Node, Place] = {}
-        self.accumulating: Mapping[Store, Dot] = {}
+        self.in_place: Mapping[Store, Dot] = {}
 
     @staticmethod
     def new_frame() -> Frame:
@@ -104,11 +104,11 @@ class Kernel(Passes):
         Folds, contractions and shared values are computed first, each in loops of its own, inside
         loops over the axes that are outer for all of them.
         """
-        before = self.accumulating
+        before = self.in_place
         schedule = Schedule(self, stores, env)
-        self.accumulating = schedule.accumulating
+        self.in_place = schedule.in_place
         self.level(schedule, 0, env)
-        self.accumulating = before
+        self.in_place = before
 
     def level(self, schedule: Schedule, depth: int, env: Env) -> None:
         tasks = [Task(node) for node in schedule.stored if schedule.depth(node) == depth]
@@ -169,8 +169,12 @@ class Kernel(Passes):
     def put(self, store: Store, env: Env) -> None:
         node, place = store.node, store.place
         free = not self.there(node)
-        if free and store in self.accumulating:
-            self.dot(self.accumulating[store], place, env, self.accumulate)
+        if free and store in self.in_place:
+            dot = self.in_place[store]
+            if store.state is None:
+                self.dot(dot, place, env, 0, node)
+            else:
+                self.dot(dot, place, env, self.accumulate)
         elif free and isinstance(node, Dot):
             self.put_dot(node, store, env)
         elif free and isinstance(node, Reduce) and set(store.axes) <= {*node.axes, *env}:
@@ -278,17 +282,21 @@ def at_pointers(places: Sequence[Place], pointers: Sequence[Value]) -> list[Plac
 class Schedule:
     """What a block computes before its results, and the loops around it.
 
-    stored        nodes kept for others, each before those that use it
-    favourite     the axis that vectors had best go along
-    outer         axes of the loops around everything
-    accumulating  results that are their state plus a contraction, added in place
+    stored     nodes kept for others, each before those that use it
+    favourite  the axis that vectors had best go along
+    outer      axes of the loops around everything
+    in_place   results that a contraction stores: their state plus it, added where that is, or what
+               its tiles make of it
     """
 
     def __init__(self, kernel: Kernel, stores: Sequence[Store], env: Env) -> None:
         self.kernel, self.stores, self.env = kernel, list(stores), env
         self.roots = [store.node for store in stores]
-        self.accumulating = {
-            store: dot for store in stores if (dot := self.accumulation(store)) is not None
+        self.in_place = {
+            store: dot
+            for store in stores
+            for found in (self.accumulation, self.finished)
+            if (dot := found(store)) is not None
         }
         places = [store.place for store in self.stores]
         places += [kernel.places[n] for n in walk(self.roots) if n in kernel.places]
@@ -313,13 +321,27 @@ class Schedule:
             return None
         return dot if kernel.sides(dot, store.place, self.env) else None
 
+    def finished(self, store: Store) -> Dot | None:
+        """The contraction of which tiles make a result, number by number."""
+        kernel, node, place = self.kernel, store.node, store.place
+        if not isinstance(node, Map) or store.late or not store.safe or self.there(node):
+            return None
+        dot = next((n for n in reversed([*walk([node])]) if isinstance(n, Dot)), None)
+        others = walk([root for root in self.roots if root is not node])
+        if dot is None or dot in others or self.roots.count(node) > 1:
+            return None
+        if set(dot.axes) != set(store.axes) or STORED[place.dtype] != register(dot.dtype):
+            return None
+        sides = kernel.sides(dot, place, self.env)
+        return dot if sides and kernel.following(node, dot, sides.vector) else None
+
     # -- what is stored
 
     def choose(self) -> list[Node]:
         """Folds and contractions, and other values that several loops want."""
         order = [node for node in walk(self.roots) if not self.there(node)]
         self.folded = {axis for node in order if isinstance(node, Reduce) for axis in node.over}
-        absorbed = set(self.accumulating.values())
+        absorbed = set(self.in_place.values())
         chosen: set[Node] = {
             node
             for node in order
@@ -343,30 +365,26 @@ class Schedule:
     def there(self, node: Node) -> bool:
         return self.kernel.there(node)
 
-    def nests(self, chosen: set[Node]) -> list[tuple[Node, frozenset[Axis]]]:
-        """(root, axes of its loops) for everything that will have loops of its own."""
-        found: list[tuple[Node, frozenset[Axis]]] = []
-        for node in [*chosen, *self.roots]:
+    def nests(self, chosen: set[Node]) -> list[tuple[Node, frozenset[Axis], Node | None]]:
+        """(root, axes of its loops, who alone runs these) for everything that will have loops of
+        its own: rows share theirs, a contraction computes its sides in no others."""
+        found: list[tuple[Node, frozenset[Axis], Node | None]] = []
+        for node in [*chosen, *self.roots, *self.in_place.values()]:
             match node:
                 case Reduce(_, x, _):
-                    found.append((x, frozenset(x.axes)))
-                case Dot(a, b, _):
-                    found += [(a, frozenset(a.axes)), (b, frozenset(b.axes))]
-                case Update(x, value, _):
-                    found += [(x, frozenset(x.axes)), (value, frozenset(value.axes))]
-                case Scan():
-                    found += [(child, frozenset(child.axes)) for child in node.children]
+                    found.append((x, frozenset(x.axes), None))
+                case Dot() | Update() | Scan():
+                    children = [x for x in node.children if x not in chosen]
+                    found += [(child, frozenset(child.axes), node) for child in children]
                 case _:
-                    found.append((node, frozenset(node.axes)))
-        for dot in self.accumulating.values():
-            found += [(dot.a, frozenset(dot.a.axes)), (dot.b, frozenset(dot.b.axes))]
+                    found.append((node, frozenset(node.axes), None))
         return found
 
     def shared(self, order: Sequence[Node], chosen: set[Node]) -> Node | None:
         """A value, as large as possible, that is dear and wanted more than once."""
         uses: dict[Node, int] = {}
         broadcast: set[Node] = set()
-        for root, axes in dict.fromkeys(self.nests(chosen)):
+        for root, axes, _ in dict.fromkeys(self.nests(chosen)):
             for node in self.reached(root, chosen):
                 uses[node] = uses.get(node, 0) + 1
                 if self.lacks(node, axes):
@@ -387,11 +405,12 @@ class Schedule:
 
     def reached(self, root: Node, chosen: set[Node]) -> list[Node]:
         """What the loops of a root compute themselves; not what they only look up."""
+        absorbed = set(self.in_place.values())
         found: dict[Node, None] = {}
         stack = [root]
         while stack:
             node = stack.pop()
-            stop = node is not root and node in chosen
+            stop = node is not root and (node in chosen or node in absorbed)
             if node in found or stop or self.there(node):
                 continue
             found[node] = None
@@ -495,6 +514,7 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape, bodies: Library) -
     for i, (axis, start, length) in enumerate(shape.axes):
         frame.starts[axis] = given[f"start{i}"] if start is None else start
         frame.lengths[axis] = given[f"length{i}"] if length is None else length
+    frame.limits.update(frame.lengths)
     for i, (axis, size) in enumerate(shape.sizes):
         frame.sizes[axis] = given[f"size{i}"] if size is None else size
     reads, writes = (

@@ -10,7 +10,19 @@ from functools import cached_property
 
 from infinisa.isa.instance import find
 from infinisa.isa.instruction import Instruction, State
-from infinisa.isa.language import Axis, Dot, Input, everything, refine
+from infinisa.isa.language import (
+    Axis,
+    Cast,
+    Dot,
+    Input,
+    Map,
+    Node,
+    Reduce,
+    everything,
+    refine,
+    substitute,
+    walk,
+)
 from infinisa.isa.program import COPIES, Issue, Opcode, Operand, Program, statements
 
 from .ir import Function
@@ -19,10 +31,28 @@ from .orders import orders
 from .plan import Emission
 from .processor import Target
 from .quantised import Format
+from .quotients import divided_later
 from .shares import Shares
 from .untiled import Meanings
 from .weights import Layout, pack_weight
 from .written import Written, written_for
+
+
+def folding(roots: Sequence[Node]) -> tuple[Node, ...]:
+    """Values without folds over no axis: a contraction of which an issue takes one position at a
+    time is a product."""
+    made: dict[Node, Node] = {}
+    for node in walk(roots):
+        (given,) = substitute([node], {child: made[child] for child in node.children})
+        match given:
+            case Dot(a, b, ()):
+                made[node] = Map("multiply", (a, b))
+            case Reduce(function, x, ()) as fold if function != "argmax":
+                made[node] = x if x.dtype == fold.dtype else Cast(x, fold.dtype)
+            case new:
+                made[node] = new
+    return tuple(made[root] for root in roots)
+
 
 FILL = [("x", "ptr noalias"), ("panels", "ptr noalias")]
 """A weight as it came in, and where it goes in another layout."""
@@ -56,7 +86,7 @@ class Meaning:
             given,
             operands=tuple(operands),
             states=tuple(states),
-            outputs=refine(given.outputs, many),
+            outputs=divided_later(folding(refine(given.outputs, many))),
         )
         return cls(given, plain, names, written_for(definition, opcode, names))
 

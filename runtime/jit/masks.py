@@ -132,6 +132,12 @@ def _limit_of(condition: Node, row: Axis) -> Horizon | None:
     match condition:
         case Map("logical_and", (a, b)):
             return _limit_of(a, row) or _limit_of(b, row)
+    return border(condition, row)
+
+
+def border(condition: Node, row: Axis) -> Horizon | None:
+    """Up to which positions a comparison of positions is true in each row: there and no further."""
+    match condition:
         case Map(("greater_equal" | "greater" | "less_equal" | "less") as how, (a, b)):
             left, right = _linear(a), _linear(b)
             if left is None or right is None:

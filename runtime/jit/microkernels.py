@@ -46,6 +46,9 @@ UNROLLED = 4
 LINE = 64
 """Bytes of a line of memory."""
 
+AT_ONCE = 2
+"""Lines of the result that a tile asks for in a turn: many at once would hold up what it reads."""
+
 Ahead: TypeAlias = int | Literal["next"]
 
 
@@ -63,7 +66,8 @@ class Tile:
     outer   axes of k around those that a piece of a sum goes along: each piece begins at 0 and is
             added to the result, as a long chain of sums would lose more digits
     ahead   what it asks memory for: so many bytes behind those that it reads (0: nothing), or
-            "next": lines of the next panel, as many as a call says
+            "next": lines of the next panel, as many as a call says, and what the tile of the rows
+            behind these will need
     """
 
     kind: str
@@ -91,7 +95,7 @@ class Tile:
         """X, its elements from step to step; S, its elements from row to row; of each axis of k
         the steps and the elements of S from one to the next; positions of axis `outer` in a piece
         of a sum; the result, its elements from row to row; columns; whether to add to the result;
-        lines to ask for: the first, how many in a turn of the innermost loop."""
+        lines of the next panel: the first, how many in a turn of the innermost loop."""
         found = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64")]
         for level in range(self.depth):
             found += [(f"n{level}", "i64"), (f"sk{level}", "i64")]
@@ -139,8 +143,9 @@ class TileWriter:
             self.whole = f.compare("sge", wanted, constant("i64", t.count * t.lanes))
         heads = [f.at(p["c"], f.add(f.multiply(p["cm"], r), column), t.kind) for r in range(t.rows)]
         self.results = [f.at(heads[r], v * t.lanes, t.kind) for r, v in self.places]
-        for place in self.results:
-            f.prefetch(place)
+        if t.ahead != "next":
+            for place in self.results:
+                f.prefetch(place)
         x = f.at(p["x"], column, STORED[t.dtype])
         self.outside(0, 0, 0, [p["more"], x])
 
@@ -237,9 +242,13 @@ class TileWriter:
 
         def turns(count: int) -> Callable[[Value, list[Value]], list[Value]]:
             def turn(index: Value, carried: list[Value]) -> list[Value]:
+                here = f.add(offset, f.multiply(index, step))
                 if t.ahead == "next" and count > 1:
                     self.ask(f.add(passed, index))
-                return self.steps(f.add(offset, f.multiply(index, step)), step, carried, count)
+                    self.ask_results(f.add(passed, index))
+                    if t.unit:
+                        self.ask_rows(here, index)
+                return self.steps(here, step, carried, count)
 
             return turn
 
@@ -252,6 +261,37 @@ class TileWriter:
         first = f.multiply(f.multiply(passed, LINE // UNROLLED), lines)
         start = f.at(f.parameters["next"], first)
         f.loop(0, lines, 1, lambda i, _: f.prefetch(f.at(start, f.multiply(i, LINE)), cache=2))
+
+    def ask_rows(self, offset: Number, index: Value) -> None:
+        """For the rows of S behind these, as far along k as this turn goes: some of the rows in
+        each of the turns that read one line."""
+        f, t, stride = self.f, self.tile, self.f.parameters["sm"]
+        turns = LINE // (UNROLLED * BYTES[t.kind])
+        turn, some = f.divide(index, UNROLLED), -(-t.rows // turns)
+        first = f.multiply(f.subtract(turn, f.whole(turn, turns)), some)
+        start = f.at(f.parameters["s"], offset, t.kind)
+        for more in range(some):
+            row = f.add(first, t.rows + more)
+            f.prefetch(f.at(start, f.multiply(row, stride), t.kind), cache=2)
+
+    def ask_results(self, passed: Number) -> None:
+        """For the lines where the sums of the rows behind these will end, some in each of the first
+        turns."""
+        f, t = self.f, self.tile
+        each = LINE // BYTES[t.kind]
+        across = -(-t.count * t.lanes // each)
+
+        def lines() -> None:
+            first = f.multiply(f.divide(passed, UNROLLED), AT_ONCE)
+            for more in range(AT_ONCE):
+                line = f.add(first, more)
+                row = f.divide(line, across)
+                column = f.multiply(f.subtract(line, f.multiply(row, across)), each)
+                at = f.add(f.multiply(f.add(row, t.rows), f.parameters["cm"]), column)
+                f.prefetch(f.at(self.results[0], at, t.kind), cache=2)
+
+        steps = -(-across * t.rows // AT_ONCE) * UNROLLED
+        f.when(f.compare("slt", number(passed), constant("i64", steps)), lines)
 
     def steps(self, offset: Number, step: Number, carried: list[Value], count: int) -> list[Value]:
         """Steps of k side by side."""
@@ -425,7 +465,10 @@ fast."""
 
 def turn_kernel(module: Module, kind: str, dtype: str, lanes: int) -> str:
     """panel[step][column] = x[column][step], in as many columns as a vector has lanes; those behind
-    the last one are that one again."""
+    the last one are that one again.
+
+    The next columns are asked for meanwhile: each of them is another run of memory.
+    """
     name = f"turn_{kind}_{dtype}_{lanes}"
     f = kernel(module, name, TURN)
     if f is None:
@@ -447,6 +490,7 @@ def turn_kernel(module: Module, kind: str, dtype: str, lanes: int) -> str:
             f.store(value, f.at(f.at(into, f.multiply(p["width"], step), kind), lane, kind))
 
         def squares(step: Value, _: list[Value]) -> None:
+            fetch_columns(f, f.add(column, lanes), step, lanes, stored)
             pieces = [read(row, step, SIDE) for row in rows]
             sides = [beside(f, pieces[side::SIDE]) for side in range(SIDE)]
             for more, value in enumerate(transposed(f, sides)):
@@ -462,6 +506,18 @@ def turn_kernel(module: Module, kind: str, dtype: str, lanes: int) -> str:
     f.loop(0, p["columns"], lanes, columns)
     f.done()
     return name
+
+
+def fetch_columns(f: Function, first: Number, step: Value, lanes: int, stored: str) -> None:
+    """A line of each of so many columns from the first on, in as many turns as are squares in a
+    line."""
+    p, turns = f.parameters, LINE // (SIDE * BYTES[stored])
+    turn = f.binary("lshr", step, constant("i64", SIDE.bit_length() - 1))
+    turn = f.binary("and", turn, constant("i64", turns - 1))
+    first = f.add(first, f.multiply(turn, lanes // turns))
+    for more in range(lanes // turns):
+        column = f.at(p["x"], f.multiply(p["xn"], f.add(first, more)), stored)
+        f.prefetch(f.at(column, step, stored))
 
 
 def beside(f: Function, parts: list[Value]) -> Value:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from infinisa.isa.language import Axis
 
 from .expression import Env, Index, Place
+from .finish import Following
 from .functions import STORED
 from .integers import fused, integer_rows, integer_tile, rounded_rows
-from .ir import BYTES, FLOATS, Argument, Function, Number, Value
+from .ir import BYTES, FLOATS, Argument, Function, Number, Value, number
 from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
 from .packing import Packing, tile_rows, tile_vectors, vector_lanes, well_laid
 from .quantised import GROUPS, TURN, Form, unpack_kernel
@@ -59,6 +60,7 @@ class Panels:
     kind        of the result in registers
     packing     how panels are filled
     accumulate  1: add to the result
+    after       what becomes of the sums
     """
 
     emitter: Contractions
@@ -71,6 +73,7 @@ class Panels:
     packing: Packing
     env: Env
     accumulate: Number
+    after: Following | None
 
     @property
     def f(self) -> Function:
@@ -210,7 +213,8 @@ class Panels:
                 ("i64", self.accumulate),
             ]  # fmt: skip
 
-        self.rows(env, integer_rows(form, emitter.target, width), name, arguments, rows)
+        tall, behind = integer_rows(form, emitter.target, width), self.finishing(columns, steps)
+        self.rows(env, tall, name, arguments, rows, behind)
 
     def unpacked(
         self,
@@ -301,10 +305,25 @@ class Panels:
         def arguments(at: Env, size: Number) -> list[Argument]:
             at = {**at, self.sides.vector: Index(columns[0]), self.over[0]: Index(steps[0])}
             at |= {axis: Index(0) for axis in self.over[1:]}
-            given = self.arguments(at, x, wide, (steps[1], piece), more)
+            count = self.visible(at, size, steps)
+            given = self.arguments(at, x, wide, (count, piece), more)
             return given + self.asked(after, at, size, steps[1], rows) if ahead == "next" else given
 
-        self.rows(env, tile_rows(target, count), name, arguments, rows)
+        behind = self.finishing(columns, steps)
+        self.rows(env, tile_rows(target, count), name, arguments, rows, behind)
+
+    def visible(self, at: Env, size: Number, steps: tuple[Number, Number]) -> Number:
+        """Of some steps, those that a tile's rows see: of what a mask hides nothing is added."""
+        emitter, f, row = self.emitter, self.f, self.row
+        begin, count = steps
+        if emitter.sight is None or row in emitter.merged_axes:
+            return count
+        horizon, axis = emitter.sight
+        if (row, self.over) != (axis, (horizon.axis,)) or horizon.axis in emitter.merged_axes:
+            return count
+        end = emitter.visible(horizon, axis, f.add(at[axis].base, size))
+        end = f.multiply(f.ceil_divide(end, UNROLLED), UNROLLED)
+        return f.maximum(f.subtract(f.minimum(end, f.add(begin, count)), begin), 0)
 
     def piece(self, steps: Number, aim: int) -> tuple[int, Number]:
         """(an axis of k, positions of it in a piece of a sum), for a piece of about `aim` steps.
@@ -368,6 +387,34 @@ class Panels:
         given += [("ptr", emitter.base(self.place, at)), ("i64", self.row_stride(self.place))]
         return [*given, ("i64", columns), ("i64", more)]
 
+    def finishing(
+        self, columns: tuple[Number, Number], steps: tuple[Number, Number]
+    ) -> Callable[[Env, Number], None] | None:
+        """What calls for rows of a tile, behind `steps` of k, what becomes of complete sums."""
+        f, emitter, after = self.f, self.emitter, self.after
+        if after is None:
+            return None
+        length, end = emitter.frame.length(self.over[0]), f.add(*steps)
+        finish = after.finish(self.row, self.sides.vector, self.packing.width, columns[1])
+        name = finish.kernel(f.module, emitter.target)
+
+        def call(at: Env, size: Number) -> None:
+            at = {**at, self.sides.vector: Index(columns[0])}
+            given: list[Argument] = [("ptr", emitter.base(self.place, at))]
+            given += [("i64", self.row_stride(self.place)), ("i64", size), ("i64", columns[1])]
+            for place in after.places.values():
+                given += [("ptr", emitter.base(place, at)), ("i64", self.row_stride(place))]
+            f.run(name, given)
+
+        def last(at: Env, size: Number) -> None:
+            if end == length:
+                call(at, size)
+            elif not (isinstance(end, int) and isinstance(length, int)):
+                complete = f.compare("eq", number(end), number(length))
+                f.when(complete, lambda: call(at, size))
+
+        return last
+
     def row_stride(self, place: Place) -> Number:
         return place.strides.get(self.row, 0) if self.row else 0
 
@@ -378,11 +425,19 @@ class Panels:
         name: Callable[[int], str],
         arguments: Callable[[Env, Number], list[Argument]],
         block: Part | None,
+        behind: Callable[[Env, Number], None] | None,
     ) -> None:
-        """Calls for all rows, or those of a block: the kernel for so many, its arguments."""
+        """Calls for all rows, or those of a block: the kernel for so many, its arguments; what is
+        done behind each."""
         row, emitter = self.row, self.emitter
+
+        def call(code: str | Value, at: Env, size: Number) -> None:
+            self.f.run(code, arguments(at, size))
+            if behind is not None:
+                behind(at, size)
+
         if row is None:
-            self.f.run(name(1), arguments(env, 1))
+            call(name(1), env, 1)
             return
         tall = min(tall, emitter.frame.bounds[row])
         mine: tuple[Number, Number] = 0, emitter.frame.length(row)
@@ -390,7 +445,9 @@ class Panels:
             mine = block[1:]
 
         def tiles(env: Env) -> None:
-            cover(self.f, mine, tall, name, lambda i, n: arguments({**env, row: Index(i)}, n))
+            cover(
+                self.f, mine, tall, name, lambda code, i, n: call(code, {**env, row: Index(i)}, n)
+            )
 
         others = [axis for axis in self.sides.rows if axis != row]
         if block is None or block[0] == row:
@@ -474,19 +531,18 @@ def cover(
     rows: tuple[Number, Number],
     tall: int,
     name: Callable[[int], str],
-    arguments: Callable[[Number, Number], list[Argument]],
+    call: Callable[[str | Value, Number, Number], None],
 ) -> None:
-    """Calls of the kernels for so many rows, with what is given for (first row, rows): tiles as
-    even as can be, or where the number of rows is known late, of `tall` and then of powers of
-    two."""
+    """`call` with (kernel for so many rows, first row, rows): tiles as even as can be, or where the
+    number of rows is known late, of `tall` and then of powers of two."""
     first, length = rows
 
     def strip(begin: int, end: int, size: int) -> None:
         if size and end - begin == size:
-            f.run(name(size), arguments(f.add(first, begin), size))
+            call(name(size), f.add(first, begin), size)
         elif end > begin:
             f.loop(begin, end, size,
-                   lambda i, _: f.run(name(size), arguments(f.add(first, i), size)))  # fmt: skip
+                   lambda i, _: call(name(size), f.add(first, i), size))  # fmt: skip
 
     if isinstance(length, int):
         count = -(-length // tall) or 1
@@ -503,7 +559,7 @@ def cover(
         rest = f.subtract(f.minimum(f.subtract(length, row), tall), 1)
         size = f.load(f.at(heights, rest, "i64"), "i64")
         code = f.load(f.at(kernels, rest, "ptr"), "ptr")
-        f.run(code, arguments(f.add(first, row), size))
+        call(code, f.add(first, row), size)
         return [size]
 
     f.loop(0, length, None, turn)

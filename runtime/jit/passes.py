@@ -85,12 +85,12 @@ class Pass:
 class Passes(Contractions):
     """Emits tasks.
 
-    reserved      memory for values that are kept for all rows
-    accumulating  results that are their state plus a contraction, added in place
+    reserved  memory for values that are kept for all rows
+    in_place  results that a contraction stores: see `Schedule`
     """
 
     reserved: dict[Node, Place]
-    accumulating: Mapping[Store, Dot]
+    in_place: Mapping[Store, Dot]
 
     def keep(self, node: Node, env: Env) -> None:
         """Compute a value that others read, in loops of its own."""
@@ -126,7 +126,7 @@ class Passes(Contractions):
     def in_blocks(self, block: Block, env: Env) -> None:
         """Contractions and what follows them for some rows at a time."""
         self.sequence(block.before, env, last=False)
-        outside, packed = (dict(self.places), set(self.known), self.accumulating), dict(self.packed)
+        outside, packed = (dict(self.places), set(self.known), self.in_place), dict(self.packed)
         for task in block.tasks:
             with self.part_of(replace(block, horizon=None), 0, block.size):
                 self.pack_before(task, block.axis, env)
@@ -135,7 +135,7 @@ class Passes(Contractions):
             with self.scope(), self.scratch(), self.part_of(block, first, count):
                 self.sequence(self.moved(block, first), env)
             self.places, self.known = dict(outside[0]), set(outside[1])
-            self.accumulating = outside[2]
+            self.in_place = outside[2]
 
         pieces(self.f, self.frame.length(block.axis), block.size, rows)
         self.packed = packed
@@ -145,7 +145,7 @@ class Passes(Contractions):
         """The axis of a block is these of its positions, as if there were no others."""
         frame, f, axis = self.frame, self.f, block.axis
         before = dict(frame.starts), dict(frame.lengths), dict(frame.bounds), self.places
-        cut = self.cut
+        cut, sight = self.cut, self.sight
         frame.starts[axis] = f.add(frame.starts.get(axis, 0), first)
         frame.lengths[axis], frame.bounds[axis] = count, block.size
         if block.horizon is not None:
@@ -154,22 +154,22 @@ class Passes(Contractions):
             whole = isinstance(most, int) and most % (CUT * self.target.lanes) == 0
             frame.lengths[other] = self.seen(block.horizon, axis)
             self.cut |= {other} if whole else set()
+            self.sight = block.horizon, axis
         self.places = {node: self.from_row(place, axis, first) for node, place in before[3].items()}
         yield
         frame.starts, frame.lengths, frame.bounds, self.places = before
-        self.cut = cut
+        self.cut, self.sight = cut, sight
 
     def seen(self, horizon: Horizon, row: Axis) -> Number:
         """How many positions the rows see, in whole vectors; at least one."""
-        f, frame, other = self.f, self.frame, horizon.axis
-        end = f.add(frame.starts.get(row, 0), f.add(frame.length(row), horizon.ahead))
-        count = f.maximum(f.subtract(end, frame.starts.get(other, 0)), 1)
-        most, step = frame.length(other), CUT * self.target.lanes
+        f, frame = self.f, self.frame
+        count = self.visible(horizon, row, frame.length(row))
+        most, step = frame.length(horizon.axis), CUT * self.target.lanes
         return f.minimum(f.multiply(f.ceil_divide(count, step), step), most)
 
     def moved(self, block: Block, first: Number) -> list[Task]:
         """The tasks of a block, with results stored where its rows are."""
-        found, added = [], dict(self.accumulating)
+        found, added = [], dict(self.in_place)
         for task in block.tasks:
             store = task.store
             if store is None:
@@ -180,7 +180,7 @@ class Passes(Contractions):
             found.append(Task(task.node, now))
             if store in added:
                 added[now] = added.pop(store)
-        self.accumulating = added
+        self.in_place = added
         return found
 
     def from_row(self, place: Place, axis: Axis, first: Number) -> Place:
@@ -201,7 +201,7 @@ class Passes(Contractions):
 
     def pack_before(self, task: Task, axis: Axis, env: Env) -> None:
         """Panels of a contraction that are the same in all blocks along an axis."""
-        node = self.accumulating.get(task.store, task.node) if task.store else task.node
+        node = self.in_place.get(task.store, task.node) if task.store else task.node
         if not isinstance(node, Dot) or self.by_rows(task) or self.target.lanes == 1:
             return
         place = task.store.place if task.store else self.dot_place(node, env)
@@ -216,11 +216,16 @@ class Passes(Contractions):
         if isinstance(frame.length(last), int) or self.target.lanes == 1:
             return self.scratch_place(axes, node.dtype)
         width = panel_columns(self.target, most)
-        wide = -(-most // width) * width
-        frame.bounds[last] = wide + self.target.lanes if wide % CROWDED == 0 else wide
-        place = self.scratch_place(axes, node.dtype)
-        frame.bounds[last] = most
-        return replace(place, room=last)
+        return replace(self.rows_apart(axes, node.dtype, -(-most // width) * width), room=last)
+
+    def rows_apart(self, axes: Sequence[Axis], dtype: str, columns: int) -> Place:
+        """Memory with so many columns a row, or a vector more."""
+        bounds, last = self.frame.bounds, axes[-1]
+        most = bounds[last]
+        bounds[last] = columns + self.target.lanes if columns % CROWDED == 0 else columns
+        place = self.scratch_place(axes, dtype)
+        bounds[last] = most
+        return place
 
     def result_order(self, node: Dot, inner: Sequence[Axis]) -> list[Axis]:
         """Axes of a contraction's scratch: last the one that a side has contiguous already."""
@@ -263,9 +268,7 @@ class Passes(Contractions):
         """Whether a task is done position by position."""
         if self.there(task.node):
             return True
-        return task.store not in self.accumulating and not isinstance(
-            task.node, Dot | Scan | Update
-        )
+        return task.store not in self.in_place and not isinstance(task.node, Dot | Scan | Update)
 
     # -- rows
 
@@ -278,7 +281,8 @@ class Passes(Contractions):
         for node in given.kept:
             axes = sorted(self.open(node.axes, env), key=lambda axis: axis == along)
             if outer and node in given.wanted and axes and not self.there(node):
-                self.reserved[node] = self.scratch_place(axes, node.dtype)
+                most = self.frame.bounds[axes[-1]]
+                self.reserved[node] = self.rows_apart(axes, node.dtype, most)
 
         def row(at: Env) -> None:
             groups = self.passes(given, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from infinisa.isa.language import (
 from .expression import Emitter, Env, Index, Place
 from .functions import COMBINE, STORED, convert, like, register, saturate
 from .ir import FLOATS, Function, Number, Value, constant, number
+from .masks import border
 
 Visit: TypeAlias = Callable[[Env, list[Value]], list[Value]]
 """What is done at a position with the values carried so far: those that are carried on."""
@@ -217,10 +219,16 @@ class Rows(Emitter):
         carried: list[Value],
         copies: int,
     ) -> list[Value]:
-        """Several full vectors a turn, then single ones, then the lanes behind the last of them."""
+        """Several full vectors a turn, then single ones, then the lanes behind the last of them.
+        Where a mask hides the end of a row, several a turn are those that it shows: they need no
+        mask."""
         f, width, length = self.f, self.target.lanes, self.frame.length(axis)
         first, full = self.frame.firsts.get(axis, 0), f.whole(length, width)
         big = f.whole(length, copies * width)
+        true = self.unhidden(axis, roots, env) if copies > 1 else {}
+        if true:
+            clear = functools.reduce(f.minimum, true.values(), length)
+            big = f.whole(f.maximum(clear, 0), copies * width)
         known, narrow = frozenset(self.memo), self.broadcast(roots, env)
         row = _Row(
             self, axis, env, visit, len(carried) // copies, self.in_registers(axis), known, narrow
@@ -237,9 +245,11 @@ class Rows(Emitter):
                 count = min(copies, (full - index) // width)
                 carried = row.group(count, f.add(first, index), carried)
         else:
-            begin = f.add(first, big)
+            begin, outside = f.add(first, big), self.true
+            self.true |= true.keys()
             carried = f.loop(first, begin, copies * width, many, carried) if big != 0 else carried
-            if isinstance(full, int) and isinstance(big, int):
+            self.true = outside
+            if isinstance(full, int) and isinstance(big, int) and not true:
                 carried = row.group((full - big) // width, begin, carried)
             elif copies > 1:
                 carried = f.loop(begin, f.add(first, full), width, single, carried)
@@ -251,6 +261,21 @@ class Rows(Emitter):
             carried = f.either(some, lambda: row.rest(end, left, before), lambda: before)
         row.narrow_again()
         return carried
+
+    def unhidden(self, axis: Axis, roots: Sequence[Node], env: Env) -> dict[Node, Number]:
+        """Conditions that hide what is behind a position in this row, as a causal mask does, and
+        how many positions of an axis each of them shows."""
+        f, starts, found = self.f, self.frame.starts, dict[Node, Number]()
+        for node in self.inlined(roots):
+            if not isinstance(node, Map) or node.function != "where":
+                continue
+            condition = node.arguments[0]
+            for row in (a for a in condition.axes if a in env and env[a].uniform):
+                limit = border(condition, row)
+                if limit is not None and limit.axis == axis:
+                    end = f.add(f.add(starts.get(row, 0), env[row].base), limit.ahead + 1)
+                    found[condition] = f.subtract(end, starts.get(axis, 0))
+        return found
 
     def in_registers(self, axis: Axis) -> bool:
         """Whether a row along this axis is so short that it is computed without loops."""
@@ -463,7 +488,7 @@ class Rows(Emitter):
                 index = at[axis] if axis not in given else self.index(given[axis], at)
                 target[axis] = self.shifted(index, start) if axis in given else index
                 if axis in given:
-                    within.append(self.inside(target[axis], 0, self.frame.length(axis)))
+                    within.append(self.inside(target[axis], 0, self.frame.limit(axis)))
             value = convert(f, self.value(root.value, at), register(root.value.dtype))
             value = saturate(f, value, root.value.dtype, root.x.dtype)
             value = saturate(f, value, root.x.dtype, place.dtype)

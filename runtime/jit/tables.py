@@ -1,8 +1,7 @@
-"""Functions by polynomials of pieces, whose coefficients stand in registers.
+"""Functions in pieces, with tables that stand in registers.
 
-A piece is around n * step: vectors look up the coefficients of theirs by n. It takes fewer
-operations than one polynomial, or one rational function, for all numbers, and is nearer to the
-truth.
+A piece is around n * step: vectors look up the numbers of theirs by n. It takes fewer operations
+than one polynomial, or one rational function, for all numbers, and is nearer to the truth.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ POINTS = 64
 class Pieces:
     """An odd function that is 1 in the last piece and behind it, as far as a float can tell.
 
-    step    the length of a piece; a power of two times few bits, so that n * step is exact
+    step    the length of a piece: a power of two
     tables  of 16 pieces each
     degree  of the polynomials
     """
@@ -69,23 +68,43 @@ def coefficients(pieces: Pieces) -> list[list[float]]:
 
 
 ERF = Pieces(math.erf, 0.125, 2, 4)
-TANH = Pieces(math.tanh, 0.28125, 2, 5)
 
 
 def by_pieces(f: Function, x: Value, pieces: Pieces) -> Value:
     """The function of a vector of 16 floats."""
-    size = f.intrinsic("fabs", [x])
-    end = constant("float", pieces.last * pieces.step, x.width)
-    size = f.select(f.compare("ogt", size, end), end, size)
-    magic = constant("float", 12582912.0, x.width)
-    moved = f.intrinsic("fmuladd", [size, constant("float", 1 / pieces.step, x.width), magic])
-    index = f.convert("bitcast", moved, "i32")
-    n = f.binary("fsub", moved, magic)
-    t = f.intrinsic("fmuladd", [n, constant("float", -pieces.step, x.width), size])
+    index, rest = piece_of(f, x, pieces.step, pieces.last)
     rows = coefficients(pieces)
     total = looked_up(f, rows[0], index)
     for row in rows[1:]:
-        total = f.intrinsic("fmuladd", [total, t, looked_up(f, row, index)])
+        total = f.intrinsic("fmuladd", [total, rest, looked_up(f, row, index)])
+    return f.intrinsic("copysign", [total, x])
+
+
+def piece_of(f: Function, x: Value, step: float, last: int) -> tuple[Value, Value]:
+    """(n, |x| - n * step) for the nearest n, |x| being at most last * step."""
+    end, magic = (constant("float", number, x.width) for number in (last * step, 12582912.0 * step))
+    size = f.intrinsic("fabs", [x])
+    size = f.select(f.compare("ogt", size, end), end, size)
+    moved = f.binary("fadd", size, magic)
+    rest = f.binary("fsub", size, f.binary("fsub", moved, magic))
+    return f.convert("bitcast", moved, "i32"), rest
+
+
+TANH = tuple(math.tanh(n / 2) if n < 18 else 1.0 for n in range(2 * LANES))
+NEAR_0 = 15.03723335, 6.01239521
+"""(a, b) so that tanh(d) is near d * (a + d**2) / (a + b * d**2) up to 1/4: off by 6e-9 of it."""
+
+
+def tanh_of_sum(f: Function, x: Value) -> Value:
+    """tanh(n / 2 + d) of a vector of 16 floats, with t = tanh(n / 2) looked up and u / v = tanh(d):
+    (t + u / v) / (1 + t * u / v), one division, which is done beside other operations."""
+    index, d = piece_of(f, x, 0.5, 2 * LANES - 1)
+    a, b = (constant("float", number, x.width) for number in NEAR_0)
+    t = looked_up(f, TANH, index)
+    square = f.binary("fmul", d, d)
+    u = f.binary("fmul", d, f.binary("fadd", square, a))
+    v = f.intrinsic("fmuladd", [square, b, a])
+    total = f.binary("fdiv", f.intrinsic("fmuladd", [t, v, u]), f.intrinsic("fmuladd", [t, u, v]))
     return f.intrinsic("copysign", [total, x])
 
 

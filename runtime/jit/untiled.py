@@ -1,8 +1,9 @@
-"""Loops around contractions undone: native code blocks a contraction for its caches itself.
+"""Loops around contractions and rows undone: native code blocks them for its caches itself.
 
 A program made for a machine with a cache takes its products in tiles. As each tile is a region of
 tensors in outer memory, tiles that are computed without each other are one issue over the whole,
-and so are the pieces of a sum and what finishes it.
+and so are the pieces of a sum and what finishes it. Rows in tiles are one issue too, which threads
+divide once.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _axes(index: Affine | None, axis: Axis) -> tuple[Axis, ...]:
 
 
 def untiled(program: Program, meanings: Meanings) -> Program:
-    """The program with fewer, larger issues of its contractions; values are the same."""
+    """The program with fewer, larger issues; values are the same."""
     return _Untiling(program, meanings).program()
 
 
@@ -179,9 +180,10 @@ class _Untiling:
             return items
         if len(body) > 1 or not isinstance(body[0], Issue):
             return [loop]
-        if not self.contraction(body[0]) and not self.chain(body[0]):
+        issue = body[0]
+        if not (self.contraction(issue) or self.chain(issue) or self.rows(loop, issue)):
             return [loop]
-        return [self.over_all(loop, body[0]) or loop]
+        return [self.over_all(loop, issue) or loop]
 
     def single(self, loop: Loop) -> list[Statement]:
         """What a loop of one turn does, without the loop; nothing where something counts by it."""
@@ -208,7 +210,7 @@ class _Untiling:
         if not named or not self.covered(issue, opcode, meaning, (loop.range, axis)):
             if self.contraction(issue) is None:
                 return None
-            found = self.extended(loop, issue, axis, summed)
+            found = self.extended(loop.range, issue, axis, summed)
             if found is None:
                 return None
             issue = replace(issue, opcode=found.name)
@@ -245,14 +247,14 @@ class _Untiling:
         ranges = self.shares.ranges(issue, opcode, found[0]) if found else ()
         return loop.range in ranges and self.shares.apart(issue)
 
-    def extended(self, loop: Loop, issue: Issue, axis: Axis, summed: bool) -> Opcode | None:
-        """The opcode with one more axis, of which an issue takes one position so far: such as a
-        place in a window, which is summed over, or a place of the window."""
+    def extended(self, name: str, issue: Issue, axis: Axis, summed: bool) -> Opcode | None:
+        """The opcode with one more axis, of whose range `name` an issue takes one position so far:
+        such as a place in a window, which is summed over, or a place of the window."""
         opcode = self.opcodes[issue.opcode]
         base, ranges = find(opcode.instruction, self.library), {r: a for a, r in issue.axes}
-        read = [loop.range in _ranges(operand) for operand in issue.reads]
-        written = [loop.range in _ranges(operand) for operand in issue.writes]
-        if loop.step != 1 or any(written) == summed or (summed and not self.adds(base)):
+        read = [name in _ranges(operand) for operand in issue.reads]
+        written = [name in _ranges(operand) for operand in issue.writes]
+        if self.lengths[name] != 1 or any(written) == summed or (summed and not self.adds(base)):
             return None
         role = _role(base, read, summed)
         windows: Windows = {}
@@ -260,7 +262,7 @@ class _Untiling:
         for place, (operand, axes) in enumerate(zip(issue.reads, opcode.operands, strict=True)):
             names = list(axes)
             for d, dimension in enumerate(operand.dimensions):
-                if loop.range not in (term.range for term in dimension.terms):
+                if name not in (term.range for term in dimension.terms):
                     continue
                 if any(term.base or term.range not in ranges for term in dimension.terms):
                     return None
@@ -270,8 +272,7 @@ class _Untiling:
                     windows[place, names[d]] = index
             operands.append(tuple(names))
         results = [
-            _named(*pair, loop.range, axis)
-            for pair in zip(issue.writes, opcode.results, strict=True)
+            _named(*pair, name, axis) for pair in zip(issue.writes, opcode.results, strict=True)
         ]
         kept = self.windows.get(opcode.name, {})
         windows = {**{key: at for key, at in kept.items() if key[1] in operands[key[0]]}, **windows}
@@ -317,6 +318,19 @@ class _Untiling:
             return None
         return found[0] if sum(isinstance(fold, Dot) for fold in found[1]) > 1 else None
 
+    def rows(self, loop: Loop, issue: Issue) -> bool:
+        """Whether an issue goes along its rows in any case, so that how many there are does not
+        matter to what it keeps in caches. A transposition needs its tiles, a fold of columns too.
+        """
+        found = self.folds(issue)
+        if found is None or loop.range in (issue.fresh or ()):
+            return False
+        folds = found[1]
+        have = [o for o in (*issue.reads, *issue.writes) if loop.range in _ranges(o)]
+        last = [loop.range in _ranges(replace(o, dimensions=o.dimensions[-1:])) for o in have]
+        along = all(last) and not folds
+        return (along or not any(last)) and all(isinstance(fold, Reduce) for fold in folds)
+
     def folds(self, issue: Issue) -> tuple[Instruction, list[Node]] | None:
         """What an issue means, and what of that needs loops of its own."""
         meaning = self.meaning(issue)
@@ -356,6 +370,9 @@ class _Untiling:
         if not alone or total not in issue.reads or buffer.dtype != before.outputs[0].dtype:
             return None
         assert after is not None
+        first = self.placed(first, issue, issue.reads.index(total))
+        before = self.contraction(first)
+        assert before is not None
         opcodes = self.opcodes[first.opcode], self.opcodes[issue.opcode]
         made = fused((first, issue), opcodes, (before, after))
         if made is None:
@@ -365,6 +382,18 @@ class _Untiling:
             return None
         self.meanings.known.setdefault((opcode.name, self.types(one)), meaning)
         return one
+
+    def placed(self, first: Issue, second: Issue, place: int) -> Issue:
+        """The first issue with names for the axes of its result of which it takes one position, as
+        the second one, which reads that as its operand `place`, names them."""
+        pairs = list(zip(self.opcodes[first.opcode].results[0],
+                         self.opcodes[second.opcode].operands[place], strict=True))  # fmt: skip
+        ranges = dict(second.axes)
+        for own, axis in pairs:
+            if not own and axis and (axis, ranges[axis]) in first.axes:
+                opcode = self.extended(ranges[axis], first, axis, False)
+                first = replace(first, opcode=opcode.name) if opcode else first
+        return first
 
     def alone(self, item: Statement) -> Issue | None:
         """An element-wise issue, without the loops around it."""
@@ -543,7 +572,8 @@ def _counted(item: Statement, zero: Collection[str]) -> Statement:
         return replace(item, body=tuple(_counted(inner, zero) for inner in item.body))
 
     def term(given: Term) -> Term:
-        return replace(given, base="") if given.base in zero else given
+        counted = given.base in zero and given.stride > 0
+        return replace(given, base="") if counted else given
 
     def part(operand: Operand) -> Operand:
         if not any(term.base in zero for d in operand.dimensions for term in d.terms):

@@ -60,6 +60,7 @@ def program_of(
     order: Mapping[str, Sequence[Axis]] | None = None,
     fill: Mapping[str, float] | None = None,
     reverse: bool = False,
+    immediates: Mapping[str, float] | None = None,
 ) -> Program:
     """One instruction over whole tensors, its axes in loops of `steps`.
 
@@ -95,6 +96,7 @@ def program_of(
         operands=tuple(operands),
         results=tuple(written),
         outputs=tuple(range(len(meaning.outputs))),
+        immediates=tuple((immediates or {}).items()),
     )
     fresh = tuple(ranges[a] for a in reduced if a in steps) if meaning.states else None
     hidden = {axis for _, axis in meaning.windows}  # the ranges of a window are those it reads by

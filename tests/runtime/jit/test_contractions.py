@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +44,12 @@ def matmul(a: "m k", b: "k n"):
 @instruction(unit="matrix")
 def scaled(a: "m k", b: "k n", c: "n"):
     return L.maximum(L.dot(a, b, "k") + c, 0.0)
+
+
+@instruction(unit="matrix")
+def followed(a: "m k", b: "k n", c: "n", d: "m n", e: "m"):
+    total = L.dot(a, b, "k") * e + c
+    return L.where(total > 0.0, total, 0.1 * total) + d
 
 
 @instruction(unit="matrix")
@@ -109,7 +116,7 @@ def check(
 @settings(max_examples=120, deadline=None)
 @given(data=some.data())
 def test_any_product(data: some.DataObject) -> None:
-    meaning = data.draw(some.sampled_from((matmul, scaled, experts, heads, joined)))
+    meaning = data.draw(some.sampled_from((matmul, scaled, followed, experts, heads, joined)))
     sizes = {axis: data.draw(LENGTHS, axis) for axis in meaning.axes}
     if len(sizes) > 3:
         sizes = {axis: min(size, 70) for axis, size in sizes.items()} | {meaning.axes[0]: 3}
@@ -118,11 +125,15 @@ def test_any_product(data: some.DataObject) -> None:
     loops = data.draw(some.sets(some.sampled_from(meaning.outputs[0].axes), max_size=2))
     steps = {axis: data.draw(some.sampled_from((1, 5, 16, 64))) for axis in loops}
     kind = data.draw(some.sampled_from(TYPES))
-    types = {name: kind for name in order if name in "ab"}
+    types = {name: kind for name in order if name in "abd"}
     late = data.draw(some.sets(some.sampled_from(meaning.axes), max_size=2))
     most = {axis: sizes[axis] + data.draw(some.integers(0, 40)) for axis in sorted(late)}
     results = [
-        "f64" if kind == "f64" else "i32" if kind == "i8" and meaning is not scaled else "f32"
+        "f64"
+        if kind == "f64"
+        else "i32"
+        if kind == "i8" and meaning not in (scaled, followed)
+        else "f32"
     ]
     program = single.program_of(
         meaning, sizes, steps, order=order, types=types, most=most, results=results
@@ -185,6 +196,36 @@ def test_windows_over_a_border_of_their_own(backend: str, order: dict[str, str])
     program = single.program_of(causal, {"t": 19, "c": 16, "j": 4, "o": 33}, order=order)
 
     check(with_weights(program, {"k"}), causal, Target.host(), backend)
+
+
+A, B = L.Input("a", ("k", "c"), "f32"), L.Input("b", ("k", "e", "c"), "f32")
+INDEX = L.Input("i", ("d",), "i32") * 19  # up to 133
+INDEXED = {
+    "view": L.view(-A, {"c": "d"}, fill=0.5),
+    "backwards": L.view(-A, {"c": "138 - d"}, fill=0),
+    "gather": L.gather(-A, INDEX, "c"),
+}
+BESIDE = [
+    *itertools.product(INDEXED, ("panels", "one axis")),
+    ("view", "late"),
+    ("backwards", "late"),
+]
+
+
+@pytest.mark.parametrize("way", ["scalar", "parallel", *TARGETS])
+@pytest.mark.parametrize(("name", "how"), BESIDE)
+def test_an_index_ends_where_its_range_does(name: str, how: str, way: str) -> None:
+    """Not where a panel does, nor behind all positions of two axes that are walked as one."""
+    shown = INDEXED[name]
+    output = L.dot(B if how == "one axis" else A + shown, shown, "k")
+    leaves = tuple(L.inputs((output,)))
+    meaning = Instruction(name="op", unit="matrix", operands=leaves, outputs=(output,))
+    sizes = {"k": 3, "c": 129, "d": 140} | ({"e": 5} if B in leaves else {})
+    most = {"c": 150} if how == "late" else {}
+    program = single.program_of(meaning, sizes, most=most)
+    backend = way if way in single.BACKENDS else "vector"
+
+    check(program, meaning, TARGETS.get(way, Target.host()), backend, {a: sizes[a] for a in most})
 
 
 # ---------------------------------------------------------------- loops undone
@@ -434,6 +475,76 @@ def test_what_follows_a_product_number_by_number_is_one_issue_with_it() -> None:
     for backend, more in single.BACKENDS.items():
         found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
         single.near(found, wanted, 1e-5, backend)
+
+
+ONE_ROW = """program row for host
+opcode product = matmul_bias "{matmul_bias}" on matrix
+    bind m = q
+    bind k = k
+    bind n = n
+    read (. q k)
+    read (k n)
+    read (n)
+    write (n . q)
+    outputs 0
+opcode adding = added3 "{added3}" on vector
+    bind p = p
+    bind q = q
+    bind n = o
+    read (p q o)
+    read (o p q)
+    write (p q o)
+    outputs 0
+buffer y: output f32 [6, 9, 33] in dram
+buffer a: input f32 [12, 9, 17] in dram
+buffer b: weight f32 [17, 33] in dram
+buffer c: weight f32 [33] in dram
+buffer r: input f32 [6, 9, 33] in dram
+buffer t: temporary f32 [33, 1, 9] in cache place 0 pitch 1216
+section all
+    axis k = 17
+    axis p = 6
+    axis q = 9
+    axis n = 33
+    stage only
+        alive t 0 to 2
+        for p1 in p step 1:
+            t[n, p1-p1, q] = product(a[2*p1+1, q, k], b[k, n], c[n]) on matrix over q, n, k, p=p1
+            y[p1, q, n] = adding(r[p1, q, n], t[n, p1-p1, q]) on vector over p=p1, q, o=n
+"""
+
+
+@instruction(unit="vector")
+def added3(a: "p q n", b: "p q n"):
+    return a + b
+
+
+def test_a_product_of_one_row_takes_the_name_that_what_follows_it_has_for_rows() -> None:
+    library = {each.name: each for each in (matmul_bias, added3)}
+    text = ONE_ROW
+    for name, each in library.items():
+        text = text.replace(f'"{{{name}}}"', f'"{each.meaning}"')
+    program = parse_text(text, "row")
+    arrays = arrays_for(program)
+    wanted = interpret(program, library, arrays).outputs["y"]
+
+    (issue,) = issues(untiled(program, Meanings(library)))
+    assert isinstance(issue, Issue)
+    assert [read.buffer for read in issue.reads] == ["a", "b", "c", "r"]
+    for backend, more in single.BACKENDS.items():
+        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
+        single.near(found, wanted, 1e-5, backend)
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("steps", [7, 70, 1500])
+def test_tiles_store_what_follows_a_sum_behind_its_last_piece(steps: int, target: str) -> None:
+    """With the result in one place for sums and for what follows; no other memory is needed."""
+    program = with_weights(single.program_of(followed, {"m": 29, "k": steps, "n": 75}), {"b"})
+    check(program, followed, TARGETS[target])
+    with processor(TARGETS[target]):
+        code = compile_program(program, {"followed": followed}, "vector")
+    assert code.plan.scratch < 29 * 75 * 4
 
 
 def test_what_others_read_too_stays_in_memory() -> None:

@@ -24,6 +24,7 @@ from infinisa.isa.program import Issue, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.masks import Horizon, horizon
+from infinisa.runtime.jit.quotients import divided_later
 from infinisa.runtime.jit.untiled import Meanings, untiled
 from tests.runtime.jit import single
 
@@ -192,6 +193,31 @@ def test_an_attention_that_ends_head_by_head_is_one_issue() -> None:
     single.near(found, wanted, 3e-5, "y")
 
 
+# Instruction, tiles, orders of dimensions, whether the tiles are one issue.
+TILES: Mapping[str, tuple[Instruction, Mapping[str, int], Mapping[str, str], bool]] = {
+    "rows of a softmax": (ROWS["softmax"], {"m": 8}, {}, True),
+    "rows of two results": (ROWS["residual and layer norm"], {"m": 8}, {}, True),
+    "numbers": (made(L.exp(X)), {"m": 8, "n": 16}, {}, True),
+    "columns of a fold": (ROWS["column"], {"n": 16}, {}, False),
+    "a transposition": (made(L.exp(X)), {"m": 8, "n": 16}, {"out0": "n m"}, False),
+    "a recurrence": (
+        made(*L.scan(lambda s, h: ((s + h,), (s + h,)), {"s": B}, {"h": X}, "m")[1]),
+        {"n": 16}, {}, False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_tiles_of_rows_are_one_issue(name: str) -> None:
+    meaning, steps, order, one = TILES[name]
+    orders = {operand: axes.split() for operand, axes in order.items()}
+    program = single.program_of(meaning, {"m": 30, "n": 70}, steps, order=orders)
+    (section,) = untiled(program, Meanings({"op": meaning})).sections
+
+    assert all(isinstance(item, Issue) for item in section.stages[0].body) == one
+    single.check(program, {"op": meaning}, tolerance=3e-5)
+
+
 # ---------------------------------------------------------------- blocks
 
 
@@ -306,3 +332,51 @@ def test_what_sees_hidden_positions_has_no_horizon() -> None:
     assert seen(formulas.attend(large, v, "t"), "s", "e") is None  # a row of nothing else is even
     both = formulas.attend(causal, v, "t") + L.dot(scores, v, "t")
     assert seen(both, "s", "e") is None
+
+
+# ---------------------------------------------------------------- quotients
+
+
+def test_weights_are_divided_behind_the_values() -> None:
+    """The exponentials of both softmaxes go into the product, what comes out is divided."""
+    q, k, v = (Input(name, (*axes,)) for name, axes in (("q", "sd"), ("k", "td"), ("v", "te")))
+    scores = L.dot(q, k, "d")
+    for attend in (formulas.attend, formulas.attend_safe):
+        (found,) = divided_later([attend(scores, v, "t")])
+        assert isinstance(found, L.Map)
+        assert found.function == "divide"
+        top, _ = found.arguments
+        assert isinstance(top, L.Dot)
+        assert isinstance(top.a, L.Map)
+        assert top.a.function == "exp"
+        check(made(found), {"s": 21, "t": 75, "d": 8, "e": 24})
+        twice = L.dot(attend(scores, v, "t"), L.rename(v, {"t": "u"}), "e")
+        (outer,) = divided_later([twice])
+        assert isinstance(outer, L.Dot)
+        assert isinstance(outer.a, L.Map)
+        assert isinstance(outer.a.arguments[0], L.Dot)
+
+
+def test_what_may_overflow_or_is_read_itself_is_divided_first() -> None:
+    x, v = Input("x", ("s", "t")), Input("v", ("t", "e"))
+    weights = formulas.softmax(x, "t")
+    values = L.dot(weights, v, "t")
+    assert divided_later([weights, values]) == (weights, values)
+    for quotient in (L.exp(x) / L.sum(L.exp(x), "t"), x / L.sum(x, "t"), weights / (x + 1.0)):
+        plain = L.dot(quotient, v, "t")
+        assert divided_later([plain]) == (plain,)
+
+
+# ---------------------------------------------------------------- rows that a mask cuts
+
+
+@pytest.mark.parametrize("first", [0, 70, 300])
+@pytest.mark.parametrize("how", ["causal", "ahead", "window"])
+def test_vectors_that_a_mask_shows_are_read_without_it(how: str, first: int) -> None:
+    """Rows of 9 vectors: some are shown whole, one in part, the others are hidden."""
+    x = Input("x", ("s", "t"))
+    mask = MASKS[how]
+    masked = mask(x) if mask else formulas.causal(x, "s", "t")
+    check(made(formulas.softmax(masked, "t")), {"s": 150, "t": 150})
+    seen = L.where(L.position("t") <= L.position("s") + (first - 75), x, 2.0)
+    check(made(L.sum(seen, "t"), L.max(seen, "t")), {"s": 150, "t": 150})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ FLOATS = ("f32", "bf16", "f64", "f16")
 WHOLE = ("i32", "i8", "u8", "i64")
 UNARY = ("negate", "absolute", "exp", "tanh", "sigmoid", "erf", "sign", "floor", "round", "sin")
 BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "less", "greater_equal", "equal")
+RATE = L.Immediate("rate", 0.5)
+KINDS = ("unary", "binary", "reduce", "dot", "view", "gather", "where", "cast", "stack", "position",
+         "mean", "argmax", "scan", "pad", "split", "window")  # fmt: skip
 
 
 WAYS = (
@@ -38,8 +41,8 @@ WAYS = (
 class Builder:
     """Draws nodes over the axes of `SIZES` and keeps them small."""
 
-    def __init__(self, data: some.DataObject) -> None:
-        self.data = data
+    def __init__(self, data: some.DataObject, kinds: Sequence[str] = KINDS) -> None:
+        self.data, self.kinds = data, kinds
         self.nodes: list[Node] = []
         self.inputs: list[Input] = []
         for number in range(self.number(1, 3)):
@@ -63,16 +66,18 @@ class Builder:
         return self.data.draw(some.permutations(options))
 
     def step(self) -> Node | None:
-        kinds = ("unary", "binary", "reduce", "dot", "view", "gather", "where", "cast", "stack",
-                 "position", "mean", "argmax", "scan", "pad", "split", "window")  # fmt: skip
         try:
-            made: Node | None = getattr(self, f"make_{self.pick(kinds)}")(self.pick(self.nodes))
+            made: Node | None = getattr(self, f"make_{self.pick(self.kinds)}")(
+                self.pick(self.nodes)
+            )
         except LanguageError:
             return None
         return made
 
     def tame(self, x: Node) -> Node:
-        """x in f32, no larger than 3: nothing overflows."""
+        """x in f32, no larger than 3, or what operands hold: nothing overflows."""
+        if x.dtype == "f32" and all(isinstance(node, Input | L.View) for node in L.walk([x])):
+            return x
         if x.dtype != "f32":
             x = L.cast(x, "f32")
         return L.maximum(L.minimum(x, 3.0), -3.0)
@@ -81,7 +86,7 @@ class Builder:
         return L.apply(self.pick(UNARY), self.tame(x))
 
     def make_binary(self, x: Node) -> Node:
-        y = self.pick([*self.nodes, L.lift(2), L.lift(0.5), L.lift(-1.5)])
+        y = self.pick([*self.nodes, L.lift(2), L.lift(0.5), L.lift(-1.5), RATE])
         return L.apply(self.pick(BINARY), x, y)
 
     def make_where(self, x: Node) -> Node:
@@ -105,7 +110,9 @@ class Builder:
         return L.argmax(leaf, self.pick(leaf.axes))
 
     def make_dot(self, x: Node) -> Node | None:
-        y = self.pick(self.nodes)
+        return self.product(x, self.pick(self.nodes))
+
+    def product(self, x: Node, y: Node) -> Node | None:
         both = [axis for axis in x.axes if axis in y.axes]
         if not both:
             return None
@@ -157,6 +164,16 @@ class Builder:
             return None
         return L.gather(x, L.cast(index, "i32"), axis)
 
+    def make_beside(self, x: Node) -> Node | None:
+        """A product of a value at other positions and of one that has, or reads, it at its own."""
+        moved = self.pick((self.make_pad, self.make_view, self.make_gather))(x)
+        if moved is None:
+            return None
+        near = self.pick(
+            (x, x + moved, *(node for node in self.nodes if set(x.axes) < set(node.axes)))
+        )
+        return self.product(near, moved)
+
     def make_stack(self, x: Node) -> Node | None:
         """Three values along axis a, which has three positions."""
         xs = [x, self.tame(self.pick(self.nodes)), self.tame(x)]
@@ -174,12 +191,12 @@ class Builder:
         rest = [a for a in x.axes if a != axis]
 
         def step(h: Node, x: Node) -> tuple[list[Node], list[Node]]:
-            after = L.tanh(h * 0.5 + x)
+            after = L.tanh(h * RATE + x)
             return [after], [after + h]
 
-        first = L.max(self.tame(x), axis) * 0.25
-        backwards = bool(self.number(0, 1))
-        lasts, emits = L.scan(step, {"h": first}, {"x": self.tame(x)}, axis, backwards)
+        first = self.pick((L.max(self.tame(x), axis) * 0.25, L.lift(0.5)))
+        backwards, axes = bool(self.number(0, 1)), {"h": " ".join(rest)}
+        lasts, emits = L.scan(step, {"h": first}, {"x": self.tame(x)}, axis, backwards, axes)
         return (lasts[0] if self.number(0, 1) else emits[0]) if rest else None
 
 
@@ -215,6 +232,12 @@ def test_random_expressions(part: int, data: some.DataObject) -> None:
     compare(Builder(data))
 
 
+@settings(max_examples=EXAMPLES // 8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some.data())
+def test_random_products_of_what_is_read_at_other_positions(data: some.DataObject) -> None:
+    compare(Builder(data, ("beside",)))
+
+
 def compare(builder: Builder) -> None:
     """The ways to run what a builder has drawn."""
     made = [node for node in builder.nodes if not isinstance(node, Input) and node.axes]
@@ -222,14 +245,19 @@ def compare(builder: Builder) -> None:
         return
     outputs = tuple(dict.fromkeys(made[-builder.number(1, 2) :]))
     leaves = tuple(leaf for leaf in builder.inputs if leaf in set(L.inputs(outputs)))
-    meaning = Instruction(name="random", unit="vector", operands=leaves, outputs=outputs)
+    numbers = (RATE,) if RATE in L.everything(outputs) else ()
+    meaning = Instruction(
+        name="random", unit="vector", operands=leaves, outputs=outputs, immediates=numbers
+    )
     used = axes_in([*outputs, *leaves])
     sizes = {axis: size for axis, size in SIZES.items() if axis in used}
     loops = [a for a in sizes if a not in meaning.whole and a not in meaning.reduced]
     loops = [a for a in loops if all(a in o.axes for o in outputs) and meaning.axes]
     steps = {axis: builder.number(1, 20) for axis in loops[: builder.number(0, 2)]}
     results = [builder.pick((o.dtype, "f32")) for o in outputs]
-    program = single.program_of(meaning, sizes, steps, results=results)
+    program = single.program_of(
+        meaning, sizes, steps, results=results, immediates={i.name: -0.25 for i in numbers}
+    )
     library = {"random": meaning}
     arrays = single.arrays_for(program, builder.number(0, 3))
     try:
