@@ -241,9 +241,9 @@ def _sections(m: int, k: int, n: int) -> Iterator[str]:
     for name in ("add", *FUNCTIONS):
         yield from _section(name, elements, f"y[n] = {name}(x[n]) on vector over n=n")
     yield from _section("enter", {"n": TINY}, "y[n] = add(x[n]) on vector over n=n")
-    loop = f"for n1 in n step {TINY}:"
-    issue = "    y[n1] = add(x[n1]) on vector over n=n1"
-    yield from _section("issues", {"n": TINY * TINY_ISSUES}, loop, issue)
+    issue = "    y[k] = add(x[k]) on vector over n=k"  # the same: others would become one
+    axes = {"n": TINY_ISSUES, "k": TINY}
+    yield from _section("issues", axes, "for n1 in n step 1:", issue)
     loop = f"for n1 in n step {n}:"
     product = "    c[m, n1] = matmul(a[m, k], b[k, n1]) on matrix over m=m, k=k, n=n1"
     yield from _section("long", {"m": m, "k": k, "n": PIECES * n}, loop, product)

@@ -238,6 +238,7 @@ class Session:
         self.failure: BaseException | None = None
         self.callback = ctypes.CFUNCTYPE(None)(self._opaque)
         self.context = self._context()
+        self.given = ctypes.c_void_p(self.context.ctypes.data)
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.entries = {
             section.name: entry(compiled.code.addresses[name])
@@ -269,11 +270,10 @@ class Session:
             return partial(self._sections, names)
         if names[0] in self.compiled.plan.shared:
             return partial(self._section, names[0])
-        entry, context = self.entries[names[0]], ctypes.c_void_p(self.context.ctypes.data)
-        call = self.call
+        entry, given, call = self.entries[names[0]], self.given, self.call
 
         def once() -> None:
-            entry(context)
+            entry(given)
             if call[STATUS]:
                 self._check(names[0])
 
@@ -306,14 +306,8 @@ class Session:
         """Run a section. Its memory is one, so threads of the caller do so one after the other."""
         with self.running:
             if name in self.compiled.plan.shared:
-                try:
-                    self.team.gather()
-                    self.context[TEAM] = self.team.words.ctypes.data
-                    self.entries[name](self.context.ctypes.data)
-                finally:
-                    self.team.let_go()
-            else:
-                self.entries[name](self.context.ctypes.data)
+                self.context[TEAM] = self.team.gather()
+            self.entries[name](self.given)
         self._check(name)
 
     # -- memory
@@ -323,7 +317,7 @@ class Session:
         tables: list[Array] = [self.parameters, self.buffers, self.ends, self.work[0], self.call]
         given = [table.ctypes.data for table in tables]
         callback = ctypes.cast(self.callback, ctypes.c_void_p).value
-        return np.array([*given, callback, self.team.words.ctypes.data], np.uint64)
+        return np.array([*given, callback, self.team.place], np.uint64)
 
     def _panels(self) -> dict[tuple[str, Layout], NDArray[np.uint8]]:
         """Memory for weights in panels, in the order of their use: one run of large pages, and

@@ -195,7 +195,7 @@ def _moving(operand: Operand) -> list[str]:
 def _size(operand: Operand, bounds: Mapping[str, int]) -> int:
     total = 1
     for dimension in operand.dimensions:
-        total *= 1 + sum(term.stride * (bounds[term.range] - 1) for term in dimension.terms)
+        total *= 1 + sum(abs(term.stride) * (bounds[term.range] - 1) for term in dimension.terms)
     return max(total, 0)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +24,7 @@ from infinisa.isa.verify import verify
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import Compiled, Session, compile_program
 from infinisa.runtime.jit.shares import Share, Shares
-from infinisa.runtime.jit.threads import usable_cores
+from infinisa.runtime.jit.threads import COUNTERS, EACH, ID, usable_cores
 from tests.runtime.jit import single
 
 
@@ -378,6 +380,53 @@ def test_the_calling_thread_keeps_its_cores() -> None:
     made.run({})
 
     assert usable_cores() == before
+
+
+CORES = hasattr(os, "sched_setaffinity") and len(usable_cores()) > 1
+"""Whether there are cores to keep threads on."""
+
+
+@pytest.mark.skipif(not CORES, reason="there are no cores to keep threads on")
+def test_the_others_stay_away_from_the_core_of_the_calling_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever that one moves to."""
+    made, *_ = make()
+
+    def kept() -> set[int]:
+        """The core that the other thread is kept on, if it is not away just now."""
+        made.run({})
+        return {
+            core for one in made.team.known.copy().values() for core in os.sched_getaffinity(one)
+        }
+
+    for core in (*usable_cores()[:2], usable_cores()[0]):
+        monkeypatch.setattr("infinisa.runtime.jit.threads._core", lambda core=core: core)
+        end = time.monotonic() + 30
+        while len(found := kept()) != 1 and time.monotonic() < end:
+            pass  # it is only just starting, or away
+        assert found == {made.team.cores[1]} <= set(usable_cores()) - {core}
+    made.close()
+
+
+@pytest.mark.skipif(not CORES, reason="there are no cores to keep threads on")
+def test_a_core_that_somebody_else_has_too() -> None:
+    """The other thread loses it in the middle of a piece; wherever it ends that, it is kept on its
+    core again."""
+    made, _, wanted = make()
+    made.run({})
+    spin = f"import os; os.sched_setaffinity(0, {{{made.team.cores[1]}}})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", spin]) as other:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            assert np.array_equal(made.run({}).outputs["out0"], wanted)
+            for thread, one in made.team.known.copy().items():
+                if not made.team.words[COUNTERS + EACH * thread + ID]:
+                    continue  # it is only just starting
+                with suppress(OSError):  # it has ended meanwhile
+                    assert os.sched_getaffinity(one) == {made.team.cores[thread]}
+        other.kill()
+    made.close()
 
 
 SCRIPT = """
