@@ -56,6 +56,7 @@ def encode_byte_bpe(
     byte_tokens: "byte_tokens: i32",
     byte_ranks: "byte_ranks: i32",
     pairs: "pairs: i64",
+    some_pairs: "some_pairs: u8",
     products: "products: i32",
     memo: "memo: i64",
     ids,
@@ -63,7 +64,7 @@ def encode_byte_bpe(
     """The ids of a UTF-8 text by byte-level byte-pair encoding."""
     count = byte_bpe.encode(
         text, len(text), ids, settings, pages, classes, whole, starts, pool, crossed,
-        byte_tokens, byte_ranks, pairs, products, memo,
+        byte_tokens, byte_ranks, pairs, some_pairs, products, memo,
     )  # fmt: skip
     return put_frame(ids, count, frame)
 

@@ -18,10 +18,11 @@ from infinisa.isa.errors import ModelError
 from infinisa.runtime.jit.bits import apart, product, shifted
 
 from .arrays import I32, I64, U8, U16, Table, frozen
-from .characters import piece_classes
+from .characters import Text, piece_classes
 from .lookup import (
     LIMIT,
     VALUE_BITS,
+    bits_of,
     decode,
     enter,
     find_bytes,
@@ -48,7 +49,7 @@ from .memo import (
     told,
     told_long,
 )
-from .merging import NO_RANK, SCANNED, merge_few, merge_many, rank_of
+from .merging import NO_RANK, SCANNED, Merges, merge_few, merge_many, rank_of
 from .native import call
 from .pieces import (
     CUTS,
@@ -70,7 +71,7 @@ from .tables import (
 )
 from .tokenizer import AddedToken, Frame, Tokenizer
 
-WINDOW = 1 << 8
+WINDOW = 1 << 7
 """Bytes that are merged at once."""
 
 UNSURE = 8
@@ -80,16 +81,6 @@ ALL_BYTES = 1 << 16
 BY_CHARACTERS, BY_BYTES = 1, 2
 """Between two bytes: every token that has both has the whole characters that they end and begin,
 which a filter of 8 * ALL_BYTES bits behind knows; or there are others. 0: no token has both."""
-
-
-class Merges(NamedTuple):
-    """Tokens of single bytes, ranks of two bytes [left << 8 | right], ranks of two tokens as a hash
-    table, tokens by rank."""
-
-    byte_tokens: I32
-    byte_ranks: I32
-    pairs: I64
-    products: I32
 
 
 class Tables(NamedTuple):
@@ -114,8 +105,8 @@ def merged_ids(text: U8, at: int, stop: int, ids: I32, count: int, merges: Merge
     ranks = count + stop - at
     n = byte_ids(text, at, stop, ids, count, merges)
     if n <= SCANNED:
-        return merge_few(ids, count, n, ranks, merges.pairs, merges.products, 1)
-    return merge_many(ids, count, n, ranks, merges.pairs, merges.products)
+        return merge_few(ids, count, n, ranks, merges, 1)
+    return merge_many(ids, count, n, ranks, merges)
 
 
 def byte_ids(text: U8, at: int, stop: int, ids: I32, count: int, merges: Merges) -> int:
@@ -297,16 +288,18 @@ def encode(
     byte_tokens: I32,
     byte_ranks: I32,
     pairs: I64,
+    some_pairs: U8,
     products: I32,
     memo: I64,
 ) -> int:
     """The ids of a UTF-8 text; how many. Bytes that have no token are left out."""
-    merges = Merges(byte_tokens, byte_ranks, pairs, products)
+    letters = Text(text, pages, classes)
+    merges = Merges(byte_tokens, byte_ranks, pairs, some_pairs, products)
     tables = Tables(settings, whole, starts, pool, crossed, merges, memo)
     count = 0
     at = 0
     while at < length:
-        stop = piece_end(text, at, length, settings, pages, classes)
+        stop = piece_end(letters, at, length, settings)
         if count + 3 * (stop - at) > len(ids):
             return -1
         count += piece_ids(text, at, stop, ids, count, tables)
@@ -328,11 +321,12 @@ def enter_tokens(
     byte_tokens: I32,
     byte_ranks: I32,
     pairs: I64,
+    some_pairs: U8,
     products: I32,
 ) -> int:
     """Fill `whole` and `crossed` from the tokens that `names` lists; how many of them merging does
     not make of their bytes. With `every`, those too may be a whole piece."""
-    merges = Merges(byte_tokens, byte_ranks, pairs, products)
+    merges = Merges(byte_tokens, byte_ranks, pairs, some_pairs, products)
     others = 0
     for k in range(len(names)):
         token = names[k]
@@ -358,19 +352,20 @@ def last_pairs(
     byte_tokens: I32,
     byte_ranks: I32,
     pairs: I64,
+    some_pairs: U8,
     products: I32,
 ) -> int:
     """Of each token of at most `SCANNED` bytes that `names` lists the pair that the last merge of
     its bytes joins, or -1; how many have one."""
-    merges = Merges(byte_tokens, byte_ranks, pairs, products)
+    merges = Merges(byte_tokens, byte_ranks, pairs, some_pairs, products)
     found = 0
     for k in range(len(names)):
         start = starts[2 * names[k]]
         stop = starts[2 * names[k] + 1]
         keys[k] = -1
         n = byte_ids(pool, start, stop, ids, 0, merges)
-        n = merge_few(ids, 0, n, stop - start, pairs, products, 2)
-        if n == 2 and rank_of(ids[0], ids[1], pairs) != NO_RANK:
+        n = merge_few(ids, 0, n, stop - start, merges, 2)
+        if n == 2 and rank_of(ids[0], ids[1], merges) != NO_RANK:
             keys[k] = ids[0] << 20 | ids[1]
             found += 1
     return found
@@ -493,20 +488,18 @@ def build(
     """
     starts, pool = text_pool([(text, text) for text in texts])
     pages, classes = piece_classes()
-    pairs, products = merging
     whole = np.full(slot_count(len(named)), -1, np.int64)
     crossed = np.zeros(2 * ALL_BYTES, np.uint8)
     longest = max((len(texts[token]) for token in named), default=0)
-    byte_ranks = ranks_of_bytes(single, pairs)
+    merges = merges_of(single, *merging)
     if ranked:
-        pairs = meeting(named, starts, pool, single, byte_ranks, pairs, products)
-    merges = single, byte_ranks, pairs, products
+        merges |= pair_tables(meeting(named, starts, pool, merges))
     others = call(
         enter_tokens,
         np.array(named, np.int32),
         np.array([every], np.int32),
         np.zeros(3 * longest + 1, np.int32),
-        *(whole, starts, pool, crossed, *merges),
+        *(whole, starts, pool, crossed, *merges.values()),
     )
     cuts = bool((single >= 0).all()) and not (every and others)
     tables = {
@@ -517,13 +510,25 @@ def build(
         "starts": starts,
         "pool": pool,
         "crossed": frozen(crossed, np.uint8),
-        **dict(zip(Merges._fields, merges, strict=True)),
+        **merges,
         "memo": NO_MEMO,
     }
     return Tokenizer("byte_bpe", len(texts), tables, encode, decode, around)
 
 
-def meeting(named: Sequence[int], starts: Table, pool: Table, *merges: Table) -> Table:
+def merges_of(single: Table, pairs: Table, products: Table) -> dict[str, Table]:
+    """The fields of `Merges`."""
+    byte_ranks = ranks_of_bytes(single, pairs)
+    ranks = {"byte_tokens": single, "byte_ranks": byte_ranks, **pair_tables(pairs)}
+    return {**ranks, "products": products}
+
+
+def pair_tables(pairs: Table) -> dict[str, Table]:
+    """Pairs of tokens to ranks, as `Merges` has them, and which there may be."""
+    return {"pairs": pairs, "some_pairs": bits_of(pairs)}
+
+
+def meeting(named: Sequence[int], starts: Table, pool: Table, merges: Mapping[str, Table]) -> Table:
     """Of the pairs that make a token, ranked by it, the one that merging its bytes comes to.
 
     Whatever stands around these bytes, until the token is made its parts are merged in the same
@@ -532,8 +537,8 @@ def meeting(named: Sequence[int], starts: Table, pool: Table, *merges: Table) ->
     sizes = (starts[1:] - starts[:-1])[::2]
     few = np.array([token for token in named if sizes[token] <= SCANNED], np.int32)
     found = np.empty(len(few), np.int64)
-    call(last_pairs, few, found, np.zeros(3 * SCANNED, np.int32), starts, pool, *merges)
-    taken = merges[2][merges[2] >= 0]
+    call(last_pairs, few, found, np.zeros(3 * SCANNED, np.int32), starts, pool, *merges.values())
+    taken = merges["pairs"][merges["pairs"] >= 0]
     keys, tokens = taken >> VALUE_BITS, taken & (1 << VALUE_BITS) - 1
     long, made = ~np.isin(tokens, few), found >= 0
     keys, tokens = np.append(keys[long], found[made]), np.append(tokens[long], few[made])

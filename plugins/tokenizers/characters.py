@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,15 @@ BLANK = SPACE | NEWLINE
 SYMBOL = OTHER | MARK
 POINTS = 0x110000
 PAGE = 128
+
+
+class Text(NamedTuple):
+    """A text in UTF-8 and the tables of its characters' classes."""
+
+    bytes: U8
+    pages: U16
+    classes: U8
+
 
 # ---------------------------------------------------------------- kernels
 
@@ -47,14 +57,14 @@ def code_point(text: U8, at: int, length: int) -> int:
     return point << 3 | (more + 1)
 
 
-def character(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
+def character(text: Text, at: int, length: int) -> int:
     """The character at `at`, as 8 * class + width."""
-    first = text[at]
+    first = text.bytes[at]
     if first < 0x80:
-        return classes[first] << 3 | 1
-    found = code_point(text, at, length)
+        return text.classes[first] << 3 | 1
+    found = code_point(text.bytes, at, length)
     point = found >> 3
-    return classes[pages[point >> 7] << 7 | (point & 127)] << 3 | (found & 7)
+    return text.classes[text.pages[point >> 7] << 7 | (point & 127)] << 3 | (found & 7)
 
 
 def letters(seven: int) -> int:
@@ -77,16 +87,16 @@ def letters_end(text: U8, at: int) -> int:
     return at
 
 
-def run_end(wanted: int, text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
+def run_end(wanted: int, text: Text, at: int, length: int) -> int:
     """Where the run of characters of any class in `wanted` from `at` on ends."""
     while at < length:
-        first = text[at]
+        first = text.bytes[at]
         if first < 0x80:
-            if classes[first] & wanted == 0:
+            if text.classes[first] & wanted == 0:
                 return at
             at += 1
         else:
-            found = character(text, at, length, pages, classes)
+            found = character(text, at, length)
             if (found >> 3) & wanted == 0:
                 return at
             at += found & 7

@@ -7,10 +7,12 @@ of them, then of those, and so on up to one.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from infinisa.runtime.jit.bits import apart, static
 
-from .arrays import I32, I64
-from .lookup import find
+from .arrays import I32, I64, U8
+from .lookup import find, may_have
 
 NO_RANK = 0x7FFFFFFF
 SCANNED = 256
@@ -20,15 +22,27 @@ FAN = 4
 """A node of that tree has 1 << FAN below it, a line of the cache."""
 
 
-def rank_of(left: int, right: int, pairs: I64) -> int:
+class Merges(NamedTuple):
+    """Tokens of single bytes, ranks of two bytes [left << 8 | right], ranks of two tokens as a hash
+    table and which it may have, tokens by rank."""
+
+    byte_tokens: I32
+    byte_ranks: I32
+    pairs: I64
+    some_pairs: U8
+    products: I32
+
+
+def rank_of(left: int, right: int, merges: Merges) -> int:
     """The rank of two tokens side by side, or NO_RANK."""
-    rank = find(left << 20 | right, pairs)
+    pair = left << 20 | right
+    if not may_have(pair, merges.some_pairs):
+        return NO_RANK
+    rank = find(pair, merges.pairs)
     return rank if rank >= 0 else NO_RANK
 
 
-def merge_few(
-    ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32, fewest: int
-) -> int:
+def merge_few(ids: I32, base: int, n: int, ranks: int, merges: Merges, fewest: int) -> int:
     """Merge n tokens, the lowest rank first, then the left, as long as they are more than `fewest`;
     how many are left.
 
@@ -42,21 +56,21 @@ def merge_few(
             break
         at = best & 255
         n -= 1
-        joined = products[best >> 8]
+        joined = merges.products[best >> 8]
         ids[base + at] = joined
         for k in range(at + 1, n):
             ids[base + k] = ids[base + k + 1]
         for k in range(at + 1, n - 1):
             ids[ranks + k] = ids[ranks + k + 1]
         if at > 0:
-            ids[ranks + at - 1] = rank_of(ids[base + at - 1], joined, pairs)
+            ids[ranks + at - 1] = rank_of(ids[base + at - 1], joined, merges)
         if at + 1 < n:
-            ids[ranks + at] = rank_of(joined, ids[base + at + 1], pairs)
+            ids[ranks + at] = rank_of(joined, ids[base + at + 1], merges)
     return n
 
 
 @apart
-def merge_many(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I32) -> int:
+def merge_many(ids: I32, base: int, n: int, ranks: int, merges: Merges) -> int:
     """The same with a tree above the ranks, in which a merge changes a few nodes.
 
     A token that grows stays at its first place; its second and its last one hold minus its width.
@@ -74,7 +88,8 @@ def merge_many(ids: I32, base: int, n: int, ranks: int, pairs: I64, products: I3
         count = padded(count) >> FAN
     while ids[top] != NO_RANK:
         rank = ids[top]
-        join(ids, base, n, ranks, first_place(rank, ids, n, top), products[rank], pairs)
+        place = first_place(rank, ids, n, top)
+        join(ids, base, n, ranks, place, merges.products[rank], merges)
     return close(ids, base, n)
 
 
@@ -139,7 +154,7 @@ def next_place(ids: I32, base: int, n: int, place: int) -> int:
     return place + 1
 
 
-def join(ids: I32, base: int, n: int, ranks: int, place: int, joined: int, pairs: I64) -> None:
+def join(ids: I32, base: int, n: int, ranks: int, place: int, joined: int, merges: Merges) -> None:
     """Replace the token at `place` and the next one by one that joins them."""
     gone = next_place(ids, base, n, place)
     after = next_place(ids, base, n, gone)
@@ -149,13 +164,13 @@ def join(ids: I32, base: int, n: int, ranks: int, place: int, joined: int, pairs
     put_rank(ids, n, ranks, gone, NO_RANK)
     rank = NO_RANK
     if after < n:
-        rank = rank_of(joined, ids[base + after], pairs)
+        rank = rank_of(joined, ids[base + after], merges)
     put_rank(ids, n, ranks, place, rank)
     if place > 0:
         before = place - 1
         if ids[base + before] < 0:
             before = place + ids[base + before]
-        put_rank(ids, n, ranks, before, rank_of(ids[base + before], joined, pairs))
+        put_rank(ids, n, ranks, before, rank_of(ids[base + before], joined, merges))
 
 
 def close(ids: I32, base: int, n: int) -> int:

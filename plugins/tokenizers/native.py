@@ -17,20 +17,22 @@ from typing import Any
 
 import numpy as np
 
+from infinisa.isa.errors import ModelError
 from infinisa.runtime.jit import bits, functions, ir, restricted
 from infinisa.runtime.jit.cache import remembered
 from infinisa.runtime.jit.ir import Code, Function, Value, link, to_object
 from infinisa.runtime.jit.restricted import Library, RestrictedError
 
 from .arrays import Kernel, Table, run
+from .listing import Listing
 from .memo import new_memo
 
 FILES = ("byte_bpe", "character", "characters", "lookup", "memo", "merging", "pieces", "segment",
          "word", "wordpiece")  # fmt: skip
 TRUSTED = frozenset(f"{__package__}.{name}" for name in FILES)
 ENTRY = "entry"
-SMALL = 1 << 12
-"""Bytes of text for which there is room from the start."""
+SHORT = 1 << 10
+"""Characters of a text whose ids `listed` gives: there is room for them from the start."""
 
 SETS = 1 << 18
 """Of a memo, 16 MB: half of them hold two short pieces each, two others a longer one. The system
@@ -39,16 +41,20 @@ gives memory to those that are used."""
 FAULT = -3
 """What a checked kernel returns that did what CPython would not do either."""
 
+MOST = (1 << 31) - 1
+"""Elements of the first array: their number goes as C's int."""
+
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
     """A kernel as a function of (frame, first array, its size) that returns the kernel's number.
 
     The frame is 64-bit words: two that the function writes, then the address and size of every
-    array but the first. A number right behind the first array is that array's size.
+    array but the first. A number right behind the first array is that array's size. ctypes knows no
+    types of parameters, which it would look up at each call: it passes pointers and C's int.
     """
 
-    function: Callable[[int, bytes | int, int], int]
+    function: Callable[[ctypes.c_void_p, bytes | ctypes.c_void_p, int], int]
     code: Code
 
 
@@ -59,7 +65,12 @@ class Bound:
         self.compiled, self.arrays = compiled(kernel), list(arrays)
         words = [word for array in arrays for word in (array.ctypes.data, array.size)]
         self.frame = np.array([0, 0, *words], np.int64)
-        self.address = int(self.frame.ctypes.data)
+        self.address = ctypes.c_void_p(self.frame.ctypes.data)
+
+    def run(self, first: Table) -> int:
+        check_size(first.size)
+        address = ctypes.c_void_p(first.ctypes.data)
+        return self.compiled.function(self.address, address, first.size)
 
     def replace(self, number: int, array: Table) -> None:
         """Another array instead of the one of that number."""
@@ -78,10 +89,13 @@ class Encoder:
         self.memo = new_memo(SETS if "memo" in names else 0)
         self.kernel, self.tables, self.room = kernel, {**tables, "memo": self.memo}, room
         self.most = 0
-        self.grow(SMALL)
+        self.grow(4 * SHORT)
         try:
             self.bound = Bound(kernel, [self.ids, *(self.tables[name] for name in names)])
             self.function, self.address = self.bound.compiled.function, self.bound.address
+            where = self.bound.compiled.code.addresses[ENTRY]
+            self.listing = Listing(where, int(self.bound.frame.ctypes.data))
+            self.listed = self.listing.function  # type: ignore[method-assign, assignment]  # chosen once
         except (RestrictedError, OSError):  # OSError: its source is in no file
             self.encode = self.interpreted  # type: ignore[method-assign]  # chosen once
 
@@ -92,6 +106,11 @@ class Encoder:
             self.grow(size)
             self.bound.replace(0, self.ids)
         return self.function(self.address, data, size)
+
+    def listed(self, text: str) -> list[int] | int:
+        """The ids of a text of at most `SHORT` characters, or what the kernel says else."""
+        count = self.encode(text.encode())
+        return self.view[:count].tolist() if count >= 0 else count
 
     def interpreted(self, data: bytes) -> int:
         """The same in CPython."""
@@ -105,6 +124,7 @@ class Encoder:
 
     def grow(self, most: int) -> None:
         """Make room for texts of so many bytes."""
+        check_size(most)
         self.most = max(most, 2 * self.most)
         self.ids: Table = np.empty(self.room(self.most), np.int32)
         self.view = self.ids.data
@@ -113,8 +133,13 @@ class Encoder:
 def call(kernel: Kernel, *arrays: Table) -> int:
     """Run a kernel of arrays once."""
     first, *others = arrays
-    bound = Bound(kernel, others)
-    return bound.compiled.function(bound.address, first.ctypes.data, first.size)
+    return Bound(kernel, others).run(first)
+
+
+def check_size(size: int) -> None:
+    """Refuse a text that is too long for C's int."""
+    if size > MOST:
+        raise ModelError(f"a text must be at most {MOST} bytes, not {size}")
 
 
 def convert(kernel: Kernel, source: Table, target: Table, tables: Mapping[str, Table]) -> int:
@@ -135,8 +160,7 @@ def compiled(kernel: Kernel) -> Compiled:
         source = written(kernel)
         image = remembered(source, "tokenizer", lambda: to_object(source, optimise=True))
     code = link([image], [ENTRY])
-    kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-    return Compiled(kind(code.addresses[ENTRY]), code)
+    return Compiled(ctypes.CFUNCTYPE(ctypes.c_int64)(code.addresses[ENTRY]), code)
 
 
 def made(kernel: Kernel) -> bytes:
@@ -148,9 +172,9 @@ def written(kernel: Kernel) -> str:
     library = Library(TRUSTED)
     kinds = [*library.signature(kernel).flat.values()]
     inner = library.entry(kernel, kinds, 1)
-    parameters = [("frame", "ptr"), ("first", "ptr"), ("size", "i64")]
+    parameters = [("frame", "ptr"), ("first", "ptr"), ("int", "i32")]
     f = Function(library.module, ENTRY, parameters, public=True, result="i64")
-    frame, size = f.parameters["frame"], f.parameters["size"]
+    frame, size = f.parameters["frame"], f.convert("sext", f.parameters["int"], "i64")
     given: list[tuple[str, Any]] = [("ptr", f.parameters["first"]), ("i64", size)]
     place = 2
 
@@ -178,5 +202,5 @@ def recipe() -> str:
     """All that our kernels are made from: reading it is quicker than writing the code to find out
     that it is there."""
     own = [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in (*FILES, "native")]
-    others = map(inspect.getsource, (bits, functions, ir, restricted))
+    others = map(inspect.getsource, (bits, functions, ir, *restricted.MODULES))
     return hashlib.sha256("".join([*own, *others]).encode()).hexdigest()

@@ -6,7 +6,7 @@ look at the class (letter, number, space, newline, other) chooses.
 
 from __future__ import annotations
 
-from .arrays import I32, U8, U16
+from .arrays import I32
 from .characters import (
     BLANK,
     CASELESS,
@@ -18,6 +18,7 @@ from .characters import (
     SPACE,
     SYMBOL,
     UPPER,
+    Text,
     character,
     run_end,
 )
@@ -65,19 +66,19 @@ RANK_PATTERNS = PATTERNS | {  # $ is the end of the text for tiktoken, of a line
 # ---------------------------------------------------------------- kernels
 
 
-def contraction(text: U8, at: int, length: int, fold: int) -> int:
-    """Bytes of 's 't 'm 'd 'll 've 're, whose apostrophe is at `at`; 0 for none.
+def contraction(text: Text, at: int, length: int, fold: int) -> int:
+    """Bytes of 's 't 'm 'd 'll 've 're at `at`; 0 for none.
 
     `fold` is 32 where case is ignored, else 0.
     """
-    if at + 1 >= length:
+    if at + 1 >= length or text.bytes[at] != 0x27:
         return 0
-    one = text[at + 1] | fold if text[at + 1] < 0x80 else text[at + 1]
+    one = text.bytes[at + 1] | fold if text.bytes[at + 1] < 0x80 else text.bytes[at + 1]
     if one == 0x73 or one == 0x74 or one == 0x6D or one == 0x64:
         return 2
     if at + 2 >= length:
         return 0
-    two = text[at + 2] | fold if text[at + 2] < 0x80 else text[at + 2]
+    two = text.bytes[at + 2] | fold if text.bytes[at + 2] < 0x80 else text.bytes[at + 2]
     if fold != 0 and one == 0xC5 and two == 0xBF:  # the long s, which folds to s
         return 3
     if one == 0x6C and two == 0x6C:
@@ -87,9 +88,7 @@ def contraction(text: U8, at: int, length: int, fold: int) -> int:
     return 0
 
 
-def spaces_end(
-    text: U8, at: int, length: int, newlines: bool, tail: int, pages: U16, classes: U8
-) -> int:
+def spaces_end(text: Text, at: int, length: int, newlines: bool, tail: int) -> int:
     """Where spaces end: all but the one before a word, by `\\s+(?!\\S)|\\s+`.
 
     With `newlines`, after the last newline where there is one, by `\\s*[\\r\\n]+`; but at the end
@@ -99,7 +98,7 @@ def spaces_end(
     last = at
     after_newline = at
     while stop < length:
-        found = character(text, stop, length, pages, classes)
+        found = character(text, stop, length)
         if (found >> 3) & BLANK == 0:
             break
         last = stop
@@ -115,98 +114,96 @@ def spaces_end(
     return last
 
 
-def gpt2_end(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
+def gpt2_end(text: Text, at: int, length: int) -> int:
     """Where the piece at `at` ends by GPT-2's expression."""
-    if text[at] == 0x27:
-        size = contraction(text, at, length, 0)
-        if size > 0:
-            return at + size
+    size = contraction(text, at, length, 0)
+    if size > 0:
+        return at + size
     start = at
-    if text[at] == 0x20 and at + 1 < length:
+    if text.bytes[at] == 0x20 and at + 1 < length:
         start = at + 1
-    found = character(text, start, length, pages, classes)
+    found = character(text, start, length)
     kind = found >> 3
     if kind & BLANK != 0:
-        return spaces_end(text, at, length, False, 0, pages, classes)
+        return spaces_end(text, at, length, False, 0)
     wanted = LETTER if kind & LETTER != 0 else SYMBOL if kind & SYMBOL != 0 else NUMBER
-    return run_end(wanted, text, start + (found & 7), length, pages, classes)
+    return run_end(wanted, text, start + (found & 7), length)
 
 
-def kind_at(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
+def kind_at(text: Text, at: int, length: int) -> int:
     """The class of the character at `at`; behind the end of the text it is a space."""
-    return character(text, at, length, pages, classes) >> 3 if at < length else SPACE
+    return character(text, at, length) >> 3 if at < length else SPACE
 
 
-def llama3_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
+def llama3_end(text: Text, at: int, length: int, settings: I32) -> int:
     """Where the piece at `at` ends by the expression of Llama 3 and its relatives."""
-    found = character(text, at, length, pages, classes)
+    found = character(text, at, length)
     kind = found >> 3
     after = at + (found & 7)
     if kind & LETTER != 0:
-        return run_end(LETTER, text, after, length, pages, classes)
+        return run_end(LETTER, text, after, length)
     if kind == NUMBER:
-        return digits_end(text, at, length, settings[DIGITS], pages, classes)
-    if text[at] == 0x27:
-        size = contraction(text, at, length, 32)
-        if size > 0:
-            return at + size
-    following = kind_at(text, after, length, pages, classes)
+        return digits_end(text, at, length, settings[DIGITS])
+    size = contraction(text, at, length, 32)
+    if size > 0:
+        return at + size
+    following = kind_at(text, after, length)
     if following & LETTER != 0 and kind != NEWLINE:
-        return run_end(LETTER, text, after, length, pages, classes)
+        return run_end(LETTER, text, after, length)
     if is_symbols(text, at, kind, following):
-        return symbols_end(text, after, length, 0x0A, pages, classes)
-    return spaces_end(text, at, length, True, settings[TAIL], pages, classes)
+        return symbols_end(text, after, length, 0x0A)
+    return spaces_end(text, at, length, True, settings[TAIL])
 
 
-def is_symbols(text: U8, at: int, kind: int, following: int) -> bool:
+def is_symbols(text: Text, at: int, kind: int, following: int) -> bool:
     """Whether symbols begin at `at`, perhaps behind one space."""
-    return kind & SYMBOL != 0 or (text[at] == 0x20 and following & SYMBOL != 0)
+    return kind & SYMBOL != 0 or (text.bytes[at] == 0x20 and following & SYMBOL != 0)
 
 
-def symbols_end(text: U8, at: int, length: int, also: int, pages: U16, classes: U8) -> int:
+def symbols_end(text: Text, at: int, length: int, also: int) -> int:
     """Where symbols end, with the newlines behind them, and bytes `also`."""
-    at = run_end(SYMBOL, text, at, length, pages, classes)
-    while at < length and (text[at] == 0x0A or text[at] == 0x0D or text[at] == also):
+    at = run_end(SYMBOL, text, at, length)
+    while at < length and (
+        text.bytes[at] == 0x0A or text.bytes[at] == 0x0D or text.bytes[at] == also
+    ):
         at += 1
     return at
 
 
-def digits_end(text: U8, at: int, length: int, digits: int, pages: U16, classes: U8) -> int:
+def digits_end(text: Text, at: int, length: int, digits: int) -> int:
     """The end of at most `digits` numbers."""
     for _ in range(digits):
         if at < length:
-            found = character(text, at, length, pages, classes)
+            found = character(text, at, length)
             if found >> 3 != NUMBER:
                 break
             at += found & 7
     return at
 
 
-def o200k_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
+def o200k_end(text: Text, at: int, length: int, settings: I32) -> int:
     """Where the piece at `at` ends by the expression of GPT-4o.
 
     A mark that begins a piece reads as its letter, not as what stands before its letters: both
     readings end at the same place.
     """
-    found = character(text, at, length, pages, classes)
+    found = character(text, at, length)
     kind = found >> 3
     after = at + (found & 7)
     if kind == NUMBER:
-        return digits_end(text, at, length, settings[DIGITS], pages, classes)
+        return digits_end(text, at, length, settings[DIGITS])
     start = at if kind & (LETTER | MARK) != 0 else after
     if kind != NEWLINE:
-        stop = cased_end(text, start, length, pages, classes)
+        stop = cased_end(text, start, length)
         if stop > start:
-            if stop < length and text[stop] == 0x27:
-                stop += contraction(text, stop, length, 32)
-            return stop
-    following = kind_at(text, after, length, pages, classes)
+            return stop + contraction(text, stop, length, 32)
+    following = kind_at(text, after, length)
     if is_symbols(text, at, kind, following):
-        return symbols_end(text, after, length, 0x2F, pages, classes)
-    return spaces_end(text, at, length, True, settings[TAIL], pages, classes)
+        return symbols_end(text, after, length, 0x2F)
+    return spaces_end(text, at, length, True, settings[TAIL])
 
 
-def cased_end(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
+def cased_end(text: Text, at: int, length: int) -> int:
     """Where a word of upper, then lower case ends; `at` if there is none.
 
     What has no case is both. Where no lower case follows, the word ends behind the last of that.
@@ -214,11 +211,11 @@ def cased_end(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
     stop = at
     caseless = at
     while stop < length:
-        found = character(text, stop, length, pages, classes)
+        found = character(text, stop, length)
         kind = found >> 3
         if kind & (UPPER | CASELESS | MARK) == 0:
             if kind == LOWER:
-                return run_end(LOWER | CASELESS | MARK, text, stop, length, pages, classes)
+                return run_end(LOWER | CASELESS | MARK, text, stop, length)
             break
         stop += found & 7
         if kind != UPPER:
@@ -226,12 +223,12 @@ def cased_end(text: U8, at: int, length: int, pages: U16, classes: U8) -> int:
     return caseless if caseless > at else stop
 
 
-def piece_end(text: U8, at: int, length: int, settings: I32, pages: U16, classes: U8) -> int:
+def piece_end(text: Text, at: int, length: int, settings: I32) -> int:
     """Where the piece at `at` ends."""
     if settings[RULES] == GPT2:
-        return gpt2_end(text, at, length, pages, classes)
+        return gpt2_end(text, at, length)
     if settings[RULES] == LLAMA3:
-        return llama3_end(text, at, length, settings, pages, classes)
+        return llama3_end(text, at, length, settings)
     if settings[RULES] == O200K:
-        return o200k_end(text, at, length, settings, pages, classes)
+        return o200k_end(text, at, length, settings)
     return length

@@ -323,8 +323,7 @@ class Workspace:
         """Pairs of an end and a number; valid until the next call."""
         if len(points) > self.most:
             self.grow(2 * len(points))
-        size = len(points)
-        count = self.bound.compiled.function(self.bound.address, int(points.ctypes.data), size)
+        count = self.bound.run(points)
         pairs: Table = self.bound.arrays[0][: 2 * count].reshape(-1, 2)
         return pairs
 

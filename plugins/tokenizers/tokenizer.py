@@ -14,7 +14,7 @@ from infinisa.isa.errors import ModelError
 
 from .arrays import Kernel, Table
 from .characters import members
-from .native import Encoder, convert
+from .native import SHORT, Encoder, convert
 
 Normalise = Callable[[str], str]
 TOO_SMALL, UNKNOWN = -1, -2
@@ -119,6 +119,8 @@ class Tokenizer:
     encode: Kernel
     decode: Kernel
     frame: Frame = field(default_factory=Frame)
+    idle: list[Encoder] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Encoders that no thread uses just now."""
 
     @staticmethod
     def room(length: int) -> int:
@@ -129,27 +131,37 @@ class Tokenizer:
         """The ids of a text; with `special`, inside the template's tokens ([CLS] ... [SEP])."""
         frame = self.frame
         if frame.bare or frame.is_plain(text):
-            ids = self.part_ids(utf8(text))
+            ids = self.part_ids(text)
         else:
             ids = []
             for part in frame.parts(text):
-                ids += [part] if isinstance(part, int) else self.part_ids(utf8(part))
+                ids += [part] if isinstance(part, int) else self.part_ids(part)
         if special and (frame.before or frame.after):
             return [*frame.before, *ids, *frame.after]
         return ids
 
-    def part_ids(self, data: bytes) -> list[int]:
-        """The ids of UTF-8 text in which no added tokens are looked for; it may be ill-formed."""
-        encoder = self.idle_encoder()
-        count = encoder.encode(data)
-        if count < 0:
-            raise self.error(data, count)
-        ids: list[int] = encoder.view[:count].tolist()
+    def part_ids(self, text: str) -> list[int]:
+        """The ids of a text in which no added tokens are looked for."""
+        try:
+            if len(text) > SHORT:  # without a sign, ids below 0 are outside of the numbers
+                ids = self.array(text.encode()).view(np.uint32)
+                long: list[int] = self.numbers.take(ids).tolist()
+                return long
+            encoder = self.idle_encoder()
+            found = encoder.listed(text)
+        except UnicodeEncodeError as error:
+            raise ModelError(
+                f"text: every character must have a UTF-8 form, "
+                f"not {text[error.start]!r} at {error.start}"
+            ) from None
         self.idle.append(encoder)
-        return ids
+        if isinstance(found, int):
+            raise self.error(text.encode(), found)
+        return found
 
     def array(self, data: bytes) -> Table:
-        """The same as an array of 32-bit integers."""
+        """The ids of UTF-8 text in which no added tokens are looked for, as an array of 32-bit
+        integers; the text may be ill-formed."""
         encoder = self.idle_encoder()
         count = encoder.encode(data)
         if count < 0:
@@ -157,6 +169,11 @@ class Tokenizer:
         ids: Table = encoder.ids[:count].copy()
         self.idle.append(encoder)
         return ids
+
+    @cached_property
+    def numbers(self) -> Table:
+        """Every id as Python has it: a long list of these is sooner made than one of new ones."""
+        return np.arange(self.vocabulary_size).astype(object)
 
     def idle_encoder(self) -> Encoder:
         """An encoder that no other thread uses."""
@@ -180,11 +197,6 @@ class Tokenizer:
         for encoder in self.idle:
             encoder.forget()
 
-    @cached_property
-    def idle(self) -> list[Encoder]:
-        """Encoders that no thread uses just now."""
-        return []
-
     def text(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of ids, special tokens only if `special`; ill-formed UTF-8 becomes U+FFFD."""
         kept = [token for token in ids if special or token not in self.frame.special]
@@ -199,17 +211,6 @@ class Tokenizer:
         source = np.array(kept, np.int32)
         count = convert(self.decode, source, data, self.tables)
         return data[:count].tobytes().decode("utf-8", "replace")
-
-
-def utf8(text: str) -> bytes:
-    """The text as UTF-8; half a surrogate pair is refused."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise ModelError(
-            f"text: every character must have a UTF-8 form, "
-            f"not {text[error.start]!r} at {error.start}"
-        ) from None
 
 
 def split(text: str, tokens: Mapping[str, AddedToken]) -> Iterator[int | str]:

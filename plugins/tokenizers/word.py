@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import I32, I64, U8, U16, Table, frozen
-from .characters import SPACE, character, run_end, word_classes
+from .characters import SPACE, Text, character, run_end, word_classes
 from .lookup import bytes_table, decode, find_bytes, text_pool
 from .tables import Section, frame, names_by_id, unknown_id, vocabulary
 from .tokenizer import Tokenizer
@@ -26,11 +26,12 @@ def encode(
 
     A word is a run of one class; `settings` is the unknown id.
     """
+    letters = Text(text, pages, classes)
     count = 0
     at = 0
     while at < length:
-        found = character(text, at, length, pages, classes)
-        stop = run_end(found >> 3, text, at, length, pages, classes)
+        found = character(letters, at, length)
+        stop = run_end(found >> 3, letters, at, length)
         if found >> 3 != SPACE:
             if count >= len(ids):
                 return -1

@@ -38,7 +38,7 @@ from infinisa.plugins.tokenizers import (
 from infinisa.plugins.tokenizers.arrays import run
 from infinisa.plugins.tokenizers.byte_bpe import LETTERS, from_ranks, token_bytes
 from infinisa.plugins.tokenizers.lookup import find, number_table
-from infinisa.plugins.tokenizers.native import TRUSTED
+from infinisa.plugins.tokenizers.native import SHORT, TRUSTED
 from infinisa.plugins.tokenizers.pieces import (
     CL100K_PATTERN,
     GPT2_PATTERN,
@@ -531,7 +531,7 @@ def test_ill_formed_text_is_cut_as_if_it_were_replaced(pattern: str, parts: list
     data = b"".join(parts)
     expected = [token for piece in pieces_of(pattern, data) for token in single(theirs, piece)]
 
-    assert ours.part_ids(data) == expected
+    assert ours.array(data).tolist() == expected
     assert b"".join(theirs.decode_single_token_bytes(token) for token in expected) == data
 
 
@@ -582,7 +582,9 @@ def test_mixed_text_with_wrong_bytes_keeps_them(pattern: str, size: int) -> None
         data[draw.randrange(len(data))] = draw.randrange(256)
     pieces = pieces_of(pattern, bytes(data))
 
-    assert ours.part_ids(bytes(data)) == [k for piece in pieces for k in single(theirs, piece)]
+    assert ours.array(bytes(data)).tolist() == [
+        k for piece in pieces for k in single(theirs, piece)
+    ]
 
 
 def test_ranks_that_are_no_vocabulary_are_refused() -> None:
@@ -611,7 +613,6 @@ def test_any_bytes_and_any_room_are_safe(name: str, data: bytes, missing: int) -
     count = run(ours.encode, source, len(data), ids, ours.tables)
     assert 0 <= count <= len(data)
     for _ in range(2):  # anew, then remembered
-        assert ours.part_ids(data) == ids[:count].tolist()
         assert ours.array(data).tolist() == ids[:count].tolist()
 
     small = np.zeros(max(0, room - missing), np.int32)
@@ -622,6 +623,17 @@ def test_any_bytes_and_any_room_are_safe(name: str, data: bytes, missing: int) -
         text = np.zeros(len(data), np.uint8)
         assert run(ours.decode, ids, count, text, ours.tables) == len(data)
         assert text.tobytes() == data
+
+
+@pytest.mark.parametrize("letter", ["a", " é", "\n\t", "🙂"])
+def test_a_short_text_and_a_long_one_have_the_same_ids(letter: str) -> None:
+    """Those of a short text are listed by native code, those of a long one are taken of a table."""
+    theirs, ours = ranked(O200K_PATTERN)
+    for size in (0, 1, SHORT - 1, SHORT, SHORT + 1, 3 * SHORT):
+        text = (letter * size)[:size]
+        ids = ours.ids(text)
+        assert ids == ours.array(text.encode()).tolist() == theirs.encode(text)
+        assert {type(token) for token in ids} <= {int}
 
 
 def test_decoding_says_what_it_cannot_do() -> None:
@@ -855,5 +867,10 @@ def test_files_that_are_not_there_or_not_text_are_refused(tmp_path: Path) -> Non
     (tmp_path / "tokenizer.json").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(ModelError, match="the file must be UTF-8 text; byte 7 is not"):
         load_tokenizer(tmp_path)
-    with pytest.raises(ModelError, match="every character must have a UTF-8 form"):
-        pair("gpt2")[1].ids("a\ud800")
+    for text in ("a\ud800", "a\ud800" * SHORT):
+        with pytest.raises(
+            ModelError, match=r"every character must have a UTF-8 form, not .* at 1"
+        ):
+            pair("gpt2")[1].ids(text)
+    with pytest.raises(TypeError):
+        pair("gpt2")[1].ids(b"a")  # type: ignore[arg-type]  # no text
