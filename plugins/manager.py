@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import sys
 import tomllib
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -203,6 +204,10 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+OURS = ("importlib", "infinisa", "pluggy")
+"""Modules that call a plugin, or that it calls."""
+
+
 class Loader:
     """Collects plugins; `registry` calls their hooks and checks what they return."""
 
@@ -258,7 +263,17 @@ class Loader:
 
 
 def described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    """The error, and the line of the plugin that led to it."""
+    told = f"{type(error).__name__}: {error}"
+    own = [
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in OURS
+    ]
+    if not own:
+        return told
+    frame, line = own[-1]
+    return f"{Path(frame.f_code.co_filename).name}, line {line}: {told}"
 
 
 # ---------------------------------------------------------------- the rules

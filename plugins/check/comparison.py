@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,22 @@ def difference(
     exact: Sequence[Array] | None = None,
     few: float = 0.0,
     close: float = CLOSE,
+    finite: bool = False,
 ) -> str | None:
     """The first place where `found` is not `wanted`, in words; None if there is none.
 
-    exact  the same values in f64: where `wanted` is far from them, `found` may be as well
-    few    the share of elements that may be anything
-    close  how far apart they may be, as a share of the largest of their array
+    exact   the same values in f64: where `wanted` is far from them, `found` may be as well
+    few     the share of elements that may be anything
+    close   how far apart they may be, as a share of the largest of their array
+    finite  whether all operands are: then the order of operations decides which number that is
+            not finite an overflow yields
     """
     for number, (mine, theirs) in enumerate(zip(found, wanted, strict=True)):
         if mine.shape != theirs.shape:
             return f"result {number} has shape {mine.shape}, not {theirs.shape}"
         bad = _apart(mine, theirs, None if exact is None else exact[number], close)
+        if finite:
+            bad &= np.isfinite(mine) | np.isfinite(theirs)
         if bad.sum() > few * bad.size:
             place = tuple(int(i) for i in np.argwhere(bad)[0])
             where = f"result {number}{list(place)}" if place else f"result {number}"
@@ -64,6 +69,10 @@ def _apart(mine: Array, theirs: Array, exact: Array | None, close: float) -> NDA
 def _largest(array: NDArray[np.float64]) -> float:
     """The largest magnitude among finite numbers."""
     return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
+def finite(arrays: Mapping[str, Array]) -> bool:
+    return all(np.isfinite(array.astype(np.float64)).all() for array in arrays.values())
 
 
 def cuts(outputs: Sequence[Node]) -> bool:

@@ -15,7 +15,7 @@ from infinisa.isa.errors import LanguageError
 from infinisa.isa.evaluate import saturate
 from infinisa.isa.instruction import Native, step_of
 
-from .comparison import FEW, cuts, difference
+from .comparison import FEW, cuts, difference, finite
 from .finding import Fault, Note, Subject
 from .sample import KINDS, Array, Sample
 from .values import samples
@@ -55,7 +55,7 @@ def _first_fault(sample: Sample, native: Native) -> str:
             found = run(sample, native, arrays)
         except Exception as error:
             return f"{where}: failed with {type(error).__name__}: {error}"
-        if unlike := difference(found, wanted, sample.exact(arrays), few):
+        if unlike := difference(found, wanted, sample.exact(arrays), few, finite=finite(arrays)):
             return f"{where}: {unlike}"
     return ""
 

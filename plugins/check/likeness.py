@@ -184,7 +184,10 @@ def _agree(
         for leaf in leaves(made)
     }
     cut = len(wanted)
-    numbers = {leaf.name: 0.37 + 0.29 * k for k, leaf in enumerate(made.immediates)}
+    numbers = {
+        leaf.name: 0.37 + 0.29 * k if is_float(leaf.dtype) else 3 + 2 * k
+        for k, leaf in enumerate(made.immediates)
+    }
     try:
         both = evaluate((*wanted, *found), arrays, ranges=ranges, immediates=numbers)
     except LanguageError:

@@ -81,6 +81,8 @@ KINDS = ("random", "zero", "large", "tiny", "negative", "not finite")
 def values(kind: str, shape: Sequence[int], dtype: str, random: np.random.Generator) -> Array:
     """An array of one kind; of integers and truth values within what they can hold."""
     made = random.standard_normal(shape)
+    if dtype == "bool":
+        return made > 0.0
     if not is_float(dtype):
         return saturate(_whole(kind, made), dtype)
     narrow = dtype == "f16"

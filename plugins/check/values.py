@@ -12,7 +12,7 @@ from infinisa.isa.errors import InfinisaError, LanguageError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Immediate, everything
 
-from .comparison import FEW, cuts, difference
+from .comparison import FEW, cuts, difference, finite
 from .finding import Fault, Note, Subject
 from .sample import KINDS, PRIMES, Sample, lengths_of, result
 
@@ -99,4 +99,4 @@ def _backends(subject: Subject, sample: Sample) -> Iterator[Fault | Note]:
 def _unlike(sample: Sample, arrays: dict[str, Array], found: list[Array]) -> str | None:
     wanted = sample.evaluate(arrays)
     few = FEW if cuts(sample.instruction.outputs) else 0.0
-    return difference(found, wanted, sample.exact(arrays), few)
+    return difference(found, wanted, sample.exact(arrays), few, finite=finite(arrays))

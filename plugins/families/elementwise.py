@@ -37,11 +37,12 @@ from ..hookspec import hookimpl
 def scalar(name: str) -> Instruction:
     """The vector instruction that applies one scalar function of the language."""
     arity = FUNCTIONS[name].arity
+    kind = "m: bool" if name.startswith("logical") else "m"
 
-    def unary(x: "m"):
+    def unary(x: kind):
         return apply(name, x)
 
-    def binary(x: "m", y: "m"):
+    def binary(x: kind, y: kind):
         return apply(name, x, y)
 
     def ternary(condition: "m: bool", x: "m", y: "m"):
@@ -241,7 +242,7 @@ def pow_node(a: Tensor, b: Tensor) -> Tensor:
         return square if exponent == 2.0 else square * a
     if exponent == 0.5 and is_float(a.dtype) and b.rank <= a.rank:
         return a.map("sqrt")
-    return each(lambda x, y: apply("power", x, y), [a, b])
+    return each(lambda x, y: x**y, [a, b])
 
 
 @operator("Clip", since=11)

@@ -6,7 +6,7 @@ from math import prod
 from infinisa.compiler.operator import TYPES, Operator, operator
 from infinisa.compiler.positional import Tensor, each
 from infinisa.isa.errors import ModelError
-from infinisa.isa.language import Node, apply, cast
+from infinisa.isa.language import Node, cast, round
 
 from ..hookspec import hookimpl
 from .convolution import Windows, convolved
@@ -20,7 +20,7 @@ def quantized(dtype: str) -> Callable[..., Node]:
     """Rounded to nearest even, shifted, and saturated to the type."""
 
     def formula(x: Node, scale: Node, zero: Node | None = None) -> Node:
-        number = apply("round", x / scale)
+        number = round(x / scale)
         return cast(number if zero is None else number + zero, dtype)
 
     return formula

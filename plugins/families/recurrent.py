@@ -68,7 +68,7 @@ NAMED: dict[str, Callable[..., Node]] = {
     "elu": elu,
     "hardsigmoid": hard_sigmoid,
     "softplus": softplus,
-    "softsign": lambda x: x / (1.0 + apply("absolute", x)),
+    "softsign": lambda x: x / (1.0 + abs(x)),
 }
 
 
@@ -278,24 +278,29 @@ def gru_node(
     def run(number: int, backwards: bool, steps: Tensor, states: list[Tensor]) -> Pair:
         f, g = layer.functions(number, 2)
         inner, again = biases(b, number)
-        given, back = projected(steps, one(w, number), inner), one(r, number).transpose([1, 0])
-        update_w, reset_w, new_w = gates(back, layer.hidden)
-        extra = gates(again, layer.hidden) if again is not None else [None] * 3
+        back, wide = one(r, number).transpose([1, 0]), 2 * layer.hidden
+        both_w, new_w = back.slice(-1, 0, wide), back.slice(-1, wide, None)
+        extra = None
+        if inner is not None and again is not None:  # only that of n waits for its step
+            (z_bias, r_bias, n_bias), (z_more, r_more, extra) = (
+                gates(b, layer.hidden) for b in (inner, again)
+            )
+            inner = concat([z_bias + z_more, r_bias + r_more, n_bias], 0)
+        given = projected(steps, one(w, number), inner)
 
         def step(now: Sequence[Tensor], row: Sequence[Tensor]) -> Pair:
             h = now[0]
-            z, reset, n = gates(row[0], layer.hidden)
-            z = z + plus(h.matmul(update_w), extra[0])
-            reset = reset + plus(h.matmul(reset_w), extra[1])
+            n = row[0].slice(-1, wide, None)
+            z, reset = gates(row[0].slice(-1, 0, wide) + h.matmul(both_w), layer.hidden)
             left = each(formulas.gru_reset, [reset, h]) if layer.usual else f(reset) * h
             if linear_before_reset:
-                behind = plus(h.matmul(new_w), extra[2])
+                behind = plus(h.matmul(new_w), extra)
                 if layer.usual:
                     new = each(formulas.gru_cell_linear, [z, reset, n, behind, h])
                     return [new], [new]
                 n = n + f(reset) * behind
             else:
-                n = n + plus(left.matmul(new_w), extra[2])
+                n = n + plus(left.matmul(new_w), extra)
             if layer.usual:
                 new = each(formulas.gru_cell, [z, n, h])
             else:

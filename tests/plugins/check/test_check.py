@@ -542,7 +542,7 @@ def test_a_plugin_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(PluginError) as caught:
         check(load([file], installed=False), ["worse"])
     assert str(caught.value) == (
-        "plugin 'worse': cannot be loaded: ModuleNotFoundError: No module named "
+        "plugin 'worse': cannot be loaded: worse.py, line 1: ModuleNotFoundError: No module named "
         "'nothing_of_this_name'"
     )
 
