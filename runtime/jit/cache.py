@@ -38,7 +38,7 @@ def sources() -> str:
     """A digest of all that decides which code a program becomes."""
     digest = hashlib.sha256()
     here = Path(__file__).parent
-    for file in sorted([*here.rglob("*.py"), *(here.parents[1] / "isa").glob("*.py")]):
+    for file in sorted([*here.rglob("*.py"), *(here.parents[1] / "isa").rglob("*.py")]):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -1,134 +1,21 @@
-"""The tensor language: values are functions of named axes, broadcasting is by name.
-
-All node kinds are on this page. Nodes are immutable, interned (equal nodes are one object) and
-printable. `isa/evaluate.py` says what each kind means.
-"""
+"""All kinds of values, how to walk through them, and how they print."""
 
 from __future__ import annotations
 
-import ast
 import builtins
-import functools
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from .dtypes import dtype as element_type
-from .dtypes import is_float, promote
-from .errors import LanguageError
-from .functions import FOLDS, FUNCTIONS
+from ..dtypes import dtype as element_type
+from ..dtypes import is_float, promote
+from ..errors import LanguageError
+from ..functions import FOLDS, FUNCTIONS
+from .affine import Affine, Axis, union
 
-Axis: TypeAlias = str
 Value: TypeAlias = "Node | float | int | bool"
-
-
-def union(groups: Iterable[Iterable[Axis]]) -> tuple[Axis, ...]:
-    """Every axis once, in order of first appearance."""
-    return tuple(dict.fromkeys(chain.from_iterable(groups)))
-
-
-@dataclass(frozen=True)
-class Affine:
-    """An index: (sum of stride * axis, plus offset) // divide, then % modulo unless that is 0."""
-
-    terms: tuple[tuple[Axis, int], ...] = ()
-    offset: int = 0
-    divide: int = 1
-    modulo: int = 0
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        return tuple(axis for axis, _ in self.terms)
-
-    @property
-    def plain(self) -> Axis | None:
-        """The axis, if this index is just that axis."""
-        if len(self.terms) == 1 and self == Affine(((self.terms[0][0], 1),)):
-            return self.terms[0][0]
-        return None
-
-    def __str__(self) -> str:
-        terms = [axis if stride == 1 else f"{stride}*{axis}" for axis, stride in self.terms]
-        if self.offset or not terms:
-            terms.append(str(self.offset))
-        text = " + ".join(terms).replace("+ -", "- ")
-        if self.divide != 1:
-            text = f"({text}) // {self.divide}"
-        return f"({text}) % {self.modulo}" if self.modulo else text
-
-
-def affine(text: str | int | Affine) -> Affine:
-    """Read an index such as `2*p + r - 1`, `s`, `7`, `n // 64` or `n % 64`."""
-    if isinstance(text, Affine):
-        return text
-    if isinstance(text, int):
-        return Affine(offset=text)
-    try:
-        return _affine(ast.parse(text, mode="eval").body)
-    except (SyntaxError, LanguageError):
-        raise LanguageError(
-            f"index must be a sum of axes with integer strides, not {text!r}"
-        ) from None
-
-
-def _affine(node: ast.expr) -> Affine:
-    match node:
-        case ast.Name(id=name):
-            return Affine(((name, 1),))
-        case ast.Constant(value=int(value)):
-            return Affine(offset=value)
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return _scaled(_affine(operand), -1)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _added(_affine(left), _affine(right))
-        case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return _added(_affine(left), _scaled(_affine(right), -1))
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return _product(_affine(left), _affine(right))
-        case ast.BinOp(left=left, op=ast.FloorDiv(), right=ast.Constant(value=int(divide))):
-            inner = _linear(_affine(left))
-            if divide > 0:
-                return Affine(inner.terms, inner.offset, divide)
-        case ast.BinOp(left=left, op=ast.Mod(), right=ast.Constant(value=int(modulo))):
-            inner = _affine(left)
-            if modulo > 0 and not inner.modulo:
-                return Affine(inner.terms, inner.offset, inner.divide, modulo)
-    raise LanguageError("not an index")
-
-
-def _linear(index: Affine) -> Affine:
-    if index.divide != 1 or index.modulo:
-        raise LanguageError("not an index")
-    return index
-
-
-def _product(left: Affine, right: Affine) -> Affine:
-    """Of two indices of which one is a number."""
-    if left.terms and right.terms:
-        raise LanguageError("not an index")
-    index, number = (left, right) if left.terms else (right, left)
-    return _scaled(index, _linear(number).offset)
-
-
-def _scaled(index: Affine, by: int) -> Affine:
-    index = _linear(index)
-    return Affine(tuple((axis, stride * by) for axis, stride in index.terms), index.offset * by)
-
-
-def _added(left: Affine, right: Affine) -> Affine:
-    left, right = _linear(left), _linear(right)
-    strides = dict(left.terms)
-    for axis, stride in right.terms:
-        strides[axis] = strides.get(axis, 0) + stride
-    terms = tuple((axis, stride) for axis, stride in strides.items() if stride)
-    return Affine(terms, left.offset + right.offset)
-
-
-# ---------------------------------------------------------------- nodes
 
 
 class _Interned(type):
@@ -595,7 +482,7 @@ class Scan(Node):
     def rebuild(self, children: Sequence[Node]) -> Node:
         first, count = len(self.initial), len(self.initial) + len(self.xs)
         known: dict[Node, Node] = dict(zip(free(self.body), children[count:], strict=True))
-        body = _body_over(self.body, children[:first], children[first:count], known)
+        body = body_over(self.body, children[:first], children[first:count], known)
         return Scan(body, tuple(children[:first]), tuple(children[first:count]), self.output)
 
 
@@ -628,7 +515,7 @@ class Opaque(Node):
         return replace(self, arguments=tuple(children))
 
 
-def _body_over(
+def body_over(
     body: Recurrence, initial: Sequence[Node], xs: Sequence[Node], known: Mapping[Node, Node]
 ) -> Recurrence:
     """A body whose slices have the axes that is scanned, and its states those that their values
@@ -676,9 +563,6 @@ def arithmetic_type(nodes: Iterable[Node], widen: bool = True) -> str:
     return promote([*tensors, *numbers])
 
 
-# ---------------------------------------------------------------- the user's words
-
-
 def lift(value: Value) -> Node:
     """A node as it is; a number, of Python or NumPy, as a constant."""
     if isinstance(value, Node):
@@ -705,226 +589,8 @@ def _logical(function: str, *arguments: Value) -> Node:
     return apply(function, *nodes)
 
 
-def _axes(over: str | Iterable[Axis]) -> tuple[Axis, ...]:
-    return tuple(over.split()) if isinstance(over, str) else tuple(over)
-
-
 def _names(node: Node) -> str:
     return " ".join(node.axes)
-
-
-def negate(x: Value) -> Node:
-    return apply("negate", x)
-
-
-def absolute(x: Value) -> Node:
-    return apply("absolute", x)
-
-
-def sign(x: Value) -> Node:
-    """-1, 0 or 1"""
-    return apply("sign", x)
-
-
-def reciprocal(x: Value) -> Node:
-    """1 / x"""
-    return apply("reciprocal", x)
-
-
-def floor(x: Value) -> Node:
-    return apply("floor", x)
-
-
-def ceil(x: Value) -> Node:
-    return apply("ceil", x)
-
-
-def round(x: Value) -> Node:
-    """To the nearest integer, halves to the even one; the type stays."""
-    return apply("round", x)
-
-
-def exp(x: Value) -> Node:
-    return apply("exp", x)
-
-
-def log(x: Value) -> Node:
-    return apply("log", x)
-
-
-def sqrt(x: Value) -> Node:
-    return apply("sqrt", x)
-
-
-def rsqrt(x: Value) -> Node:
-    """1 / sqrt(x)"""
-    return apply("rsqrt", x)
-
-
-def tanh(x: Value) -> Node:
-    return apply("tanh", x)
-
-
-def erf(x: Value) -> Node:
-    return apply("erf", x)
-
-
-def sigmoid(x: Value) -> Node:
-    return apply("sigmoid", x)
-
-
-def sin(x: Value) -> Node:
-    return apply("sin", x)
-
-
-def cos(x: Value) -> Node:
-    return apply("cos", x)
-
-
-def maximum(a: Value, b: Value) -> Node:
-    return apply("maximum", a, b)
-
-
-def minimum(a: Value, b: Value) -> Node:
-    return apply("minimum", a, b)
-
-
-def relu(x: Value) -> Node:
-    """max(x, 0)"""
-    return maximum(x, 0.0)
-
-
-def equal(a: Value, b: Value) -> Node:
-    return apply("equal", a, b)
-
-
-def not_equal(a: Value, b: Value) -> Node:
-    return apply("not_equal", a, b)
-
-
-def is_nan(x: Value) -> Node:
-    return apply("is_nan", x)
-
-
-def where(condition: Value, a: Value, b: Value) -> Node:
-    """a where the condition holds, else b."""
-    return apply("where", condition, a, b)
-
-
-def sum(x: Value, over: str | Iterable[Axis]) -> Node:
-    return Reduce("sum", lift(x), _axes(over))
-
-
-def product(x: Value, over: str | Iterable[Axis]) -> Node:
-    return Reduce("product", lift(x), _axes(over))
-
-
-def max(x: Value, over: str | Iterable[Axis]) -> Node:
-    return Reduce("max", lift(x), _axes(over))
-
-
-def min(x: Value, over: str | Iterable[Axis]) -> Node:
-    return Reduce("min", lift(x), _axes(over))
-
-
-def argmax(x: Value, over: str) -> Node:
-    """Where the first of the largest is, counted from 0; i32."""
-    return Reduce("argmax", lift(x), _axes(over))
-
-
-def mean(x: Value, over: str | Iterable[Axis]) -> Node:
-    """The sum over the axes divided by their extents."""
-    total = sum(x, over)
-    for axis in _axes(over):
-        total = total / size(axis)
-    return total
-
-
-def dot(a: Value, b: Value, over: str | Iterable[Axis]) -> Node:
-    """The contraction of a and b: the sum of their products over axes that both have."""
-    return Dot(lift(a), lift(b), _axes(over))
-
-
-def size(axis: Axis) -> Node:
-    """The whole extent of an axis, i32."""
-    return Size(axis)
-
-
-def position(axis: Axis) -> Node:
-    """The index along an axis, i32."""
-    return Position(axis)
-
-
-def view(
-    x: Value, index: Mapping[Axis, str | int | Affine], fill: float | int | bool | None = None
-) -> Node:
-    """x at other indices, such as `view(x, {"h": "2*p + r - 1"}, fill=0.0)`."""
-    return View(lift(x), tuple((axis, affine(text)) for axis, text in index.items()), fill)
-
-
-def rename(x: Node, names: Mapping[Axis, Axis]) -> Node:
-    """x with other names for some of its axes."""
-    changed = {old: new for old, new in names.items() if old in x.axes and old != new}
-    return view(x, changed) if changed else x
-
-
-def gather(table: Value, index: Value, axis: Axis) -> Node:
-    """table at computed positions along an axis; those outside are the nearest ones inside."""
-    return Gather(lift(table), lift(index), axis)
-
-
-def update(x: Value, value: Value, at: Mapping[Axis, str | int | Affine]) -> Node:
-    """x with `value` written at some positions, such as `update(cache, key, {"t": "s"})`."""
-    return Update(lift(x), lift(value), tuple((a, affine(text)) for a, text in at.items()))
-
-
-def stack(xs: Sequence[Value], axis: Axis) -> Node:
-    """Tensors beside each other along a new axis."""
-    return Stack(tuple(lift(x) for x in xs), axis)
-
-
-def cast(x: Value, type: str) -> Node:
-    """x in another element type: rounded to nearest even, and saturated if that is an integer."""
-    x = lift(x)
-    return x if x.dtype == type else Cast(x, type)
-
-
-def scan(
-    step: Callable[..., tuple[Sequence[Value], Sequence[Value]]],
-    initial: Mapping[str, Value],
-    xs: Mapping[str, Node],
-    axis: Axis,
-    reverse: bool = False,
-    axes: Mapping[str, str] | None = None,
-) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
-    """Run `step(**states, **slices) -> (next states), (emitted values)` along an axis.
-
-    initial  the states at the start, by the names of the step's parameters
-    xs       tensors of which each step gets the slice at its position, by such names
-    axes     of states that lack some at the start: {"total": "m n"}, if it starts as 0.0
-
-    Returns the final states and the emitted values collected along the axis, which comes first.
-    """
-    starts = {name: lift(value) for name, value in initial.items()}
-    names = {name: _axes((axes or {}).get(name, start.axes)) for name, start in starts.items()}
-    states = tuple(Input(name, names[name], start.dtype) for name, start in starts.items())
-    slices = tuple(
-        Input(name, tuple(a for a in x.axes if a != axis), x.dtype) for name, x in xs.items()
-    )
-    match step(**{leaf.name: leaf for leaf in (*states, *slices)}):
-        case (tuple() | list() as after, tuple() | list() as emits) if len(after) == len(states):
-            results = tuple(map(lift, after)), tuple(map(lift, emits))
-        case _:
-            raise LanguageError(
-                f"scan: a step must return ({', '.join(starts)}), (emitted values): two tuples"
-            )
-    body = Recurrence(axis, states, slices, *results, reverse)
-    given = tuple(starts.values()), tuple(xs.values())
-    made = tuple(Scan(body, *given, output) for output in range(len(after) + len(emits)))
-    return made[: len(after)], made[len(after) :]
-
-
-# ---------------------------------------------------------------- walking and rewriting
 
 
 def walk(roots: Iterable[Node], known: Iterable[Node] = ()) -> Iterator[Node]:
@@ -947,19 +613,6 @@ def walk(roots: Iterable[Node], known: Iterable[Node] = ()) -> Iterator[Node]:
             yield node
 
 
-def everything(roots: Iterable[Node]) -> Iterator[Node]:
-    """Every node, those inside of recurrences included."""
-    for node in walk(roots):
-        yield node
-        if isinstance(node, Scan):
-            yield from everything((*node.body.next, *node.body.emits))
-
-
-def inputs(roots: Iterable[Node]) -> tuple[Input, ...]:
-    """The inputs that these values depend on."""
-    return tuple(node for node in walk(roots) if isinstance(node, Input))
-
-
 def free(body: Recurrence) -> tuple[Input | Immediate, ...]:
     """Leaves of a scan's body that come from outside it."""
     own = {*body.states, *body.slices}
@@ -977,121 +630,6 @@ def substitute(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node,
             same = all(a is b for a, b in zip(children, node.children, strict=True))
             made[node] = node if same else node.rebuild(children)
     return tuple(made[root] for root in roots)
-
-
-def with_numbers(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node, ...]:
-    """The same values with some numbers replaced, inside of recurrences too."""
-    roots = tuple(roots)
-    made: dict[Node, Node] = dict(known)
-    for node in walk(roots):
-        if node not in made:
-            if isinstance(node, Scan):
-                body, cut = node.body, len(node.body.next)
-                inside = with_numbers((*body.next, *body.emits), known)
-                body = replace(body, next=inside[:cut], emits=inside[cut:])
-                initial, xs = (tuple(made[x] for x in some) for some in (node.initial, node.xs))
-                made[node] = Scan(_body_over(body, initial, xs, {}), initial, xs, node.output)
-            else:
-                children = [made[child] for child in node.children]
-                same = all(a is b for a, b in zip(children, node.children, strict=True))
-                made[node] = node if same else node.rebuild(children)
-    return tuple(made[root] for root in roots)
-
-
-Names: TypeAlias = Mapping[Axis, tuple[Axis, ...]]
-
-
-def refine(
-    roots: Iterable[Node], names: Names, known: Mapping[Node, Node] | None = None
-) -> tuple[Node, ...]:
-    """The same values with axes renamed, or parted into several (the last varies fastest).
-
-    known  what some inputs become, over the new axes in any order
-
-    An axis that a position, a view or a gather names can only be renamed.
-    """
-    roots = tuple(roots)
-    made: dict[Node, Node] = dict(known or {})
-    for node in walk(roots):
-        if node not in made:
-            made[node] = _refined(node, [made[child] for child in node.children], names)
-    return tuple(made[root] for root in roots)
-
-
-def _many(axes: Iterable[Axis], names: Names) -> tuple[Axis, ...]:
-    return tuple(new for axis in axes for new in names.get(axis, (axis,)))
-
-
-def _one(axis: Axis, names: Names) -> Axis:
-    found = names.get(axis, (axis,))
-    if len(found) != 1:
-        raise LanguageError(f"axis {axis!r} is indexed and cannot be parted into {found}")
-    return found[0]
-
-
-def _indices(
-    pairs: tuple[tuple[Axis, Affine], ...], names: Names
-) -> tuple[tuple[Axis, Affine], ...]:
-    return tuple(
-        (_one(axis, names), replace(i, terms=tuple((_one(a, names), s) for a, s in i.terms)))
-        for axis, i in pairs
-    )
-
-
-def _refined(node: Node, children: Sequence[Node], names: Names) -> Node:
-    match node:
-        case Input(name, over, type):
-            return Input(name, _many(over, names), type)
-        case Size(axis):
-            sizes = map(Size, _many((axis,), names))
-            return functools.reduce(operator.mul, sizes) if names.get(axis, axis) else Constant(1)
-        case Position(axis):
-            return Position(_one(axis, names))
-        case Reduce("argmax", _, over):
-            return Reduce("argmax", children[0], tuple(_one(axis, names) for axis in over))
-        case Reduce(function, _, over):
-            return Reduce(function, children[0], _many(over, names))
-        case Dot(_, _, over):
-            return Dot(children[0], children[1], _many(over, names))
-        case View(_, pairs, fill):
-            return View(children[0], _indices(pairs, names), fill)
-        case Gather(_, _, axis):
-            return Gather(children[0], children[1], _one(axis, names))
-        case Update(_, _, pairs):
-            return Update(children[0], children[1], _indices(pairs, names))
-        case Stack(_, axis):
-            return Stack(tuple(children), _one(axis, names))
-        case Opaque(_, _, over):
-            orders = tuple(_many(order, names) for order in node.orders)
-            return replace(node, arguments=tuple(children), over=_many(over, names), orders=orders)
-        case Scan():
-            return _refined_scan(node, children, names)
-    return node.rebuild(children)
-
-
-def _refined_scan(
-    node: Scan,
-    children: Sequence[Node],
-    names: Names,
-) -> Node:
-    body, first = node.body, len(node.initial)
-    count = first + len(node.xs)
-    leaves = refine((*body.states, *body.slices), names)
-    outside: dict[Node, Node] = dict(zip(free(body), children[count:], strict=True))
-    results = refine((*body.next, *body.emits), names, outside)
-    renamed = Recurrence(
-        _one(body.axis, names),
-        tuple(leaf for leaf in leaves[: len(body.states)] if isinstance(leaf, Input)),
-        tuple(leaf for leaf in leaves[len(body.states) :] if isinstance(leaf, Input)),
-        results[: len(body.next)],
-        results[len(body.next) :],
-        body.reverse,
-    )
-    renamed = _body_over(renamed, children[:first], children[first:count], {})
-    return Scan(renamed, tuple(children[:first]), tuple(children[first:count]), node.output)
-
-
-# ---------------------------------------------------------------- printing
 
 
 def show(root: Node) -> str:
