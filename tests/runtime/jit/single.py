@@ -30,6 +30,7 @@ from infinisa.isa.program import (
     parameter,
 )
 from infinisa.runtime.interpreter import interpret
+from infinisa.runtime.jit.processor import PROCESSORS, Target
 from infinisa.runtime.jit.session import compile_program
 
 Array = NDArray[Any]
@@ -38,6 +39,9 @@ BACKENDS: Mapping[str, Mapping[str, Any]] = {
     "vector": {},
     "parallel": {"threads": 3, "worth": 1},  # whatever can be divided is
 }
+
+HERE = tuple(name for name in PROCESSORS if not Target.named(name).missing())
+"""The kinds of processors whose code this one runs."""
 
 
 def dimension(meaning: Instruction, name: str, axis: Axis, ranges: Mapping[Axis, str]) -> Dimension:
