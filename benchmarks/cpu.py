@@ -16,6 +16,7 @@ from math import nan
 from typing import TYPE_CHECKING
 
 from infinisa.isa.errors import InfinisaError
+from infinisa.runtime.jit.processor import Target
 
 from . import _measure
 from ._measure import Bar, Row, fresh
@@ -23,7 +24,8 @@ from ._measure import Bar, Row, fresh
 if TYPE_CHECKING:
     from . import _contest as contest
 
-CORE_TYPE = "OPENBLAS_CORETYPE"
+CORE_TYPE, WIDE = "OPENBLAS_CORETYPE", "SkylakeX"
+"""What makes OpenBLAS take 512-bit kernels where the processor has them; it knows narrower ones."""
 PEERS = ("onnxruntime", "torch", "tokenizers", "tiktoken")
 PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
          "integers", "models", "networks", "tokenizers", "compile", "accuracy")  # fmt: skip
@@ -143,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if missing := [name for name in PEERS if importlib.util.find_spec(name) is None]:
         raise SystemExit(f"benchmarks.cpu: no {', '.join(missing)}: pip install 'infinisa[bench]'")
-    os.environ.setdefault(CORE_TYPE, "SkylakeX")
+    if not Target.named("avx512").missing():
+        os.environ.setdefault(CORE_TYPE, WIDE)
     everywhere = os.sched_getaffinity(0)
     core = _measure.pin()
     rounds = options.rounds or (4 if options.quick else 9)
@@ -167,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "threads": options.threads,
         "onnxruntime": "1 thread, all optimisations, inputs and outputs bound",
         "torch": "1 thread",
-        "numpy": f"1 thread, {CORE_TYPE}={os.environ[CORE_TYPE]}",
+        "numpy": f"1 thread, {CORE_TYPE}={os.environ.get(CORE_TYPE, 'as it finds')}",
     }
     if absent := not_installed():
         print(f"benchmarks.cpu: without {', '.join(absent)}, no rows beside llama.cpp")
