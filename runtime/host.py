@@ -20,7 +20,7 @@ from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, load_machine
 
 from .jit.cache import folder
 from .jit.ir import Code, Function, Module, Value, compile_text, constant
-from .jit.processor import Target, second_cache
+from .jit.processor import Target
 from .rates import Rates
 from .rates import measure as measure_rates
 
@@ -73,7 +73,7 @@ def measure(rates: Rates | None = None) -> Machine:
     clock = _clock()
     macs = max(1, round(_multiply_adds(lanes) / clock))
     macs = 1 << max(0, round(float(np.log2(macs))))
-    second = second_cache()
+    second = Target.host().second
     last = Memory(name="last", size=max(rates.cached, 2 * second), managed="hardware", shared=True)
     dram = Memory(
         name="dram",
@@ -95,7 +95,7 @@ def measure(rates: Rates | None = None) -> Machine:
 def issue_limits() -> tuple[int, int, int]:
     """m, k and n of a product of which a large part is alike: the second cache holds some rows of
     one operand, and half of the longest k is what models have."""
-    return max(64, min(256, second_cache() // 2 // (4 * DEPTH))), DEPTH // 2, COLUMNS
+    return max(64, min(256, Target.host().second // 2 // (4 * DEPTH))), DEPTH // 2, COLUMNS
 
 
 def _units(rates: Rates, clock: float, macs: int, lanes: int) -> Iterator[Unit]:

@@ -9,11 +9,12 @@ panel by panel where all rows are one block.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
-from infinisa.isa.language import Axis
+from infinisa.isa.language import Axis, Input
 
 from .expression import Env, Index, Place
 from .finish import Following
@@ -39,8 +40,17 @@ PIECE = 192
 """Steps of k, about, after which a sum is added to the result and begins at 0 again. Errors grow
 with the root of it: of 256 steps they are 1.15 times as large. Each costs as much as 4 steps."""
 
+DEEP = 256
+"""Steps of k for which a panel at least should stay in a cache: behind them sums are added up."""
+
 AHEAD = 2048
 """Bytes ahead of what it reads for which a tile asks that no other reads."""
+
+CROWD = 1024
+"""Rows so many bytes apart, or a multiple of it, share sets of a first cache: its ways are 4 KB."""
+
+OFTEN = 8
+"""Panels from which on it pays to copy what each of them meets."""
 
 NOWHERE = Value("null", "ptr")
 
@@ -147,32 +157,11 @@ class Panels:
         pieces(self.f, self.emitter.frame.length(lead), size, part)
 
     def block(self, kept: Kept, rows: Part | None) -> None:
-        f, inner, width = self.f, self.steps(self.over[1:]), self.packing.width
+        inner = self.steps(self.over[1:])
 
         def some(begin: Number, count: Number) -> None:
-            step = f.add(kept.step, f.multiply(begin, inner))
-
-            def other(env: Env) -> None:
-                first, slabs = kept.column, kept.number
-                for axis, (columns, more) in kept.moves.items():
-                    first = f.add(first, f.multiply(env[axis].base, columns))
-                    slabs = f.add(slabs, f.multiply(env[axis].base, more))
-
-                def panel(column: Number, columns: Number) -> None:
-                    at, part = f.add(first, column), (begin, count)
-                    x = kept.panel(self.packing, at, step, slabs)
-                    if kept.form:
-                        behind = kept.factors(self.packing, at, slabs)
-                        given = env, (x, behind), (column, columns), part, rows
-                        serve = self.integers if self.in_integers(kept.form) else self.unpacked
-                        serve(kept.form, *given)
-                    else:
-                        after = kept.panel(self.packing, f.add(at, width), step, slabs)
-                        self.tiles(env, x, (column, columns), part, rows, after)
-
-                self.emitter.each_panel(self.sides.vector, width, panel)
-
-            self.emitter.loops(self.others, self.env, other)
+            with self.emitter.scratch():
+                self.apart(rows, (begin, count)).against(kept, (begin, count), rows)
 
         if kept.form is None:
             whole = self.once
@@ -181,6 +170,81 @@ class Panels:
             short = not isinstance(inner, int) or (len(self.over) > 1 and inner % each > 0)
             whole = short or self.in_integers(kept.form)
         self.each_block(some, whole)
+
+    def against(self, kept: Kept, part: tuple[Number, Number], rows: Part | None) -> None:
+        """Rows of a block against all panels, some steps of k."""
+        f, width = self.f, self.packing.width
+        step = f.add(kept.step, f.multiply(part[0], self.steps(self.over[1:])))
+
+        def other(env: Env) -> None:
+            first, slabs = kept.column, kept.number
+            for axis, (columns, more) in kept.moves.items():
+                first = f.add(first, f.multiply(env[axis].base, columns))
+                slabs = f.add(slabs, f.multiply(env[axis].base, more))
+
+            def panel(column: Number, columns: Number) -> None:
+                at = f.add(first, column)
+                x = kept.panel(self.packing, at, step, slabs)
+                if kept.form:
+                    behind = kept.factors(self.packing, at, slabs)
+                    given = env, (x, behind), (column, columns), part, rows
+                    serve = self.integers if self.in_integers(kept.form) else self.unpacked
+                    serve(kept.form, *given)
+                else:
+                    after = kept.panel(self.packing, f.add(at, width), step, slabs)
+                    self.tiles(env, x, (column, columns), part, rows, after)
+
+            self.emitter.each_panel(self.sides.vector, width, panel)
+
+        self.emitter.loops(self.others, self.env, other)
+
+    def apart(self, rows: Part | None, part: tuple[Number, Number]) -> Panels:
+        """The same over a copy of S, if rows of a tile would share sets of the first cache: of the
+        rows of a block, and some steps of k."""
+        if not self.crowded:
+            return self
+        emitter, f, (over,), bounds = self.emitter, self.f, self.over, self.emitter.frame.bounds
+        each = LINE // BYTES[self.kind]
+        steps = self.most(part, bounds[over], self.block_of_steps())
+        pitch = -(-steps // each) * each
+        pitch += 0 if pitch * BYTES[self.kind] % CROWD else each
+        strides, size, first = dict[Axis, Number]({over: 1}), pitch, part[0]
+        for axis in reversed(self.sides.rows):
+            strides[axis] = size
+            mine, block = bounds[axis], self.block_of_rows()
+            if rows is not None and rows[0] == axis:
+                mine = self.most(rows[1:], mine, block and block[1])
+            size *= mine
+        if rows is not None:
+            first = f.add(first, f.multiply(rows[1], strides[rows[0]]))
+        memory = f.at(emitter.allot(size, self.s.dtype), f.subtract(0, first), self.kind)
+        made = Place(memory, self.s.dtype, strides)
+        leaf = Input("#rows", (*strides,), self.s.dtype)
+        emitter.places[leaf] = self.s
+        with emitter.part(over, *part), emitter.part(*rows) if rows else nullcontext():
+            emitter.fill(leaf, made, (*self.sides.rows, over), self.env)
+        del emitter.places[leaf]
+        return replace(self, s=made)
+
+    @staticmethod
+    def most(part: tuple[Number, Number], bound: int, block: int | None) -> int:
+        """The largest number of positions of a part of an axis, which is all of it or a block."""
+        first, count = part
+        if isinstance(count, int):
+            return count
+        return bound if block is None or isinstance(first, int) else block
+
+    @property
+    def crowded(self) -> bool:
+        """Whether rows of S lie so many bytes apart that those of a tile meet in a few sets of the
+        first cache, and enough panels meet them to make up for a copy."""
+        if len(self.over) > 1 or self.row is None or STORED[self.s.dtype] != self.kind:
+            return False
+        stride, bounds = self.s.strides.get(self.row), self.emitter.frame.bounds
+        if not isinstance(stride, int) or self.s.strides.get(self.over[0]) != 1:
+            return False
+        many = bounds[self.sides.vector] >= OFTEN * self.packing.width and bounds[self.row] > 1
+        return many and stride * BYTES[self.kind] % CROWD == 0
 
     def in_integers(self, form: Form) -> bool:
         """Whether the other side is rounded: if that is asked for, or as fast. Without an
@@ -481,12 +545,14 @@ class Panels:
         return self.emitter.bound(self.sides.rows) <= tall
 
     def block_of_steps(self) -> int | None:
-        """Positions of the first axis of k so that a panel fills a quarter of the second cache;
-        None: it has no more."""
-        emitter, lead = self.emitter, self.over[0]
-        length = emitter.frame.bounds[lead]
-        inner = emitter.bound(self.over[1:]) * self.packing.width * BYTES[self.packing.stored]
-        most = max(1, emitter.target.second // 4 // inner)
+        """Positions of the first axis of k so that a panel fills half of the first cache, or a
+        quarter of the second, if sums would end too often otherwise; None: it has no more."""
+        emitter, lead, target = self.emitter, self.over[0], self.emitter.target
+        length, inner = emitter.frame.bounds[lead], emitter.bound(self.over[1:])
+        each = inner * self.packing.width * BYTES[self.packing.stored]
+        most = target.first // 2 // each
+        if most * inner < DEEP:
+            most = max(1, target.second // 4 // each)
         if length <= most + most // 4:
             return None
         size = -(-length // -(-length // most))

@@ -12,7 +12,7 @@ import llvmlite.binding as llvm
 
 from infinisa.isa.errors import CompileError
 
-SECOND_CACHE = 1 << 20
+FIRST_CACHE, SECOND_CACHE = 32 << 10, 1 << 20
 """Bytes, where the system does not tell."""
 
 
@@ -34,7 +34,7 @@ class Target:
     """What code is written for: lanes of an f32 vector, how many vector registers, features.
 
     triple, cpu, flags  LLVM's names of the system and the processor, and the features it may use
-    second              bytes of the second cache
+    first, second       bytes of these caches
     """
 
     lanes: int
@@ -43,6 +43,7 @@ class Target:
     triple: str = ""
     cpu: str = ""
     flags: str = ""
+    first: int = FIRST_CACHE
     second: int = SECOND_CACHE
 
     @classmethod
@@ -58,13 +59,21 @@ class Target:
             triple=llvm.get_default_triple(),
             cpu=llvm.get_host_cpu_name(),
             flags=llvm.get_host_cpu_features().flatten(),
-            second=second_cache(),
+            first=cache_size(1) or FIRST_CACHE,
+            second=cache_size(2) or SECOND_CACHE,
         )
 
     @classmethod
     def scalar(cls) -> Target:
         """Nothing of this processor: one number at a time, but for the register tiles of sums."""
-        return replace(cls.host(), lanes=1, registers=16, features=frozenset(), second=SECOND_CACHE)
+        return replace(
+            cls.host(),
+            lanes=1,
+            registers=16,
+            features=frozenset(),
+            first=FIRST_CACHE,
+            second=SECOND_CACHE,
+        )
 
     @classmethod
     def named(cls, name: str) -> Target:
@@ -97,13 +106,13 @@ class Target:
 
 
 @cache
-def second_cache() -> int:
-    """Bytes of the second cache of a core."""
+def cache_size(level: int) -> int:
+    """Bytes of a core's cache for data; 0 where the system does not tell."""
     for index in range(8):
         folder = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}")
         with contextlib.suppress(OSError, ValueError):
             given = [(folder / name).read_text("utf-8").strip() for name in ("level", "type")]
-            if given[0] == "2" and given[1] != "Instruction":
+            if given[0] == str(level) and given[1] != "Instruction":
                 size = (folder / "size").read_text("utf-8").strip()
                 return int(size.rstrip("KM")) << {"K": 10, "M": 20}.get(size[-1], 0)
-    return SECOND_CACHE
+    return 0

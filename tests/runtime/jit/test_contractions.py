@@ -21,7 +21,7 @@ from infinisa.isa.errors import CompileError, ProgramError
 from infinisa.isa.instruction import Instruction, instruction, step_of
 from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
 from infinisa.runtime.interpreter import interpret
-from infinisa.runtime.jit import compile_program
+from infinisa.runtime.jit import compile_program, panels, session
 from infinisa.runtime.jit.processor import Target
 from infinisa.runtime.jit.untiled import Meanings, untiled
 from tests.runtime.jit import single
@@ -144,6 +144,36 @@ def test_any_product(data: some.DataObject) -> None:
 
     parameters = {axis: sizes[axis] for axis in most}
     check(with_weights(program, weights), meaning, target, backend, parameters)
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("late", [{}, {"m": 120}, {"k": 1024}, {"k": 1024, "m": 130}])
+def test_rows_that_would_share_sets_of_a_cache_are_copied(
+    late: dict[str, int], target: str
+) -> None:
+    """Rows of A are 4 KB apart, and its blocks are of some rows and some steps."""
+    sizes = {"m": 101, "k": 1000 if "k" in late else 1024, "n": 300}
+    program = with_weights(single.program_of(matmul, sizes, most=late), {"b"})
+
+    check(program, matmul, TARGETS[target], parameters={axis: sizes[axis] for axis in late})
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=some.data())
+def test_any_rows_are_copied(data: some.DataObject) -> None:
+    """As if whatever rows lie apart shared sets of a cache."""
+    meaning = data.draw(some.sampled_from((matmul, followed, experts, joined)))
+    sizes = {axis: data.draw(LENGTHS, axis) for axis in meaning.axes}
+    late = data.draw(some.sets(some.sampled_from(meaning.axes), max_size=2))
+    most = {axis: sizes[axis] + data.draw(some.integers(0, 40)) for axis in sorted(late)}
+    program = single.program_of(meaning, sizes, most=most)
+    target = TARGETS[data.draw(some.sampled_from(sorted(TARGETS)))]
+    with (
+        patch.multiple(panels, CROWD=4, OFTEN=1),
+        patch.object(session, "sources", lambda: "apart"),
+    ):
+        parameters = {axis: sizes[axis] for axis in most}
+        check(with_weights(program, {"b"}), meaning, target, parameters=parameters)
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
