@@ -37,9 +37,9 @@ from .functions import STORED, register
 from .ir import BYTES, Argument, Function, Number, Value, constant, number
 from .masks import Horizon
 from .microkernels import dots_kernel, spread_kernel, turn_kernel
-from .packing import Packing, panel_columns, vector_lanes, well_laid
+from .packing import Packing, panel_columns, pieces, spaced, vector_lanes, well_laid
 from .padding import padded
-from .panels import Panels, cover, pieces
+from .panels import Panels, cover
 from .processor import Target
 from .quantised import Format
 from .roles import Sides, mergeable
@@ -515,7 +515,10 @@ class Contractions(Rows):
         )
         steps, columns = frame.length(row), frame.length(over)
         width = self.f.multiply(self.f.ceil_divide(columns, lanes), lanes)
-        room = -(-frame.bounds[over] // lanes) * lanes * frame.bounds[row]
+        most = -(-frame.bounds[over] // lanes) * lanes
+        if isinstance(width, int):
+            width = most = spaced(width, register(dtype))
+        room = most * frame.bounds[row]
         place = Place(self.allot(room, dtype), dtype, {row: width, over: 1})
         self.turn(register(dtype), s, over, env, (place.pointer, width), (steps, columns))
         return place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ from infinisa.isa.language import Axis, Node
 
 from .expression import Env, Index, Place
 from .functions import STORED, register
-from .ir import BYTES, Number, Value
+from .ir import BYTES, Function, Number, Value
+from .microkernels import LINE
 from .processor import Target
 
 if TYPE_CHECKING:
@@ -19,6 +21,18 @@ PORTABLE_LANES, PORTABLE_ROWS, PORTABLE_PANEL = 16, 6, 64
 """The register tile of code that knows no processor: 6 rows of one vector, which LLVM splits where
 registers are narrower (into 12 of the 16 of AVX2). A panel has several tiles side by side, which
 find their rows of S in the first cache."""
+
+AT_ONCE = 16
+"""Steps of k that go into all panels before the next ones: so many rows of X are read side by
+side, each from its beginning to its end."""
+
+CROWD = 1024
+"""Rows so many bytes apart, or a multiple of it, share sets of a first cache: its ways are 4 KB."""
+
+
+def spaced(numbers: int, kind: str) -> int:
+    """A distance of rows of so many numbers that do not share sets."""
+    return numbers + (0 if numbers * BYTES[kind] % CROWD else LINE // BYTES[kind])
 
 
 def vector_lanes(target: Target) -> int:
@@ -150,22 +164,43 @@ def pack_all(
     packing: Packing, memory: Value, others: tuple[Axis, ...], slab: int, env: Env
 ) -> None:
     """All panels, each with all of its steps."""
-    emitter, f = packing.emitter, packing.emitter.f
+    emitter, f, lead = packing.emitter, packing.emitter.f, packing.over[0]
 
     def other(at: Env) -> None:
         slabs: Number = 0
         for axis in others:
             slabs = f.add(f.multiply(slabs, emitter.frame.length(axis)), at[axis].base)
 
-        def panel(column: Number, columns: Number) -> None:
-            offset = f.add(f.multiply(column, packing.steps()), f.multiply(slabs, slab))
-            into = f.at(memory, offset, packing.stored)
-            part = 0, emitter.frame.length(packing.over[0])
-            packing.pack(at, into, (column, columns), part)
+        def some(begin: Number, count: Number) -> None:
+            def panel(column: Number, columns: Number) -> None:
+                offset = f.add(f.multiply(column, packing.steps()), f.multiply(slabs, slab))
+                offset = f.add(offset, f.multiply(begin, packing.strides()[lead]))
+                into = f.at(memory, offset, packing.stored)
+                packing.pack(at, into, (column, columns), (begin, count))
 
-        emitter.each_panel(packing.vector, packing.width, panel)
+            emitter.each_panel(packing.vector, packing.width, panel)
+
+        length = emitter.frame.length(lead)
+        if packing.turned is None and len(packing.over) == 1:
+            pieces(f, length, AT_ONCE, some)
+        else:
+            some(0, length)
 
     emitter.loops(others, env, other)
+
+
+def pieces(f: Function, length: Number, size: int, body: Callable[[Number, Number], None]) -> None:
+    """Call with (first, number) for pieces of a length, the last one perhaps shorter."""
+    if not isinstance(length, int):
+        f.loop(0, length, size, lambda i, _: body(i, f.minimum(f.subtract(length, i), size)))
+        return
+    full = length // size * size
+    if full == size:
+        body(0, size)
+    elif full:
+        f.loop(0, full, size, lambda i, _: body(i, size))
+    if length > full:
+        body(full, length - full)
 
 
 def well_laid(x: Place, vector: Axis, over: Axis, target: Target) -> bool:

@@ -22,7 +22,16 @@ from .functions import STORED
 from .integers import fused, integer_rows, integer_tile, rounded_rows
 from .ir import BYTES, FLOATS, Argument, Function, Number, Value, number
 from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
-from .packing import Packing, tile_rows, tile_vectors, vector_lanes, well_laid
+from .packing import (
+    CROWD,
+    Packing,
+    pieces,
+    spaced,
+    tile_rows,
+    tile_vectors,
+    vector_lanes,
+    well_laid,
+)
 from .quantised import GROUPS, TURN, Form, unpack_kernel
 from .roles import Sides
 from .weights import Kept, pack_whole
@@ -45,9 +54,6 @@ DEEP = 256
 
 AHEAD = 2048
 """Bytes ahead of what it reads for which a tile asks that no other reads."""
-
-CROWD = 1024
-"""Rows so many bytes apart, or a multiple of it, share sets of a first cache: its ways are 4 KB."""
 
 OFTEN = 8
 """Panels from which on it pays to copy what each of them meets."""
@@ -206,8 +212,7 @@ class Panels:
         emitter, f, (over,), bounds = self.emitter, self.f, self.over, self.emitter.frame.bounds
         each = LINE // BYTES[self.kind]
         steps = self.most(part, bounds[over], self.block_of_steps())
-        pitch = -(-steps // each) * each
-        pitch += 0 if pitch * BYTES[self.kind] % CROWD else each
+        pitch = spaced(-(-steps // each) * each, self.kind)
         strides, size, first = dict[Axis, Number]({over: 1}), pitch, part[0]
         for axis in reversed(self.sides.rows):
             strides[axis] = size
@@ -576,20 +581,6 @@ class Panels:
             most = most // tall * tall
         most = max(most, tall if lead == self.row else 1)
         return None if bounds[lead] <= most + most // 4 else (lead, most)
-
-
-def pieces(f: Function, length: Number, size: int, body: Callable[[Number, Number], None]) -> None:
-    """Call with (first, number) for pieces of a length, the last one perhaps shorter."""
-    if not isinstance(length, int):
-        f.loop(0, length, size, lambda i, _: body(i, f.minimum(f.subtract(length, i), size)))
-        return
-    full = length // size * size
-    if full == size:
-        body(0, size)
-    elif full:
-        f.loop(0, full, size, lambda i, _: body(i, size))
-    if length > full:
-        body(full, length - full)
 
 
 def cover(

@@ -34,12 +34,8 @@ from .expression import Border, Env, Place, rooted
 from .functions import STORED, register, saturate
 from .ir import BYTES, Number, Value
 from .masks import Horizon, horizon
-from .packing import panel_columns
-from .panels import pieces
+from .packing import panel_columns, pieces, spaced
 from .rows import CUT, Work
-
-CROWDED = 512
-"""Elements from row to row at whose multiples few sets of the first cache hold all rows."""
 
 LEAST_ROWS, CUTS = 24, 16
 """Rows of a block that is cut to what its rows see: at least so many, at most so small a part."""
@@ -219,10 +215,10 @@ class Passes(Contractions):
         return replace(self.rows_apart(axes, node.dtype, -(-most // width) * width), room=last)
 
     def rows_apart(self, axes: Sequence[Axis], dtype: str, columns: int) -> Place:
-        """Memory with so many columns a row, or a vector more."""
+        """Memory with so many columns a row, or a line more."""
         bounds, last = self.frame.bounds, axes[-1]
         most = bounds[last]
-        bounds[last] = columns + self.target.lanes if columns % CROWDED == 0 else columns
+        bounds[last] = spaced(columns, STORED[dtype])
         place = self.scratch_place(axes, dtype)
         bounds[last] = most
         return place
