@@ -14,10 +14,11 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -52,19 +53,19 @@ SENTENCES, SENTENCE = 32, 24
 
 def contests(llama_cpp: bool = False) -> Iterator[Callable[[], Contest]]:
     """`llama_cpp`: it is installed."""
-    scratch = Path(mkdtemp())
-    gpt2, llama = scratch / "gpt2", scratch / "llama"
-    write_gpt2(gpt2)
-    write_llama(llama)
-    yield partial(prefill, "GPT-2 small", gpt2, 128, 1.2, 0.86)
-    yield partial(decode, "GPT-2 small", gpt2, 192, 1.22)
-    if llama_cpp:
-        for form in LLAMA_CPP:
-            yield partial(decode_beside_llama_cpp, gpt2, 192, form)
-    yield partial(prefill, "python_lm", PYTHON_LM, 64, 1.25)
-    yield partial(decode, "python_lm", PYTHON_LM, 64, 1.25)
-    yield partial(prefill, "small Llama", llama, 128, 1.25)
-    yield partial(decode, "small Llama", llama, 128, 1.25)
+    with TemporaryDirectory() as scratch:
+        gpt2, llama = Path(scratch) / "gpt2", Path(scratch) / "llama"
+        write_gpt2(gpt2)
+        write_llama(llama)
+        yield partial(prefill, "GPT-2 small", gpt2, 128, 1.2, 0.86)
+        yield partial(decode, "GPT-2 small", gpt2, 192, 1.22)
+        if llama_cpp:
+            for form in LLAMA_CPP:
+                yield partial(decode_beside_llama_cpp, gpt2, 192, form)
+        yield partial(prefill, "python_lm", PYTHON_LM, 64, 1.25)
+        yield partial(decode, "python_lm", PYTHON_LM, 64, 1.25)
+        yield partial(prefill, "small Llama", llama, 128, 1.25)
+        yield partial(decode, "small Llama", llama, 128, 1.25)
     found = importlib.util.find_spec(MINILM)
     if found and found.origin:
         minilm = Path(found.origin).parent / "model"
@@ -96,15 +97,18 @@ def write_llama(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
-def in_f32(folder: Path) -> Path:
+@contextmanager
+def in_f32(folder: Path) -> Iterator[Path]:
     """The folder, or a copy of it whose numbers are f32."""
     if _onnx.stored_in(folder) == "F32":
-        return folder
-    copy = Path(mkdtemp()) / folder.name
-    copy.mkdir()
-    shutil.copy(folder / "config.json", copy)
-    save_file(_onnx.read_weights(folder), copy / "model.safetensors")
-    return copy
+        yield folder
+        return
+    with TemporaryDirectory() as scratch:
+        copy = Path(scratch) / folder.name
+        copy.mkdir()
+        shutil.copy(folder / "config.json", copy)
+        save_file(_onnx.read_weights(folder), copy / "model.safetensors")
+        yield copy
 
 
 def distance(found: Array, expected: Array) -> float:
@@ -170,16 +174,16 @@ class Decoder:
 
 def errors(folder: Path, prompt: int, section: str) -> tuple[float, float]:
     """Ours and the peer's, beside float64: of the prompt's logits, or of the last token's."""
-    judged = in_f32(folder)
-    made = Decoder.of(judged, prompt)
-    mine = made.session.run({}, made.parameters).outputs[f"{section}/logits"].copy()
-    ids = made.ids
-    logits, _ = made.peer.step(made.peer.inputs(ids, 0), made.peer.empty())
-    if section == "decode":
-        following = made.following()
-        ids, logits = np.concatenate([ids, following]), made.theirs(following)()
-    expected = _float64.logits(judged, ids)
-    return distance(mine, expected), distance(logits, expected)
+    with in_f32(folder) as judged:
+        made = Decoder.of(judged, prompt)
+        mine = made.session.run({}, made.parameters).outputs[f"{section}/logits"].copy()
+        ids = made.ids
+        logits, _ = made.peer.step(made.peer.inputs(ids, 0), made.peer.empty())
+        if section == "decode":
+            following = made.following()
+            ids, logits = np.concatenate([ids, following]), made.theirs(following)()
+        expected = _float64.logits(judged, ids)
+        return distance(mine, expected), distance(logits, expected)
 
 
 def prefill(

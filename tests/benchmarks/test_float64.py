@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from benchmarks import _float64, _onnx
 from benchmarks._cpu_models import distance, in_f32
+from infinisa.plugins.models import PYTHON_LM
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -66,4 +67,14 @@ def test_both_compute_the_same(tmp_path: Path, kind: str) -> None:
 def test_a_folder_in_f32_is_its_own_copy(tmp_path: Path) -> None:
     write(tmp_path / "llama", "llama")
 
-    assert in_f32(tmp_path / "llama") == tmp_path / "llama"
+    with in_f32(tmp_path / "llama") as same:
+        assert same == tmp_path / "llama"
+    assert same.exists()
+
+
+def test_a_folder_in_fewer_bits_has_a_copy_for_a_while() -> None:
+    assert _onnx.stored_in(PYTHON_LM) != "F32"
+
+    with in_f32(PYTHON_LM) as copy:
+        assert _onnx.stored_in(copy) == "F32"
+    assert not copy.exists()
