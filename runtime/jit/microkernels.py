@@ -49,7 +49,7 @@ LINE = 64
 AT_ONCE = 2
 """Lines of the result that a tile asks for in a turn: many at once would hold up what it reads."""
 
-Ahead: TypeAlias = int | Literal["next"]
+Ahead: TypeAlias = int | Literal["panel", "next"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Tile:
     outer   axes of k around those that a piece of a sum goes along: each piece begins at 0 and is
             added to the result, as a long chain of sums would lose more digits
     ahead   what it asks memory for: so many bytes behind those that it reads (0: nothing), or
-            "next": lines of the next panel, as many as a call says, and what the tile of the rows
-            behind these will need
+            "panel": lines of the next panel, as many as a call says, or "next": these and what the
+            tile of the rows behind these will need
     """
 
     kind: str
@@ -101,7 +101,12 @@ class Tile:
             found += [(f"n{level}", "i64"), (f"sk{level}", "i64")]
         found += [("piece", "i64"), ("c", "ptr noalias"), ("cm", "i64")]
         found += [("columns", "i64"), ("more", "i64")]
-        return [*found, ("next", "ptr"), ("lines", "i64")] if self.ahead == "next" else found
+        return [*found, ("next", "ptr"), ("lines", "i64")] if self.asks else found
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for the next panel."""
+        return not isinstance(self.ahead, int)
 
 
 def tile_kernel(module: Module, tile: Tile) -> str:
@@ -243,8 +248,9 @@ class TileWriter:
         def turns(count: int) -> Callable[[Value, list[Value]], list[Value]]:
             def turn(index: Value, carried: list[Value]) -> list[Value]:
                 here = f.add(offset, f.multiply(index, step))
-                if t.ahead == "next" and count > 1:
+                if t.asks and count > 1:
                     self.ask(f.add(passed, index))
+                if t.ahead == "next" and count > 1:
                     self.ask_results(f.add(passed, index))
                     if t.unit:
                         self.ask_rows(here, index)
@@ -299,7 +305,7 @@ class TileWriter:
         *sums, x = carried
         stored, stride = STORED[t.dtype], t.step or f.parameters["xk"]
         lefts = [f.at(left, offset, t.kind) for left in self.lefts]
-        further = 0 if t.ahead == "next" else t.ahead
+        further = t.ahead if isinstance(t.ahead, int) else 0
         wide = t.count * t.lanes * BYTES[stored] if further else 0
         for turn in range(count):
             right = f.at(x, f.multiply(stride, turn), stored)

@@ -376,7 +376,9 @@ class Panels:
             at |= {axis: Index(0) for axis in self.over[1:]}
             count = self.visible(at, size, steps)
             given = self.arguments(at, x, wide, (count, piece), more)
-            return given + self.asked(after, at, size, steps[1], rows) if ahead == "next" else given
+            if isinstance(ahead, int):
+                return given
+            return given + self.asked(after, at, size, steps[1], rows)
 
         behind = self.finishing(columns, steps)
         self.rows(env, tile_rows(target, count), name, arguments, rows, behind)
@@ -414,12 +416,17 @@ class Panels:
     def ahead(self, laid: bool, after: Value | None) -> Ahead:
         """What a tile asks memory for: its part of the panel behind this one, if there is one; if
         it takes all rows, its own panel. A single row waits for nothing but memory, which the
-        processor asks for in time."""
-        if not laid or self.row is None or self.emitter.target.lanes == 1:
+        processor asks for in time; so it does for short panels, one behind the other. With few
+        registers rows of S are not asked for: some processors bring whatever is into the first
+        cache, where rows a multiple of 4 KB apart would push out those that are read."""
+        target, many = self.emitter.target, self.emitter.bound(self.over) > PIECE
+        if not laid or self.row is None or target.lanes == 1:
             return 0
         if self.once:
             return AHEAD if after is not None else 0
-        return "next"
+        if target.registers >= 32:
+            return "next"
+        return "panel" if many and after is not None else 0
 
     def asked(
         self, after: Value | None, at: Env, size: Number, steps: Number, rows: Part | None
