@@ -31,6 +31,7 @@ from .functions import (
     FUNCTIONS,
     STORED,
     convert,
+    exp_up_to_70,
     inverse,
     narrow,
     register,
@@ -40,6 +41,7 @@ from .functions import (
 )
 from .ir import Function, Number, Value, constant, number
 from .processor import Target
+from .quotients import at_most_one
 
 
 class Index(NamedTuple):
@@ -406,6 +408,8 @@ class Emitter:
             return scaled(self.f, *given)
         first = 1 if row.result == "branches" else 0
         values[first:] = [convert(self.f, value, kind) for value in values[first:]]
+        if at_most_one(node):
+            return exp_up_to_70(self.f, *values)
         return FUNCTIONS[node.function](self.f, *values)
 
     # -- division by one number

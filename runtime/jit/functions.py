@@ -168,39 +168,70 @@ def horner(f: Function, coefficients: Sequence[float], x: Value) -> Value:
 
 def clamp(f: Function, x: Value, low: float, high: float) -> Value:
     """x between two numbers; NaN stays NaN."""
-    x = f.select(f.compare("olt", x, like(x, low)), like(x, low), x)
+    return at_most(f, at_least(f, x, low), high)
+
+
+def at_least(f: Function, x: Value, low: float) -> Value:
+    return f.select(f.compare("olt", x, like(x, low)), like(x, low), x)
+
+
+def at_most(f: Function, x: Value, high: float) -> Value:
     return f.select(f.compare("ogt", x, like(x, high)), like(x, high), x)
-
-
-def round_near(f: Function, x: Value, factor: float) -> tuple[Value, Value]:
-    """x * factor, at most 2**21, rounded to a whole number: as a float, and as an i32.
-
-    Adding 1.5 * 2**23 leaves the number in the low bits, for a NaN too: no conversion is undefined.
-    """
-    magic = like(x, 12582912.0)
-    moved = fma(f, x, like(x, factor), magic)
-    bits = f.convert("bitcast", moved, "i32")
-    return f.binary("fsub", moved, magic), f.binary("sub", bits, like(bits, 0x4B400000))
 
 
 EXP = (0.00828929059, 0.0418978221, 0.166676521, 0.499991506, 0.999999702, 1.0)
 LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
+BIAS, BELOW = 127, 24
+"""Of the exponents of floats; how many powers of two there are below them, for denormals."""
 
 
-def exp(f: Function, x: Value, most: float = 89.0) -> Value:
-    """2**n * p(r) with x = n ln 2 + r, of at most `most`: at 89 it is infinite.
+def exp(f: Function, x: Value) -> Value:
+    """2**n * p(r) with x = n ln 2 + r, of at most 89, which is infinite.
 
-    The clamp keeps masks of -1e30 and infinities finite.
+    The clamp keeps masks of -1e30 and infinities finite. A result may be denormal or infinite, so
+    that 2**n is two factors.
     """
     if x.kind == "double":
         return f.intrinsic("exp", [x])
-    x = clamp(f, x, -104.0, most)
+    x = clamp(f, x, -104.0, 89.0)
     if looks_up(f, x):
         return _exp_by_powers(f, x)
-    n, whole = round_near(f, x, LOG2E)
+    both, r = reduced(f, x, 2 * BIAS)
+    total = horner(f, EXP, r)
+    half = f.binary("lshr", both, like(both, 1))
+    for exponent in (half, f.binary("sub", both, half)):
+        total = f.binary("fmul", total, power_of_two(f, exponent))
+    return total
+
+
+def exp_up_to_70(f: Function, x: Value) -> Value:
+    """exp of what is known to be at most 70: one factor is enough for denormal results."""
+    if x.kind == "double":
+        return f.intrinsic("exp", [x])
+    x = at_least(f, x, -104.0)
+    if looks_up(f, x):
+        return _exp_by_powers(f, x)
+    exponent, r = reduced(f, x, BIAS + BELOW)
+    small = [coefficient * 2.0**-BELOW for coefficient in EXP]
+    return f.binary("fmul", horner(f, small, r), power_of_two(f, exponent))
+
+
+def reduced(f: Function, x: Value, more: int) -> tuple[Value, Value]:
+    """(n + more, r) with x = n ln 2 + r: the first one in the low bits of an i32.
+
+    Adding 1.5 * 2**23 leaves the number there, for a NaN too: no conversion is undefined.
+    """
+    magic = like(x, 1.5 * 2.0**23 + more)
+    moved = fma(f, x, like(x, LOG2E), magic)
+    n = f.binary("fsub", moved, magic)
     r = fma(f, n, like(x, -LN2_HIGH), x)
     r = fma(f, n, like(x, -LN2_LOW), r)
-    return scale(f, horner(f, EXP, r), whole)
+    return f.convert("bitcast", moved, "i32"), r
+
+
+def power_of_two(f: Function, exponent: Value) -> Value:
+    """The float with this exponent, of which only the low bits count."""
+    return f.convert("bitcast", f.binary("shl", exponent, like(exponent, 23)), "float")
 
 
 def _exp_by_powers(f: Function, x: Value) -> Value:
@@ -220,15 +251,6 @@ def _exp_by_powers(f: Function, x: Value) -> Value:
     f.module.declarations.add(f"declare {kind} @{name}({kind}, {kind}, {kind}, i16, i32)")
     given = f"{kind} {total.text}, {kind} {n.text}, {kind} {total.text}"
     return f.emit(x.kind, x.width, f"call {kind} @{name}({given}, i16 -1, i32 4)")
-
-
-def scale(f: Function, x: Value, power: Value) -> Value:
-    """x * 2**power in two steps, so that results may be denormal or infinite."""
-    half = f.binary("ashr", power, like(power, 1))
-    for part in (half, f.binary("sub", power, half)):
-        bits = f.binary("shl", f.binary("add", part, like(part, 127)), like(part, 23))
-        x = f.binary("fmul", x, f.convert("bitcast", bits, "float"))
-    return x
 
 
 LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
@@ -258,10 +280,9 @@ def log(f: Function, x: Value) -> Value:
 
 
 TANH = (
-    (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
-     1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03),
-    (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03),
-)  # fmt: skip
+    (1.33461970e-08, 2.05990273e-05, 3.49489134e-03, 1.33804202e-01, 1.0),
+    (7.77169646e-07, 3.28454655e-04, 2.58742716e-02, 4.67137337e-01, 1.0),
+)
 ERF = (
     (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
      -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02),
@@ -291,10 +312,9 @@ def tanh(f: Function, x: Value) -> Value:
         return f.intrinsic("tanh", [x])
     if looks_up(f, x):
         return tables.tanh_of_sum(f, x)
-    near = rational(f, x, 7.9053111, TANH)
-    # From here on tanh rounds to 1. That must be exact: 1 + tanh(x) is a factor of a huge -x.
-    whole = f.compare("ogt", absolute(f, x), like(x, 9.0109))
-    return f.select(whole, f.intrinsic("copysign", [like(x, 1.0), x]), near)
+    # At the limit and behind it the quotient is a little above 1, as factors are rounded or not.
+    # There tanh must be exactly 1: 1 + tanh(x) is a factor of a huge -x.
+    return clamp(f, rational(f, x, 9.02, TANH), -1.0, 1.0)
 
 
 def erf(f: Function, x: Value) -> Value:
@@ -321,10 +341,9 @@ def by_lane(f: Function, name: str, x: Value) -> Value:
 
 
 def sigmoid(f: Function, x: Value) -> Value:
-    """e / (1 + e) with a finite e = exp(x)."""
-    if x.kind == "double":
-        x = clamp(f, x, -1000.0, 700.0)
-    power = exp(f, x, 88.0)
+    """e / (1 + e) with e = exp(x) of an x behind which it is 1."""
+    x = clamp(f, x, -1000.0, 700.0) if x.kind == "double" else at_most(f, x, 40.0)
+    power = exp_up_to_70(f, x)
     return f.binary("fdiv", power, f.binary("fadd", power, like(x, 1.0)))
 
 

@@ -31,14 +31,15 @@ def _divided(given: Node, node: Dot, kept: set[Node]) -> Node:
     """A contraction whose sides are what those of the `given` one became."""
     for side, quotient in zip(given.children, node.children, strict=True):
         match quotient:
-            case Map("divide", (top, bottom)) if side not in kept and _at_most_one(top):
+            case Map("divide", (top, bottom)) if side not in kept and at_most_one(top):
                 if not set(node.over) & set(bottom.axes):
                     sides = [top if x is quotient else x for x in node.children]
                     return Map("divide", (node.rebuild(sides), bottom))
     return node
 
 
-def _at_most_one(node: Node) -> bool:
+def at_most_one(node: Node) -> bool:
+    """Whether it is an exponential that the maximum was taken off before."""
     match node:
         case Map("exp", (Map("subtract", (x, highest)),)):
             return any(

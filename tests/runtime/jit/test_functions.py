@@ -126,6 +126,26 @@ def test_what_rounds_to_one_is_one(name: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_an_exponential_of_a_few_at_most_is_the_same(width: int) -> None:
+    x = np.array([70, 69.9, 1, 0, -0.0, -1, -87.3, -87.5, -95, -103.2, -104, -1e9, -1e30, -np.inf,
+                  np.nan, -np.nan], np.float32)  # fmt: skip
+
+    found = run(functions.exp_up_to_70, ["f32"], "f32", [x], width)
+
+    close(found, np.exp(x.astype(np.float64)).astype(np.float32), 2e-6)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["exp", "sigmoid", "tanh"])
+def test_every_nan_stays_nan(name: str, width: int) -> None:
+    bits = [0x7F800001, 0x7F800002, 0x7FC00000, 0x7FC00001, 0x7FC00003, 0x7FFFFFFF, 0xFFC000FF,
+            0xFFFFFFFF]  # fmt: skip
+    x = np.array(bits * 2, np.uint32).view(np.float32)
+
+    assert np.isnan(run(functions.FUNCTIONS[name], ["f32"], "f32", [x], width)).all()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dtype", ["i32", "i64", "bool"])
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - FLOAT_ONLY))
 def test_a_function_of_integers_equals_numpy(name: str, dtype: str, width: int) -> None:
