@@ -312,14 +312,23 @@ class Function:
             a, b = b, a
         if isinstance(a, int) and isinstance(b, int):
             return a + b
-        if isinstance(a, int) or not isinstance(b, int):
-            return self.pure("i64", 1, f"add nsw i64 {text(a)}, {text(b)}")
+        if isinstance(a, int):
+            return self.pure("i64", 1, f"add nsw i64 {a}, {text(b)}")
         base, known = self.sums.get(a, (a, 0))
+        if isinstance(b, Value):
+            other, more = self.sums.get(b, (b, 0))
+            if known or more:  # what is known last: it is part of an address
+                return self.add(self.add(base, other), known + more)
+            return self.pure("i64", 1, f"add nsw i64 {a.text}, {b.text}")
         if b == 0 or known + b == 0:
             return a if b == 0 else base
         found = self.pure("i64", 1, f"add nsw i64 {base.text}, {known + b}")
         self.sums[found] = base, known + b
         return found
+
+    def known_part(self, a: Number) -> int:
+        """The number that was added last, if it was known."""
+        return a if isinstance(a, int) else self.sums.get(a, (a, 0))[1]
 
     def subtract(self, a: Number, b: Number) -> Number:
         if isinstance(b, int):

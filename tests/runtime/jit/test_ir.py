@@ -26,6 +26,18 @@ def test_an_operation_is_written_once() -> None:
     assert count(f, "mul") == 2
 
 
+def test_known_numbers_are_added_last() -> None:
+    """So that they are part of an address."""
+    f = function()
+    x, y = f.parameters["x"], f.multiply(f.parameters["x"], 3)
+
+    found = f.add(f.add(x, 8), f.add(y, 16))
+
+    assert found == f.add(f.add(x, y), 24)
+    assert f.known_part(found) == 24
+    assert f.known_part(f.add(x, y)) == 0
+
+
 def test_what_may_not_have_run_is_written_again() -> None:
     f = function()
     x = f.parameters["x"]
