@@ -25,8 +25,9 @@ from infinisa.isa.language import (
 
 from .expression import Emitter, Env, Index, Place
 from .functions import COMBINE, STORED, convert, like, register, saturate
-from .ir import FLOATS, Function, Number, Value, constant, number
+from .ir import BYTES, FLOATS, Function, Number, Value, constant, number
 from .masks import border
+from .microkernels import LINE
 
 Visit: TypeAlias = Callable[[Env, list[Value]], list[Value]]
 """What is done at a position with the values carried so far: those that are carried on."""
@@ -38,8 +39,8 @@ STRIDED, HORIZONTAL, BY_BORDER = 8.0, 10.0, 4.0
 """Costs in vector operations: lanes that are not neighbours, folding lanes, a border's mask."""
 
 SIDE_BY_SIDE = 4
-"""Vectors a turn of a loop computes side by side, so that one does not wait for another: half as
-many where there are few registers."""
+"""Vectors a turn of a loop computes side by side, so that one does not wait for another. As many
+where there are few registers: constants of one turn are read once for all of them."""
 
 CUT = 2
 """Vectors to which a length is rounded up that a mask cuts."""
@@ -279,12 +280,9 @@ class Rows(Emitter):
 
     def in_registers(self, axis: Axis) -> bool:
         """Whether a row along this axis is so short that it is computed without loops."""
-        length, most = self.frame.length(axis), self.few(IN_REGISTERS)
+        length, most = self.frame.length(axis), IN_REGISTERS
+        most //= 1 if self.target.registers >= 32 else 2
         return isinstance(length, int) and 0 < length <= most * self.target.lanes
-
-    def few(self, vectors: int) -> int:
-        """So many vectors, or half of them where registers are few."""
-        return vectors if self.target.registers >= 32 else vectors // 2
 
     def broadcast(self, roots: Sequence[Node], env: Env) -> dict[tuple[object, ...], Value]:
         """Numbers that a whole row is computed with, in all lanes before its loop; as they were."""
@@ -458,13 +456,19 @@ class Rows(Emitter):
             return
         for place in places:
             base, step, lanes = self.offset(place, at)
-            if step == 1 and lanes is None:
+            if step == 1 and lanes is None and self.begins_line(place, at):
                 self.f.prefetch(self.f.at(place.pointer, base, STORED[place.dtype]))
+
+    def begins_line(self, place: Place, at: Env) -> bool:
+        """Whether a vector is the first one of a line of memory, among those side by side."""
+        size = BYTES[STORED[place.dtype]]
+        first = sum(self.f.known_part(at[axis].base) for axis in place.strides if at[axis].step)
+        return first * size % LINE < self.width * size
 
     def side_by_side(self, axis: Axis) -> int:
         """How many vectors along an axis a turn of a loop computes."""
         most = self.frame.bounds.get(axis, 1 << 20) // self.target.lanes
-        return max(1, min(most, self.few(SIDE_BY_SIDE)))
+        return max(1, min(most, SIDE_BY_SIDE))
 
     def put_value(self, work: Work, at: Env) -> None:
         """Store a value at a position."""

@@ -81,11 +81,10 @@ def test_code_for_another_kind_of_processor_is_made_and_verified(name: str) -> N
 
 @pytest.mark.parametrize("target", X86)
 def test_a_row_fetches_the_next_one_once(target: str) -> None:
-    """In one of its passes, unless it is so short that it is in registers."""
+    """In one of its passes, line by line, unless it is so short that it is in registers."""
     long, short = (assembler_of(normed, {"m": 9, "n": n}, target) for n in (512, 16))
 
-    side_by_side = 4 if PROCESSORS[target][1] == 32 else 2
-    assert long.count("prefetcht0") == side_by_side
+    assert long.count("prefetcht0") == 4 * PROCESSORS[target][0] * 4 // 64
     assert "prefetch" not in short
 
 
