@@ -218,14 +218,23 @@ class Contractions(Rows):
         end = f.add(starts.get(row, 0), f.add(rows, horizon.ahead))
         return f.maximum(f.subtract(end, starts.get(horizon.axis, 0)), 1)
 
-    def each_panel(self, vector: Axis, width: int, body: Callable[[Number, Number], None]) -> None:
-        """Call with (first column, number of columns) of panels along an axis."""
+    def each_panel(
+        self, vector: Axis, width: int, body: Callable[[Number, Number], None], beside: int = 1
+    ) -> None:
+        """Call with (first column, number of columns) of panels along an axis; of so many
+        `beside` each other as long as there are."""
 
         def panel(first: Number, columns: Number) -> None:
             with self.scope():
                 body(first, columns)
 
         f, length, lanes = self.f, self.frame.length(vector), self.target.lanes
+        if beside > 1 and self.frame.bounds[vector] >= width * beside:
+            done = f.whole(length, width * beside)
+            f.loop(0, done, width * beside, lambda first, _: panel(first, width * beside))
+            rest = f.subtract(length, done)
+            pieces(f, rest, width, lambda first, columns: panel(f.add(done, first), columns))
+            return
         if vector not in self.cut or isinstance(length, int):
             pieces(f, length, width, panel)
             return

@@ -65,6 +65,7 @@ class Tile:
     ways    sums of each number of the result: every other step adds to the second
     outer   axes of k around those that a piece of a sum goes along: each piece begins at 0 and is
             added to the result, as a long chain of sums would lose more digits
+    panels  of X side by side that its vectors are in: each is read as a stream of its own
     ahead   what it asks memory for: so many bytes behind those that it reads (0: nothing), or
             "panel": lines of the next panel, as many as a call says, or "next": these and what the
             tile of the rows behind these will need
@@ -81,12 +82,13 @@ class Tile:
     full: bool = False
     ways: int = 1
     outer: int = 0
+    panels: int = 1
     ahead: Ahead = 0
 
     @property
     def name(self) -> str:
         how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}"
-        shape = f"{self.rows}x{self.count}_{self.step}_{self.depth}"
+        shape = f"{self.rows}x{self.count}_{self.panels}_{self.step}_{self.depth}"
         more = f"{how}{self.ways}_{self.outer}_{self.ahead}"
         return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{more}"
 
@@ -95,12 +97,14 @@ class Tile:
         """X, its elements from step to step; S, its elements from row to row; of each axis of k
         the steps and the elements of S from one to the next; positions of axis `outer` in a piece
         of a sum; the result, its elements from row to row; columns; whether to add to the result;
-        lines of the next panel: the first, how many in a turn of the innermost loop."""
+        elements of X from panel to panel, where there are several; lines of the next panel: the
+        first, how many in a turn of the innermost loop."""
         found = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64")]
         for level in range(self.depth):
             found += [(f"n{level}", "i64"), (f"sk{level}", "i64")]
         found += [("piece", "i64"), ("c", "ptr noalias"), ("cm", "i64")]
         found += [("columns", "i64"), ("more", "i64")]
+        found += [("apart", "i64")] * (self.panels > 1)
         return [*found, ("next", "ptr"), ("lines", "i64")] if self.asks else found
 
     @property
@@ -136,6 +140,7 @@ class TileWriter:
         p = f.parameters
         self.lefts = [f.at(p["s"], f.multiply(p["sm"], r), tile.kind) for r in range(tile.rows)]
         self.places = [(r, v) for r in range(tile.rows) for v in range(tile.count)]
+        self.aparts = [f.multiply(p["apart"], panel) for panel in range(1, tile.panels)]
 
     def write(self, column: Number) -> None:
         f, t, p = self.f, self.tile, self.f.parameters
@@ -306,19 +311,25 @@ class TileWriter:
         stored, stride = STORED[t.dtype], t.step or f.parameters["xk"]
         lefts = [f.at(left, offset, t.kind) for left in self.lefts]
         further = t.ahead if isinstance(t.ahead, int) else 0
+        each = t.count // t.panels
         wide = t.count * t.lanes * BYTES[stored] if further else 0
+        together = t.count if t.panels == 1 else 1  # vectors of X that are in registers at a time
         for turn in range(count):
             right = f.at(x, f.multiply(stride, turn), stored)
             for line in range(0, wide, LINE):
                 f.prefetch(f.at(right, further + line), cache=2)
-            vectors = [self.vector(right, v) for v in range(t.count)]
-            way = size * (turn % self.tile.ways)
-            for r, left in enumerate(lefts):
-                one = f.load(f.at(left, f.multiply(step, turn), t.kind), t.kind)
-                one = f.splat(one, t.lanes)
-                for v, vector in enumerate(vectors):
-                    at = way + r * t.count + v
-                    sums[at] = multiply_add(f, one, vector, sums[at])
+            rights = [right, *(f.at(right, apart, stored) for apart in self.aparts)]
+            way, ones = size * (turn % self.tile.ways), []
+            for first in range(0, t.count, together):
+                places = [divmod(first + v, each) for v in range(together)]
+                vectors = [self.vector(rights[panel], v) for panel, v in places]
+                for r, left in enumerate(lefts):
+                    if first == 0:
+                        one = f.load(f.at(left, f.multiply(step, turn), t.kind), t.kind)
+                        ones.append(f.splat(one, t.lanes))
+                    for v, vector in enumerate(vectors):
+                        at = way + r * t.count + first + v
+                        sums[at] = multiply_add(f, ones[r], vector, sums[at])
         return [*sums, f.at(x, f.multiply(stride, count), stored)]
 
     def vector(self, right: Value, v: int) -> Value:

@@ -54,6 +54,21 @@ def tile_rows(target: Target, count: int) -> int:
     return min((target.registers - count - 1) // count, 12)
 
 
+STREAMS = 4
+"""So many runs of memory, read side by side, keep memory busy."""
+
+
+def panels_beside(target: Target, vectors: int, rows: int) -> int:
+    """Panels of a weight that a tile of all rows goes through side by side, if these are few.
+
+    Where a step of a panel is one line, a stream of such lines does not keep memory busy. Registers
+    hold the sums, a number of each row and a vector of X.
+    """
+    if target.lanes == 1 or target.registers >= 32:
+        return 1
+    return max(1, min((target.registers - rows - 1) // (rows * vectors), STREAMS))
+
+
 def panel_columns(target: Target, columns: int) -> int:
     """Columns of a panel: one tile's, or in portable code several."""
     if target.lanes > 1:

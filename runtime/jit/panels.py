@@ -25,6 +25,7 @@ from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
 from .packing import (
     CROWD,
     Packing,
+    panels_beside,
     pieces,
     spaced,
     tile_rows,
@@ -197,10 +198,12 @@ class Panels:
                     serve = self.integers if self.in_integers(kept.form) else self.unpacked
                     serve(kept.form, *given)
                 else:
-                    after = kept.panel(self.packing, f.add(at, width), step, slabs)
-                    self.tiles(env, x, (column, columns), part, rows, after)
+                    apart = f.multiply(kept.steps, width)
+                    after = f.at(x, apart, self.packing.stored)
+                    self.tiles(env, x, (column, columns), part, rows, after, apart)
 
-            self.emitter.each_panel(self.sides.vector, width, panel)
+            beside = 1 if kept.form else self.beside
+            self.emitter.each_panel(self.sides.vector, width, panel, beside)
 
         self.emitter.loops(self.others, self.env, other)
 
@@ -344,44 +347,48 @@ class Panels:
         steps: tuple[Number, Number],
         rows: Part | None,
         after: Value | None = None,
+        apart: Number = 0,
     ) -> None:
-        """A panel against the rows of a block, or all; `after`: the panel that comes next."""
-        target, wide = self.emitter.target, columns[1]
+        """A panel, or several side by side, against the rows of a block, or all; `after`: the
+        panel that comes next, `apart`: elements from each to the next."""
+        # long: all that tells tiles from each other
+        target, wide, width = self.emitter.target, columns[1], self.packing.width
         lanes = vector_lanes(target)
-        count = tile_vectors(target, self.packing.width)
+        panels = wide // width if isinstance(wide, int) and wide > width else 1
+        count = tile_vectors(target, width) * panels
         full = False
         if isinstance(wide, int) and target.lanes > 1:
             count = min(count, -(-wide // lanes))
             full = wide == count * lanes
         full |= x is not None and self.place.room == self.sides.vector
         more = self.emitter.either_number(steps[0], self.accumulate)
-        ways = 2 if self.emitter.bound(self.sides.rows) == 1 else 1
+        ways = 2 if self.emitter.bound(self.sides.rows) == 1 and panels == 1 else 1
         unit = self.s.strides.get(self.over[-1]) == 1
-        width = self.packing.width
         laid = x is not None or (
             full and self.x is not None and self.x.strides[self.over[-1]] == width
         )
         step = width if laid else 0
-        depth, dtype, ahead = len(self.over), self.packing.dtype, self.ahead(laid, after)
+        depth, dtype = len(self.over), self.packing.dtype
+        ahead = self.ahead(laid, after) if panels == 1 else 0
         outer, piece = self.piece(steps[1], PIECE * ways)
 
         def name(size: int) -> str:
-            tile = Tile(
-                self.kind, dtype, lanes, size, count, step, depth, unit, full, ways, outer, ahead
-            )
-            return tile_kernel(self.f.module, tile)
+            shape = size, count, step, depth, unit, full, ways, outer, panels, ahead
+            return tile_kernel(self.f.module, Tile(self.kind, dtype, lanes, *shape))
 
         def arguments(at: Env, size: Number) -> list[Argument]:
             at = {**at, self.sides.vector: Index(columns[0]), self.over[0]: Index(steps[0])}
             at |= {axis: Index(0) for axis in self.over[1:]}
             count = self.visible(at, size, steps)
             given = self.arguments(at, x, wide, (count, piece), more)
+            given += [("i64", apart)] * (panels > 1)
             if isinstance(ahead, int):
                 return given
             return given + self.asked(after, at, size, steps[1], rows)
 
         behind = self.finishing(columns, steps)
-        self.rows(env, tile_rows(target, count), name, arguments, rows, behind)
+        tall = tile_rows(target, count) if panels == 1 else self.emitter.bound(self.sides.rows)
+        self.rows(env, tall, name, arguments, rows, behind)
 
     def visible(self, at: Env, size: Number, steps: tuple[Number, Number]) -> Number:
         """Of some steps, those that a tile's rows see: of what a mask hides nothing is added."""
@@ -416,9 +423,10 @@ class Panels:
     def ahead(self, laid: bool, after: Value | None) -> Ahead:
         """What a tile asks memory for: its part of the panel behind this one, if there is one; if
         it takes all rows, its own panel. A single row waits for nothing but memory, which the
-        processor asks for in time; so it does for short panels, one behind the other. With few
-        registers rows of S are not asked for: some processors bring whatever is into the first
-        cache, where rows a multiple of 4 KB apart would push out those that are read."""
+        processor asks for in time; so it does for panels side by side, and for short ones, one
+        behind the other. With few registers rows of S are not asked for: some processors bring
+        whatever is into the first cache, where rows a multiple of 4 KB apart would push out those
+        that are read."""
         target, many = self.emitter.target, self.emitter.bound(self.over) > PIECE
         if not laid or self.row is None or target.lanes == 1:
             return 0
@@ -471,7 +479,9 @@ class Panels:
         if after is None:
             return None
         length, end = emitter.frame.length(self.over[0]), f.add(*steps)
-        finish = after.finish(self.row, self.sides.vector, self.packing.width, columns[1])
+        width, wide = self.packing.width, columns[1]
+        most = max(width, wide) if isinstance(wide, int) else width
+        finish = after.finish(self.row, self.sides.vector, most, wide)
         name = finish.kernel(f.module, emitter.target)
 
         def call(at: Env, size: Number) -> None:
@@ -549,6 +559,13 @@ class Panels:
             return True
         seldom = emitter.bound(self.sides.rows) <= SELDOM
         return seldom and x.strides.get(self.sides.vector) == 1
+
+    @property
+    def beside(self) -> int:
+        """Panels that a tile goes through side by side."""
+        target = self.emitter.target
+        vectors = tile_vectors(target, self.packing.width)
+        return panels_beside(target, vectors, self.emitter.bound(self.sides.rows))
 
     @property
     def once(self) -> bool:

@@ -186,6 +186,15 @@ def test_some_rows_meet_long_ones_of_a_table(rows: int, target: str) -> None:
     check(program, matmul, TARGETS[target])
 
 
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_few_rows_go_through_panels_of_a_weight_side_by_side(rows: int, target: str) -> None:
+    """Thirteen panels and a part of one; what follows the sums sees the columns of all of them."""
+    program = single.program_of(followed, {"m": rows, "k": 277, "n": 215})
+
+    check(with_weights(program, {"b"}), followed, TARGETS[target])
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=some.data())
 def test_any_convolution(data: some.DataObject) -> None:
