@@ -1,25 +1,26 @@
 """Contractions with weights that are integers: rows of the other side become integers when used.
 
-Products of bytes are summed in i32, which is exact, so every processor finds the same numbers. With
-three digits a row is in 2^24 steps between plus and minus its largest number, as good as f32, and a
-sum has three parts. With one digit it is in 255 steps between its smallest and its largest number,
-or 0: where 0 is there, `zero`, is the same for a whole row, and what it adds is that times the sum
-of a column's weights, which is kept behind the panel. For a piece of k there is no such sum, and 0
-is in the middle. A number that is not finite makes its row NaN.
+Products are summed in i32, which is exact, so with one digit every processor finds the same
+numbers. With three digits a row is in 2^24 steps between plus and minus its largest number, as good
+as f32, and a sum has three parts. With one digit it is in 255 steps between its smallest and its
+largest number, or 0: where 0 is there, `zero`, is the same for a whole row, and what it adds is
+that times the sum of a column's weights, which is kept behind the panel. For a piece of k there is
+no such sum, and 0 is in the middle. A number that is not finite makes its row NaN.
 
 Weights count from the middle of what a byte holds, so a sum of products is less by that times the
 sum of the row's digits: [step f32, zero i32, ...][first digits][second][third][sums of the digits
-of each group i32]. Digits are s8, the first is the highest.
+of each group i32]. Digits are s8, the first is the highest. Where pairs of i16 are multiplied they
+are i16, two of twelve bits instead of three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from .expression import Env, Index, Place
-from .ir import BYTES, Function, Module, Number, Value, constant
+from .ir import BYTES, Function, Module, Number, Value, constant, typed
 from .microkernels import kernel, lane_count, multiply_add
 from .packing import tile_vectors, vector_lanes
 from .processor import Target
@@ -43,8 +44,42 @@ SHIFTER = 1.5 * 2.0**23
 SHIFTER_BITS = 0x4B400000
 """Added to a number that is small beside it, it rounds that to an integer: its lowest bits."""
 
+LONG = 8192
+"""Products of digits of twelve bits whose sum an i32 surely holds."""
+
 LEAST = 1e-30
 """A row of numbers nearer to 0 than that is 0: the reciprocal of its step may be infinite."""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """How a number of a row is stored: `count` integers of `bits`, each in an element of `kind`.
+
+    Of four i16 the second and the third have changed places, as pairs of them are multiplied.
+    """
+
+    count: int
+    bits: int = 8
+    kind: Literal["i8", "i16"] = "i8"
+
+    @property
+    def bytes(self) -> int:
+        """Of a number."""
+        return self.count * BYTES[self.kind]
+
+    @property
+    def name(self) -> str:
+        return f"{self.count}_{self.bits}_{self.kind}"
+
+
+def row_digits(form: Form, target: Target, steps: int) -> Digits:
+    """Of rows with up to so many numbers."""
+    lanes = vector_lanes(target)
+    if fused(target, lanes) or not has(target, PAIRED[lanes]) or nibbles(form, target, lanes):
+        return Digits(form.digits)
+    if form.digits == 3 and (form.group or steps <= LONG):
+        return Digits(2, 12, "i16")
+    return Digits(form.digits, 8, "i16")
 
 
 def rounded_rows(panels: Panels, kept: Kept) -> Panels:
@@ -56,15 +91,16 @@ def rounded_rows(panels: Panels, kept: Kept) -> Panels:
         panels = replace(panels, s=s).flattened()
         s = panels.s
     (over,) = panels.over
-    most = emitter.frame.bounds[over]
-    sums = form.digits * BYTES["i32"] * (most // form.group if form.group else 1)
-    size = HEAD + form.digits * (-(-most // LINE) * LINE) + -(-sums // LINE) * LINE
+    most, target = emitter.frame.bounds[over], emitter.target
+    digits = row_digits(form, target, most)
+    sums = digits.count * BYTES["i32"] * (most // form.group if form.group else 1)
+    size = HEAD + digits.bytes * (-(-most // LINE) * LINE) + -(-sums // LINE) * LINE
     strides: dict[str, Number] = {over: 1}
     for axis in reversed(rows):
         strides[axis] = size
         size *= emitter.frame.bounds[axis]
     made = Place(emitter.allot(size, "u8"), "u8", strides)
-    name = rounding_kernel(f.module, form, vector_lanes(emitter.target), kept.whole)
+    name = rounding_kernel(f.module, form, digits, vector_lanes(target), kept.whole)
 
     def row(env: Env) -> None:
         env = {**env, over: Index(0)}
@@ -81,10 +117,11 @@ ROUNDING = [("x", "ptr noalias"), ("row", "ptr noalias"), ("steps", "i64")]
 """Numbers, contiguous; where the row goes; how many numbers."""
 
 
-def rounding_kernel(module: Module, form: Form, lanes: int, whole: bool) -> str:
+def rounding_kernel(module: Module, form: Form, row: Digits, lanes: int, whole: bool) -> str:
     """`whole`: the sums of columns are those of all steps that the row has."""
+    # long: a kernel is one piece
     moved = form.digits == 1 and whole
-    name = f"round_{form.digits}_{form.group}_{lanes}{'_moved' * moved}"
+    name = f"round_{row.name}_{form.group}_{lanes}{'_moved' * moved}"
     f = kernel(module, name, ROUNDING)
     if f is None:
         return name
@@ -93,16 +130,17 @@ def rounding_kernel(module: Module, form: Form, lanes: int, whole: bool) -> str:
     if form.digits == 1:
         digits = _one_digit(f, least, most, wrong, moved)
     else:
-        digits = _three_digits(f, least, most, wrong)
-    plane = f.whole(f.add(p["steps"], LINE - 1), LINE)
-    planes = [f.at(f.at(p["row"], f.multiply(plane, d)), HEAD) for d in range(form.digits)]
-    behind = f.at(f.at(p["row"], f.multiply(plane, form.digits)), HEAD)
+        digits = _many_digits(f, row, least, most, wrong)
+    *planes, behind = digit_planes(f, row, p["row"])
 
     def some(index: Value, sums: list[Value], mask: Value | None = None) -> list[Value]:
         value = f.load(f.at(p["x"], index, "float"), "float", lanes, mask)
         found = digits(value)
         for at, digit in zip(planes, found, strict=True):
-            f.store(f.convert("trunc", digit, "i8"), f.at(at, index))
+            if row.kind == "i16":
+                order = [lane ^ (3 if lane % 4 in (1, 2) else 0) for lane in range(lanes)]
+                digit = f.shuffle(digit, digit, order)
+            f.store(f.convert("trunc", digit, row.kind), f.at(at, index, row.kind))
         return [f.binary("add", *pair) for pair in zip(sums, found, strict=True)]
 
     def rest(index: Value, sums: list[Value]) -> list[Value]:
@@ -110,7 +148,7 @@ def rounding_kernel(module: Module, form: Form, lanes: int, whole: bool) -> str:
         left = lane_count(f, f.subtract(p["steps"], index), lanes)
         return some(index, sums, f.compare("slt", f.lane_numbers("i32", lanes), left))
 
-    zeros = [constant("i32", 0, lanes)] * form.digits
+    zeros = [constant("i32", 0, lanes)] * row.count
 
     def group(first: Value, _: list[Value]) -> None:
         last = f.add(first, form.group)
@@ -127,6 +165,13 @@ def rounding_kernel(module: Module, form: Form, lanes: int, whole: bool) -> str:
     return name
 
 
+def digit_planes(f: Function, digits: Digits, row: Value) -> list[Value]:
+    """Where the first digits of a row are, the second ones, ..., and what is behind them."""
+    plane = f.whole(f.add(f.parameters["steps"], LINE - 1), LINE)
+    each = f.multiply(plane, BYTES[digits.kind])
+    return [f.at(f.at(row, f.multiply(each, d)), HEAD) for d in range(digits.count + 1)]
+
+
 def _store_sums(f: Function, sums: list[Value], behind: Value, place: Number) -> None:
     """The sums of a group's digits, one number each."""
     for d, total in enumerate(sums):
@@ -135,10 +180,11 @@ def _store_sums(f: Function, sums: list[Value], behind: Value, place: Number) ->
         f.store(total, f.at(behind, f.add(f.multiply(place, len(sums)), d), "i32"))
 
 
-Digits = Callable[[Value], list[Value]]
+Divider = Callable[[Value], list[Value]]
+"""Makes digits of numbers."""
 
 
-def _one_digit(f: Function, least: Value, most: Value, wrong: Value, moved: bool) -> Digits:
+def _one_digit(f: Function, least: Value, most: Value, wrong: Value, moved: bool) -> Divider:
     """Of 255 steps; writes the head of the row. Unless 0 may be `moved`, it is in the middle."""
     below = f.binary("fsub", _nothing(), least)
     if not moved:
@@ -164,7 +210,7 @@ def _one_digit(f: Function, least: Value, most: Value, wrong: Value, moved: bool
     return digits
 
 
-def _three_digits(f: Function, least: Value, most: Value, wrong: Value) -> Digits:
+def _many_digits(f: Function, row: Digits, least: Value, most: Value, wrong: Value) -> Divider:
     """Of `MOST` steps to either side; writes the head of the row."""
     span = _larger(f, most, f.binary("fsub", _nothing(), least))
     inverse = _inverse(f, constant("float", MOST), span)
@@ -175,10 +221,10 @@ def _three_digits(f: Function, least: Value, most: Value, wrong: Value) -> Digit
         value = f.intrinsic("rint", [f.binary("fmul", value, inverse)])
         number = f.convert("fptosi", value, "i32")
         found: list[Value] = []
-        for _ in range(2):
-            upper = f.binary("ashr", f.binary("add", number, constant("i32", 128)),
-                             constant("i32", 8))  # fmt: skip
-            lower = f.binary("shl", upper, constant("i32", 8))
+        for _ in range(row.count - 1):
+            half, bits = constant("i32", 1 << row.bits - 1), constant("i32", row.bits)
+            upper = f.binary("ashr", f.binary("add", number, half), bits)
+            lower = f.binary("shl", upper, bits)
             found.append(f.binary("sub", number, lower))
             number = upper
         return [number, *reversed(found)]
@@ -242,6 +288,24 @@ PAIRED = {16: ("avx512bw", "avx512.pmaddw.d.512"), 8: ("avx2", "avx2.pmadd.wd"),
           4: ("sse2", "sse2.pmadd.wd")}  # fmt: skip
 """By lanes: the feature with an instruction that adds neighbouring products of i16."""
 
+BYTEWISE = {16: ("avx512bw", "avx512.pmaddubs.w.512"), 8: ("avx2", "avx2.pmadd.ub.sw"),
+            4: ("sse4.2", "ssse3.pmadd.ub.sw.128")}  # fmt: skip
+"""The same of products of u8 and s8, to i16."""
+
+SHORT = 32
+"""Steps whose products with weights less than 16 an i16 surely holds: half of them each."""
+
+
+def has(target: Target, instruction: tuple[str, str]) -> bool:
+    """Whether a processor has an instruction, given with its feature."""
+    return instruction[0] in target.features
+
+
+def nibbles(form: Form, target: Target, lanes: int) -> bool:
+    """Whether bytes are multiplied as they are, and summed in i16."""
+    pairs = has(target, PAIRED[lanes]) and has(target, BYTEWISE[lanes])
+    return form.bits == 4 and pairs and not fused(target, lanes)
+
 
 class Products:
     """Adds the products of four steps to sums: unsigned `w` and signed `a`, lanes of i32 that hold
@@ -249,8 +313,7 @@ class Products:
 
     def __init__(self, f: Function, target: Target, lanes: int) -> None:
         self.f, self.lanes, self.fused = f, lanes, fused(target, lanes)
-        feature, name = PAIRED[lanes]
-        self.paired = f"llvm.x86.{name}" if feature in target.features else ""
+        self.paired = has(target, PAIRED[lanes])
 
     def unsigned(self, w: Value) -> list[Value]:
         """Bytes as `add` wants them."""
@@ -264,14 +327,15 @@ class Products:
         shifted = [f.binary("lshr", w, constant("i32", 8 * t)) if t else w for t in range(4)]
         return [f.binary("and", value, constant("i32", 255)) for value in shifted]
 
-    def signed(self, a: Value) -> list[Value]:
+    def signed(self, at: Value, four: int) -> list[Value]:
+        """Digits of four steps of a row, in all lanes."""
         f = self.f
+        if self.paired and not self.fused:
+            pair = [f.load(f.at(at, 8 * four + 4 * half), "i32") for half in range(2)]
+            return [self.words(f.splat(word, self.lanes)) for word in pair]
+        a = f.splat(f.load(f.at(at, 4 * four), "i32"), self.lanes)
         if self.fused:
             return [a]
-        if self.paired:
-            words, byte = self.words(a), constant("i16", 8)
-            return [f.binary("ashr", f.binary("shl", words, byte), byte),
-                    f.binary("ashr", words, byte)]  # fmt: skip
         shifted = [
             f.binary("shl", a, constant("i32", 24 - 8 * t)) if t < 3 else a for t in range(4)
         ]
@@ -281,6 +345,18 @@ class Products:
         wide = f"<{2 * self.lanes} x i16>"
         return self.f.emit("i16", 2 * self.lanes, f"bitcast {value.type} {value.text} to {wide}")
 
+    def pairs(self, a: Value, b: Value) -> Value:
+        """Sums of two products of i16."""
+        return self.call(PAIRED, "i32", self.lanes, a, b)
+
+    def call(
+        self, table: Mapping[int, tuple[str, str]], kind: str, width: int, a: Value, b: Value
+    ) -> Value:
+        f, name, result = self.f, table[self.lanes][1], typed(kind, width)
+        f.module.declarations.add(f"declare {result} @llvm.x86.{name}({a.type}, {b.type})")
+        given = f"{a.type} {a.text}, {b.type} {b.text}"
+        return f.emit(kind, width, f"call {result} @llvm.x86.{name}({given})")
+
     def add(self, total: Value, w: list[Value], a: list[Value]) -> Value:
         f, kind = self.f, total.type
         if self.fused:
@@ -288,73 +364,105 @@ class Products:
             given = ", ".join(f"{kind} {value.text}" for value in (total, *w, *a))
             return f.emit("i32", self.lanes, f"call {kind} @{self.fused}({given})")
         for one, other in zip(w, a, strict=True):
-            if self.paired:
-                f.module.declarations.add(f"declare {kind} @{self.paired}({one.type}, {one.type})")
-                given = f"{one.type} {one.text}, {one.type} {other.text}"
-                product = f.emit("i32", self.lanes, f"call {kind} @{self.paired}({given})")
-            else:
-                product = f.binary("mul", one, other)
+            product = self.pairs(one, other) if self.paired else f.binary("mul", one, other)
             total = f.binary("add", total, product)
         return total
+
+
+class Nibbles(Products):
+    """The same for weights less than 16, with sums in i16."""
+
+    def unsigned(self, w: Value) -> list[Value]:
+        return [self.bytes(w)]
+
+    def signed(self, at: Value, four: int) -> list[Value]:
+        word = self.f.load(self.f.at(at, 4 * four), "i32")
+        return [self.bytes(self.f.splat(word, self.lanes))]
+
+    def bytes(self, value: Value) -> Value:
+        wide = f"<{4 * self.lanes} x i8>"
+        return self.f.emit("i8", 4 * self.lanes, f"bitcast {value.type} {value.text} to {wide}")
+
+    def add(self, total: Value, w: list[Value], a: list[Value]) -> Value:
+        return self.f.binary("add", total, self.call(BYTEWISE, "i16", 2 * self.lanes, *w, *a))
+
+    def widened(self, total: Value) -> Value:
+        """Sums in i16 as sums in i32."""
+        return self.pairs(total, constant("i16", 1, 2 * self.lanes))
 
 
 # ---------------------------------------------------------------- a tile of the result
 
 
-def integer_rows(form: Form, target: Target, width: int) -> int:
-    """Rows of a tile whose sums stay in registers."""
-    parts = 1 if fused(target, vector_lanes(target)) else 2
-    vectors = tile_vectors(target, width)
+def integer_rows(form: Form, target: Target, shape: tuple[int, int]) -> int:
+    """Rows of a tile whose sums stay in registers: of a panel of `shape[1]` columns, and rows of
+    `shape[0]` steps at most."""
+    lanes, vectors = vector_lanes(target), tile_vectors(target, shape[1])
+    digits = row_digits(form, target, shape[0])
+    parts = 1 if fused(target, lanes) or nibbles(form, target, lanes) else 2
     left = target.registers - vectors * parts - 2 * parts + 1
-    return max(1, min(left // (vectors * (form.digits + (form.group > 0))), 8))
+    return max(1, min(left // (vectors * (digits.count + (form.group > 0))), 8))
 
 
 TILE = [("x", "ptr noalias"), ("behind", "ptr noalias"), ("s", "ptr noalias"), ("sm", "i64"),
         ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"), ("columns", "i64"),
-        ("more", "i64")]  # fmt: skip
+        ("more", "i64"), ("apart", "i64")]  # fmt: skip
 """A panel, what is behind its numbers; rows in integers, bytes from one to the next; the result,
-its elements from row to row; steps of k; columns; whether to add to the result."""
+its elements from row to row; steps of k; columns; whether to add to the result; bytes from panel
+to panel."""
 
 
-def integer_tile(module: Module, form: Form, target: Target, shape: tuple[int, int]) -> str:
-    """A panel of `shape[1]` columns against `shape[0]` rows."""
+@dataclass(frozen=True)
+class Shape:
+    """Of a tile: rows, columns of a panel, panels side by side, how numbers of a row are stored."""
+
+    rows: int
+    width: int
+    panels: int
+    digits: Digits
+
+
+def integer_tile(module: Module, form: Form, target: Target, shape: Shape) -> str:
+    """Panels against rows."""
     lanes = vector_lanes(target)
-    name = f"integers_{form.name}_{form.digits}_{lanes}_{shape[0]}x{shape[1]}"
+    size = f"{shape.rows}x{shape.width}_{shape.panels}"
+    name = f"integers_{form.name}_{shape.digits.name}_{lanes}_{size}"
     f = kernel(module, name, TILE)
     if f is None:
         return name
-    count = tile_vectors(target, shape[1]) * lanes
-    for first in range(0, shape[1], count):
+    count = tile_vectors(target, shape.width) * lanes
+    for first in range(0, shape.width, count):
         IntegerTile(f, form, target, shape, first).write()
     f.done()
     return name
 
 
 class IntegerTile:
-    """Writes the code of one tile: rows x vectors of the result, from a column of the panel on."""
+    """Writes the code of one tile: rows x vectors of the result, from a column of each panel on."""
 
-    def __init__(
-        self, f: Function, form: Form, target: Target, shape: tuple[int, int], column: int
-    ) -> None:
-        self.f, self.form, (self.rows, self.width), self.column = f, form, shape, column
-        self.lanes, self.vectors = vector_lanes(target), tile_vectors(target, shape[1])
-        self.products = Products(f, target, self.lanes)
+    def __init__(self, f: Function, form: Form, target: Target, shape: Shape, column: int) -> None:
+        self.f, self.form, self.column, self.digits = f, form, column, shape.digits
+        self.rows, self.width = shape.rows, shape.width
+        self.lanes, self.vectors = vector_lanes(target), tile_vectors(target, shape.width)
+        short = nibbles(form, target, self.lanes)
+        self.nibbles = Nibbles(f, target, self.lanes) if short else None
+        self.products = self.nibbles or Products(f, target, self.lanes)
         p = f.parameters
+        self.aparts = [f.multiply(p["apart"], panel) for panel in range(shape.panels)]
         self.heads = [f.at(p["s"], f.multiply(p["sm"], r)) for r in range(self.rows)]
-        plane = f.whole(f.add(p["steps"], LINE - 1), LINE)
-        planes = [f.multiply(plane, d) for d in range(form.digits + 1)]
-        self.lefts = [[f.at(head, at) for at in planes[:-1]] for head in self.heads]
-        self.behind_rows = [f.at(f.at(head, planes[-1]), HEAD) for head in self.heads]
+        rows = [digit_planes(f, shape.digits, head) for head in self.heads]
+        self.lefts, self.behind_rows = [row[:-1] for row in rows], [row[-1] for row in rows]
 
     def write(self) -> None:
         totals = self.groups() if self.form.group else self.columns()
-        self.put(totals)
+        for panel, found in enumerate(totals):
+            self.put(found, self.column + panel * self.width)
 
-    def put(self, totals: list[Value]) -> None:
-        """Into the result, or added to it."""
+    def put(self, totals: list[Value], column: int) -> None:
+        """Into the result from a column on, or added to it."""
         f, p, lanes = self.f, self.f.parameters, self.lanes
-        limits, places = lane_count(f, p["columns"], self.column + self.vectors * lanes), []
-        firsts = [self.column + v * lanes for v in range(self.vectors)]
+        limits, places = lane_count(f, p["columns"], column + self.vectors * lanes), []
+        firsts = [column + v * lanes for v in range(self.vectors)]
         numbers = [f.lane_numbers("i32", lanes, first=first) for first in firsts]
         masks = [f.compare("sgt", limits, lane) for lane in numbers]
         for r in range(self.rows):
@@ -372,19 +480,33 @@ class IntegerTile:
         for total, first, (at, mask) in zip(totals, start, places, strict=True):
             f.store(f.binary("fadd", total, first), at, mask)
 
-    def columns(self) -> list[Value]:
-        """Where each column has one factor."""
-        f, p, form = self.f, self.f.parameters, self.form
+    def by_panel(self, values: list[Value]) -> list[list[Value]]:
+        """Values of all panels, panel by panel."""
+        each = len(values) // len(self.aparts)
+        return [values[first : first + each] for first in range(0, len(values), each)]
+
+    def columns(self) -> list[list[Value]]:
+        """Sums of each panel where each column has one factor."""
+        f, p = self.f, self.f.parameters
         padded = f.whole(f.add(p["steps"], TURN - 1), TURN)
-        x = f.at(p["x"], 4 * self.column)
+        starts = [f.at(f.at(p["x"], apart), 4 * self.column) for apart in self.aparts]
 
         def turn(first: Value, sums: list[Value]) -> list[Value]:
-            return self.added(f.at(x, f.multiply(first, self.width)), first, TURN, sums)
+            passed, found = f.multiply(first, self.width), []
+            for x, mine in zip(starts, self.by_panel(sums), strict=True):
+                found += self.added(f.at(x, passed), first, TURN, mine)
+            return found
 
-        sums = f.loop(0, padded, TURN, turn, self.start(0))
-        factors = self.behind(0, "float")
-        if form.digits == 1:
-            weights = self.behind(1, "i32")
+        sums = f.loop(0, padded, TURN, turn, self.start(0) * len(starts))
+        pairs = zip(self.by_panel(sums), self.aparts, strict=True)
+        return [self.column_totals(mine, apart) for mine, apart in pairs]
+
+    def column_totals(self, sums: list[Value], apart: Number) -> list[Value]:
+        """What integers stand for, in the panel that begins there."""
+        f = self.f
+        factors = self.behind(apart, 0, "float")
+        if self.form.digits == 1:
+            weights = self.behind(apart, 1, "i32")
             for place, total in enumerate(sums):
                 zero = f.load(f.at(self.heads[place // self.vectors], ZERO), "i32")
                 moved = f.binary("mul", weights[place % self.vectors], zero)
@@ -396,15 +518,13 @@ class IntegerTile:
             for place, value in enumerate(self.joined(sums))
         ]  # fmt: skip
 
-    def groups(self) -> list[Value]:
-        """Where groups of steps have factors."""
+    def groups(self) -> list[list[Value]]:
+        """Sums of each panel where groups of steps have factors."""
         f, p, form = self.f, self.f.parameters, self.form
         numbers = form.group // form.deep * self.width
 
-        def group(first: Value, totals: list[Value]) -> list[Value]:
-            x = f.at(p["x"], group_offset(f, form, first, self.width))
-            place = f.emit("i64", 1, f"udiv i64 {first.text}, {form.group}")
-            sums = self.group_sums(f.at(x, 4 * self.column), first, self.start(place))
+        def part(x: Value, first: Value, start: list[Value], totals: list[Value]) -> list[Value]:
+            sums = self.group_sums(f.at(x, 4 * self.column), first, start)
             factors = [
                 load_factors(f, form, f.at(x, numbers), self.column + v * self.lanes, self.lanes)
                 for v in range(self.vectors)
@@ -413,10 +533,24 @@ class IntegerTile:
             return [multiply_add(f, value, factors[i % self.vectors], total)
                     for i, (value, total) in enumerate(pairs)]  # fmt: skip
 
-        zeros = [constant("float", 0, self.lanes)] * (self.rows * self.vectors)
-        totals = f.loop(0, p["steps"], form.group, group, zeros)
-        if form.digits == 1:
-            weights = self.behind(0, "float")
+        def group(first: Value, totals: list[Value]) -> list[Value]:
+            x = f.at(p["x"], group_offset(f, form, first, self.width))
+            place = f.emit("i64", 1, f"udiv i64 {first.text}, {form.group}")
+            start, found = self.start(place), []
+            for apart, mine in zip(self.aparts, self.by_panel(totals), strict=True):
+                found += part(f.at(x, apart), first, start, mine)
+            return found
+
+        zeros = [constant("float", 0, self.lanes)] * (self.rows * self.vectors * len(self.aparts))
+        totals = self.by_panel(f.loop(0, p["steps"], form.group, group, zeros))
+        pairs = zip(totals, self.aparts, strict=True)
+        return [self.group_totals(mine, apart) for mine, apart in pairs]
+
+    def group_totals(self, totals: list[Value], apart: Number) -> list[Value]:
+        """What the sums of all groups stand for, in the panel that begins there."""
+        f = self.f
+        if self.form.digits == 1:
+            weights = self.behind(apart, 0, "float")
             for place, total in enumerate(totals):
                 head = self.heads[place // self.vectors]
                 zero = f.convert("sitofp", f.load(f.at(head, ZERO), "i32"), "float")
@@ -435,11 +569,19 @@ class IntegerTile:
             at = f.at(x, f.multiply(more, self.width // form.deep))
             return self.added(at, f.add(first, more), TURN, sums)
 
-        return f.loop(0, form.group, TURN, turn, sums)
+        if self.nibbles is None:
+            return f.loop(0, form.group, TURN, turn, sums)
+        widened, zeros = self.nibbles.widened, [constant("i16", 0, 2 * self.lanes)] * len(sums)
+
+        def some(begin: Number, sums: list[Value]) -> list[Value]:
+            found = f.loop(begin, f.add(begin, SHORT), TURN, turn, zeros)
+            return [f.binary("add", a, widened(b)) for a, b in zip(sums, found, strict=True)]
+
+        return some(0, sums) if form.group == SHORT else f.loop(0, form.group, SHORT, some, sums)
 
     def start(self, group: Number) -> list[Value]:
         """What sums begin with, by digit, row and vector: weights count from the middle."""
-        f, digits, found = self.f, self.form.digits, []
+        f, digits, found = self.f, self.digits.count, []
         for d in range(digits):
             for behind in self.behind_rows:
                 total = f.load(f.at(behind, f.add(f.multiply(group, digits), d), "i32"), "i32")
@@ -450,7 +592,8 @@ class IntegerTile:
     def added(self, x: Value, first: Number, count: int, sums: list[Value]) -> list[Value]:
         """Sums and products of `count` steps, which begin at `x` and in S with `first`."""
         f, form, found = self.f, self.form, list(sums)
-        lefts = [[f.at(f.at(left, first), HEAD) for left in row] for row in self.lefts]
+        offset = f.multiply(first, BYTES[self.digits.kind])
+        lefts = [[f.at(left, offset) for left in row] for row in self.lefts]
         for four in range(count // 4):
             if four % form.deep == 0:
                 at = f.at(x, four // form.deep * 4 * self.width)
@@ -458,10 +601,9 @@ class IntegerTile:
                        for v in range(self.vectors)]  # fmt: skip
                 parts = [halves(f, form, value) for value in raw]
             weights = [self.products.unsigned(part[four % form.deep]) for part in parts]
-            for d in range(form.digits):
+            for d in range(self.digits.count):
                 for r, row in enumerate(lefts):
-                    word = f.load(f.at(row[d], 4 * four), "i32")
-                    one = self.products.signed(f.splat(word, self.lanes))
+                    one = self.products.signed(row[d], four)
                     for v, w in enumerate(weights):
                         place = (d * self.rows + r) * self.vectors + v
                         found[place] = self.products.add(found[place], w, one)
@@ -472,17 +614,18 @@ class IntegerTile:
         f, size = self.f, self.rows * self.vectors
         found = [f.convert("sitofp", value, "float") for value in sums]
         values = found[:size]
-        for d in range(1, self.form.digits):
-            by = constant("float", 256)
+        for d in range(1, self.digits.count):
+            by = constant("float", 1 << self.digits.bits)
             values = [
                 f.binary("fadd", f.binary("fmul", value, by), more)
                 for value, more in zip(values, found[d * size : (d + 1) * size], strict=True)
             ]
         return values
 
-    def behind(self, number: int, kind: str) -> list[Value]:
+    def behind(self, apart: Number, number: int, kind: str) -> list[Value]:
         """Of each column a number of what is behind the panel's: the first or the second."""
         f = self.f
-        at = f.at(f.parameters["behind"], number * self.width + self.column, kind)
+        at = f.at(f.parameters["behind"], apart)
+        at = f.at(at, number * self.width + self.column, kind)
         return [f.load(f.at(at, v * self.lanes, kind), kind, self.lanes)
                 for v in range(self.vectors)]  # fmt: skip

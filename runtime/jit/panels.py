@@ -19,7 +19,7 @@ from infinisa.isa.language import Axis, Input
 from .expression import Env, Index, Place
 from .finish import Following
 from .functions import STORED
-from .integers import fused, integer_rows, integer_tile, rounded_rows
+from .integers import Digits, Shape, fused, integer_rows, integer_tile, rounded_rows, row_digits
 from .ir import BYTES, FLOATS, Argument, Function, Number, Value, number
 from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
 from .packing import (
@@ -119,7 +119,7 @@ class Panels:
         emitter, packing, width = self.emitter, self.packing, self.packing.width
         if kept is not None and kept.form and self.in_integers(kept.form):
             rows = rounded_rows(self.flattened(), kept)
-            rows.blocks(kept, rows.block_of_rows(kept.form.digits))
+            rows.blocks(kept, rows.block_of_rows(self.digits(kept.form).bytes))
             return
         block = self.block_of_rows()
         if kept is not None:
@@ -196,13 +196,14 @@ class Panels:
                     behind = kept.factors(self.packing, at, slabs)
                     given = env, (x, behind), (column, columns), part, rows
                     serve = self.integers if self.in_integers(kept.form) else self.unpacked
-                    serve(kept.form, *given)
+                    serve(kept.form, *given, kept.form.bytes(kept.integers[1], width))
                 else:
                     apart = f.multiply(kept.steps, width)
                     after = f.at(x, apart, self.packing.stored)
                     self.tiles(env, x, (column, columns), part, rows, after, apart)
 
-            beside = 1 if kept.form else self.beside
+            served = kept.form is None or self.in_integers(kept.form)
+            beside = self.beside if served else 1
             self.emitter.each_panel(self.sides.vector, width, panel, beside)
 
         self.emitter.loops(self.others, self.env, other)
@@ -261,6 +262,10 @@ class Panels:
         many = self.emitter.bound(self.sides.rows) > FEW_ROWS
         return form.digits == 1 or not many or bool(fused(target, vector_lanes(target)))
 
+    def digits(self, form: Form) -> Digits:
+        """How the other side is rounded."""
+        return row_digits(form, self.emitter.target, self.emitter.bound(self.over))
+
     def integers(
         self,
         form: Form,
@@ -269,12 +274,16 @@ class Panels:
         columns: tuple[Number, Number],
         steps: tuple[Number, Number],
         rows: Part | None,
+        apart: int,
     ) -> None:
-        """A panel of integers, `panel`: with what is behind them, against integers."""
+        """A panel of integers, `panel`: with what is behind them, or several, against integers."""
         emitter, f, width, last = self.emitter, self.f, self.packing.width, self.over[-1]
+        wide, digits = columns[1], self.digits(form)
+        panels = wide // width if isinstance(wide, int) and wide > width else 1
 
         def name(size: int) -> str:
-            return integer_tile(f.module, form, emitter.target, (size, width))
+            shape = Shape(size, width, panels, digits)
+            return integer_tile(f.module, form, emitter.target, shape)
 
         def arguments(at: Env, _: Number) -> list[Argument]:
             at = {**at, self.sides.vector: Index(columns[0]), last: Index(0)}
@@ -282,11 +291,11 @@ class Panels:
                 ("ptr", panel[0]), ("ptr", panel[1]), ("ptr", emitter.base(self.s, at)),
                 ("i64", self.row_stride(self.s)), ("ptr", emitter.base(self.place, at)),
                 ("i64", self.row_stride(self.place)), ("i64", steps[1]), ("i64", columns[1]),
-                ("i64", self.accumulate),
+                ("i64", self.accumulate), ("i64", apart),
             ]  # fmt: skip
 
-        tall, behind = integer_rows(form, emitter.target, width), self.finishing(columns, steps)
-        self.rows(env, tall, name, arguments, rows, behind)
+        tall = integer_rows(form, emitter.target, (emitter.bound(self.over), width))
+        self.rows(env, tall, name, arguments, rows, self.finishing(columns, steps))
 
     def unpacked(
         self,
@@ -296,6 +305,7 @@ class Panels:
         columns: tuple[Number, Number],
         steps: tuple[Number, Number],
         rows: Part | None,
+        _: int,
     ) -> None:
         """The same panel as f32, for all rows."""
         emitter, f, width = self.emitter, self.f, self.packing.width
