@@ -372,7 +372,7 @@ class Panels:
             full = wide == count * lanes
         full |= x is not None and self.place.room == self.sides.vector
         more = self.emitter.either_number(steps[0], self.accumulate)
-        ways = 2 if self.emitter.bound(self.sides.rows) == 1 and panels == 1 else 1
+        ways = 2 if self.emitter.bound(self.sides.rows) == 1 and self.beside == 1 else 1
         unit = self.s.strides.get(self.over[-1]) == 1
         laid = x is not None or (
             full and self.x is not None and self.x.strides[self.over[-1]] == width
@@ -422,8 +422,9 @@ class Panels:
         while inside > aim and isinstance(lengths[outer], int):
             outer += 1
             inside //= emitter.frame.bounds[over[outer]]
-        length = lengths[outer]
-        most = length if isinstance(length, int) else emitter.frame.bounds[over[outer]]
+        most = emitter.frame.bounds[over[outer]]
+        if outer == 0:  # the same for a block of steps and for all of them at once
+            most = self.block_of_steps() or most
         if self.kind not in FLOATS:
             return outer, most
         pieces = max(1, round(most * inside / aim))
