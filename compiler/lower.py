@@ -35,6 +35,7 @@ from infinisa.isa.language import (
     walk,
 )
 from infinisa.isa.laws import Associative, StepOf
+from infinisa.isa.meaning import needs
 
 from .calls import Access, Covered, Index, Tensor
 from .canonical import canonical, is_number, number_of
@@ -231,7 +232,10 @@ class Scope:
         self.homes[node] = Place(whole)
 
     def replace_state(self, value: Node, leaf: Input, access: Access) -> None:
-        """Write the next value of a state where the old one is, after all that read the old."""
+        """Write the next value of a state where the old one is, after all that read the old. One that
+        stays as it is is there already."""
+        if value == leaf:
+            return
         self.written.setdefault(access.tensor, set())
         if self.safe(value, leaf, access):
             self.want(value, access)
@@ -509,9 +513,8 @@ class Scope:
             self.homes[root] = Place(goals[0], frozenset([made]))
             return
         states = self.whole_states(work, definition, made, runs, label)
-        binding = {axis: work.binding[axis] for axis in finish.axes}
         work = replace(work, loops=match.loops)
-        self.finish(match, work, finish, binding, {**given, **states}, label)
+        self.finish(match, work, finish, {**given, **states}, label)
 
     def by_law(self, match: Match, work: Work, law: tuple[Instruction, Axis], label: str) -> None:
         """A step that an instruction says folds to the whole, and what finishes it."""
@@ -539,9 +542,8 @@ class Scope:
         work = replace(work, writes=self.partial(work, label))
         made = self.call(work, match)
         states = self.whole_states(work, step, made, runs, label)
-        binding = {a: match.binding[a] for a in finish.axes}
         work = replace(work, immediates=match.immediates, loops=match.loops)
-        self.finish(match, work, finish, binding, {**given, **states}, label)
+        self.finish(match, work, finish, {**given, **states}, label)
 
     # -- partial results
 
@@ -621,10 +623,12 @@ class Scope:
         match: Match,
         work: Work,
         finish: Instruction,
-        binding: Binding,
         given: Mapping[str, Read],
         label: str,
     ) -> None:
+        """The call that makes the result of whole states; an axis whose length it asks for is as it
+        is in the match, whatever pieces of it the steps took."""
+        binding = {a: match.binding[a] for a in union((finish.axes, needs(finish).sizes))}
         root = next(r for r in match.roots if r is not None)
         names = {i.name for i in finish.immediates}
         numbers = {key: value for key, value in work.immediates.items() if key in names}

@@ -25,7 +25,11 @@ from infinisa.isa.errors import ModelError  # noqa: E402  # after the skip
 from infinisa.isa.evaluate import Range, evaluate  # noqa: E402  # after the skip
 from infinisa.isa.language import tanh  # noqa: E402  # after the skip
 from infinisa.plugins.manager import load  # noqa: E402  # after the skip
-from tests.compiler.everywhere import MACHINES, agree_everywhere  # noqa: E402  # after the skip
+from tests.compiler.everywhere import (  # noqa: E402  # after the skip
+    MACHINES,
+    agree_everywhere,
+    instructions,
+)
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -218,6 +222,49 @@ def test_a_slice_from_the_end(tmp_path: Path) -> None:
     agree_everywhere(found, MACHINES["edge"])
 
 
+def test_means_in_pieces_divide_by_the_whole_length(tmp_path: Path) -> None:
+    """A long row, whose sum goes in pieces, and a window, whose places do one by one."""
+    model = made(
+        [
+            node("ReduceMean", "x axes", "m", keepdims=1),
+            node("AveragePool", "x", "p", kernel_shape=[3], strides=[2]),
+            node("Add", "p m", "y"),
+        ],
+        {"x": [1, 2, 70001]},
+        weights={"axes": np.array([2])},
+    )
+    given = {"x": random(1, 2, 70001) + 1}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    done = agree_everywhere(found, MACHINES["tiny"], inputs=named(found, given))
+    assert {"reduce_mean.step", "reduce_mean.finish"} <= {*instructions(done)}
+
+
+@pytest.mark.parametrize("shape", [(), (7,)])
+def test_infinities_and_nan_are_told_apart(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """IsInf is no IsNaN, and a guard against NaN is not nothing, of one number too."""
+    model = made(
+        [
+            node("IsInf", "x", "i"),
+            node("IsNaN", "x", "n"),
+            node("Where", "i one x", "a"),
+            node("Where", "n two a", "y"),
+        ],
+        {"x": shape},
+        weights={"one": np.full((), 1, np.float32), "two": np.full((), 2, np.float32)},
+    )
+    for value in (np.nan, np.inf, -np.inf, 0.5):
+        given = {"x": np.full(shape, value, np.float32)}
+        found = assert_as_onnxruntime(model, given, tmp_path)
+        agree_everywhere(found, MACHINES["edge"], inputs=named(found, given))
+
+
+def named(model: Model, given: Arrays) -> dict[str, Array]:
+    """Inputs as a file numbers them with the dimensions that the model has."""
+    leaves = {name: leaf for name, (leaf, _) in model.inputs.items()}
+    return {name: model.layouts[name].named(x, leaves[name].axes) for name, x in given.items()}
+
+
 RECURRENT = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
@@ -249,6 +296,19 @@ def test_a_layer_without_initial_states_starts_at_nothing(tmp_path: Path) -> Non
     found = assert_as_onnxruntime(model, {"x": random(5, 2, 3)}, tmp_path)
 
     assert sorted(found.weights) == ["r", "w"]
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_a_recurrence_of_one_step_runs(kind: str, tmp_path: Path) -> None:
+    """What every step shares is a state that stays as it is."""
+    gates = RECURRENT[kind]
+    given = {"x": random(1, 3, 2), "w": random(1, gates * 5, 2), "r": random(1, gates * 5, 5)}
+    layer = helper.make_node(kind, ["x", "w", "r"], ["", "y"], hidden_size=5)
+    model = made([layer], {name: array.shape for name, array in given.items()})
+
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, MACHINES["edge"])
 
 
 def test_half_precision_is_rounded_at_every_node(tmp_path: Path) -> None:
