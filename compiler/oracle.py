@@ -2,7 +2,8 @@
 
 Points are random at several scales, and where functions have corners also around the numbers of
 both sides; logarithms and roots get positive values; what goes through comparisons or a maximum is
-also tried with -inf, with -1e30 and with the least f32, in single places and in whole rows.
+also tried with -inf, with -1e30 and with the least f32, in single places and in whole rows; what is
+compared with an infinity or a large number, or asked whether it is NaN, with that.
 """
 
 from __future__ import annotations
@@ -111,8 +112,14 @@ CORNERS = frozenset(
         "modulo",
     ]
 )
+COMPARISONS = frozenset(
+    ["less", "less_equal", "greater", "greater_equal", "equal", "not_equal"]
+)  # fmt: skip
 ORDINARY = 3
 """The last seed of points at ordinary magnitude."""
+
+SINGLE_DRAWS, SEEDS = 8, 1000
+"""How often points of inputs without axes are drawn, and how far apart the seeds are."""
 
 MASKS = (-math.inf, -1e30, -3.4028234663852886e38)
 NEAR_MASK = -12345.5
@@ -322,16 +329,28 @@ class Question:
         return all(self._matters(leaf.name) for leaf in self.local.leaves)
 
     def _matters(self, name: str) -> bool:
-        for probe in itertools.islice(self.probes(True), 6):  # the last are whole numbers
+        first = itertools.islice(self.probes(True), 6 * self.draws)  # the last are whole numbers
+        for probe in (*first, *self.special):
             arrays, value = self.value(probe)
-            other = self.arrays(replace(probe, seed=probe.seed + 100))
+            other = self.arrays(replace(probe, seed=probe.seed + 100, masked=-1))
             changed = self.evaluated({**arrays, name: other[name]})
             if distance(value, changed) > 1e-7:
                 return True
         return False
 
+    @cached_property
+    def draws(self) -> int:
+        """How often each point is drawn: a single number is on one side of a corner at a time."""
+        single = any(not leaf.axes for leaf in self.local.leaves)
+        return SINGLE_DRAWS if single and cornered(self.local.root) else 1
+
     def probes(self, corners: bool) -> Iterator[Probe]:
         """The points, the most telling first."""
+        for probe in self._probes(corners):
+            for n in range(self.draws):
+                yield replace(probe, seed=probe.seed + n * SEEDS)
+
+    def _probes(self, corners: bool) -> Iterator[Probe]:
         positive = self.positive
         yield Probe(0.8, 1, positive)
         yield Probe(6.0, 2, positive)
@@ -351,6 +370,15 @@ class Question:
                 yield Probe(1.0, 6, positive, n, mask)
             yield Probe(1.0, 6, positive, n, -math.inf, True)
             yield Probe(1.0, 6, positive, n, -1e30, True)
+        yield from self.special
+
+    @property
+    def special(self) -> Iterator[Probe]:
+        """The points where an input is what somebody asks for."""
+        numbers = special_in(self.local.root)
+        for n, leaf in enumerate(self.local.leaves):
+            for number in numbers if is_float(leaf.type) else ():
+                yield Probe(1.0, 6, self.positive, n, number, not leaf.axes)
 
     @cached_property
     def masks(self) -> list[int]:
@@ -554,8 +582,9 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
         values = _equal_to_some(random, np.rint(2.0 * values) / 2.0 + 0.0, probe, least)
     if n == probe.masked:
         hidden = random.random(shape) < 0.4
-        if probe.rows and shape:
-            hidden[0] = True
+        if probe.rows:
+            hidden = np.asarray(hidden)
+            hidden[0 if shape else ...] = True
         values = np.where(hidden, probe.mask, values)
     return values
 
@@ -625,6 +654,33 @@ def bounds_in(root: Node) -> tuple[float, ...]:
     functions = (n for n in nodes_of(root) if isinstance(n, Map) and n.function in CORNERS)
     numbers = (c.value for n in functions for c in n.arguments if isinstance(c, Constant))
     return tuple(float(c) for c in numbers if 1 < abs(c) < MOST_POSITIONS)
+
+
+@lru_cache(maxsize=4096)
+def special_in(root: Node) -> tuple[float, ...]:
+    """What inputs are at no other point, but may be where somebody asks for it: infinities and
+    large numbers that values are compared with, of either sign, and NaN beside an infinity or where
+    it is asked for. What is folded before is NaN where it is hidden altogether (`MASKS`)."""
+    found = []
+    for node in nodes_of(root):
+        if not isinstance(node, Map):
+            continue
+        if node.function == "is_nan" and not any(
+            isinstance(below, Reduce | Dot) for below in nodes_of(node)
+        ):
+            found.append(math.nan)
+        elif node.function in COMPARISONS:
+            for number in (c for x in node.arguments for c in numbers_in(x) if is_literal(x)):
+                if abs(number) >= HIDDEN:  # and what is past it
+                    found += [sign * number for sign in (1, -1, 2, -2)]
+                if math.isinf(number):
+                    found.append(math.nan)
+    return tuple(dict.fromkeys(found))
+
+
+def is_literal(node: Node) -> bool:
+    """Whether a node is a number, in whatever type."""
+    return isinstance(node, Constant) or (isinstance(node, Cast) and is_literal(node.x))
 
 
 @lru_cache(maxsize=4096)
