@@ -232,8 +232,8 @@ class Scope:
         self.homes[node] = Place(whole)
 
     def replace_state(self, value: Node, leaf: Input, access: Access) -> None:
-        """Write the next value of a state where the old one is, after all that read the old. One that
-        stays as it is is there already."""
+        """Write the next value of a state where the old one is, after all that read the old; one
+        that stays as it is is there already."""
         if value == leaf:
             return
         self.written.setdefault(access.tensor, set())

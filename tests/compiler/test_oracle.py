@@ -169,7 +169,7 @@ def test_what_has_the_same_values_is_the_same(cone: Node, other: Node, expected:
 
 
 def test_a_single_number_is_drawn_on_both_sides_of_a_corner() -> None:
-    """Without axes there is one value a point: a condition, and what it chooses from, must matter."""
+    """Without axes there is one value a point: what a condition chooses from must matter."""
     chosen = Input("chosen", (), "bool")
     one, other = Input("one", ()), Input("other", ())
 
