@@ -152,17 +152,20 @@ class Drawing:
 
     lengths  of every axis of the computation
     limits   for each input the number of positions that it may look up; 0 if it is no index
+    signed   for each input whether an index is computed of it, which then may count from the end
     """
 
     leaves: tuple[Input, ...]
     lengths: tuple[tuple[Axis, int], ...]
     limits: tuple[int, ...]
+    signed: tuple[bool, ...]
 
     def arrays(self, probe: Probe) -> dict[str, Array]:
         random = np.random.default_rng(probe.seed)
         lengths = dict(self.lengths)
         found: dict[str, Array] = {}
-        for n, (leaf, limit) in enumerate(zip(self.leaves, self.limits, strict=True)):
+        given = zip(self.leaves, self.limits, self.signed, strict=True)
+        for n, (leaf, limit, signed) in enumerate(given):
             if probe.alike:
                 random = np.random.default_rng([probe.seed, *" ".join(leaf.axes).encode()])
             shape = [lengths[axis] for axis in leaf.axes]
@@ -173,7 +176,7 @@ class Drawing:
             else:
                 most = np.iinfo(DTYPES[leaf.type].numpy).max
                 reach = SMALL if probe.scale < 2 else min(WIDE, most)
-                low, high = (0, limit) if limit else (-reach, reach + 1)
+                low, high = (-limit * signed, limit) if limit else (-reach, reach + 1)
                 low = max(low, 0) if leaf.type.startswith("u") else low
                 whole = random.integers(low, high, shape)
                 found[leaf.name] = whole if limit else _equal_to_some(random, whole, probe, low)
@@ -417,7 +420,9 @@ class Question:
             for leaf in self.local.leaves
         ]
         limits = tuple(min(rows, default=0) for rows in reach)
-        return Drawing(self.local.leaves, tuple(self.lengths.items()), limits)
+        plain = {table.index for table in tables}
+        signed = tuple(leaf not in plain for leaf in self.local.leaves)
+        return Drawing(self.local.leaves, tuple(self.lengths.items()), limits, signed)
 
     def arrays(self, probe: Probe) -> dict[str, Array]:
         """The inputs at a point."""

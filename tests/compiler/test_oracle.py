@@ -178,6 +178,16 @@ def test_a_single_number_is_drawn_on_both_sides_of_a_corner() -> None:
     assert not equal(where(one > 0.0, one, 0.5 * one), maximum(one, 0.0 * one))
 
 
+def test_an_index_that_is_computed_may_count_from_the_end() -> None:
+    """One that is looked up as it is does not: what a lookup does before 0 is nobody's business."""
+    table, index = Input("table", ("n", "d")), Input("index", ("m",), "i32")
+    plain = gather(table, index, "n")
+    from_end = gather(table, where(index < 0, index + 6, index), "n")
+
+    assert not equal(from_end, plain)
+    assert equal(plain, from_end)
+
+
 def test_masks_are_tried() -> None:
     """A row of nothing but -inf, one of -1e30: the mean of a row or nothing."""
     plain, safe = formulas.softmax(X, "n"), formulas.safe_softmax(X, "n")
