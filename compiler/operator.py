@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from infinisa.isa.errors import ModelError, PluginError
+from infinisa.isa.errors import InfinisaError, ModelError, PluginError
 
 from .positional import Tensor
 
@@ -81,7 +81,14 @@ class Operator:
             signature.bind(*inputs, **given)
         except TypeError as error:
             raise ModelError(f"{error}") from None
-        results = self.function(*inputs, **given)
+        try:
+            results = self.function(*inputs, **given)
+        except InfinisaError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"the operator's function raised {type(error).__name__}: {error}"
+            ) from error
         return [results] if isinstance(results, Tensor) else list(results)
 
 

@@ -549,6 +549,27 @@ def test_a_model_that_cannot_be_read_is_refused(model: Any, wanted: str, tmp_pat
     assert message(saved(model, tmp_path)) == wanted
 
 
+def test_an_input_without_elements_may_be_there(tmp_path: Path) -> None:
+    """As long as nothing computes with it; `CastLike` asks for its type only."""
+    model = made(
+        [node("CastLike", "x like")], {"x": [2, 3], "like": [0]}, types={"like": TensorProto.DOUBLE}
+    )
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    given = {"x": random(2, 3), "like": np.zeros(0)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, MACHINES["edge"])
+
+
+def test_values_without_elements_are_refused(tmp_path: Path) -> None:
+    bounds = {"s": np.array([3]), "e": np.array([3])}
+    model = made([node("Slice", "x s e")], {"x": [5, 6]}, weights=bounds)
+
+    assert message(saved(model, tmp_path)) == (
+        "FILE: tensor 'y' must have elements, not shape (0, 6)"
+    )
+
+
 def test_a_size_for_no_dimension_is_refused(tmp_path: Path) -> None:
     path = saved(made([node("Relu", "x")], {"x": ["batch", 2]}), tmp_path)
 
