@@ -13,7 +13,8 @@ import pkgutil
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -25,7 +26,7 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from infinisa.compiler.operator import Operator
-from infinisa.isa.errors import PluginError, SimulationError
+from infinisa.isa.errors import InfinisaError, PluginError, SimulationError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine
 from infinisa.isa.program import COPIES
@@ -260,6 +261,17 @@ class Loader:
             for name, item in named:
                 add_item(table, hook, name, Registered(item, origin))
         return table
+
+
+@contextmanager
+def blamed(origin: Origin, what: str) -> Iterator[None]:
+    """Report what a plugin's function raises under the plugin's name; `what` it was asked for."""
+    try:
+        yield
+    except InfinisaError:
+        raise
+    except Exception as error:
+        raise PluginError(f"plugin {origin.plugin!r}: {what} raised {described(error)}") from error
 
 
 def described(error: Exception) -> str:

@@ -402,7 +402,7 @@ def test_print_after_shows_a_pass(capsys: pytest.CaptureFixture[str], tmp_path: 
         (["run", "--backend", "vector", "--threads", "2"], "backend 'vector': runs on 1 thread"),
         (["explain", "--machine", "edge", "--node", "layers.0"], "node 'layers.0': must be one of"),
         (["explain", "--machine", "edge", "--error-budget", "-1"], "error budget must not be"),
-        (["run", "missing.iisa"], "no such file: missing.iisa"),
+        (["run", "missing.iisa"], "program missing.iisa: cannot be read: No such file"),
         (["run", "--set", "tokens"], "a setting must be NAME=NUMBER, not 'tokens'"),
         (["run", "--set", "tokens=100000"], "parameter 'tokens': must be 0 to"),
         (["run", "--batch", "2", "p.iasm"], "program p.iasm: is compiled already, --batch is"),
@@ -422,6 +422,98 @@ def test_a_mistake_is_one_clear_message(
 ) -> None:
     """It names what, which, what must be."""
     assert messages(capsys, *arguments).startswith(message)
+
+
+BROKEN = """
+from infinisa import hookimpl
+from infinisa.compiler.operator import operator
+
+@operator("Broken", domain="com.example")
+def broken(x):
+    return x.missing
+
+@hookimpl
+def infinisa_operators():
+    return [broken]
+
+@hookimpl
+def infinisa_models():
+    return {"raising": lambda: 1 / 0, "three": lambda: 3}
+
+@hookimpl
+def infinisa_commands():
+    return {"fall": lambda arguments: 1 / 0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run", "raising"],
+            "plugin 'broken': model 'raising' raised broken.py, line 15: ZeroDivisionError",
+        ),
+        (["run", "three"], "plugin 'broken': model 'three' must be a Model, not int"),
+        (["fall"], "plugin 'broken': verb 'fall' raised broken.py, line 19: ZeroDivisionError"),
+    ],
+)
+def test_what_a_plugin_raises_is_reported_under_its_name(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(BROKEN)
+
+    assert messages(capsys, *arguments, "--plugin", str(plugin)).startswith(message)
+
+
+def test_an_operator_that_raises_is_reported_under_its_node(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    helper = pytest.importorskip("onnx.helper")
+    (tmp_path / "broken.py").write_text(BROKEN)
+    x, y = (helper.make_tensor_value_info(name, 1, [2]) for name in "xy")
+    node = helper.make_node("Broken", ["x"], ["y"], name="first", domain="com.example")
+    domains = [helper.make_opsetid("", 20), helper.make_opsetid("com.example", 1)]
+    graph = helper.make_graph([node], "broken", [x], [y])
+    file = tmp_path / "broken.onnx"
+    file.write_bytes(helper.make_model(graph, opset_imports=domains).SerializeToString())
+
+    said = messages(capsys, "run", str(file), "--plugin", str(tmp_path / "broken.py"))
+    assert said.startswith(f"{file}: node 'first' (Broken, domain com.example, opset 1): ")
+    assert said.endswith("'Tensor' object has no attribute 'missing'")
+
+
+@pytest.mark.parametrize("option", ["--json", "--html", "--trace"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In a folder that is not there, or a folder itself."""
+    for place in (tmp_path, tmp_path / "none" / "report"):
+        with pytest.raises(SystemExit):
+            main(["compare", option, str(place)])
+        said = capsys.readouterr().err
+        assert f"{option}: must be a file in a folder that exists, not '{place}'" in said
+
+
+def test_weights_that_are_none_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    program, file = tmp_path / "p.iisa", tmp_path / "w.safetensors"
+    assert main(["compile", "--machine", "tiny", "--tokens", "2", "-o", str(program)]) == 0
+    run = ["run", str(program), "--machine", "tiny", "--weights-file", str(file)]
+    assert messages(capsys, *run).startswith(f"weights {file}: must be a safetensors file")
+    file.write_bytes(b"nonsense")
+    assert messages(capsys, *run).startswith(f"weights {file}: must be a safetensors file")
+
+
+def test_an_input_that_nothing_is_called_like_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else a misspelled one would be random numbers where inputs may be left out."""
+    np.savez(tmp_path / "x.npz", txt=np.zeros(3, np.uint8))
+
+    said = messages(capsys, "run", "--input", str(tmp_path / "x.npz"))
+    assert said == "input 'txt': must be one of text"
 
 
 def test_a_damaged_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

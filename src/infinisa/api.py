@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +27,7 @@ from infinisa.compiler.source import plugin_source
 from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.encoding import decode, encode
-from infinisa.isa.errors import InfinisaError, MachineError, ModelError
+from infinisa.isa.errors import InfinisaError, MachineError, ModelError, PluginError
 from infinisa.isa.garbage import uncollected
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine
@@ -36,7 +37,7 @@ from infinisa.plugins import scaffold
 from infinisa.plugins.backends import Run
 from infinisa.plugins.check import check as run_checks
 from infinisa.plugins.check.finding import Finding
-from infinisa.plugins.manager import Registered, Registry, own_version, points_of_folder
+from infinisa.plugins.manager import Registered, Registry, blamed, own_version, points_of_folder
 from infinisa.plugins.manager import load as load_plugins
 from infinisa.plugins.models import HELD_OUT
 from infinisa.runtime.accuracy import Accuracy, accuracy
@@ -139,10 +140,17 @@ def load(
     given = {"tokens": tokens, "batch": batch}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name in registry.models:
-        make = registry.models[name].item
+        make, origin = registry.models[name].item, registry.models[name].origin
         if unknown := [key for key in options if key not in inspect.signature(make).parameters]:
             raise ModelError(f"model {name!r}: has no choice of {unknown[0]}")
-        return Loaded(make(**options), registry)
+        with blamed(origin, f"model {name!r}"):
+            made = make(**options)
+        if not isinstance(made, Model):
+            found = type(made).__name__
+            raise PluginError(
+                f"plugin {origin.plugin!r}: model {name!r} must be a Model, not {found}"
+            )
+        return Loaded(made, registry)
     if path.suffix == ".onnx":
         from infinisa.compiler.readers.onnx import read
 
@@ -332,6 +340,10 @@ class Compiled:
     ) -> tuple[dict[str, Array], dict[str, int]]:
         """Arrays by buffer name, and the parameters that follow from a text."""
         given = _read_arrays(inputs) if isinstance(inputs, Path) else dict(inputs or {})
+        known = [*(self.model.inputs if self.model else ())]
+        known += [b.name for b in self.program.of_kind("input") if b.name not in known]
+        if unknown := [name for name in given if name not in known]:
+            raise ModelError(f"input {unknown[0]!r}: must be one of {', '.join(known) or 'none'}")
         if self.model is not None:
             given = {name: named(self.model, name, array) for name, array in given.items()}
         arrays: dict[str, Array] = dict(self.weights) | given
@@ -424,13 +436,16 @@ def _stored_weights(store: Path | None, needed: Sequence[str]) -> dict[str, Arra
         return {}
     if store is None:
         raise ModelError(f"weight {needed[0]!r}: a program holds none, give --weights-file FILE")
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(store, framework="numpy") as file:
-        present = set(file.keys())
-        if missing := [name for name in needed if name not in present]:
-            raise ModelError(f"weights {store}: must hold {missing[0]!r}")
-        return {name: file.get_tensor(name) for name in needed}
+    try:
+        with safe_open(store, framework="numpy") as file:
+            present = set(file.keys())
+            if missing := [name for name in needed if name not in present]:
+                raise ModelError(f"weights {store}: must hold {missing[0]!r}")
+            return {name: file.get_tensor(name) for name in needed}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"weights {store}: must be a safetensors file ({error})") from None
 
 
 def read_program(
@@ -449,7 +464,10 @@ def read_program(
 
 
 def _program(path: Path) -> Program:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InfinisaError(f"program {path}: cannot be read: {error.strerror}") from None
     if path.suffix == ".iisa":
         return decode(data, str(path))
     try:
@@ -705,22 +723,25 @@ def _read_arrays(path: Path) -> dict[str, Array]:
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """An .npz file, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / "arrays.npz"
-        np.savez(made, allow_pickle=False, **arrays)
-        os.replace(made, path)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_whole(path, content.getvalue())
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write beside, then rename: a file is whole or not there."""
-    handle, name = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.")
+    name = ""
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InfinisaError(f"{path}: cannot be written: {error.strerror}") from None
         raise
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from infinisa.compiler.choice import Trust
 from infinisa.isa.errors import InfinisaError
-from infinisa.plugins.manager import load
+from infinisa.plugins.manager import Registered, blamed, load
 from infinisa.runtime.accuracy import Accuracy
 from infinisa.runtime.simulator import ENGINES, Report
 
@@ -38,15 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and not given[0].startswith("-") and given[0] not in VERBS:
             command, rest = _command(*given)
             if command is not None:
-                return command(rest)
+                with blamed(command.origin, f"verb {given[0]!r}"):
+                    status: int = command.item(rest)
+                return status
         options = parser().parse_args(given)
         run: Callable[[argparse.Namespace], int | None] = options.run
         return run(options) or 0
     except InfinisaError as error:
         print(f"infinisa: {error}", file=sys.stderr)
-        return 2
-    except FileNotFoundError as error:
-        print(f"infinisa: no such file: {error.filename}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("infinisa: interrupted", file=sys.stderr)
@@ -54,15 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        print(f"infinisa: {what}: {error.filename or 'while writing'}", file=sys.stderr)
+        return 2
 
 
-def _command(verb: str, *arguments: str) -> tuple[Callable[[list[str]], int] | None, list[str]]:
+def _command(verb: str, *arguments: str) -> tuple[Registered[Any] | None, list[str]]:
     """A plugin's verb, if there is one, and its arguments; `--plugin FILE` is ours."""
     ours = argparse.ArgumentParser(add_help=False)
     ours.add_argument("--plugin", action="append", default=[])
     known, rest = ours.parse_known_args(arguments)
-    found = load(known.plugin).commands.get(verb)
-    return (found.item if found else None), rest
+    return load(known.plugin).commands.get(verb), rest
 
 
 # ---------------------------------------------------------------- the verbs
@@ -493,9 +496,9 @@ def _trusted(verb: argparse.ArgumentParser) -> None:
 
 
 def _simulation(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    verb.add_argument("--json", type=_output, metavar="FILE", help="write all numbers as JSON")
     verb.add_argument(
-        "--trace", type=Path, metavar="FILE", help="write a trace for ui.perfetto.dev"
+        "--trace", type=_output, metavar="FILE", help="write a trace for ui.perfetto.dev"
     )
 
 
@@ -530,7 +533,7 @@ def _compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     _threads(verb, "threads of the CPU runs (default: 1)")
     _formats(verb)
-    verb.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page")
+    verb.add_argument("--html", type=_output, metavar="FILE", help="write the table as a page")
     _simulation(verb)
 
 
@@ -539,8 +542,8 @@ def _compile(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _model(verb)
     _trusted(verb)
     verb.add_argument("--machine", required=True, metavar="NAME")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="PROGRAM")
-    verb.add_argument("--weights-file", type=Path, metavar="FILE", help="write the weights here")
+    verb.add_argument("-o", "--output", type=_output, required=True, metavar="PROGRAM")
+    verb.add_argument("--weights-file", type=_output, metavar="FILE", help="write the weights here")
     verb.add_argument(
         "--print-after", action="append", default=[], metavar="PASS", help="print after this pass"
     )
@@ -597,7 +600,7 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _formats(verb)
     verb.add_argument("--prompt", metavar="TEXT", help="the text to start from")
     verb.add_argument("--input", type=Path, metavar="FILE.npz", help="input arrays by name")
-    verb.add_argument("--output", type=Path, metavar="FILE.npz", help="write output arrays here")
+    verb.add_argument("--output", type=_output, metavar="FILE.npz", help="write output arrays here")
     verb.add_argument("--weights-file", type=Path, metavar="FILE", help="the weights of a program")
     verb.add_argument("--set", action="append", default=[], metavar="NAME=N", help="a parameter")
 
@@ -613,7 +616,7 @@ def _explain(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="explain this node too: the model's name for it, or the program's call that computes "
         "it; a part of the name will do if no other has it",
     )
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON")
+    verb.add_argument("--json", type=_output, metavar="FILE", help="write all of it as JSON")
 
 
 def _list(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -644,9 +647,9 @@ def _discover(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument(
         "--top", type=_positive, default=5, metavar="N", help="proposals at most (default: 5)"
     )
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    verb.add_argument("--json", type=_output, metavar="FILE", help="write all numbers as JSON")
     verb.add_argument(
-        "-o", "--output", type=Path, metavar="PLUGIN.py", help="write the plugin here"
+        "-o", "--output", type=_output, metavar="PLUGIN.py", help="write the plugin here"
     )
 
 
@@ -657,7 +660,7 @@ def _check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PLUGIN",
         help="the name of a loaded plugin (see list plugins), a .py file, or a package's folder",
     )
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write all findings as JSON")
+    verb.add_argument("--json", type=_output, metavar="FILE", help="write all findings as JSON")
 
 
 def _new_plugin(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -676,6 +679,14 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
     return int(text)
+
+
+def _output(text: str) -> Path:
+    """A file that can be written, as far as one can tell before there is something to write."""
+    path = Path(text)
+    if not path.parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, not {text!r}")
+    return path
 
 
 def _positives(text: str) -> tuple[int, ...]:
