@@ -270,6 +270,14 @@ def _as_float(node: Node) -> Node:
     return node
 
 
+def empty_reduction(node: Node, _: Facts) -> Node | None:
+    """sum(x, over no axes)  →  x, as of a softmax over a single position; argmax is another"""
+    match node:
+        case Reduce(function, x, ()) if function != "argmax":
+            return x if x.dtype == node.dtype else Cast(x, node.dtype)
+    return None
+
+
 def merged_reduction(node: Node, facts: Facts) -> Node | None:
     """sum(sum(x, n), m)  →  sum(x, m n), axes sorted; max, min and product alike"""
     match node:
@@ -423,7 +431,7 @@ def cast_twice(node: Node, _: Facts) -> Node | None:
 RULES: Mapping[type[Node], tuple[Rule, ...]] = {
     Size: (known_size,),
     Map: (folded, widened, float_number),
-    Reduce: (widened, merged_reduction, contraction),
+    Reduce: (empty_reduction, widened, merged_reduction, contraction),
     Dot: (widened, merged_reduction),
     View: (view_without_effect, view_of_view, view_of_stack, view_inwards),
     Stack: (whole_stack,),

@@ -85,6 +85,7 @@ def test_a_number_is_written_in_the_type_it_is_computed_in(name: str) -> None:
 
 def test_reductions_of_reductions_are_one() -> None:
     one(sum(sum(X, "m"), "n"), sum(sum(X, "n"), "m"), sum(X, "n m"))
+    one(*(Reduce(function, X, ()) for function in ("sum", "max", "min", "product")), X)
     one(max(max(X, "m"), "n"), max(X, "m n"))
     assert form(max(sum(X, "m"), "n")) == "max(sum(x[m n], over=m), over=n)"
 

@@ -549,6 +549,15 @@ def test_a_model_that_cannot_be_read_is_refused(model: Any, wanted: str, tmp_pat
     assert message(saved(model, tmp_path)) == wanted
 
 
+def test_a_softmax_over_one_position_is_one(tmp_path: Path) -> None:
+    """A dimension of one position is no axis: nothing is left to be summed."""
+    model = made([node("Softmax", "x", axis=1)], {"x": [2, 1, 4]})
+
+    found = assert_as_onnxruntime(model, {"x": random(2, 1, 4)}, tmp_path)
+
+    agree_everywhere(found, MACHINES["edge"])
+
+
 def test_an_input_without_elements_may_be_there(tmp_path: Path) -> None:
     """As long as nothing computes with it; `CastLike` asks for its type only."""
     model = made(
