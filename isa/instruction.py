@@ -688,7 +688,7 @@ def _annotation(
     text = parameter.annotation
     if not isinstance(text, str):
         raise LanguageError(f"{where}: must be annotated with {what}, such as {example!r}")
-    if text[:1] in "'\"":  # the file postponed its annotations
+    if text.startswith(("'", '"')):  # the file postponed its annotations
         text = ast.literal_eval(text)
     return str(text)
 

@@ -275,16 +275,16 @@ def blamed(origin: Origin, what: str) -> Iterator[None]:
 
 
 def described(error: Exception) -> str:
-    """The error, and the line of the plugin that led to it."""
+    """The error, and the line of the plugin that led to it, whatever modules it called there."""
     told = f"{type(error).__name__}: {error}"
-    own = [
-        (frame, line)
+    calls = [
+        (frame.f_globals.get("__name__", "").partition(".")[0], frame, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in OURS
     ]
+    own = [call for call in calls if call[0] not in {*OURS, *sys.stdlib_module_names}]
     if not own:
         return told
-    frame, line = own[-1]
+    _, frame, line = next(call for call in reversed(own) if call[0] == own[0][0])
     return f"{Path(frame.f_code.co_filename).name}, line {line}: {told}"
 
 

@@ -172,6 +172,13 @@ def test_annotations_are_axes_and_a_type() -> None:
     assert parse_axes(": u8", "") == ((), "u8")
 
 
+def test_an_operand_without_axes_is_annotated_with_none() -> None:
+    function = defined(lambda x, rows: x * rows, x="", rows="m")
+    (x, rows), _, _ = trace(function, "scaled")
+
+    assert (x.axes, rows.axes) == ((), ("m",))
+
+
 def test_annotations_may_be_postponed() -> None:
     """`from __future__ import annotations` puts the text in quotes once more."""
     (operand,), immediates, (output,) = trace(defined(lambda x, y=1: x + y, x="'m n'"), "f")

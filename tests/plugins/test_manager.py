@@ -177,6 +177,15 @@ def test_a_plugin_that_raises_is_reported_and_the_rest_go_on(tmp_path: Path) -> 
     assert "good" in registry.instructions
 
 
+def test_what_a_plugin_calls_is_not_blamed(tmp_path: Path) -> None:
+    """The line is the plugin's, not that of the module in which it fails."""
+    file = tmp_path / "calling.py"
+    file.write_text("import json\n\nnumbers = json.loads('nothing')\n")
+    (failure,) = load([file], installed=False).failures
+
+    assert str(failure).startswith("plugin 'calling': cannot be loaded: calling.py, line 3: JSON")
+
+
 def test_two_plugins_cannot_share_a_name(tmp_path: Path) -> None:
     file = tmp_path / "same.py"
     file.write_text(DOUBLE)
