@@ -345,8 +345,11 @@ class Tensor:
         )
         return moved(x, (*kept, *taps), groups, fill if outside else None)
 
-    def gather(self, index: Tensor, dim: int) -> Tensor:
-        """Positions of one dimension that another tensor names; its dimensions take the place."""
+    def gather(self, index: Tensor, dim: int, counted: bool = False) -> Tensor:
+        """Positions of one dimension that another tensor names; its dimensions take the place.
+
+        counted  whether indices are known to count from the start
+        """
         dim = self.dim(dim)
         if index.data and prod(index.shape) == 1:
             at = index.integers("the index")[0]
@@ -354,20 +357,20 @@ class Tensor:
             _inside(at, self.shape[dim])
             one = self.slice(dim, at, at + 1)
             return one.reshape((*self.shape[:dim], *index.shape, *self.shape[dim + 1 :]))
-        index = _from_start(index, self, dim)
+        index = index if counted else from_start(index, self, dim)
         here = [("table", d) if d != dim else "gathered" for d in range(self.rank)]
         there = [("index", d) for d in range(index.rank)]
         (table, picks), dims = meet([self, index], [here, there])
         order = [*here[:dim], *there, *here[dim + 1 :]]
         return _gathered(table, picks, dims["gathered"], [dims[label] for label in order])
 
-    def gather_elements(self, index: Tensor, dim: int) -> Tensor:
-        """As torch.gather: the other dimensions are walked together."""
+    def gather_elements(self, index: Tensor, dim: int, counted: bool = False) -> Tensor:
+        """As torch.gather: the other dimensions are walked together; `counted` as of `gather`."""
         dim = self.dim(dim)
         table = self
         for d, size in enumerate(index.shape):
             table = table if d == dim else table.slice(d, 0, size)
-        index = _from_start(index, self, dim)
+        index = index if counted else from_start(index, self, dim)
         here = [d if d != dim else "gathered" for d in range(self.rank)]
         (table, picks), dims = meet([table, index], [here, range(self.rank)])
         return _gathered(table, picks, dims["gathered"], [dims[d] for d in range(self.rank)])
@@ -763,7 +766,7 @@ def _gathered(table: Tensor, index: Tensor, dim: Dim, dims: Sequence[Dim]) -> Te
     return made((table, index), dims, table.dtype, build)
 
 
-def _from_start(index: Tensor, table: Tensor, dim: int) -> Tensor:
+def from_start(index: Tensor, table: Tensor, dim: int) -> Tensor:
     """Indices that count from the start. One into a weight is a token, which is never negative."""
     if is_float(index.dtype) or index.dtype == "bool":
         raise ModelError(f"an index must be integers, not {index.dtype}")

@@ -14,6 +14,7 @@ from infinisa.compiler.positional import (
     concat,
     constant,
     from_array,
+    from_start,
     full,
     position,
 )
@@ -212,26 +213,27 @@ def gather_elements_node(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
 
 @operator("GatherND", since=11)
 def gather_nd_node(x: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
-    """One gather for each component of the index; the dimensions found so far are walked along."""
+    """One gather: the dimensions that the index has components for are one, in which it counts."""
     count = indices.shape[-1]
     parts = [indices.slice(-1, k, k + 1).squeeze([-1]) for k in range(count)]
-    if not batch_dims:
-        found = x.gather(parts[0], 0)
-        for part in parts[1:]:
-            found = _walked(found, part, part.rank)
-        return found
-    for part in parts:
-        x = _walked(x, part, batch_dims) if part is parts[0] else _walked(x, part, part.rank)
-    return x
+    sizes = x.shape[batch_dims : batch_dims + count]
+    rest = x.shape[batch_dims + count :]
+    table = x.reshape((*x.shape[:batch_dims], prod(sizes), *rest))
+    parts = [from_start(part, x, batch_dims + k) for k, part in enumerate(parts)]
+    at = parts[0]
+    for part, size in zip(parts[1:], sizes[1:], strict=True):
+        at = at * size + part
+    return _walked(table, at, batch_dims) if batch_dims else table.gather(at, 0, counted=True)
 
 
 def _walked(x: Tensor, index: Tensor, shared: int) -> Tensor:
-    """x[b, i, ...] at i = index[b, ...]: the first `shared` dimensions of both go together."""
+    """x[b, i, ...] at i = index[b, ...], which count from the start: the first `shared` dimensions
+    of both go together."""
     rest, own = x.shape[shared + 1 :], index.shape[shared:]
     table = x.reshape((*x.shape[: shared + 1], prod(rest)))
     picks = index.reshape((*index.shape[:shared], prod(own), 1))
     wide = picks.expand((*picks.shape[:-1], prod(rest)))
-    return table.gather_elements(wide, shared).reshape((*index.shape, *rest))
+    return table.gather_elements(wide, shared, counted=True).reshape((*index.shape, *rest))
 
 
 @operator("ScatterND", since=11)
