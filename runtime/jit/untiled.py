@@ -53,6 +53,10 @@ Windows: TypeAlias = "dict[tuple[int, Axis], Affine]"
 """Of an opcode: (operand, axis of a dimension of it), and what that is at positions of others."""
 
 
+COLUMNS = 64
+"""Of folded columns so many go side by side at least: four of the widest vectors of f32."""
+
+
 @dataclass(frozen=True)
 class Meanings:
     """What the opcodes of a program mean, each made once.
@@ -181,9 +185,28 @@ class _Untiling:
         if len(body) > 1 or not isinstance(body[0], Issue):
             return [loop]
         issue = body[0]
-        if not (self.contraction(issue) or self.chain(issue) or self.rows(loop, issue)):
-            return [loop]
+        alike = self.contraction(issue) or self.chain(issue) or self.pooled(issue)
+        if not (alike or self.rows(loop, issue)):
+            return [self.of_columns(loop, issue)]
         return [self.over_all(loop, issue) or loop]
+
+    def of_columns(self, loop: Loop, issue: Issue) -> Loop:
+        """A loop over tiles of columns that are folded, each of which is `COLUMNS` wide at least:
+        of narrower ones vectors are not full, and lines are fetched again and again."""
+        found, operands = self.folds(issue), (*issue.reads, *issue.writes)
+        have = [o for o in operands if loop.range in _ranges(o)]
+        columns = all(
+            [(t.range, t.stride) for t in o.dimensions[-1].terms] == [(loop.range, 1)]
+            for o in have
+            if o.dimensions
+        )
+        apart = loop.range not in (issue.fresh or ()) and not _based(operands, loop.range)
+        folds = found is not None and found[1] and all(isinstance(f, Reduce) for f in found[1])
+        if loop.step >= COLUMNS or not (
+            folds and columns and apart and self.in_pieces(loop, issue)
+        ):
+            return loop
+        return replace(loop, step=COLUMNS)
 
     def single(self, loop: Loop) -> list[Statement]:
         """What a loop of one turn does, without the loop; nothing where something counts by it."""
@@ -208,7 +231,7 @@ class _Untiling:
         summed = loop.range in (issue.fresh or ())
         named = any(axis in names for names in (*opcode.operands, *opcode.results))
         if not named or not self.covered(issue, opcode, meaning, (loop.range, axis)):
-            if self.contraction(issue) is None:
+            if self.contraction(issue) is None and (summed or not self.pooled(issue)):
                 return None
             found = self.extended(loop.range, issue, axis, summed)
             if found is None:
@@ -309,6 +332,18 @@ class _Untiling:
         its own: others are computed in rows, so their tiles are what they keep in caches."""
         found = self.folds(issue)
         return found[0] if found and [type(fold) for fold in found[1]] == [Dot] else None
+
+    def pooled(self, issue: Issue) -> bool:
+        """Whether an issue folds windows of one operand, and nothing else."""
+        found = self.folds(issue)
+        if found is None or len(issue.reads) != 1 or len(found[1]) != 1:
+            return False
+        (fold,), (operand,) = found[1], issue.reads
+        return (
+            isinstance(fold, Reduce)
+            and fold.function != "argmax"
+            and any(len(dimension.terms) > 1 for dimension in operand.dimensions)
+        )
 
     def chain(self, issue: Issue) -> Instruction | None:
         """What an issue means, if it has several sums of products: blocks of rows go through all of

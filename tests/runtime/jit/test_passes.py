@@ -19,13 +19,13 @@ from infinisa.isa import language as L
 from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, Node
-from infinisa.isa.machine import builtin_machine_files, load_machine
-from infinisa.isa.program import Issue, statements
+from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
+from infinisa.isa.program import Issue, Loop, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.masks import Horizon, horizon
 from infinisa.runtime.jit.quotients import divided_later
-from infinisa.runtime.jit.untiled import Meanings, untiled
+from infinisa.runtime.jit.untiled import COLUMNS, Meanings, untiled
 from tests.runtime.jit import single
 
 M = ("m", "n")
@@ -126,11 +126,15 @@ def test_rows_on_a_processor_with_less(name: str, processor: str) -> None:
         single.near(found[output], array, 3e-5, f"{processor} {output}")
 
 
-def tiled_attention(rows: int, keys: int, heads: int, width: int) -> api.Compiled:
-    """A causal attention for a machine that takes little at a time."""
+def small_cache() -> Machine:
+    """A machine that takes little at a time."""
     tiny = next(load_machine(file) for file in builtin_machine_files() if file.stem == "tiny")
     chip, dram = tiny.memories
-    small = replace(tiny, memories=(replace(chip, managed="hardware", size=64 << 10), dram))
+    return replace(tiny, memories=(replace(chip, managed="hardware", size=64 << 10), dram))
+
+
+def tiled_attention(rows: int, keys: int, heads: int, width: int) -> api.Compiled:
+    """A causal attention for a machine that takes little at a time."""
     b = Builder("attention")
     q, k, v = (
         b.input(name, f"h {axis} d", (heads, rows if axis == "s" else keys, width))
@@ -138,7 +142,7 @@ def tiled_attention(rows: int, keys: int, heads: int, width: int) -> api.Compile
     )
     scores = formulas.causal(formulas.attention_scores(q, k, "d", 0.25), "s", "t")
     b.graph("main").output("y", formulas.attend(scores, v, "t"))
-    return api.load(b.model()).compile(small)
+    return api.load(b.model()).compile(small_cache())
 
 
 def test_an_attention_in_tiles_is_one_issue() -> None:
@@ -191,6 +195,37 @@ def test_an_attention_that_ends_head_by_head_is_one_issue() -> None:
     assert [type(item) for stage in section.stages for item in stage.body] == [Issue]
     wanted = interpret(program, compiled.library, arrays).outputs["main/y"]
     single.near(found, wanted, 3e-5, "y")
+
+
+@pytest.mark.parametrize("fold", ["max", "sum", "mean"])
+def test_a_pooling_is_one_issue(fold: str) -> None:
+    """An issue takes one window of a row, of native code all windows of an image are one."""
+    b = Builder("pooling")
+    b.axis("p", 20)
+    b.axis("q", 33)
+    b.axis("r", 3)
+    b.axis("u", 2)
+    x = b.input("x", "c h w", (5, 41, 67))
+    windows = L.view(x, {"h": "2*p + r - 1", "w": "2*q + u - 1"}, fill=-9.0)
+    b.graph("main").output("y", getattr(L, fold)(windows, "r u"))
+    compiled = api.load(b.model()).compile(small_cache())
+    arrays = single.arrays_for(compiled.program)
+
+    (section,) = untiled(compiled.program, Meanings(compiled.library)).sections
+
+    assert [type(item) for stage in section.stages for item in stage.body] == [Issue]
+    single.check(compiled.program, compiled.library, arrays)
+
+
+def test_tiles_of_folded_columns_are_wide() -> None:
+    """Four columns are half a vector, and a quarter of each line that is fetched."""
+    program = single.program_of(ROWS["column"], {"m": 30, "n": 150}, {"n": 4})
+    (section,) = untiled(program, Meanings({"op": ROWS["column"]})).sections
+    (loop,) = section.stages[0].body
+
+    assert isinstance(loop, Loop)
+    assert loop.step == COLUMNS
+    single.check(program, {"op": ROWS["column"]}, tolerance=3e-5)
 
 
 # Instruction, tiles, orders of dimensions, whether the tiles are one issue.
