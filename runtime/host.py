@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import platform
 import time
@@ -12,20 +11,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import llvmlite.binding as llvm
 import numpy as np
 
-from infinisa.isa.errors import MachineError
-from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, load_machine
+from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, parse_machine
 
-from .jit.cache import folder
+from .jit.cache import remembered, sources
 from .jit.ir import Code, Function, Module, Value, compile_text, constant
 from .jit.processor import Target
 from .rates import Rates
 from .rates import measure as measure_rates
 
-VERSION = 2
-"""Of what is measured and how: another one does not read the old file."""
+VERSION = 3
+"""Of what is measured and how: what another one found is not read."""
 
 DEPTH = 1024
 """The longest k of one issue: the panels of a contraction then fit the second cache."""
@@ -34,19 +31,12 @@ COLUMNS = 512
 """The most columns of one issue."""
 
 
-def probe(refresh: bool = False) -> Machine:
-    """The machine `host`: one core of this processor, in about a second the first time."""
-    path = folder() / f"host-{processor()}.toml"
-    if not refresh:
-        with contextlib.suppress(MachineError):
-            return load_machine(path)
-    machine = measure()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}")
-        beside.write_text(machine.text(), "utf-8")
-        beside.replace(path)
-    return machine
+def probe() -> Machine:
+    """The machine `host`: one core of this processor, in about a second the first time and whenever
+    the code of kernels is another."""
+    how = f"{VERSION} {_model()} {sources()}"
+    found = remembered("machine host", how, lambda: measure().text().encode())
+    return parse_machine(found.decode(), "machine host")
 
 
 def several_cores(machine: Machine, threads: int) -> Machine:
@@ -133,14 +123,8 @@ def _units(rates: Rates, clock: float, macs: int, lanes: int) -> Iterator[Unit]:
 # ---------------------------------------------------------------- what the system tells
 
 
-def processor() -> str:
-    """A hash of what this processor is."""
-    features = llvm.get_host_cpu_features().flatten()
-    parts = [str(VERSION), platform.machine(), llvm.get_host_cpu_name(), features, _model()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
 def _model() -> str:
+    """The name that the system has for this processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""Native code that was made before: object files in the user's cache folder."""
+"""What was made before on this processor, mostly object files, in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def sources() -> str:
 
 
 def remembered(source: str, how: str, make: Callable[[], bytes], keep: bool = True) -> bytes:
-    """The object file of a source: as it was made before on such a processor, else made now.
+    """The object file of a source: as it was made before on such a processor, else made now. Or
+    whatever else is bytes and can be made again.
 
-    how   whatever else the object depends on
+    how   what it depends on besides
     keep  False: always made, never kept
     """
     if not keep:

@@ -4,17 +4,41 @@ from pathlib import Path
 
 import pytest
 
+from infinisa.isa.machine import Machine
 from infinisa.runtime import host
+from infinisa.runtime.jit import cache
+
+ORIGINAL = host.measure
 
 
-def test_the_host_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second probe reads the file that the first has written."""
-    monkeypatch.setattr(host, "folder", lambda: tmp_path / "cache")
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Machine]:
+    """An empty cache folder; every measurement from here on."""
+    found: list[Machine] = []
 
-    first = host.probe()
-    monkeypatch.setattr(host, "measure", lambda: pytest.fail("measured again"))
+    def measure() -> Machine:
+        found.append(ORIGINAL())
+        return found[-1]
 
-    assert host.probe() == first
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(host, "measure", measure)
+    return found
+
+
+def test_the_host_is_measured_once(measured: list[Machine]) -> None:
+    """The second probe reads what the first has kept."""
+    assert host.probe() == host.probe() == measured[0]
+    assert len(measured) == 1
+
+
+def test_the_host_is_measured_again_with_other_kernels(
+    measured: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.probe()
+    monkeypatch.setattr(host, "sources", lambda: "others")
+    host.probe()
+
+    assert len(measured) == 2
 
 
 def test_the_host_has_a_cache_and_one_core() -> None:
@@ -34,11 +58,9 @@ def test_several_cores_compute_more_and_share_their_memory() -> None:
     assert three.memories == one.memories
 
 
-def test_a_damaged_file_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "folder", lambda: tmp_path)
-    first = host.probe()
-    (file,) = tmp_path.iterdir()
-    file.write_text("not a machine", "utf-8")
+def test_a_damaged_file_is_measured_again(measured: list[Machine], tmp_path: Path) -> None:
+    host.probe()
+    for file in (tmp_path / "cache" / "code").iterdir():
+        file.write_text("not a machine", "utf-8")
 
-    assert [unit.name for unit in host.probe().units] == [unit.name for unit in first.units]
-    assert file.read_text("utf-8") != "not a machine"
+    assert host.probe() == measured[1]
