@@ -355,14 +355,16 @@ class _Untiling:
 
     def rows(self, loop: Loop, issue: Issue) -> bool:
         """Whether an issue goes along its rows in any case, so that how many there are does not
-        matter to what it keeps in caches. A transposition needs its tiles, a fold of columns too.
+        matter to what it keeps in caches. A transposition needs its tiles, a fold of columns too;
+        what is one number a row, such as an id that is looked up, is neither.
         """
         found = self.folds(issue)
         if found is None or loop.range in (issue.fresh or ()):
             return False
         folds = found[1]
         have = [o for o in (*issue.reads, *issue.writes) if loop.range in _ranges(o)]
-        last = [loop.range in _ranges(replace(o, dimensions=o.dimensions[-1:])) for o in have]
+        wide = [operand for operand in have if len(operand.dimensions) > 1] or have
+        last = [loop.range in _ranges(replace(o, dimensions=o.dimensions[-1:])) for o in wide]
         along = all(last) and not folds
         return (along or not any(last)) and all(isinstance(fold, Reduce) for fold in folds)
 

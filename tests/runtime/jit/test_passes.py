@@ -232,6 +232,7 @@ def test_tiles_of_folded_columns_are_wide() -> None:
 TILES: Mapping[str, tuple[Instruction, Mapping[str, int], Mapping[str, str], bool]] = {
     "rows of a softmax": (ROWS["softmax"], {"m": 8}, {}, True),
     "rows of two results": (ROWS["residual and layer norm"], {"m": 8}, {}, True),
+    "rows of one number each": (made(X * Input("s", ("m",))), {"m": 8}, {}, True),
     "numbers": (made(L.exp(X)), {"m": 8, "n": 16}, {}, True),
     "columns of a fold": (ROWS["column"], {"n": 16}, {}, False),
     "a transposition": (made(L.exp(X)), {"m": 8, "n": 16}, {"out0": "n m"}, False),
