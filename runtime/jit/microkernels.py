@@ -66,6 +66,7 @@ class Tile:
     outer   axes of k around those that a piece of a sum goes along: each piece begins at 0 and is
             added to the result, as a long chain of sums would lose more digits
     panels  of X side by side that its vectors are in: each is read as a stream of its own
+    table   rows of S lie anywhere: a table says where
     ahead   what it asks memory for: so many bytes behind those that it reads (0: nothing), or
             "panel": lines of the next panel, as many as a call says, or "next": these and what the
             tile of the rows behind these will need
@@ -84,22 +85,25 @@ class Tile:
     outer: int = 0
     panels: int = 1
     ahead: Ahead = 0
+    table: bool = False
 
     @property
     def name(self) -> str:
-        how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}"
+        how = f"{'u' if self.unit else 's'}{'f' if self.full else 'p'}{'t' if self.table else ''}"
         shape = f"{self.rows}x{self.count}_{self.panels}_{self.step}_{self.depth}"
         more = f"{how}{self.ways}_{self.outer}_{self.ahead}"
         return f"tile_{self.kind}_{self.dtype}_{self.lanes}_{shape}_{more}"
 
     @property
     def signature(self) -> list[tuple[str, str]]:
-        """X, its elements from step to step; S, its elements from row to row; of each axis of k
+        """X, its elements from step to step; S, its elements from row to row or where the table of
+        rows tells those from S to each; of each axis of k
         the steps and the elements of S from one to the next; positions of axis `outer` in a piece
         of a sum; the result, its elements from row to row; columns; whether to add to the result;
         elements of X from panel to panel, where there are several; lines of the next panel: the
         first, how many in a turn of the innermost loop."""
-        found = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64")]
+        found = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias")]
+        found += [("table", "ptr noalias") if self.table else ("sm", "i64")]
         for level in range(self.depth):
             found += [(f"n{level}", "i64"), (f"sk{level}", "i64")]
         found += [("piece", "i64"), ("c", "ptr noalias"), ("cm", "i64")]
@@ -138,9 +142,16 @@ class TileWriter:
     def __init__(self, f: Function, tile: Tile) -> None:
         self.f, self.tile = f, tile
         p = f.parameters
-        self.lefts = [f.at(p["s"], f.multiply(p["sm"], r), tile.kind) for r in range(tile.rows)]
+        self.lefts = [f.at(p["s"], self.row(r), tile.kind) for r in range(tile.rows)]
         self.places = [(r, v) for r in range(tile.rows) for v in range(tile.count)]
         self.aparts = [f.multiply(p["apart"], panel) for panel in range(1, tile.panels)]
+
+    def row(self, number: Number) -> Number:
+        """Elements from S to a row."""
+        f, p = self.f, self.f.parameters
+        if self.tile.table:
+            return f.load(f.at(p["table"], number, "i64"), "i64")
+        return f.multiply(p["sm"], number)
 
     def write(self, column: Number) -> None:
         f, t, p = self.f, self.tile, self.f.parameters
@@ -276,14 +287,14 @@ class TileWriter:
     def ask_rows(self, offset: Number, index: Value) -> None:
         """For the rows of S behind these, as far along k as this turn goes: some of the rows in
         each of the turns that read one line."""
-        f, t, stride = self.f, self.tile, self.f.parameters["sm"]
+        f, t = self.f, self.tile
         turns = LINE // (UNROLLED * BYTES[t.kind])
         turn, some = f.divide(index, UNROLLED), -(-t.rows // turns)
         first = f.multiply(f.subtract(turn, f.whole(turn, turns)), some)
         start = f.at(f.parameters["s"], offset, t.kind)
         for more in range(some):
             row = f.add(first, t.rows + more)
-            f.prefetch(f.at(start, f.multiply(row, stride), t.kind), cache=2)
+            f.prefetch(f.at(start, self.row(row), t.kind), cache=2)
 
     def ask_results(self, passed: Number) -> None:
         """For the lines where the sums of the rows behind these will end, some in each of the first

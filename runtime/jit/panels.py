@@ -34,7 +34,7 @@ from .packing import (
     well_laid,
 )
 from .quantised import GROUPS, TURN, Form, unpack_kernel
-from .roles import Sides
+from .roles import Sides, one_run
 from .weights import Kept, pack_whole
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ Part: TypeAlias = "tuple[Axis, Number, Number]"
 
 
 @dataclass(frozen=True)
+class Table:
+    """Where rows of S lie: at `place` is how many elements of S come before each. Neighbours are
+    `step` elements apart, but for some; the last row is `reach` behind the first one."""
+
+    place: Value
+    step: Number
+    reach: int | None
+
+
+@dataclass(frozen=True)
 class Panels:
     """A contraction under way.
 
@@ -78,6 +88,7 @@ class Panels:
     packing     how panels are filled
     accumulate  1: add to the result
     after       what becomes of the sums
+    table       rows of S, where they lie anywhere
     """
 
     emitter: Contractions
@@ -91,6 +102,7 @@ class Panels:
     env: Env
     accumulate: Number
     after: Following | None
+    table: Table | None = None
 
     @property
     def f(self) -> Function:
@@ -121,21 +133,74 @@ class Panels:
             rows = rounded_rows(self.flattened(), kept)
             rows.blocks(kept, rows.block_of_rows(self.digits(kept.form).bytes))
             return
-        block = self.block_of_rows()
+        joined = self.joined()
+        block = joined.block_of_rows()
         if kept is not None:
-            self.flattened().blocks(kept, block)
+            joined.flattened().blocks(kept, block)
             return
         if self.x is not None and self.in_place:
-            replace(self, packing=replace(packing, dtype=self.x.dtype)).panels(None)
+            replace(joined, packing=replace(packing, dtype=self.x.dtype)).panels(None)
             return
         bounds, deep = emitter.frame.bounds, emitter.bound(self.over)
         if block is None:
             size = self.block_of_steps() or bounds[self.over[0]]
             deep = deep // bounds[self.over[0]] * size
-            self.panels(emitter.allot(deep * width, packing.dtype))
+            joined.panels(emitter.allot(deep * width, packing.dtype))
             return
         made = pack_whole(packing, self.others, self.env)  # before lengths of k are joined
-        self.flattened().blocks(made, block)
+        joined.flattened().blocks(made, block)
+
+    def joined(self) -> Panels:
+        """The same over one axis of rows, where tiles along a short one would leave registers
+        empty: all but S must walk several as one, and a table tells where rows of S are."""
+        emitter, f, axes = self.emitter, self.f, self.chain
+        frame, strides = emitter.frame, dict(self.s.strides)
+        if len(axes) < 2 or emitter.sight is not None:
+            return self
+        row, tall = axes[-1], self.tall
+        rows = emitter.bound(axes)
+        apart = rows // frame.bounds[row] * -(-frame.bounds[row] // tall)
+        if apart <= -(-rows // tall) * 9 // 8:
+            return self
+        table = emitter.allot(rows + tall, "i64")
+
+        def put(at: Env) -> None:
+            found: Number = 0
+            index: Number = 0
+            for axis in axes:
+                found = f.add(found, f.multiply(at[axis].base, strides[axis]))
+                index = f.add(f.multiply(index, frame.length(axis)), at[axis].base)
+            f.store(number(found), f.at(table, index, "i64"))
+
+        emitter.loops(axes, {}, put)
+        frame.lengths[row], frame.bounds[row] = self.steps(axes), rows
+        return replace(
+            self,
+            sides=replace(self.sides, rows=(row,)),
+            s=replace(self.s, strides={a: n for a, n in strides.items() if a not in axes}),
+            table=Table(table, strides[row], self.reach(axes)),
+        )
+
+    @property
+    def chain(self) -> tuple[Axis, ...]:
+        """The axes of rows, outermost first, if all but S walks them as one."""
+        emitter = self.emitter
+        axes = (*emitter.order(self.sides.rows, self.place, None),)
+        more = self.after.places.values() if self.after else ()
+        given = [place.strides for place in (self.place, *more)]
+        for outer, inner in pairwise(axes):
+            length = emitter.frame.lengths[inner]
+            if not isinstance(length, int):
+                return ()
+            if not all(one_run(strides, outer, inner, length) for strides in given):
+                return ()
+        return axes
+
+    @property
+    def tall(self) -> int:
+        """The most rows of a tile."""
+        target = self.emitter.target
+        return tile_rows(target, tile_vectors(target, self.packing.width))
 
     def flattened(self) -> Panels:
         """The same over fewer axes of k, where S walks several as one: panels do so anyway."""
@@ -228,12 +293,31 @@ class Panels:
             first = f.add(first, f.multiply(rows[1], strides[rows[0]]))
         memory = f.at(emitter.allot(size, self.s.dtype), f.subtract(0, first), self.kind)
         made = Place(memory, self.s.dtype, strides)
-        leaf = Input("#rows", (*strides,), self.s.dtype)
-        emitter.places[leaf] = self.s
         with emitter.part(over, *part), emitter.part(*rows) if rows else nullcontext():
-            emitter.fill(leaf, made, (*self.sides.rows, over), self.env)
+            self.copy(made)
+        return replace(self, s=made, table=None)
+
+    def copy(self, made: Place) -> None:
+        """Rows of S into others."""
+        emitter, f, (over,), table = self.emitter, self.f, self.over, self.table
+        base, strides = emitter.base(self.s, self.env), self.s.strides
+        leaf = Input("#rows", (over,), self.s.dtype)
+
+        def row(at: Env) -> None:
+            place: Number = 0
+            for axis in self.sides.rows:
+                position = at[axis].base
+                if table is None:
+                    place = f.add(place, f.multiply(position, strides[axis]))
+                else:
+                    place = f.load(f.at(table.place, position, "i64"), "i64")
+            source = f.at(base, place, self.kind)
+            emitter.places[leaf] = Place(source, self.s.dtype, {over: strides[over]})
+            emitter.fill(leaf, made, (over,), at)
+
+        with emitter.scope():
+            emitter.nest(self.sides.rows, None, [], self.env, row)
         del emitter.places[leaf]
-        return replace(self, s=made)
 
     @staticmethod
     def most(part: tuple[Number, Number], bound: int, block: int | None) -> int:
@@ -250,6 +334,8 @@ class Panels:
         if len(self.over) > 1 or self.row is None or STORED[self.s.dtype] != self.kind:
             return False
         stride, bounds = self.s.strides.get(self.row), self.emitter.frame.bounds
+        if self.table is not None:
+            stride = self.table.step
         if not isinstance(stride, int) or self.s.strides.get(self.over[0]) != 1:
             return False
         many = bounds[self.sides.vector] >= OFTEN * self.packing.width and bounds[self.row] > 1
@@ -380,10 +466,11 @@ class Panels:
         step = width if laid else 0
         depth, dtype = len(self.over), self.packing.dtype
         ahead = self.ahead(laid, after) if panels == 1 else 0
+        table = self.table is not None
         outer, piece = self.piece(steps[1], PIECE * ways)
 
         def name(size: int) -> str:
-            shape = size, count, step, depth, unit, full, ways, outer, panels, ahead
+            shape = size, count, step, depth, unit, full, ways, outer, panels, ahead, table
             return tile_kernel(self.f.module, Tile(self.kind, dtype, lanes, *shape))
 
         def arguments(at: Env, size: Number) -> list[Argument]:
@@ -474,7 +561,12 @@ class Panels:
             assert self.x is not None
             x, stride = emitter.base(self.x, at), self.x.strides[last]
         given: list[Argument] = [("ptr", x), ("i64", stride)]
-        given += [("ptr", emitter.base(self.s, at)), ("i64", self.row_stride(self.s))]
+        given += [("ptr", emitter.base(self.s, at))]
+        if self.table is None:
+            given += [("i64", self.row_stride(self.s))]
+        else:
+            assert self.row is not None
+            given += [("ptr", self.f.at(self.table.place, at[self.row].base, "i64"))]
         for axis in self.over:
             length = steps[0] if axis == self.over[0] else emitter.frame.length(axis)
             given += [("i64", length), ("i64", self.s.strides[axis])]
@@ -581,8 +673,7 @@ class Panels:
     @property
     def once(self) -> bool:
         """Whether one tile takes all rows: a panel is read only once."""
-        tall = tile_rows(self.emitter.target, tile_vectors(self.emitter.target, self.packing.width))
-        return self.emitter.bound(self.sides.rows) <= tall
+        return self.emitter.bound(self.sides.rows) <= self.tall
 
     def block_of_steps(self) -> int | None:
         """Positions of the first axis of k so that a panel fills half of the first cache, or a
@@ -598,6 +689,20 @@ class Panels:
         size = -(-length // -(-length // most))
         return -(-size // GROUPS[-1]) * GROUPS[-1] if len(self.over) == 1 else size
 
+    def reach(self, axes: tuple[Axis, ...]) -> int | None:
+        """Elements of S from the first position of axes to behind the last, if that is known."""
+        found, bounds = 1, self.emitter.frame.bounds
+        for axis in axes:
+            step = self.s.strides.get(axis)
+            if self.table is not None and axis == self.row:
+                more = self.table.reach
+            else:
+                more = abs(step) * (bounds[axis] - 1) if isinstance(step, int) else None
+            if more is None:
+                return None
+            found += more
+        return found
+
     def block_of_rows(self, planes: int = 1) -> tuple[Axis, int] | None:
         """(an axis of rows, how many of its positions fill three eighths of the second cache);
         None: all rows do not. `planes`: numbers of S for each step of k."""
@@ -608,10 +713,11 @@ class Panels:
         steps = emitter.bound(self.over)
         if (size := self.block_of_steps()) is not None:
             steps = steps // bounds[self.over[0]] * size
-        each = emitter.bound(self.sides.rows) // bounds[lead] * steps * BYTES[STORED[self.s.dtype]]
-        each *= planes
-        most = emitter.target.second * 3 // 8 // each
-        tall = tile_rows(emitter.target, tile_vectors(emitter.target, self.packing.width))
+        numbers = emitter.bound(self.sides.rows) * steps
+        if planes == 1 and (reach := self.reach((*self.sides.rows, *self.over))) is not None:
+            numbers = min(numbers, reach * steps // emitter.bound(self.over))
+        each = -(-numbers // bounds[lead]) * planes * BYTES[STORED[self.s.dtype]]
+        most, tall = emitter.target.second * 3 // 8 // each, self.tall
         if lead == self.row:
             most = most // tall * tall
         most = max(most, tall if lead == self.row else 1)

@@ -50,12 +50,13 @@ def mergeable(
             length = lengths[inner]
             if outer in closed or inner in closed or not isinstance(length, int) or length < 2:
                 continue
-            if all(_one_run(given, outer, inner, length) for given in strides):
+            if all(one_run(given, outer, inner, length) for given in strides):
                 return outer, inner
     return None
 
 
-def _one_run(strides: Mapping[Axis, Number], outer: Axis, inner: Axis, length: int) -> bool:
+def one_run(strides: Mapping[Axis, Number], outer: Axis, inner: Axis, length: int) -> bool:
+    """Whether an operand walks both axes as one, of which the inner one has this length."""
     if outer not in strides or inner not in strides:
         return outer not in strides and inner not in strides
     step = strides[inner]

@@ -22,8 +22,12 @@ from infinisa.isa.instruction import Instruction, instruction, step_of
 from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program, panels, session
+from infinisa.runtime.jit.ir import Module
+from infinisa.runtime.jit.microkernels import Tile, tile_kernel
+from infinisa.runtime.jit.panels import Panels
 from infinisa.runtime.jit.processor import Target
 from infinisa.runtime.jit.untiled import Meanings, untiled
+from infinisa.runtime.jit.weights import Kept
 from tests.runtime.jit import single
 
 TARGETS = {
@@ -222,6 +226,66 @@ def test_any_convolution(data: some.DataObject) -> None:
     backend = data.draw(some.sampled_from(("vector", "vector", "scalar", "parallel")))
 
     check(with_weights(program, weights), meaning, target, backend)
+
+
+def tiles_of(program: Program, meaning: Instruction, target: Target) -> set[Tile]:
+    """The register tiles that a program is made of."""
+    found: set[Tile] = set()
+
+    def spy(module: Module, tile: Tile) -> str:
+        found.add(tile)
+        return tile_kernel(module, tile)
+
+    with processor(target), patch.object(panels, "tile_kernel", spy):
+        compile_program(program, single.of(meaning), cache=False)
+    return found
+
+
+def convolution(stride: int, shift: int) -> Instruction:
+    """With a bias and a residual."""
+
+    def conv(x: "h w c", k: "r u c o", b: "o", y: "p q o"):
+        index = {"h": f"{stride}*p + r - {shift}", "w": f"{stride}*q + u - {shift}"}
+        return L.maximum(L.dot(L.view(x, index), k, "r u c") + b, 0.0) + y
+
+    return instruction(unit="matrix", name="conv")(conv)
+
+
+@pytest.mark.parametrize("way", ["scalar", "parallel", *TARGETS])
+@pytest.mark.parametrize(("stride", "side"), [(1, 3), (2, 3), (2, 1)])
+def test_tiles_have_rows_of_several_lines_of_an_image(stride: int, side: int, way: str) -> None:
+    """Lines of seven, of which the tiles would leave registers empty. Where a window is one
+    position, rows of 256 channels share sets of a cache and are copied."""
+    meaning, fill = convolution(stride, side // 2), {"x": 0.0} if side > 1 else None
+    sizes = {"p": 5, "q": 7, "r": side, "u": side, "c": 24 if fill else 256, "o": 150}
+    program = with_weights(single.program_of(meaning, sizes, fill=fill), {"k"})
+    target = TARGETS.get(way, Target.host())
+
+    check(program, meaning, target, way if way in single.BACKENDS else "vector")
+    tiles = tiles_of(program, meaning, target)
+    assert {tile.table for tile in tiles} == {fill is not None}
+    assert min(tile.rows for tile in tiles) >= 5
+
+
+def test_windows_over_each_other_fill_a_cache_once() -> None:
+    """Each pixel is in nine windows: a block of rows is as large as what it reads. All of an image
+    of 12 x 12 x 32 and its border (25 KB) is one block, where its windows are 166 KB."""
+    meaning = convolution(1, 1)
+    sizes = {"p": 12, "q": 12, "r": 3, "u": 3, "c": 32, "o": 64}
+    program = with_weights(single.program_of(meaning, sizes, fill={"x": 0.0}), {"k"})
+    blocks: list[object] = []
+
+    def spy(self: Panels, kept: Kept, block: tuple[str, int] | None) -> None:
+        blocks.append(block)
+        once(self, kept, block)
+
+    once = Panels.blocks
+    with (
+        processor(replace(Target.named("avx2"), second=72 << 10)),
+        patch.object(Panels, "blocks", spy),
+    ):
+        compile_program(program, single.of(meaning), cache=False)
+    assert blocks == [None]
 
 
 @instruction(unit="matrix")
