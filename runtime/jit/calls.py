@@ -12,7 +12,7 @@ from infinisa.isa.program import Issue, Opcode, Operand
 
 from .addresses import Addresses, Span
 from .ir import Function, Number, Value, constant, number
-from .kernel import Access, Shape, axes_of, moving, needs_starts
+from .kernel import Access, Shape, axes_of, bordered, moving, needs_starts
 from .kernels import Meaning
 from .plan import (
     CALL_HEAD,
@@ -98,7 +98,7 @@ class Calls(Addresses):
                     buffer.dtype,
                     dims,
                     tuple(strides),
-                    buffer.shape if filled else (),
+                    self.extents(operand) if filled else (),
                     operand.fill,
                     buffers.setdefault(operand.buffer, len(buffers)),
                     regions.setdefault(where, len(regions)),
@@ -107,6 +107,14 @@ class Calls(Addresses):
                 )
             )
         return tuple(found[: len(issue.reads)]), tuple(found[len(issue.reads) :])
+
+    def extents(self, operand: Operand) -> tuple[int, ...]:
+        """`Access.extents`: 0 where a region is known to be inside of its buffer."""
+        shape = self.program.buffer[operand.buffer].shape
+        return tuple(
+            0 if isinstance(start, int) and 0 <= start <= extent - bound else extent
+            for (start, _, bound), extent in zip(self.region(operand), shape, strict=True)
+        )
 
     def past(self, operand: Operand) -> bool:
         """`Access.past`: a large result that nothing reads."""
@@ -165,8 +173,8 @@ class Calls(Addresses):
         arguments: list[tuple[str, Number]] = [("ptr", self.given["work"])]
         for i, (operand, access) in enumerate(zip(issue.reads, reads, strict=True)):
             arguments += self.reading(operand, access, made.packings.get(i), i in made.plain)
-        for operand in issue.writes:
-            arguments += self.operand(operand)
+        for operand, access in zip(issue.writes, writes, strict=True):
+            arguments += self.operand(operand, access)
         for axis in used:
             start, length = axes[axis].start, axes[axis].length
             arguments += [("i64", start)] if starts and not isinstance(start, int) else []
@@ -180,21 +188,18 @@ class Calls(Addresses):
         with self.may_fail(issue) as fault:
             self.f.run(made.name, [*arguments, ("ptr", fault)])
 
-    def operand(self, operand: Operand) -> list[tuple[str, Number]]:
+    def operand(self, operand: Operand, access: Access) -> list[tuple[str, Number]]:
         """The arguments that say where an operand is."""
         starts = [start for start, _, _ in self.region(operand)]
         pointer = self.pointer(self.program.buffer[operand.buffer], starts)
-        found: list[tuple[str, Number]] = [("ptr", pointer)]
-        if operand.fill is not None:
-            found += [("i64", start) for start in starts]
-        return found
+        return [("ptr", pointer), *(("i64", starts[d]) for d in bordered(access))]
 
     def reading(
         self, operand: Operand, access: Access, layout: Layout | None, plain: bool
     ) -> list[tuple[str, Number]]:
         """The same for what is read: of a weight where it came in, and where it is packed."""
         if not access.weight:
-            return self.operand(operand)
+            return self.operand(operand, access)
         f, nowhere = self.f, Value("null", "ptr")
         packed = nowhere
         firsts: list[tuple[str, Number]] = [("i64", 0)] * len(moving(access))
@@ -203,7 +208,7 @@ class Calls(Addresses):
             packed = f.load(self.slot(self.given["buffers"], place), "ptr")
             region = self.region(operand)
             firsts = [("i64", region[d][0]) for d in moving(access)]
-        there = self.operand(operand) if plain else [("ptr", nowhere)]
+        there = self.operand(operand, access) if plain else [("ptr", nowhere)]
         return [*there, ("ptr", packed), *firsts]
 
     def fresh(self, issue: Issue) -> tuple[bool | None, Number]:

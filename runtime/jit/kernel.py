@@ -49,7 +49,8 @@ class Access:
 
     axes     the axis of each dimension; "" is a single position
     strides  elements from position to position of each dimension; 0 where there is only one
-    extents  of the buffer, where positions outside of it are read; else empty
+    extents  of the buffer, where positions outside of it are read (0: not in this dimension); else
+             empty
     fill     what those positions read as; None: there are none
     buffer   a number for its buffer: the kernel must know which operands share memory
     region   a number for how the region follows from ranges: equal ones are the same memory
@@ -74,12 +75,12 @@ class Access:
         borders: list[Border] = []
         for number_, (axis, stride) in enumerate(zip(self.axes, self.strides, strict=True)):
             name = axis or f"#{number_}"
-            if axis or self.extents:
+            extent = self.extents[number_] if self.extents else 0
+            if axis or extent:
                 strides[name] = stride
-            if self.extents:
+            if extent:
                 low = f.subtract(0, starts[number_])
-                high = f.subtract(self.extents[number_], starts[number_])
-                borders.append(Border(name, low, high))
+                borders.append(Border(name, low, f.subtract(extent, starts[number_])))
         fill = self.fill or 0.0
         return Place(pointer, self.dtype, strides, tuple(borders), fill, past=self.past)
 
@@ -489,8 +490,7 @@ def parameters(shape: Shape) -> list[tuple[str, str]]:
     for side, accesses in (("r", shape.reads), ("w", shape.writes)):
         for i, access in enumerate(accesses):
             found.append((f"{side}{i}", "ptr" if access.buffer in shared else "ptr noalias"))
-            if access.extents:
-                found += [(f"{side}{i}s{d}", "i64") for d in range(len(access.extents))]
+            found += [(f"{side}{i}s{d}", "i64") for d in bordered(access)]
             if access.weight:
                 found.append((f"{side}{i}packed", "ptr noalias"))
                 found += [(f"{side}{i}first{d}", "i64") for d in moving(access)]
@@ -553,9 +553,16 @@ def keep_overwritten(kernel: Kernel, meaning: Instruction, shape: Shape) -> None
 
 def _place(kernel: Kernel, side: str, i: int, access: Access) -> Place:
     given = kernel.f.parameters
-    starts: list[Number] = [given[f"{side}{i}s{d}"] for d in range(len(access.extents))]
+    starts: list[Number] = [0] * len(access.extents)
+    for d in bordered(access):
+        starts[d] = given[f"{side}{i}s{d}"]
     place = access.place(given[f"{side}{i}"], starts, kernel.f)
     return replace(place, weight=_weight(kernel, i, access)) if access.weight else place
+
+
+def bordered(access: Access) -> list[int]:
+    """The dimensions in which positions outside of the buffer are read."""
+    return [d for d, extent in enumerate(access.extents) if extent]
 
 
 def moving(access: Access) -> list[int]:

@@ -6,8 +6,8 @@ The copy has channels contiguous, whatever the order that they came in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
@@ -16,8 +16,9 @@ from infinisa.isa.language import Affine, Axis, Input, Node, View
 
 from .expression import Env, Index, Place, fitting, rooted
 from .functions import STORED, register
-from .ir import BYTES, Number, constant
+from .ir import BYTES, Number, Value, constant
 from .packing import vector_lanes
+from .roles import one_run
 
 if TYPE_CHECKING:
     from .contraction import Contractions
@@ -130,27 +131,62 @@ def copied(
     for axis in order:
         frame.lengths[axis], frame.bounds[axis] = spans[axis].length, spans[axis].bound
     copy = emitter.scratch_place(order, dtype)
-    bordered = [axis for axis in order if spans[axis].high is not None]
-    if bordered:
-        nothing = constant(register(dtype), fitting(fill, dtype))
-        vector = order[-1] if emitter.target.lanes > 1 else None
-        with emitter.scope():
-            emitter.nest(order, vector, [], env, lambda at: emitter.store(nothing, copy, at))
+    nothing = constant(register(dtype), fitting(fill, dtype))
     shift: Number = 0
     for axis in order:
         shift = f.add(shift, f.multiply(spans[axis].shift, place.strides[axis]))
     source = replace(rooted(place, f, shift), borders=(), weight=None)
     with ExitStack() as parts:
-        for axis in bordered:
+        for axis in order:
             span = spans[axis]
-            assert span.high is not None
+            if span.high is None:
+                continue
             low = f.maximum(span.low, 0)
-            high = f.minimum(span.high, span.length)
-            parts.enter_context(emitter.part(axis, low, f.maximum(f.subtract(high, low), 0)))
+            high = f.maximum(f.minimum(span.high, span.length), low)
+            for first, end in ((0, low), (high, span.length)):
+                with emitter.part(axis, first, f.subtract(end, first)):
+                    cleared(emitter, nothing, copy, order, env)
+            parts.enter_context(emitter.part(axis, low, f.subtract(high, low)))
         inside(emitter, source, copy, order, env)
     for axis, (length, bound) in before.items():
         frame.lengths[axis], frame.bounds[axis] = length, bound
     return copy
+
+
+def cleared(
+    emitter: Contractions, nothing: Value, copy: Place, order: list[Axis], env: Env
+) -> None:
+    """A border."""
+    with runs(emitter, order, (copy,)) as (axes, (place,)), emitter.scope():
+        vector = axes[-1] if emitter.target.lanes > 1 else None
+        emitter.nest(axes, vector, [], env, lambda at: emitter.store(nothing, place, at))
+
+
+@contextmanager
+def runs(
+    emitter: Contractions, order: list[Axis], places: Sequence[Place]
+) -> Iterator[tuple[list[Axis], list[Place]]]:
+    """(axes of loops, the places over them): the last axis stands for all that are one run of
+    memory, as a few channels are too short for vectors."""
+    frame, f = emitter.frame, emitter.f
+    before = dict(frame.lengths), dict(frame.bounds), dict(frame.firsts)
+    *axes, last = order
+    while axes and last not in frame.firsts:
+        length = frame.lengths[last]
+        if not isinstance(length, int):
+            break
+        if not all(one_run(place.strides, axes[-1], last, length) for place in places):
+            break
+        outer = axes.pop()
+        if outer in frame.firsts:
+            frame.firsts[last] = f.multiply(frame.firsts[outer], length)
+        frame.lengths[last] = f.multiply(frame.lengths[outer], length)
+        frame.bounds[last] *= frame.bounds[outer]
+    gone = order[len(axes) : -1]
+    kept = [{a: n for a, n in place.strides.items() if a not in gone} for place in places]
+    over = [replace(place, strides=given) for place, given in zip(places, kept, strict=True)]
+    yield [*axes, last], over
+    frame.lengths, frame.bounds, frame.firsts = before
 
 
 def inside(emitter: Contractions, source: Place, copy: Place, order: list[Axis], env: Env) -> None:
@@ -161,9 +197,10 @@ def inside(emitter: Contractions, source: Place, copy: Place, order: list[Axis],
     channels = frame.lengths[last]
     whole = isinstance(channels, int) and channels % lanes == 0 and last not in frame.firsts
     if unit is None or unit == last or not whole or BYTES[kind] != 4 or source.dtype != copy.dtype:
-        leaf = Input(f"#source{next(_leaves)}", tuple(order), source.dtype)
-        emitter.places[leaf] = source
-        emitter.fill(leaf, copy, order, env)
+        with runs(emitter, order, (source, copy)) as (axes, (x, into)):
+            leaf = Input(f"#source{next(_leaves)}", tuple(axes), source.dtype)
+            emitter.places[leaf] = x
+            emitter.fill(leaf, into, axes, env)
         return
     others = [axis for axis in order if axis not in (unit, last)]
 

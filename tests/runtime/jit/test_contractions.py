@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,10 +22,12 @@ from infinisa.isa.instruction import Instruction, instruction, step_of
 from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program, panels, session
+from infinisa.runtime.jit.expression import Env, Place
 from infinisa.runtime.jit.ir import Module
 from infinisa.runtime.jit.microkernels import Tile, tile_kernel
 from infinisa.runtime.jit.panels import Panels
 from infinisa.runtime.jit.processor import Target
+from infinisa.runtime.jit.rows import Rows
 from infinisa.runtime.jit.untiled import Meanings, untiled
 from infinisa.runtime.jit.weights import Kept
 from tests.runtime.jit import single
@@ -286,6 +288,24 @@ def test_windows_over_each_other_fill_a_cache_once() -> None:
     ):
         compile_program(program, single.of(meaning), cache=False)
     assert blocks == [None]
+
+
+def test_a_line_of_few_channels_is_copied_as_one_run() -> None:
+    """Its positions, at most 21, of 3 channels, which have no border, are 63 numbers."""
+    sizes = {"p": 19, "q": 19, "r": 3, "u": 3, "c": 3, "o": 16}
+    meaning = convolution(1, 1)
+    program = with_weights(single.program_of(meaning, sizes, fill={"x": 0.0}), {"k"})
+    copied: list[list[object]] = []
+
+    def spy(self: Rows, root: L.Node, place: Place, axes: Sequence[str], env: Env) -> None:
+        if isinstance(root, L.Input) and root.name.startswith("#source"):
+            copied.append([self.frame.bounds[axis] for axis in axes])
+        fill(self, root, place, axes, env)
+
+    fill = Rows.fill
+    with patch.object(Rows, "fill", spy):
+        compile_program(program, single.of(meaning), cache=False)
+    assert copied == [[21, 63]]
 
 
 @instruction(unit="matrix")
