@@ -57,8 +57,8 @@ class Tile:
     """A register tile: `rows` x `count` vectors of the result stay in registers for all steps.
 
     kind    of the result and of S; `dtype` is that of X in memory
-    step    elements of X from step to step, where it is packed: [step][columns]; 0: X lies
-            elsewhere, and nothing behind its last column is read
+    step    elements of X from step to step, where it is packed: [step][columns]; 0: a call says,
+            and nothing behind the last column is read
     depth   axes of k: the last is the innermost loop
     unit    S is contiguous along the innermost
     full    a call takes `count` full vectors of columns
@@ -280,9 +280,13 @@ class TileWriter:
     def ask(self, passed: Number) -> None:
         """For lines of the next panel, evenly as this one goes by."""
         f, lines = self.f, self.f.parameters["lines"]
-        first = f.multiply(f.multiply(passed, LINE // UNROLLED), lines)
-        start = f.at(f.parameters["next"], first)
-        f.loop(0, lines, 1, lambda i, _: f.prefetch(f.at(start, f.multiply(i, LINE)), cache=2))
+
+        def some() -> None:
+            first = f.multiply(f.multiply(passed, LINE // UNROLLED), lines)
+            start = f.at(f.parameters["next"], first)
+            f.loop(0, lines, 1, lambda i, _: f.prefetch(f.at(start, f.multiply(i, LINE)), cache=2))
+
+        f.when(f.compare("sgt", lines, constant("i64", 0)), some)
 
     def ask_rows(self, offset: Number, index: Value) -> None:
         """For the rows of S behind these, as far along k as this turn goes: some of the rows in

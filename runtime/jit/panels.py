@@ -463,9 +463,11 @@ class Panels:
         laid = x is not None or (
             full and self.x is not None and self.x.strides[self.over[-1]] == width
         )
-        step = width if laid else 0
         depth, dtype = len(self.over), self.packing.dtype
-        ahead = self.ahead(laid, after) if panels == 1 else 0
+        ahead = self.ahead(laid, full, after) if panels == 1 else 0
+        step = width if laid and not (full and ahead == "panel") else 0
+        if ahead == "panel" and not (laid and self.emitter.bound(self.over) > PIECE):
+            after = None
         table = self.table is not None
         outer, piece = self.piece(steps[1], PIECE * ways)
 
@@ -518,21 +520,21 @@ class Panels:
         each = -(-most // pieces)
         return outer, -(-each // UNROLLED) * UNROLLED if outer == len(over) - 1 else each
 
-    def ahead(self, laid: bool, after: Value | None) -> Ahead:
+    def ahead(self, laid: bool, full: bool, after: Value | None) -> Ahead:
         """What a tile asks memory for: its part of the panel behind this one, if there is one; if
         it takes all rows, its own panel. A single row waits for nothing but memory, which the
         processor asks for in time; so it does for panels side by side, and for short ones, one
         behind the other. With few registers rows of S are not asked for: some processors bring
         whatever is into the first cache, where rows a multiple of 4 KB apart would push out those
-        that are read."""
-        target, many = self.emitter.target, self.emitter.bound(self.over) > PIECE
-        if not laid or self.row is None or target.lanes == 1:
+        that are read. There one kind of full tiles serves all, of which some ask for no lines."""
+        target = self.emitter.target
+        if self.row is None or target.lanes == 1 or not (laid or full):
             return 0
         if self.once:
-            return AHEAD if after is not None else 0
+            return AHEAD if laid and after is not None else 0
         if target.registers >= 32:
-            return "next"
-        return "panel" if many and after is not None else 0
+            return "next" if laid else 0
+        return "panel"
 
     def asked(
         self, after: Value | None, at: Env, size: Number, steps: Number, rows: Part | None
@@ -556,7 +558,7 @@ class Panels:
     ) -> list[Argument]:
         """Of one register tile; `steps`: positions of the first axis of k, and those of a piece."""
         emitter, last = self.emitter, self.over[-1]
-        stride: Number = 0
+        stride: Number = self.packing.width
         if x is None:
             assert self.x is not None
             x, stride = emitter.base(self.x, at), self.x.strides[last]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,7 @@ from infinisa.runtime.jit.ir import Module
 from infinisa.runtime.jit.microkernels import Tile, tile_kernel
 from infinisa.runtime.jit.panels import Panels
 from infinisa.runtime.jit.processor import Target
+from infinisa.runtime.jit.program import emit
 from infinisa.runtime.jit.rows import Rows
 from infinisa.runtime.jit.untiled import Meanings, untiled
 from infinisa.runtime.jit.weights import Kept
@@ -199,6 +201,23 @@ def test_few_rows_go_through_panels_of_a_weight_side_by_side(rows: int, target: 
     program = single.program_of(followed, {"m": rows, "k": 277, "n": 215})
 
     check(with_weights(program, {"b"}), followed, TARGETS[target])
+
+
+@instruction(unit="matrix")
+def chained(q: "s d", k: "t d", v: "t e"):
+    return L.dot(L.dot(q, k, "d"), v, "t")
+
+
+@pytest.mark.parametrize("length", [1, 7, 90])
+def test_with_few_registers_one_kind_of_tile_takes_short_panels_and_long_ones(length: int) -> None:
+    """Lengths are known late, so there is a tile for each of four numbers of rows, no more."""
+    sizes = {"s": length, "d": 40, "t": 304, "e": 64}
+    program = with_weights(single.program_of(chained, sizes, most={"s": 100}), {"v"})
+
+    module = emit(program, {"chained": chained}, TARGETS["avx2"], 1).module
+    tiles = [name for name in module.names if name.startswith("tile_")]
+    assert sorted(re.findall(r"_(\d)x2_", " ".join(tiles))) == ["1", "2", "4", "6"]
+    check(program, chained, TARGETS["avx2"], parameters={"s": length})
 
 
 @settings(max_examples=60, deadline=None)
