@@ -19,7 +19,7 @@ from infinisa.isa.dtypes import DTYPES, is_float
 
 from . import tables
 from .ir import FLOATS, Function, Value, constant, short
-from .tables import by_pieces, looked_up
+from .tables import by_pieces, looked_up, permuted
 
 REGISTER = {"bool": "i1", "i32": "i32", "i64": "i64", "f32": "float", "f64": "double"}
 """What a wide type is in a register."""
@@ -211,9 +211,27 @@ def exp_up_to_70(f: Function, x: Value) -> Value:
     x = at_least(f, x, -104.0)
     if looks_up(f, x):
         return _exp_by_powers(f, x)
+    if permutes(f, x):
+        return _exp_by_eighths(f, x)
     exponent, r = reduced(f, x, BIAS + BELOW)
     small = [coefficient * 2.0**-BELOW for coefficient in EXP]
     return f.binary("fmul", horner(f, small, r), power_of_two(f, exponent))
+
+
+def _exp_by_eighths(f: Function, x: Value) -> Value:
+    """2**(n / 8) * p(r): a table has the part of n below 8 as the bits of a float, less what that
+    part adds to them when n is shifted to where exponents are.
+
+    Adding 1.5 * 2**20 leaves eighths of a number in its low bits.
+    """
+    magic = like(x, 1.5 * 2.0**20)
+    moved = fma(f, x, like(x, LOG2E), magic)
+    r = remainder(f, x, f.binary("fsub", moved, magic))
+    bits = f.convert("bitcast", moved, "i32")
+    power = f.convert("bitcast", permuted(f, tables.eighths(BELOW), bits), "i32")
+    power = f.binary("add", power, f.binary("shl", bits, like(bits, 20)))
+    small = [coefficient * 2.0**-BELOW for coefficient in tables.AFTER_EIGHTHS]
+    return f.binary("fmul", horner(f, small, r), f.convert("bitcast", power, "float"))
 
 
 def reduced(f: Function, x: Value, more: int) -> tuple[Value, Value]:
@@ -223,10 +241,13 @@ def reduced(f: Function, x: Value, more: int) -> tuple[Value, Value]:
     """
     magic = like(x, 1.5 * 2.0**23 + more)
     moved = fma(f, x, like(x, LOG2E), magic)
-    n = f.binary("fsub", moved, magic)
-    r = fma(f, n, like(x, -LN2_HIGH), x)
-    r = fma(f, n, like(x, -LN2_LOW), r)
+    r = remainder(f, x, f.binary("fsub", moved, magic))
     return f.convert("bitcast", moved, "i32"), r
+
+
+def remainder(f: Function, x: Value, n: Value) -> Value:
+    """x - n ln 2"""
+    return fma(f, n, like(x, -LN2_LOW), fma(f, n, like(x, -LN2_HIGH), x))
 
 
 def power_of_two(f: Function, exponent: Value) -> Value:
@@ -242,8 +263,7 @@ def _exp_by_powers(f: Function, x: Value) -> Value:
     magic = like(x, 1.5 * 2.0**18)
     moved = fma(f, x, like(x, LOG2E), magic)
     n = f.binary("fsub", moved, magic)
-    r = fma(f, n, like(x, -LN2_HIGH), x)
-    r = fma(f, n, like(x, -LN2_LOW), r)
+    r = remainder(f, x, n)
     power = looked_up(f, tables.POWERS, f.convert("bitcast", moved, "i32"))
     rest = horner(f, tables.AFTER_POWERS, r)
     total = fma(f, f.binary("fmul", power, r), rest, power)
@@ -305,6 +325,11 @@ def rational(
 def looks_up(f: Function, x: Value) -> bool:
     """Whether one instruction finds a number of a table in registers for each lane."""
     return x.width == 16 and "avx512f" in f.module.target.features
+
+
+def permutes(f: Function, x: Value) -> bool:
+    """Whether one instruction finds a number of a table of 8 in a register for each lane."""
+    return x.width == 8 and "avx2" in f.module.target.features
 
 
 def tanh(f: Function, x: Value) -> Value:

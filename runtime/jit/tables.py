@@ -118,6 +118,27 @@ AFTER_POWERS = (0.5 + NARROW**2 / 24, 1 + NARROW**2 / 8)
 multiple of r, and r**4 / 24 less that of r**2."""
 
 
+def eighths(below: int) -> list[int]:
+    """The bits of 2**(n / 8 + below), for `exp`, less those of n in the eighths of an exponent."""
+    powers = np.float32(2.0) ** (np.arange(8) / 8 + below)
+    return [int(bits) - (n << 20) for n, bits in enumerate(powers.astype("f4").view("i4"))]
+
+
+EIGHTH = math.log(2) / 16
+AFTER_EIGHTHS = (1 / 6, 0.5 + (math.sqrt(2) - 1) * EIGHTH**2 / 12, 1.0, 1.0)
+"""Of a polynomial near exp(r) up to `EIGHTH`, the highest power first: r**4 / 24 is what is nearest
+to it of r**2."""
+
+
+def permuted(f: Function, row: Sequence[int], index: Value) -> Value:
+    """The float with one of 8 patterns of bits for each of 8 lanes, by the low bits of an index."""
+    table = Value(f"<{', '.join(f'i32 {bits}' for bits in row)}>", "i32", 8)
+    held, name = f.convert("bitcast", table, "float"), "llvm.x86.avx2.permps"
+    f.module.declarations.add(f"declare {held.type} @{name}({held.type}, {index.type})")
+    given = f"{held.type} {held.text}, {index.type} {index.text}"
+    return f.emit("float", 8, f"call {held.type} @{name}({given})")
+
+
 def looked_up(f: Function, row: Sequence[float], index: Value) -> Value:
     """A number of a row of 16 or 32 for each lane, by the low bits of an index."""
     tables = []

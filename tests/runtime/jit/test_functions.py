@@ -136,6 +136,16 @@ def test_an_exponential_of_a_few_at_most_is_the_same(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_an_exponential_is_right_to_two_units_in_the_last_place(width: int) -> None:
+    """All eighths of all powers of two between 2**-125 and 2**101, and what lies between them."""
+    x = np.linspace(-86.5, 70, 1 << 16, dtype=np.float32)
+
+    found = run(functions.exp_up_to_70, ["f32"], "f32", [x], width)
+
+    close(found, np.exp(x.astype(np.float64)), 2.4e-7)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["exp", "sigmoid", "tanh"])
 def test_every_nan_stays_nan(name: str, width: int) -> None:
     bits = [0x7F800001, 0x7F800002, 0x7FC00000, 0x7FC00001, 0x7FC00003, 0x7FFFFFFF, 0xFFC000FF,
