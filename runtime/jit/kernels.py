@@ -25,6 +25,7 @@ from infinisa.isa.language import (
 )
 from infinisa.isa.program import COPIES, Issue, Opcode, Operand, Program, statements
 
+from .identities import simplified
 from .ir import Function
 from .kernel import Kernel, Shape, axes_of, build, parameters
 from .orders import orders
@@ -86,7 +87,7 @@ class Meaning:
             given,
             operands=tuple(operands),
             states=tuple(states),
-            outputs=divided_later(folding(refine(given.outputs, many))),
+            outputs=simplified(divided_later(folding(refine(given.outputs, many)))),
         )
         return cls(given, plain, names, written_for(definition, opcode, names))
 
