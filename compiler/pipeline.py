@@ -10,7 +10,7 @@ from infinisa.isa.assembly import to_text
 from infinisa.isa.errors import CompileError, InfinisaError
 from infinisa.isa.garbage import uncollected
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import show
+from infinisa.isa.language import Input, show, walk
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Opcode, Program
 from infinisa.isa.verify import verify
@@ -180,6 +180,7 @@ def compile_model(
     """
     if unknown := [name for name in print_after if name not in STAGES]:
         raise CompileError(f"stage must be one of {', '.join(STAGES)}, not {unknown[0]!r}")
+    refuse_empty(model)
     work = Compilation(model, machine, library, trust)
     stages = {name: stage for name, stage in STAGES.items() if fold or "fold" not in name}
     for number, (name, stage) in enumerate(stages.items()):
@@ -193,6 +194,22 @@ def compile_model(
         if name in print_after:
             print(f"--- after {name}", work.shown(name), sep="\n", file=sys.stderr)
     return work
+
+
+def refuse_empty(model: Model) -> None:
+    """No program computes values without elements: CompileError that names the first of them."""
+    for graph in model.graphs:
+        empty = {extent.axis for extent in graph.extents if not extent.most}
+        nodes = {node: f"output {name!r}" for name, node in graph.outputs.items()}
+        nodes |= {node: f"node {name!r}" for node, name in graph.names.items() if node not in nodes}
+        for node in walk(graph.outputs.values() if empty else ()):
+            if node in nodes or isinstance(node, Input):
+                what = nodes.get(node, f"input {node.name!r}" if isinstance(node, Input) else "")
+                if axes := [axis for axis in node.axes if axis in empty]:
+                    raise CompileError(
+                        f"model {model.name!r}: {what} must have elements, its axis {axes[0]!r} "
+                        "has no positions"
+                    )
 
 
 def calls_text(covered: Covered) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import InfinisaError, ModelError
 from infinisa.isa.garbage import uncollected
-from infinisa.isa.language import Axis, Input, Node
+from infinisa.isa.language import Input, Node
 
 from ..graph import Graph, Model
 from ..naming import Named, name_axes
@@ -158,8 +158,6 @@ class _Reading:
         used = [leaf for leaf, shape in inputs.values() if 0 not in shape]
         extents = named.extents([*roots.values(), *used])
         tensors = {**given, **outputs}
-        if empty := [extent.axis for extent in extents if not extent.most]:
-            raise self._empty(tensors, named, empty[0])
         main = Graph("main", extents, roots, names=self._names(named))
         return Model(
             graph.name or self.path.stem,
@@ -168,15 +166,6 @@ class _Reading:
             named.weights,
             layouts={name: named.layout(tensor) for name, tensor in tensors.items()},
         )
-
-    def _empty(self, tensors: Scope, named: Named, axis: Axis) -> ModelError:
-        """That something without elements is to be computed, which no program can."""
-        found = [(f"tensor {name!r}", tensor) for name, tensor in tensors.items()]
-        found += [(f"node {name!r}", made) for name, several in self.named for made in several]
-        for what, tensor in found:
-            if tensor in named.nodes and axis in named.nodes[tensor].axes:
-                return ModelError(f"{what} must have elements, not shape {tensor.shape}")
-        return ModelError(f"axis {axis!r} must have positions")
 
     def _names(self, named: Named) -> dict[Node, str]:
         """What the file calls each node, and what a node was taken apart into."""

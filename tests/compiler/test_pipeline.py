@@ -9,6 +9,7 @@ from infinisa.compiler.graph import Model
 from infinisa.compiler.pipeline import Compilation, compile_model
 from infinisa.compiler.reference import evaluate_model
 from infinisa.isa import formulas
+from infinisa.isa.errors import CompileError
 from infinisa.isa.instruction import Instruction, opaque
 from infinisa.isa.language import Opaque, dot, maximum, mean, rename
 from infinisa.isa.machine import builtin_machine_files, load_machine
@@ -54,6 +55,18 @@ def test_an_opaque_operator_sees_its_arguments_as_the_model_wrote_them() -> None
     b.graph("main").output("y", Opaque("first_of_row", (total,), ("s",), "f32"))
 
     agree(b.model(), first_of_row=first_of_row)
+
+
+def test_values_without_elements_are_refused() -> None:
+    b = Builder("empty")
+    x = b.input("x", "m n", (3, 0))
+    b.graph("main").output("y", maximum(x, 0.0))
+
+    with pytest.raises(CompileError) as error:
+        compile_model(b.model(), MACHINES["tiny"], LIBRARY)
+    assert str(error.value) == (
+        "model 'empty': input 'x' must have elements, its axis 'n' has no positions"
+    )
 
 
 def test_a_normed_mean_over_a_length_of_run_time_is_covered() -> None:

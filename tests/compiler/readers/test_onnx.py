@@ -582,15 +582,6 @@ def test_an_input_without_elements_may_be_there(tmp_path: Path) -> None:
     agree_everywhere(found, MACHINES["edge"])
 
 
-def test_values_without_elements_are_refused(tmp_path: Path) -> None:
-    bounds = {"s": np.array([3]), "e": np.array([3])}
-    model = made([node("Slice", "x s e")], {"x": [5, 6]}, weights=bounds)
-
-    assert message(saved(model, tmp_path)) == (
-        "FILE: tensor 'y' must have elements, not shape (0, 6)"
-    )
-
-
 def test_a_size_for_no_dimension_is_refused(tmp_path: Path) -> None:
     path = saved(made([node("Relu", "x")], {"x": ["batch", 2]}), tmp_path)
 
