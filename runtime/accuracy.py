@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -63,6 +64,7 @@ class Accuracy:
     """How results with a number format compare.
 
     rounded     what is rounded off the weights that are kept so, relative, root mean square
+    kept        how many weights are in which format: groups of steps may not divide theirs
     outputs     those of sections that run once, by name
     perplexity  of a text, of a model that continues texts: (with weights as they come, with these)
     """
@@ -70,6 +72,7 @@ class Accuracy:
     weights: str
     activations: str
     rounded: float
+    kept: Mapping[str, int]
     outputs: Mapping[str, Difference]
     perplexity: tuple[float, float] | None
 
@@ -80,6 +83,14 @@ class Accuracy:
 
     def __str__(self) -> str:
         parts = [f"weights are off by {100 * self.rounded:.2g} %"]
+        if not self.kept:
+            parts = ["no product reads a weight that could be kept so"]
+        others = {name: count for name, count in self.kept.items() if name != self.weights}
+        for name, count in others.items():
+            parts.append(
+                f"{count} of {sum(self.kept.values())} weights are in {name}, as steps in groups "
+                "do not divide theirs"
+            )
         if self.perplexity:
             before, after = self.perplexity
             parts.append(f"perplexity {after:.2f} instead of {before:.2f}")
@@ -128,7 +139,8 @@ def accuracy(
         if text and continues_texts(program):
             before, after = (perplexity(session, text) for session in sessions)
             pair = before, after
-        return Accuracy(weights, activations, rounded, compared, pair)
+        kept = dict(Counter(sessions[1].formats.values()))
+        return Accuracy(weights, activations, rounded, kept, compared, pair)
 
 
 def continues_texts(program: Program) -> bool:

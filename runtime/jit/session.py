@@ -208,13 +208,14 @@ class Session:
 
     Weights are used where they are, if they are contiguous, or packed for contractions; inputs and
     states are copied in. `errors`: of weights that are kept in fewer bits, what was rounded off,
-    relative to the weight, as root mean squares.
+    relative to the weight, as root mean squares; `formats`: in which each of them is.
     """
 
     def __init__(self, compiled: Compiled, arrays: Mapping[str, Array]) -> None:
         self.compiled, self.program = compiled, compiled.program
         self.tensors: dict[str, Array] = {}
         self.errors: dict[str, float] = {}
+        self.formats: dict[str, str] = {}
         self.panels = self._panels()
         size, self.places = temporary_places(self.program)
         self.temporaries = _bytes(size)
@@ -367,8 +368,10 @@ class Session:
                     with np.errstate(over="ignore"):
                         rounded = array.astype(DTYPES[layout.dtype].numpy)
                     self.errors[name] = relative(array, rounded)
+            kept = layout.form.name.replace("_", "/") if layout.form else layout.dtype
+            if name in self.errors:
+                self.formats[name] = kept
             if not np.isfinite(self.errors.get(name, 0.0)):
-                kept = layout.form.name.replace("_", "/") if layout.form else layout.dtype
                 raise ProgramError(f"weight {name!r}: has numbers that {kept} cannot hold")
 
     def _address(self, buffer: Buffer) -> int:

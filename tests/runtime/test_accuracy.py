@@ -74,3 +74,26 @@ def test_inputs_that_are_not_given_are_drawn() -> None:
     assert found.rounded < 1e-7  # every column is one number
     assert found.outputs["main/y"].cosine == pytest.approx(1)
     assert found.outputs["main/y"].largest < 1e-6
+
+
+def test_weights_that_groups_do_not_divide_are_said_to_be_in_another_format() -> None:
+    """300 steps are no multiple of 32: that weight is in int8, the other as asked for."""
+    b = Builder("products")
+    random = np.random.default_rng(0)
+    x = b.input("x", "m k", (3, 300))
+    up = b.weight("up", "k n", random.normal(size=(300, 64)).astype(np.float32))
+    down = b.weight("down", "n p", random.normal(size=(64, 32)).astype(np.float32))
+    b.graph("main").output("y", dot(dot(x, up, "k"), down, "n"))
+    found = load(b.model()).compile("host").accuracy("int4/32")
+
+    assert found.kept == {"int8": 1, "int4/32": 1}
+    assert "; 1 of 2 weights are in int8, as steps in groups do not divide theirs" in str(found)
+
+
+def test_a_format_that_no_weight_is_kept_in_says_so() -> None:
+    b = Builder("sum")
+    x = b.input("x", "m k", (3, 64))
+    b.graph("main").output("y", x + b.weight("w", "k", np.ones(64, np.float32)))
+    found = load(b.model()).compile("host").accuracy("int8")
+
+    assert str(found).startswith("weights int8: no product reads a weight that could be kept so")
