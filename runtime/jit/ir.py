@@ -169,8 +169,9 @@ class Function:
         return f"%v{self.count}"
 
     def emit(self, kind: str, width: int, text: str) -> Value:
-        name = self.fresh()
-        self.line(f"{name} = {text}")
+        self.count += 1
+        name = f"%v{self.count}"
+        self.lines.append(f"  {name} = {text}")
         return Value(name, kind, width)
 
     def pure(self, kind: str, width: int, text: str) -> Value:
@@ -403,8 +404,8 @@ class Function:
 
     def match(self, *values: Value) -> list[Value]:
         """All with the lanes of the widest."""
-        width = max(value.width for value in values)
-        return [self.splat(value, width) for value in values]
+        width = max([value.width for value in values])
+        return [x if x.width == width else self.splat(x, width) for x in values]
 
     def binary(self, operation: str, a: Value, b: Value) -> Value:
         a, b = self.match(a, b)
@@ -660,22 +661,32 @@ def to_assembler(source: str, target: Target, optimise: bool = False) -> str:
         return str(machine.emit_assembly(lowered(source, optimise, (), machine)))
 
 
+SPARED = ("-disable-lsr", "-disable-post-ra", "-disable-copyprop")
+"""What LLVM's code generation leaves out for code in vectors, which gains nothing by it, a third of
+all the time: a search for cheaper addresses in loops, a second order of instructions, a search for
+copies of registers that nothing needs. Options of the process."""
+
+
+@cache
+def machine_of(target: Target) -> Any:
+    """One for all code that is made for a processor; that of the linker is its own."""
+    return target.machine()
+
+
 @contextmanager
 def generator(target: Target, improve: bool) -> Iterator[Any]:
-    """LLVM's code generation for a processor.
-
-    improve  whether it shall look for cheaper addresses in loops. What we write in vectors gains
-             nothing by that, which is a quarter of all the time. The option is one of the process
-    """
-    machine = target.machine()
+    """LLVM's code generation for a processor; `improve`: all of it."""
+    machine = machine_of(target)
     if improve:
         yield machine
         return
-    llvm.set_option("infinisa", "-disable-lsr=true")
+    for option in SPARED:
+        llvm.set_option("infinisa", f"{option}=true")
     try:
         yield machine
     finally:
-        llvm.set_option("infinisa", "-disable-lsr=false")
+        for option in SPARED:
+            llvm.set_option("infinisa", f"{option}=false")
 
 
 def lowered(source: str, optimise: bool, passes: Sequence[str], machine: Any) -> Any:

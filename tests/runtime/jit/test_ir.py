@@ -6,7 +6,16 @@ import ctypes
 
 import numpy as np
 
-from infinisa.runtime.jit.ir import Function, Module, Value, compile_text, constant
+from infinisa.runtime.jit.ir import (
+    Function,
+    Module,
+    Value,
+    compile_text,
+    constant,
+    generator,
+    lowered,
+)
+from infinisa.runtime.jit.processor import Target
 
 
 def function(module: Module | None = None) -> Function:
@@ -114,3 +123,24 @@ def test_a_loop_may_step_as_its_body_says() -> None:
 
     assert module.table("i64", [1, 2, 4]) == steps
     assert out[0] == 111  # at 0, 1 and 3
+
+
+def test_what_code_generation_leaves_out_it_does_again_for_code_that_is_improved() -> None:
+    """Options are those of the process."""
+    f = function()
+    out = f.parameters["out"]
+
+    def body(index: Value, _: list[Value]) -> None:
+        value = f.load(f.at(out, f.multiply(index, 24), "i64"), "i64")
+        f.store(value, f.at(out, f.add(f.multiply(index, 56), 7), "i64"))
+
+    f.loop(0, f.parameters["x"], 1, body)
+    f.done()
+
+    def code(improve: bool) -> str:
+        with generator(Target.host(), improve) as machine:
+            return str(machine.emit_assembly(lowered(f.module.text, False, (), machine)))
+
+    before, spared = code(True), code(False)
+    assert spared != before
+    assert code(True) == before
