@@ -626,10 +626,14 @@ def substitute(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Node,
     made: dict[Node, Node] = dict(known)
     for node in walk(roots):
         if node not in made:
-            children = [made[child] for child in node.children]
-            same = all(a is b for a, b in zip(children, node.children, strict=True))
-            made[node] = node if same else node.rebuild(children)
+            made[node] = rebuilt(node, made)
     return tuple(made[root] for root in roots)
+
+
+def rebuilt(node: Node, made: Mapping[Node, Node]) -> Node:
+    """A node over what its children became."""
+    children = tuple([made[child] for child in node.children])
+    return node if children == node.children else node.rebuild(children)
 
 
 def show(root: Node) -> str:

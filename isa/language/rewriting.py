@@ -27,6 +27,7 @@ from .nodes import (
     View,
     body_over,
     free,
+    rebuilt,
     walk,
 )  # fmt: skip
 
@@ -59,9 +60,7 @@ def with_numbers(roots: Iterable[Node], known: Mapping[Node, Node]) -> tuple[Nod
                 initial, xs = (tuple(made[x] for x in some) for some in (node.initial, node.xs))
                 made[node] = Scan(body_over(body, initial, xs, {}), initial, xs, node.output)
             else:
-                children = [made[child] for child in node.children]
-                same = all(a is b for a, b in zip(children, node.children, strict=True))
-                made[node] = node if same else node.rebuild(children)
+                made[node] = rebuilt(node, made)
     return tuple(made[root] for root in roots)
 
 

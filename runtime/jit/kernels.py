@@ -19,8 +19,8 @@ from infinisa.isa.language import (
     Node,
     Reduce,
     everything,
+    rebuilt,
     refine,
-    substitute,
     walk,
 )
 from infinisa.isa.program import COPIES, Issue, Opcode, Operand, Program, statements
@@ -44,8 +44,7 @@ def folding(roots: Sequence[Node]) -> tuple[Node, ...]:
     time is a product."""
     made: dict[Node, Node] = {}
     for node in walk(roots):
-        (given,) = substitute([node], {child: made[child] for child in node.children})
-        match given:
+        match rebuilt(node, made):
             case Dot(a, b, ()):
                 made[node] = Map("multiply", (a, b))
             case Reduce(function, x, ()) as fold if function != "argmax":

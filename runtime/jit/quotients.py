@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from infinisa.isa.language import Dot, Map, Node, Reduce, substitute, walk
+from infinisa.isa.language import Dot, Map, Node, Reduce, rebuilt, walk
 
 
 def divided_later(roots: Iterable[Node]) -> tuple[Node, ...]:
@@ -22,7 +22,7 @@ def divided_later(roots: Iterable[Node]) -> tuple[Node, ...]:
     kept = {*roots, *(x for n in nodes if not isinstance(n, Dot) for x in n.children)}
     made: dict[Node, Node] = {}
     for node in nodes:
-        (known,) = substitute([node], {child: made[child] for child in node.children})
+        known = rebuilt(node, made)
         made[node] = _divided(node, known, kept) if isinstance(known, Dot) else known
     return tuple(made[root] for root in roots)
 

@@ -159,17 +159,15 @@ def narrowed(issue: Issue, name: str, piece: str) -> Issue:
     """The issue over a piece of a range. Regions still count from where the range begins."""
 
     def part(operand: Operand) -> Operand:
-        dimensions = tuple(
-            replace(
-                dimension,
-                terms=tuple(
-                    replace(term, range=piece) if term.range == name else term
-                    for term in dimension.terms
-                ),
-            )
-            for dimension in operand.dimensions
-        )
-        return replace(operand, dimensions=dimensions)
+        dimensions = tuple(map(moved, operand.dimensions))
+        same = dimensions == operand.dimensions
+        return operand if same else replace(operand, dimensions=dimensions)
+
+    def moved(dimension: Dimension) -> Dimension:
+        if name not in _names(dimension):
+            return dimension
+        terms = tuple(replace(t, range=piece) if t.range == name else t for t in dimension.terms)
+        return replace(dimension, terms=terms)
 
     return replace(
         issue,
