@@ -63,7 +63,7 @@ ALL_STRINGS = 1 << 24
 
 TYPES = tuple(DTYPES)
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_HEX = re.compile(r"(?:[0-9a-f]{2}){4,}")
+_HEX = re.compile(rb"(?:[0-9a-f]{2}){4,}")
 
 
 def checksum(body: bytes) -> bytes:
@@ -88,7 +88,7 @@ def encode(program: Program) -> bytes:
     at = 0
     for start, stop, text in draft.places:  # all but the numbers of strings stays
         writer.out += draft.out[at:start]
-        writer.string(text)
+        writer.natural(writer.strings[text])
         at = stop
     body = bytes(writer.out + draft.out[at:])
     return MAGIC + bytes([VERSION]) + checksum(body) + body
@@ -122,6 +122,9 @@ class Writer:
         self.out.append(value)
 
     def integer(self, value: int) -> None:
+        if 0 <= value < 64:
+            self.out.append(2 * value)
+            return
         self.natural(2 * value if value >= 0 else -2 * value - 1)
 
     def real(self, value: float) -> None:
@@ -148,7 +151,7 @@ class Writer:
             data = utf8(text)
             shared = common(before, data)
             rest = data[shared:]
-            packed = _HEX.fullmatch(rest.decode("latin-1")) is not None
+            packed = _HEX.fullmatch(rest) is not None
             if packed:
                 rest = bytes.fromhex(rest.decode())
             self.natural(shared)
@@ -380,10 +383,9 @@ def utf8(text: str) -> bytes:
 
 def common(a: bytes, b: bytes) -> int:
     """How many bytes two strings begin with in common."""
-    for n, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return n
-    return min(len(a), len(b))
+    size = min(len(a), len(b))
+    differ = int.from_bytes(a[:size], "big") ^ int.from_bytes(b[:size], "big")
+    return size - (differ.bit_length() + 7) // 8
 
 
 # ---------------------------------------------------------------- reading

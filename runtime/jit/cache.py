@@ -43,6 +43,13 @@ def sources() -> str:
     return digest.hexdigest()
 
 
+@cache
+def surroundings() -> tuple[str, ...]:
+    """This processor and what makes code for it."""
+    processor = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    return *processor, llvmlite.__version__, str(llvm.llvm_version_info)
+
+
 def remembered(source: str, how: str, make: Callable[[], bytes], keep: bool = True) -> bytes:
     """The object file of a source: as it was made before on such a processor, else made now. Or
     whatever else is bytes and can be made again.
@@ -52,14 +59,7 @@ def remembered(source: str, how: str, make: Callable[[], bytes], keep: bool = Tr
     """
     if not keep:
         return make()
-    parts = [
-        source,
-        how,
-        llvm.get_host_cpu_name(),
-        llvm.get_host_cpu_features().flatten(),
-        llvmlite.__version__,
-        str(llvm.llvm_version_info),
-    ]
+    parts = [source, how, *surroundings()]
     path = folder() / "code" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:40]}.o"
     if (image := _read(path)) is not None:
         return image
