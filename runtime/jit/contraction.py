@@ -380,8 +380,6 @@ class Contractions(Rows):
             return False
         if s is None or STORED[s.dtype] != kind:
             s = self.pack(sides.s, (*sides.rows, *sides.over), node.dtype, env)
-        elif not few and self.crosswise(s, sides):
-            s = self.turned(s, sides, node.dtype, env)
         if few and x is not None and x.strides.get(sides.vector) == 1 and not self.narrow(sides):
             self.spread(Job(self, kind, sides, place, x, s, env), accumulate)
             return False
@@ -395,6 +393,8 @@ class Contractions(Rows):
             panels, layout = found
             dtype, width = layout.dtype, layout.width
             self.packings[x.weight.operand] = layout
+        if not few and self.crosswise(s, sides) and (found is None or found[0].form):
+            s = self.turned(s, sides, node.dtype, env)
         packing = Packing(self, sides.x, x, sides.vector, over, dtype, width)
         Panels(self, sides, over, place, x, s, kind, packing, env, accumulate, after).run(panels)
         return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 from .functions import STORED, convert, widen
@@ -495,6 +496,10 @@ SIDE = 4
 fast."""
 
 
+TURNED = 64
+"""Steps that are turned for all columns before the next ones: what is written stays in a cache."""
+
+
 def turn_kernel(module: Module, kind: str, dtype: str, lanes: int) -> str:
     """panel[step][column] = x[column][step], in as many columns as a vector has lanes; those behind
     the last one are that one again.
@@ -507,9 +512,11 @@ def turn_kernel(module: Module, kind: str, dtype: str, lanes: int) -> str:
         return name
     p = f.parameters
     stored = STORED[dtype]
-    last, whole = f.subtract(p["columns"], 1), f.whole(p["steps"], SIDE)
+    last = f.subtract(p["columns"], 1)
 
-    def columns(column: Value, _: list[Value]) -> None:
+    def columns(begin: Value, column: Value, _: list[Value]) -> None:
+        end = f.minimum(f.add(begin, TURNED), p["steps"])
+        whole = f.add(begin, f.whole(f.subtract(end, begin), SIDE))
         numbers = [f.minimum(f.add(column, lane), last) for lane in range(lanes)]
         rows = [f.at(p["x"], f.multiply(p["xn"], row), stored) for row in numbers]
         into = f.at(p["panel"], column, kind)
@@ -532,10 +539,13 @@ def turn_kernel(module: Module, kind: str, dtype: str, lanes: int) -> str:
             for lane, row in enumerate(rows):
                 put(read(row, step, 1), step, lane)
 
-        f.loop(0, whole, SIDE, squares)
-        f.loop(whole, p["steps"], 1, single)
+        f.loop(begin, whole, SIDE, squares)
+        f.loop(whole, end, 1, single)
 
-    f.loop(0, p["columns"], lanes, columns)
+    def block(begin: Value, _: list[Value]) -> None:
+        f.loop(0, p["columns"], lanes, partial(columns, begin))
+
+    f.loop(0, p["steps"], TURNED, block)
     f.done()
     return name
 

@@ -274,9 +274,9 @@ class Panels:
         self.emitter.loops(self.others, self.env, other)
 
     def apart(self, rows: Part | None, part: tuple[Number, Number]) -> Panels:
-        """The same over a copy of S, if rows of a tile would share sets of the first cache: of the
-        rows of a block, and some steps of k."""
-        if not self.crowded:
+        """The same over a copy of S, if rows of a tile would share sets of the first cache or do
+        not lie along k: of the rows of a block, and some steps of k."""
+        if not self.crowded and not self.across:
             return self
         emitter, f, (over,), bounds = self.emitter, self.f, self.over, self.emitter.frame.bounds
         each = LINE // BYTES[self.kind]
@@ -294,8 +294,22 @@ class Panels:
         memory = f.at(emitter.allot(size, self.s.dtype), f.subtract(0, first), self.kind)
         made = Place(memory, self.s.dtype, strides)
         with emitter.part(over, *part), emitter.part(*rows) if rows else nullcontext():
-            self.copy(made)
+            (self.turn if self.across else self.copy)(made)
         return replace(self, s=made, table=None)
+
+    @property
+    def across(self) -> bool:
+        """Whether S is better turned, so that its rows lie along k."""
+        return self.emitter.crosswise(self.s, self.sides)
+
+    def turn(self, made: Place) -> None:
+        """Rows of S that do not lie along k into others, in squares."""
+        emitter, frame, (over,), row = self.emitter, self.emitter.frame, self.over, self.row
+        assert row is not None
+        at = {axis: Index(frame.firsts.get(axis, 0)) for axis in (row, over)}
+        into = emitter.base(made, at), made.strides[row]
+        lengths = frame.length(row), frame.length(over)
+        emitter.turn(self.kind, self.s, over, {**self.env, **at}, into, lengths)
 
     def copy(self, made: Place) -> None:
         """Rows of S into others."""

@@ -166,6 +166,23 @@ def test_rows_that_would_share_sets_of_a_cache_are_copied(
     check(program, matmul, TARGETS[target], parameters={axis: sizes[axis] for axis in late})
 
 
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("late", [{}, {"m": 710}, {"k": 1024}, {"k": 1024, "m": 710}])
+def test_rows_that_do_not_lie_along_k_are_turned_block_by_block(
+    late: dict[str, int], target: str
+) -> None:
+    """An image with its channels first; what is turned of it at a time is less than a second cache
+    of 512 KB, and all of it is more."""
+    sizes = {"m": 700, "k": 1000, "n": 150}
+    program = single.program_of(matmul, sizes, most=late, order={"a": "km"})
+    program, room = with_weights(program, {"b"}), 512 << 10
+
+    check(program, matmul, TARGETS[target], parameters={axis: sizes[axis] for axis in late})
+    with processor(replace(TARGETS[target], second=room)):
+        plan = compile_program(program, single.of(matmul), cache=False).plan
+    assert plan.scratch < room < 700 * 1000 * 4
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=some.data())
 def test_any_rows_are_copied(data: some.DataObject) -> None:
@@ -309,22 +326,28 @@ def test_windows_over_each_other_fill_a_cache_once() -> None:
     assert blocks == [None]
 
 
-def test_a_line_of_few_channels_is_copied_as_one_run() -> None:
-    """Its positions, at most 21, of 3 channels, which have no border, are 63 numbers."""
-    sizes = {"p": 19, "q": 19, "r": 3, "u": 3, "c": 3, "o": 16}
-    meaning = convolution(1, 1)
-    program = with_weights(single.program_of(meaning, sizes, fill={"x": 0.0}), {"k"})
-    copied: list[list[object]] = []
+def copied(program: Program, meaning: Instruction) -> list[list[int]]:
+    """The most positions of the axes of each loop nest that copies what windows reach."""
+    found: list[list[int]] = []
 
     def spy(self: Rows, root: L.Node, place: Place, axes: Sequence[str], env: Env) -> None:
         if isinstance(root, L.Input) and root.name.startswith("#source"):
-            copied.append([self.frame.bounds[axis] for axis in axes])
+            found.append([self.frame.bounds[axis] for axis in axes])
         fill(self, root, place, axes, env)
 
     fill = Rows.fill
     with patch.object(Rows, "fill", spy):
         compile_program(program, single.of(meaning), cache=False)
-    assert copied == [[21, 63]]
+    return found
+
+
+def test_a_line_of_few_channels_is_copied_as_one_run() -> None:
+    """Its positions, at most 21, of 3 channels, which have no border, are 63 numbers."""
+    sizes = {"p": 19, "q": 19, "r": 3, "u": 3, "c": 3, "o": 16}
+    meaning = convolution(1, 1)
+    program = with_weights(single.program_of(meaning, sizes, fill={"x": 0.0}), {"k"})
+
+    assert copied(program, meaning) == [[21, 63]]
 
 
 @instruction(unit="matrix")
