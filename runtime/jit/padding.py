@@ -47,8 +47,8 @@ def padded(
 ) -> Node:
     """The node, or where it reads windows over a border, the same windows over a copy in scratch.
 
-    last  axes that are better contiguous, if windows do not move along them: there is a copy
-          wherever they are not; None: no axis is better
+    last  axes that are better contiguous, above all the longest, if windows do not move along them:
+          there is a copy wherever they are not; None: no axis is better
     """
     if not isinstance(node, View) or node.x not in emitter.places or node.x in emitter.initials:
         return node
@@ -57,7 +57,7 @@ def padded(
     if not plain or (place.borders and node.fill is not None):
         return node
     inner = [axis for axis in last or () if axis in place.strides and axis not in given]
-    inner = [axis for axis in inner if axis not in env]
+    inner = sorted((a for a in inner if a not in env), key=lambda a: emitter.frame.bounds[a])
     crossed = inner and all(place.strides[axis] != 1 for axis in inner)
     crossed = crossed and any(place.strides.get(axis) == 1 for axis in given)
     if not place.borders and node.fill is None and not crossed:

@@ -350,6 +350,20 @@ def test_a_line_of_few_channels_is_copied_as_one_run() -> None:
     assert copied(program, meaning) == [[21, 63]]
 
 
+def test_channels_are_contiguous_in_a_copy_of_a_few_lines() -> None:
+    """Of one line of the result, lines of the image are an axis of k as channels are."""
+
+    def line(x: "r w c", k: "r u c o"):
+        return L.dot(L.view(x, {"w": "q + u - 1"}), k, "c u r")
+
+    meaning = instruction(unit="matrix", name="line")(line)
+    sizes = {"r": 3, "q": 14, "u": 3, "c": 40, "o": 48}
+    program = with_weights(single.program_of(meaning, sizes, fill={"x": 0.0}), {"k"})
+
+    check(program, meaning, Target.host())
+    assert copied(program, meaning) == [[16, 3, 40]]
+
+
 @instruction(unit="matrix")
 def causal(x: "t c", k: "j c o"):
     return L.dot(L.view(x, {"t": "2*t - j"}, fill=0.5), k, "j c")
