@@ -60,8 +60,10 @@ def padded(
     inner = sorted((a for a in inner if a not in env), key=lambda a: emitter.frame.bounds[a])
     crossed = inner and all(place.strides[axis] != 1 for axis in inner)
     crossed = crossed and any(place.strides.get(axis) == 1 for axis in given)
-    if not place.borders and node.fill is None and not crossed:
-        return node
+    if not place.borders and node.fill is None:
+        if not crossed:
+            return node
+        node, place = without_gaps(emitter, node, place)
     spans = reached(emitter, node, place)
     fill = place.fill if node.fill is None else node.fill
     axes = [axis for axis in place.strides if axis not in env]
@@ -78,6 +80,26 @@ def padded(
     strides = {axis: step for axis, step in copy.strides.items() if axis not in with_one}
     emitter.places[leaf] = replace(rooted(copy, f, back), strides=strides)
     return View(leaf, node.index, None)
+
+
+def without_gaps(emitter: Contractions, node: View, place: Place) -> tuple[View, Place]:
+    """The same windows over those lines of an image alone that they read, such as every other one;
+    not of positions along a line, which are turned together."""
+    used = [axis for _, index in node.index for axis in index.axes]
+    lines = tuple(
+        (axis, index)
+        for axis, index in node.index
+        if [abs(stride) > 1 for _, stride in index.terms] == [True]
+        and used.count(index.axes[0]) == 1
+        and place.strides[axis] != 1
+    )
+    shown = View(node.x, lines, None)
+    seen = emitter.seen_through(shown, place)
+    if not lines or seen is None:
+        return node, place
+    leaf = Input(f"#lines{next(_leaves)}", shown.axes, node.x.dtype)
+    emitter.places[leaf] = seen
+    return View(leaf, tuple(pair for pair in node.index if pair not in lines), None), seen
 
 
 def reached(emitter: Contractions, node: View, place: Place) -> dict[Axis, Span]:

@@ -364,6 +364,25 @@ def test_channels_are_contiguous_in_a_copy_of_a_few_lines() -> None:
     assert copied(program, meaning) == [[16, 3, 40]]
 
 
+@pytest.mark.parametrize("channels", [12, 48])
+@pytest.mark.parametrize("backend", single.BACKENDS)
+def test_of_an_image_with_channels_first_only_lines_that_are_read_are_copied(
+    backend: str, channels: int
+) -> None:
+    """Every third of 13, and of a line all 19 positions, which are turned together."""
+
+    def third(x: "h w c", k: "c o"):
+        return L.dot(L.view(x, {"h": "3*p", "w": "3*q"}), k, "c")
+
+    meaning = instruction(unit="matrix", name="third")(third)
+    sizes = {"p": 5, "q": 7, "c": channels, "o": 40}
+    program = with_weights(single.program_of(meaning, sizes, order={"x": "chw"}), {"k"})
+
+    check(program, meaning, Target.host(), backend)
+    if channels % Target.host().lanes:
+        assert copied(program, meaning) == [[5, 19, channels]]
+
+
 @instruction(unit="matrix")
 def causal(x: "t c", k: "j c o"):
     return L.dot(L.view(x, {"t": "2*t - j"}, fill=0.5), k, "j c")
