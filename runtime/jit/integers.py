@@ -47,6 +47,10 @@ SHIFTER_BITS = 0x4B400000
 LONG = 8192
 """Products of digits of twelve bits whose sum an i32 surely holds."""
 
+FOUR = 4
+"""Steps of a turn where products are added by an operation of their own: LLVM sums up those of a
+longer turn in another order, and has no registers left for that."""
+
 LEAST = 1e-30
 """A row of numbers nearer to 0 than that is 0: the reciprocal of its step may be infinite."""
 
@@ -490,14 +494,15 @@ class IntegerTile:
         f, p = self.f, self.f.parameters
         padded = f.whole(f.add(p["steps"], TURN - 1), TURN)
         starts = [f.at(f.at(p["x"], apart), 4 * self.column) for apart in self.aparts]
+        steps = TURN if self.products.fused else FOUR
 
         def turn(first: Value, sums: list[Value]) -> list[Value]:
             passed, found = f.multiply(first, self.width), []
             for x, mine in zip(starts, self.by_panel(sums), strict=True):
-                found += self.added(f.at(x, passed), first, TURN, mine)
+                found += self.added(f.at(x, passed), first, steps, mine)
             return found
 
-        sums = f.loop(0, padded, TURN, turn, self.start(0) * len(starts))
+        sums = f.loop(0, padded, steps, turn, self.start(0) * len(starts))
         pairs = zip(self.by_panel(sums), self.aparts, strict=True)
         return [self.column_totals(mine, apart) for mine, apart in pairs]
 
