@@ -2,10 +2,11 @@
 
 Products are summed in i32, which is exact, so with one digit every processor finds the same
 numbers. With three digits a row is in 2^24 steps between plus and minus its largest number, as good
-as f32, and a sum has three parts. With one digit it is in 255 steps between its smallest and its
-largest number, or 0: where 0 is there, `zero`, is the same for a whole row, and what it adds is
-that times the sum of a column's weights, which is kept behind the panel. For a piece of k there is
-no such sum, and 0 is in the middle. A number that is not finite makes its row NaN.
+as f32, and a sum has three parts; with two, which weights of 4 bits meet, in 2^16. With one digit
+it is in 255 steps between its smallest and its largest number, or 0: where 0 is there, `zero`, is
+the same for a whole row, and what it adds is that times the sum of a column's weights, which is
+kept behind the panel. For a piece of k there is no such sum, and 0 is in the middle. A number that
+is not finite makes its row NaN.
 
 Weights count from the middle of what a byte holds, so a sum of products is less by that times the
 sum of the row's digits: [step f32, zero i32, ...][first digits][second][third][sums of the digits
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Literal
 
 from .expression import Env, Index, Place
@@ -36,9 +38,6 @@ HEAD = LINE
 
 ZERO = 4
 """Where `zero` is in a row."""
-
-MOST = 127 << 16
-"""A little less than the largest number of three digits, so that none is above it when rounded."""
 
 SHIFTER = 1.5 * 2.0**23
 SHIFTER_BITS = 0x4B400000
@@ -70,6 +69,11 @@ class Digits:
     def bytes(self) -> int:
         """Of a number."""
         return self.count * BYTES[self.kind]
+
+    @property
+    def most(self) -> int:
+        """A little less than the largest number, so that none is above it when rounded."""
+        return 127 << self.count * self.bits - 8
 
     @property
     def name(self) -> str:
@@ -215,10 +219,10 @@ def _one_digit(f: Function, least: Value, most: Value, wrong: Value, moved: bool
 
 
 def _many_digits(f: Function, row: Digits, least: Value, most: Value, wrong: Value) -> Divider:
-    """Of `MOST` steps to either side; writes the head of the row."""
+    """Of `row.most` steps to either side; writes the head of the row."""
     span = _larger(f, most, f.binary("fsub", _nothing(), least))
-    inverse = _inverse(f, constant("float", MOST), span)
-    step = f.binary("fdiv", span, constant("float", MOST))
+    inverse = _inverse(f, constant("float", row.most), span)
+    step = f.binary("fdiv", span, constant("float", row.most))
     f.store(f.binary("fadd", step, wrong), f.parameters["row"])
 
     def digits(value: Value) -> list[Value]:
@@ -390,9 +394,9 @@ class Nibbles(Products):
     def add(self, total: Value, w: list[Value], a: list[Value]) -> Value:
         return self.f.binary("add", total, self.call(BYTEWISE, "i16", 2 * self.lanes, *w, *a))
 
-    def widened(self, total: Value) -> Value:
-        """Sums in i16 as sums in i32."""
-        return self.pairs(total, constant("i16", 1, 2 * self.lanes))
+    def widened(self, total: Value, by: int) -> Value:
+        """Sums in i16, multiplied, as sums in i32."""
+        return self.pairs(total, constant("i16", by, 2 * self.lanes))
 
 
 # ---------------------------------------------------------------- a tile of the result
@@ -576,23 +580,35 @@ class IntegerTile:
 
         if self.nibbles is None:
             return f.loop(0, form.group, TURN, turn, sums)
-        widened, zeros = self.nibbles.widened, [constant("i16", 0, 2 * self.lanes)] * len(sums)
+        widened, count, size = self.nibbles.widened, self.digits.count, len(sums)
+        zeros = [constant("i16", 0, 2 * self.lanes)] * (count * size)
 
         def some(begin: Number, sums: list[Value]) -> list[Value]:
             found = f.loop(begin, f.add(begin, SHORT), TURN, turn, zeros)
-            return [f.binary("add", a, widened(b)) for a, b in zip(sums, found, strict=True)]
+            for d in range(count):
+                more = [widened(total, self.worth(d)) for total in found[d * size : (d + 1) * size]]
+                sums = [f.binary("add", a, b) for a, b in zip(sums, more, strict=True)]
+            return sums
 
         return some(0, sums) if form.group == SHORT else f.loop(0, form.group, SHORT, some, sums)
 
     def start(self, group: Number) -> list[Value]:
-        """What sums begin with, by digit, row and vector: weights count from the middle."""
+        """What sums begin with, by digit, row and vector: weights count from the middle. `Nibbles`
+        have one sum for all digits."""
         f, digits, found = self.f, self.digits.count, []
         for d in range(digits):
+            by = -self.form.middle * (self.worth(d) if self.nibbles else 1)
             for behind in self.behind_rows:
                 total = f.load(f.at(behind, f.add(f.multiply(group, digits), d), "i32"), "i32")
-                total = f.binary("mul", total, constant("i32", -self.form.middle))
-                found += [f.splat(total, self.lanes)] * self.vectors
-        return found
+                found.append(f.binary("mul", total, constant("i32", by)))
+        if self.nibbles:
+            rows = [found[r :: self.rows] for r in range(self.rows)]
+            found = [reduce(partial(f.binary, "add"), row) for row in rows]
+        return [f.splat(total, self.lanes) for total in found for _ in range(self.vectors)]
+
+    def worth(self, digit: int) -> int:
+        """Of a digit, in steps of the last one."""
+        return 1 << self.digits.bits * (self.digits.count - 1 - digit)
 
     def added(self, x: Value, first: Number, count: int, sums: list[Value]) -> list[Value]:
         """Sums and products of `count` steps, which begin at `x` and in S with `first`."""
@@ -619,7 +635,7 @@ class IntegerTile:
         f, size = self.f, self.rows * self.vectors
         found = [f.convert("sitofp", value, "float") for value in sums]
         values = found[:size]
-        for d in range(1, self.digits.count):
+        for d in range(1, len(sums) // size):
             by = constant("float", 1 << self.digits.bits)
             values = [
                 f.binary("fadd", f.binary("fmul", value, by), more)

@@ -16,7 +16,7 @@ from .expression import Env, Place, WeightAxis
 from .functions import STORED
 from .ir import BYTES, Number, Value
 from .packing import Packing, pack_all, panel_columns, vector_lanes
-from .quantised import INTEGERS, TURN, Form, group_offset, quantised
+from .quantised import INTEGERS, OTHER_SIDE, TURN, Form, group_offset, quantised
 from .roles import Sides
 
 if TYPE_CHECKING:
@@ -247,10 +247,11 @@ def _form(emitter: Contractions, dtype: str, steps: int) -> tuple[str, Form | No
         return (wanted.weights if dtype == "f32" else dtype), None
     if steps > MOST_STEPS:
         return dtype, None
-    digits: Literal[1, 3] = 1 if wanted.activations else 3
-    if wanted.group and steps % wanted.group:
-        return "f32", Form(8, 0, digits)
-    return "f32", Form(INTEGERS[wanted.weights], wanted.group, digits)
+    bits, group = INTEGERS[wanted.weights], wanted.group
+    if group and steps % group:
+        bits, group = 8, 0
+    digits: Literal[1, 2, 3] = 1 if wanted.activations else OTHER_SIDE[bits]
+    return "f32", Form(bits, group, digits)
 
 
 def _grouped(
