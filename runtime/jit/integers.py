@@ -300,6 +300,10 @@ BYTEWISE = {16: ("avx512bw", "avx512.pmaddubs.w.512"), 8: ("avx2", "avx2.pmadd.u
             4: ("sse4.2", "ssse3.pmadd.ub.sw.128")}  # fmt: skip
 """The same of products of u8 and s8, to i16."""
 
+FEW_ROWS = {8: 4, 4: 12}
+"""By bits of a weight: up to so many rows it pays to bring a row into integers rather than a panel
+into f32, where products are added in pairs; up to two of them elsewhere."""
+
 SHORT = 32
 """Steps whose products with weights less than 16 an i16 surely holds: half of them each."""
 
@@ -313,6 +317,11 @@ def nibbles(form: Form, target: Target, lanes: int) -> bool:
     """Whether bytes are multiplied as they are, and summed in i16."""
     pairs = has(target, PAIRED[lanes]) and has(target, BYTEWISE[lanes])
     return form.bits == 4 and pairs and not fused(target, lanes)
+
+
+def few_rows(form: Form, target: Target) -> int:
+    """Rows up to which panels stay integers where there is no instruction for sums of four."""
+    return FEW_ROWS[form.bits] if has(target, PAIRED[vector_lanes(target)]) else 2
 
 
 class Products:

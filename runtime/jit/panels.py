@@ -19,7 +19,16 @@ from infinisa.isa.language import Axis, Input
 from .expression import Env, Index, Place
 from .finish import Following
 from .functions import STORED
-from .integers import Digits, Shape, fused, integer_rows, integer_tile, rounded_rows, row_digits
+from .integers import (
+    Digits,
+    Shape,
+    few_rows,
+    fused,
+    integer_rows,
+    integer_tile,
+    rounded_rows,
+    row_digits,
+)
 from .ir import BYTES, FLOATS, Argument, Function, Number, Value, number
 from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
 from .packing import (
@@ -39,9 +48,6 @@ from .weights import Kept, pack_whole
 
 if TYPE_CHECKING:
     from .contraction import Contractions
-
-FEW_ROWS = 2
-"""Up to so many rows it pays to bring a row into integers rather than a panel into f32."""
 
 SELDOM = 32
 """Rows up to which a panel is not used often enough to pack it, if it can be read in place."""
@@ -359,8 +365,8 @@ class Panels:
         """Whether the other side is rounded: if that is asked for, or as fast. Without an
         instruction for sums of products of bytes only a few rows are."""
         target = self.emitter.target
-        many = self.emitter.bound(self.sides.rows) > FEW_ROWS
-        return form.digits == 1 or not many or bool(fused(target, vector_lanes(target)))
+        few = self.emitter.bound(self.sides.rows) <= few_rows(form, target)
+        return form.digits == 1 or few or bool(fused(target, vector_lanes(target)))
 
     def digits(self, form: Form) -> Digits:
         """How the other side is rounded."""
