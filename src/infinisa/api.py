@@ -140,17 +140,7 @@ def load(
     given = {"tokens": tokens, "batch": batch}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name in registry.models:
-        make, origin = registry.models[name].item, registry.models[name].origin
-        if unknown := [key for key in options if key not in inspect.signature(make).parameters]:
-            raise ModelError(f"model {name!r}: has no choice of {unknown[0]}")
-        with blamed(origin, f"model {name!r}"):
-            made = make(**options)
-        if not isinstance(made, Model):
-            found = type(made).__name__
-            raise PluginError(
-                f"plugin {origin.plugin!r}: model {name!r} must be a Model, not {found}"
-            )
-        return Loaded(made, registry)
+        return Loaded(_registered(name, registry.models[name], options), registry)
     if path.suffix == ".onnx":
         from infinisa.compiler.readers.onnx import read
 
@@ -168,6 +158,19 @@ def load(
     raise ModelError(
         f"model {name!r}: must be an .onnx file, a Hugging Face folder or one of {known}"
     )
+
+
+def _registered(name: str, found: Registered[Callable[..., Any]], options: dict[str, Any]) -> Model:
+    """A model that a plugin makes."""
+    plugin = found.origin.plugin
+    if unknown := [key for key in options if key not in inspect.signature(found.item).parameters]:
+        raise ModelError(f"model {name!r}: has no choice of {unknown[0]}")
+    with blamed(found.origin, f"model {name!r}"):
+        made = found.item(**options)
+    if not isinstance(made, Model):
+        kind = type(made).__name__
+        raise PluginError(f"plugin {plugin!r}: model {name!r} must be a Model, not {kind}")
+    return made
 
 
 def find_machine(machine: str | Path | Machine, registry: Registry) -> Machine:
