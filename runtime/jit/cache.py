@@ -88,8 +88,12 @@ def _read(path: Path) -> bytes | None:
 def _write(path: Path, image: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_bytes(hashlib.sha256(image).digest() + image)
-    beside.replace(path)
+    try:
+        beside.write_bytes(hashlib.sha256(image).digest() + image)
+        beside.replace(path)
+    except OSError:  # such as a full disk: a part of a file is of no use
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _prune(place: Path) -> None:

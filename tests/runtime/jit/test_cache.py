@@ -32,6 +32,19 @@ def test_a_damaged_object_is_made_again(tmp_path: Path) -> None:
     assert cache.remembered("source", "", lambda: b"made again") == b"made again"
 
 
+def test_a_full_disk_leaves_no_part_of_an_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def some_of_it(path: Path, data: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", some_of_it)
+
+    assert cache.remembered("source", "", lambda: b"code") == b"code"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_the_oldest_objects_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "LARGEST", 3 * (cache.DIGEST + 100))
     monkeypatch.setattr(cache, "RARELY", 1)
