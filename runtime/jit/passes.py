@@ -27,6 +27,7 @@ from infinisa.isa.language import (
     Update,
     View,
     union,
+    walk,
 )
 
 from .contraction import Contractions
@@ -34,11 +35,15 @@ from .expression import Border, Env, Place, rooted
 from .functions import STORED, register, saturate
 from .ir import BYTES, Number, Value
 from .masks import Horizon, horizon
-from .packing import panel_columns, pieces, spaced
+from .packing import panel_columns, pieces, spaced, tile_rows, tile_vectors
 from .rows import CUT, Work
 
-LEAST_ROWS, CUTS = 24, 16
+LEAST_ROWS, CUTS = 24, 64
 """Rows of a block that is cut to what its rows see: at least so many, at most so small a part."""
+
+FULL = 0.75
+"""Blocks are equal, which needs the code of one only, if more than this part of the rows of their
+register tiles is there; else these are full, and the last block is another one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,10 +211,15 @@ class Passes(Contractions):
             self.pack_once(node, place, env)
 
     def dot_place(self, node: Dot, env: Env) -> Place:
-        """Memory for a contraction: rows of a length that is known late have room for panels."""
+        """Memory for a contraction: rows of a length that is known late have room for panels; rows
+        that no other axis of columns continues do not share sets."""
         axes, frame = self.result_order(node, self.open(node.axes, env)), self.frame
         last, most = axes[-1], frame.bounds[axes[-1]]
         if isinstance(frame.length(last), int) or self.target.lanes == 1:
+            side, other = (node.a, node.b) if last in node.a.axes else (node.b, node.a)
+            columns = [axis for axis in axes if axis in side.axes and axis not in other.axes]
+            if columns == [last]:
+                return self.rows_apart(axes, node.dtype, most)
             return self.scratch_place(axes, node.dtype)
         width = panel_columns(self.target, most)
         return replace(self.rows_apart(axes, node.dtype, -(-most // width) * width), room=last)
@@ -253,7 +263,8 @@ class Passes(Contractions):
             left = [task for task in left if task not in done]
             wanted = {other.node for task in left for other in needs[task]}
             wanted |= set() if last else {task.node for task in rows}
-            self.rows(Rowwise(rows, wanted, needs), env)
+            spent = spent_sums(rows, needs) if last else {}
+            self.rows(Rowwise(rows, wanted, needs, spent), env)
             if left:
                 first = next(task for task in left if needs[task] <= done)
                 self.one(first, env)
@@ -277,6 +288,9 @@ class Passes(Contractions):
         for node in given.kept:
             axes = sorted(self.open(node.axes, env), key=lambda axis: axis == along)
             if outer and node in given.wanted and axes and not self.there(node):
+                if node in given.spent:
+                    self.reserved[node] = self.places[given.spent[node]]
+                    continue
                 most = self.frame.bounds[axes[-1]]
                 self.reserved[node] = self.rows_apart(axes, node.dtype, most)
 
@@ -539,35 +553,51 @@ class Blocking:
         return {*task.node.axes, *(task.store.axes if task.store else ())}
 
     def size(self, axis: Axis, inside: Sequence[Task], cut: bool) -> int | None:
-        """Rows so that what is kept of them fills half of the second cache; fewer where each block
-        is cut to what its rows see."""
+        """Rows so that what is kept of them fills half of the second cache, but those of a register
+        tile at least; fewer where each block is cut to what its rows see."""
         emitter, bound = self.emitter, self.emitter.frame.bounds[axis]
         each = 0
         apart = {task for task in inside if not emitter.by_rows(task)}
         apart |= {other for task in apart for other in self.needs[task]}
+        spent = spent_sums([task for task in inside if emitter.by_rows(task)], self.needs)
         for task in apart:
-            if task.store is None and not emitter.there(task.node):
+            if task.store is None and not emitter.there(task.node) and task.node not in spent:
                 open_axes = [a for a in emitter.open(task.node.axes, self.env) if a != axis]
                 each += emitter.bound(open_axes) * BYTES[STORED[task.node.dtype]]
-        most = max(1, emitter.target.second // 2 // max(1, each))
+        tall = self.tall(axis, inside)
+        most = max(tall, round(emitter.target.second / 2 / max(1, each)))
         if cut:
             most = min(most, max(LEAST_ROWS, bound // CUTS))
         if bound <= most + most // 4:
             return None
         length = emitter.frame.length(axis)
         if isinstance(length, int):
-            even = [n for n in range(max(1, most // 2), most + 1) if length % n == 0]
-            return max(even, default=most)
-        return most
+            sizes = [n for n in range(max(1, most // 2), most + 1) if length % n == 0]
+            even = [n for n in sizes if n > FULL * tall * -(-n // tall)]
+            return max(even, default=most // tall * tall)
+        return most // tall * tall
+
+    def tall(self, axis: Axis, inside: Sequence[Task]) -> int:
+        """Rows of a register tile, if the axis is one of rows: few sums wait for each other."""
+        target = self.emitter.target
+        dots = [task.node for task in inside if isinstance(task.node, Dot)]
+        rows = any((axis in dot.a.axes) != (axis in dot.b.axes) for dot in dots)
+        return tile_rows(target, tile_vectors(target, 1 << 16)) if rows else 1
 
 
 @dataclass(frozen=True, eq=False)
 class Rowwise:
-    """Tasks that are done row by row; `wanted`: values that others read later; whom each needs."""
+    """Tasks that are done row by row.
+
+    wanted  values that others read later
+    needs   whom each task reads
+    spent   by value the contraction in whose memory it may be kept
+    """
 
     tasks: Sequence[Task]
     wanted: set[Node]
     needs: dict[Task, set[Task]]
+    spent: Mapping[Node, Dot]
 
     @property
     def kept(self) -> list[Node]:
@@ -592,6 +622,45 @@ def needed(tasks: Sequence[Task]) -> dict[Task, set[Task]]:
                 stack += node.children
         found[task] = mine
     return found
+
+
+def spent_sums(tasks: Iterable[Task], needs: Mapping[Task, set[Task]]) -> dict[Node, Dot]:
+    """Values that may take the place of a contraction's sums, and which: as the exponentials of an
+    attention that of its scores. Whoever else reads the sums is done by then, and nobody reads them
+    at other positions.
+    """
+    found: dict[Node, Dot] = {}
+    for task in tasks:
+        node, before = task.node, _all_before(task, needs)
+        for other in needs[task] if task.store is None else ():
+            dot = other.node
+            alike = (set(dot.axes), dot.dtype) == (set(node.axes), node.dtype)
+            if not isinstance(dot, Dot) or other.store or not alike or dot in found.values():
+                continue
+            readers = {reader for reader in needs if other in needs[reader]}
+            if readers <= before and not any(_elsewhere(one, dot, needs[one]) for one in readers):
+                found[node] = dot
+                break
+    return found
+
+
+def _all_before(task: Task, needs: Mapping[Task, set[Task]]) -> set[Task]:
+    """A task and whatever it reads, directly or not."""
+    found, stack = set[Task](), [task]
+    while stack:
+        if (one := stack.pop()) not in found:
+            found.add(one)
+            stack += needs[one]
+    return found
+
+
+def _elsewhere(task: Task, dot: Dot, needs: Iterable[Task]) -> bool:
+    """Whether a task reads sums at positions that are not its own; a fold is done before others."""
+    made = [other.node for other in needs]
+    moving = Reduce | View | Gather | Stack | Scan | Update
+    roots = task.node.children if isinstance(task.node, Reduce) else [task.node]
+    moved = [node for node in walk(roots, made) if isinstance(node, moving)]
+    return any(dot in walk([node]) for node in moved)
 
 
 def over_of(node: Node) -> tuple[Axis, ...]:

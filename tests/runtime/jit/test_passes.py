@@ -18,12 +18,15 @@ from infinisa.isa import formulas
 from infinisa.isa import language as L
 from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Input, Node
+from infinisa.isa.language import Dot, Input, Map, Node, Reduce
 from infinisa.isa.machine import Machine, builtin_machine_files, load_machine
 from infinisa.isa.program import Issue, Loop, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
+from infinisa.runtime.jit.expression import Place
 from infinisa.runtime.jit.masks import Horizon, horizon
+from infinisa.runtime.jit.panels import NOWHERE
+from infinisa.runtime.jit.passes import Store, Task, needed, spent_sums
 from infinisa.runtime.jit.quotients import divided_later
 from infinisa.runtime.jit.untiled import COLUMNS, Meanings, untiled
 from tests.runtime.jit import single
@@ -292,6 +295,42 @@ def test_an_attention_in_blocks_of_rows(mask: str, length: int, heads: int) -> N
     sizes = {"h": 2, "s": length, "t": length, "d": 20, "e": 17} | ({"g": heads} if heads else {})
 
     check(attention(MASKS[mask], heads), sizes)
+
+
+SCORES = L.dot(Input("q", ("h", "s", "d")), Input("k", ("h", "t", "d")), "d")
+VALUES = Input("v", ("h", "t", "e"))
+EXPONENTIALS = L.exp(SCORES - L.max(SCORES, "t"))
+READ = {
+    "alone": (L.dot(EXPONENTIALS, VALUES, "t"),),
+    "as a result": (L.dot(EXPONENTIALS, VALUES, "t"), SCORES),
+    "behind": (L.dot(EXPONENTIALS, VALUES, "t"), L.dot(SCORES, VALUES, "t")),
+    "by a fold behind": (L.dot(EXPONENTIALS / L.sum(SCORES * EXPONENTIALS, "t"), VALUES, "t"),),
+    "elsewhere": (L.dot(L.exp(0.1 * (SCORES - L.view(SCORES, {"t": "39 - t"}))), VALUES, "t"),),
+}
+
+
+@pytest.mark.parametrize("outputs", READ.values(), ids=READ)
+def test_values_in_the_place_of_sums(outputs: tuple[Node, ...]) -> None:
+    """Not where the sums are still read, or read at other positions."""
+    check(made(*outputs), {"h": 2, "s": 70, "t": 40, "d": 20, "e": 17})
+
+
+def test_only_sums_that_nobody_else_reads_are_overwritten() -> None:
+    assert spent(READ["alone"]) == {EXPONENTIALS: SCORES}
+    for name in ("as a result", "behind", "by a fold behind", "elsewhere"):
+        assert spent(READ[name]) == {}, name
+
+
+def spent(outputs: tuple[Node, ...]) -> dict[Node, Dot]:
+    """Whose memory values may take, if contractions, folds and exponentials are kept."""
+    stores = [Store(node, Place(NOWHERE, "f32", {}), node.axes) for node in outputs]
+    tasks = [
+        Task(n)
+        for n in L.walk(outputs)
+        if isinstance(n, Dot | Reduce) or (isinstance(n, Map) and n.function == "exp")
+    ]
+    tasks += [Task(store.node, store) for store in stores]
+    return spent_sums(tasks, needed(tasks))
 
 
 @pytest.mark.parametrize("rows", [1, 50])
