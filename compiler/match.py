@@ -2,7 +2,7 @@
 
 Each cone of a root (`cones.py`) gets names of its own (`local.py`). Of the instructions with as
 many operands and the same kinds of functions those are tried whose axes fit (`bind.py`), and the
-oracle (`oracle.py`) decides by values. Equal cones are asked about once.
+oracle (`oracle/`) decides by values. Equal cones are asked about once.
 """
 
 from __future__ import annotations

@@ -9,18 +9,11 @@ import numpy as np
 import pytest
 
 from infinisa.compiler.local import leaves_first, localised
-from infinisa.compiler.oracle import (
-    MASKS,
-    Probe,
-    Question,
-    apart_if_alike,
-    distance,
-    distances,
-    lengths,
-    ordered,
-    same,
-    snapped,
-)
+from infinisa.compiler.oracle import Probe, Question, apart_if_alike, distance, ordered, same
+from infinisa.compiler.oracle.comparing import distances
+from infinisa.compiler.oracle.lengths import lengths
+from infinisa.compiler.oracle.question import MASKS
+from infinisa.compiler.oracle.traits import snapped
 from infinisa.isa import formulas
 from infinisa.isa.language import (
     Axis,
