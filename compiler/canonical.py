@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from infinisa.isa.dtypes import is_float
+from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.language import (
     Affine,
@@ -400,7 +400,8 @@ def whole_stack(node: Node, facts: Facts) -> Node | None:
 
 
 def widened(node: Node, _: Facts) -> Node | None:
-    """f(cast(x: bf16, f32))  →  f(x): arithmetic widens by itself"""
+    """f(cast(x: bf16, f32))  →  f(x): arithmetic widens by itself; f(x, cast(-inf, bf16))  →
+    f(x, -inf): a number bends to what it meets, where its type holds it"""
     match node:
         case Map() | Reduce() | Dot():
             if any(isinstance(child, Cast) for child in node.children):
@@ -414,6 +415,8 @@ def _narrow(x: Node) -> Node:
     match x:
         case Cast(inner, "f32") if inner.dtype in ("bf16", "f16"):
             return inner
+        case Cast(Constant(value) as number, to) if is_float(to) and not isinstance(value, bool):
+            return number if float(DTYPES[to].numpy.type(value)) == value else x
     return x
 
 

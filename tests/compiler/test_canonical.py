@@ -90,6 +90,13 @@ def test_reductions_of_reductions_are_one() -> None:
     assert form(max(sum(X, "m"), "n")) == "max(sum(x[m n], over=m), over=n)"
 
 
+def test_a_number_is_written_without_the_type_that_it_meets() -> None:
+    """As long as that type holds it: -inf beside bf16, as masks of exporters have it."""
+    x, least = cast(X, "bf16"), Constant(-np.inf)
+    one(where(X > 0.0, x, cast(least, "bf16")), where(X > 0.0, x, least))
+    assert "cast(0.1, bf16)" in form(where(X > 0.0, x, cast(Constant(0.1), "bf16")))
+
+
 def test_a_sum_of_products_is_a_contraction() -> None:
     one(sum(X * W, "n"), dot(X, W, "n"))
     assert form(sum(X * W, "m")) == "sum(multiply(x[m n], w[n]), over=m)"
