@@ -184,6 +184,9 @@ LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 BIAS, BELOW = 127, 24
 """Of the exponents of floats; how many powers of two there are below them, for denormals."""
 
+MAGIC, MAGIC_BITS = 1.5 * 2.0**20, 0x49C00000
+"""Added to a number, it leaves eighths of it in the low bits."""
+
 
 def exp(f: Function, x: Value) -> Value:
     """2**n * p(r) with x = n ln 2 + r, of at most 89, which is infinite.
@@ -196,6 +199,8 @@ def exp(f: Function, x: Value) -> Value:
     x = clamp(f, x, -104.0, 89.0)
     if looks_up(f, x):
         return _exp_by_powers(f, x)
+    if permutes(f, x):
+        return _exp_by_eighths(f, x, all_of_it=True)
     both, r = reduced(f, x, 2 * BIAS)
     total = horner(f, EXP, r)
     half = f.binary("lshr", both, like(both, 1))
@@ -218,20 +223,28 @@ def exp_up_to_70(f: Function, x: Value) -> Value:
     return f.binary("fmul", horner(f, small, r), power_of_two(f, exponent))
 
 
-def _exp_by_eighths(f: Function, x: Value) -> Value:
+def _exp_by_eighths(f: Function, x: Value, all_of_it: bool = False) -> Value:
     """2**(n / 8) * p(r): a table has the part of n below 8 as the bits of a float, less what that
     part adds to them when n is shifted to where exponents are.
 
-    Adding 1.5 * 2**20 leaves eighths of a number in its low bits.
+    Of `all_of_it` what is above 2**100 is another factor, which is 1 below: a value does not depend
+    on what is known of it.
     """
-    magic = like(x, 1.5 * 2.0**20)
+    magic = like(x, MAGIC)
     moved = fma(f, x, like(x, LOG2E), magic)
     r = remainder(f, x, f.binary("fsub", moved, magic))
     bits = f.convert("bitcast", moved, "i32")
-    power = f.convert("bitcast", permuted(f, tables.eighths(BELOW), bits), "i32")
-    power = f.binary("add", power, f.binary("shl", bits, like(bits, 20)))
+    power = permuted(f, tables.eighths(BELOW), bits)
     small = [coefficient * 2.0**-BELOW for coefficient in tables.AFTER_EIGHTHS]
-    return f.binary("fmul", horner(f, small, r), f.convert("bitcast", power, "float"))
+    total, whole = horner(f, small, r), f.binary("shl", bits, like(bits, 20))
+    if all_of_it:
+        above = f.binary("sub", bits, like(bits, MAGIC_BITS + 8 * 100))
+        above = f.intrinsic("smax", [f.binary("ashr", above, like(above, 3)), like(above, 0)])
+        factor = f.binary("shl", f.binary("add", above, like(above, BIAS)), like(above, 23))
+        total = f.binary("fmul", total, f.convert("bitcast", factor, "float"))
+        whole = f.binary("sub", whole, f.binary("shl", above, like(above, 23)))
+    power = f.binary("add", power, whole)
+    return f.binary("fmul", total, f.convert("bitcast", power, "float"))
 
 
 def reduced(f: Function, x: Value, more: int) -> tuple[Value, Value]:
@@ -328,8 +341,10 @@ def looks_up(f: Function, x: Value) -> bool:
 
 
 def permutes(f: Function, x: Value) -> bool:
-    """Whether one instruction finds a number of a table of 8 in a register for each lane."""
-    return x.width == 8 and "avx2" in f.module.target.features
+    """Whether one instruction finds a number of a table of 8 in a register for each lane; single
+    numbers go the same way, so that a value does not depend on what is computed beside it."""
+    target = f.module.target
+    return target.lanes == 8 and x.width in (1, 8) and "avx2" in target.features
 
 
 def tanh(f: Function, x: Value) -> Value:

@@ -131,12 +131,16 @@ to it of r**2."""
 
 
 def permuted(f: Function, row: Sequence[int], index: Value) -> Value:
-    """The float with one of 8 patterns of bits for each of 8 lanes, by the low bits of an index."""
+    """One of 8 patterns of bits for each of 8 lanes, or for a single number, by the low bits of an
+    index."""
+    if index.width == 1:
+        low = f.binary("and", index, constant("i32", len(row) - 1))
+        return f.load(f.at(f.module.table("i32", row), f.convert("zext", low, "i64"), "i32"), "i32")
     table = Value(f"<{', '.join(f'i32 {bits}' for bits in row)}>", "i32", 8)
     held, name = f.convert("bitcast", table, "float"), "llvm.x86.avx2.permps"
     f.module.declarations.add(f"declare {held.type} @{name}({held.type}, {index.type})")
     given = f"{held.type} {held.text}, {index.type} {index.text}"
-    return f.emit("float", 8, f"call {held.type} @{name}({given})")
+    return f.convert("bitcast", f.emit("float", 8, f"call {held.type} @{name}({given})"), "i32")
 
 
 def looked_up(f: Function, row: Sequence[float], index: Value) -> Value:

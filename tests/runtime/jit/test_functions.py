@@ -18,6 +18,8 @@ from infinisa.runtime.jit import functions
 from infinisa.runtime.jit.ir import Function, Module, Value, compile_text
 from infinisa.runtime.jit.processor import Target
 
+from .single import HERE
+
 Array = NDArray[Any]
 WIDTHS = (1, Target.host().lanes)
 
@@ -25,9 +27,17 @@ EXTREME = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, np.inf, -np.inf, np.nan, -1e30,
            1e-30, -1e-30, 88.0, -88.0, 89.5, 100.0, 16777216.0, 1e9, 7.5, -2.5, 3.0]  # fmt: skip
 
 
-def run(emit: Any, types: Sequence[str], result: str, arrays: Sequence[Array], width: int) -> Array:
+def run(
+    emit: Any,
+    types: Sequence[str],
+    result: str,
+    arrays: Sequence[Array],
+    width: int,
+    target: Target | None = None,
+) -> Array:
     """`emit(f, *values)` for each position of arrays of `types`, giving `result`."""
-    module = Module()
+    target = target or Target.host()
+    module = Module(target)
     names = [f"a{i}" for i in range(len(arrays))] + ["out"]
     f = Function(module, "run", [(name, "ptr") for name in names], public=True)
     size = len(arrays[0])
@@ -44,7 +54,7 @@ def run(emit: Any, types: Sequence[str], result: str, arrays: Sequence[Array], w
 
     f.loop(0, size, width, body)
     f.done()
-    code = compile_text(module.text, ["run"], optimise=width == 1)
+    code = compile_text(module.text, ["run"], optimise=width == 1, target=target)
     out = np.zeros(size, DTYPES[result].numpy)
     held = [
         np.ascontiguousarray(a.astype(DTYPES[t].numpy)) for a, t in zip(arrays, types, strict=True)
@@ -143,6 +153,19 @@ def test_an_exponential_is_right_to_two_units_in_the_last_place(width: int) -> N
     found = run(functions.exp_up_to_70, ["f32"], "f32", [x], width)
 
     close(found, np.exp(x.astype(np.float64)), 2.4e-7)
+
+
+@pytest.mark.skipif("avx2" not in HERE, reason="this processor runs no such code")
+@pytest.mark.parametrize("name", ["exp_up_to_70", "exp", "sigmoid", "tanh", "erf"])
+def test_a_single_number_is_computed_as_a_lane_is(name: str) -> None:
+    """Or results of a few numbers would depend on how they are divided among threads."""
+    target = Target.named("avx2")
+    x = np.linspace(-120, 70, 1 << 12, dtype=np.float32)
+    emit = functions.FUNCTIONS.get(name) or getattr(functions, name)
+
+    alone, beside = (run(emit, ["f32"], "f32", [x], width, target) for width in (1, target.lanes))
+
+    assert np.array_equal(alone, beside)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
