@@ -315,13 +315,15 @@ class Passes(Contractions):
             self.reserved.pop(node, None)
 
     def outer_axes(self, given: Rowwise, env: Env) -> list[Axis]:
-        """The axes of loops around rows: those that are parallel in all tasks."""
+        """The axes of loops around rows: those that are parallel in all tasks. One of a single
+        position is too, or what goes along rows would seem to have two axes and share no pass."""
         inner = {*env, *sequential(n for n in self.nodes_of(given) if not self.there(n))}
         shared = [{*t.node.axes, *(t.store.axes if t.store else ())} for t in given.tasks]
         axes = [a for a in union(map(sorted, shared)) if all(a in own for own in shared)]
         favourite = self.row_axis(given)
         bounds = self.frame.bounds
-        return [a for a in axes if a not in inner and a != favourite and bounds.get(a, 2) > 1]
+        outer = [a for a in axes if a not in inner and a != favourite]
+        return outer if any(bounds.get(a, 2) > 1 for a in outer) else []
 
     def nodes_of(self, given: Rowwise) -> set[Node]:
         """The nodes of all tasks."""

@@ -269,6 +269,21 @@ def attention(scores: Any = None, heads: int = 0, safe: bool = False) -> Instruc
     return made((formulas.attend_safe if safe else formulas.attend)(masked, v, "t"))
 
 
+def test_a_head_alone_is_what_it_is_among_others() -> None:
+    """An axis of one position takes no passes of its own from a row: threads divide heads."""
+    meaning, sizes = attention(heads=2), {"g": 2, "s": 90, "t": 90, "d": 16, "e": 24}
+    order = {"out0": ("h", "g", "s", "e")}
+    program = single.program_of(meaning, {"h": 3, **sizes}, order=order)
+    arrays = single.arrays_for(program)
+    wanted = compile_program(program, {"op": meaning}).run(arrays).outputs["out0"]
+
+    other = single.program_of(meaning, {"h": 1, **sizes}, order=order)
+    alone = compile_program(other, {"op": meaning})
+    for head in range(3):
+        given = {name: np.ascontiguousarray(x[head : head + 1]) for name, x in arrays.items()}
+        assert np.array_equal(alone.run(given).outputs["out0"], wanted[head : head + 1])
+
+
 def _ahead(given: Node) -> Node:
     seen = L.apply("less", L.position("t"), L.position("s") + 5)
     return L.where(seen, given, -np.inf) * 2.0
