@@ -13,13 +13,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from math import nan
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from infinisa.isa.errors import InfinisaError
 from infinisa.runtime.jit.processor import Target
 
 from . import _measure
-from ._measure import Bar, Row, fresh
+from ._measure import Bar, Row, at_least, fresh
 
 if TYPE_CHECKING:
     from . import _contest as contest
@@ -29,6 +30,9 @@ CORE_TYPE, WIDE = "OPENBLAS_CORETYPE", "SkylakeX"
 PEERS = ("onnxruntime", "torch", "tokenizers", "tiktoken")
 PARTS = ("matmul", "thin", "vector", "layouts", "rows", "attention", "recurrent", "convolution",
          "integers", "models", "networks", "tokenizers", "compile", "accuracy")  # fmt: skip
+FIRST_MEAN = 1.08
+"""Of the best peer, over all convolutions with channels first: the geometric mean."""
+
 EVERY, EVERY_QUICK = 17, 1009
 """So manieth floats are given to each scalar function: 253 million, and 4."""
 
@@ -105,6 +109,7 @@ def part_rows(part: str, only: str, quick: bool, rounds: int) -> tuple[list[Row]
     ceiling = Ceiling()
     rows: list[Row] = []
     judged: list[Bar] = []
+    first: list[float] = []  # ratios of what has its channels first
     for make in contests(part, quick):
         try:
             made = make()
@@ -117,6 +122,10 @@ def part_rows(part: str, only: str, quick: bool, rounds: int) -> tuple[list[Row]
         print(shown(row), file=sys.stderr, flush=True)
         rows.append(row.flat)
         judged += contest.bars(made, row)
+        first += [row.ratio] if "channels first" in made.name else []
+    if part == "convolution" and not only:
+        title = f"{part}, channels first, the mean: of the best peer"
+        judged.append(at_least(title, geometric_mean(first), FIRST_MEAN, "times"))
     return rows, judged
 
 
