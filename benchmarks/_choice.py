@@ -17,13 +17,13 @@ import numpy as np
 
 from infinisa import api
 from infinisa.compiler.builder import Builder
-from infinisa.compiler.choice import ROUNDS, Choosing
-from infinisa.compiler.cover import MakeFinder, cover_and_report
-from infinisa.compiler.emit import emit
+from infinisa.compiler.equality.surroundings import Surroundings
 from infinisa.compiler.graph import Model
-from infinisa.compiler.match import Finder, Match, Meaning
-from infinisa.compiler.surroundings import Surroundings
-from infinisa.compiler.tile import schedule
+from infinisa.compiler.schedule.emit import emit
+from infinisa.compiler.schedule.tile import schedule
+from infinisa.compiler.selection.choice import ROUNDS, Choosing
+from infinisa.compiler.selection.cover import MakeFinder, cover_and_report
+from infinisa.compiler.selection.match import Finder, Match, Meaning
 from infinisa.isa import formulas
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.instruction import Instruction

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from infinisa.compiler.builder import Builder
-from infinisa.compiler.canonical import canonical
-from infinisa.compiler.cover import MakeFinder, cover_and_report
-from infinisa.compiler.coverage import Coverage
+from infinisa.compiler.equality.canonical import canonical
+from infinisa.compiler.equality.surroundings import Surroundings
 from infinisa.compiler.graph import Model
-from infinisa.compiler.match import Finder, Match
-from infinisa.compiler.surroundings import Surroundings
+from infinisa.compiler.selection.cover import MakeFinder, cover_and_report
+from infinisa.compiler.selection.coverage import Coverage
+from infinisa.compiler.selection.match import Finder, Match
 from infinisa.isa.errors import CompileError
 from infinisa.isa.functions import FUNCTIONS
 from infinisa.isa.instruction import Instruction

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.match import Match
+from infinisa.compiler.selection.match import Match
 from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (

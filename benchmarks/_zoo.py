@@ -19,12 +19,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from infinisa import api
-from infinisa.compiler.canonical import is_number
-from infinisa.compiler.cover import cover_and_report
-from infinisa.compiler.coverage import Coverage, Share, total_of
+from infinisa.compiler.equality.canonical import is_number
+from infinisa.compiler.equality.surroundings import Surroundings
 from infinisa.compiler.graph import Graph, Model
-from infinisa.compiler.match import Finder, Match, Meaning
-from infinisa.compiler.surroundings import Surroundings
+from infinisa.compiler.selection.cover import cover_and_report
+from infinisa.compiler.selection.coverage import Coverage, Share, total_of
+from infinisa.compiler.selection.match import Finder, Match, Meaning
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.evaluate import Range, align, evaluate
 from infinisa.isa.instruction import Instruction

@@ -23,9 +23,9 @@ from itertools import islice
 from math import isnan
 
 from infinisa.api import find_machine
-from infinisa.compiler.choice import ANY
-from infinisa.compiler.cover import canonical_graph, choosing_in, settled
-from infinisa.compiler.match import Match
+from infinisa.compiler.selection.choice import ANY
+from infinisa.compiler.selection.cover import canonical_graph, choosing_in, settled
+from infinisa.compiler.selection.match import Match
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, Node
 from infinisa.isa.machine import Machine

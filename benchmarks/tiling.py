@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from infinisa.compiler.calls import Call, Covered
-from infinisa.compiler.emit import emit
-from infinisa.compiler.home import volume
-from infinisa.compiler.tile import lengths, schedule
+from infinisa.compiler.schedule.emit import emit
+from infinisa.compiler.schedule.home import volume
+from infinisa.compiler.schedule.tile import lengths, schedule
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.encoding import encode
 from infinisa.isa.instruction import Instruction

@@ -46,13 +46,13 @@ from infinisa.isa.language import (
 from infinisa.isa.machine import Machine
 from infinisa.isa.program import Count, Extent
 
-from .bounds import Bounds, bounds
 from .builder import axes_of
 from .calls import Covered
-from .canonical import Canonical, canonical
-from .cover import cover, fixed_sizes
+from .equality.bounds import Bounds, bounds
+from .equality.canonical import Canonical, canonical
 from .graph import Graph, Model
-from .tile import schedule
+from .schedule.tile import schedule
+from .selection.cover import cover, fixed_sizes
 
 Family: TypeAlias = tuple[Scan, ...]
 """All results of one recurrence that somebody wants."""

@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 
 from infinisa.isa.language import Constant, Input, Node, Opaque, Scan, walk
 
-from .canonical import label
+from .equality.canonical import label
 from .graph import Graph, Layers, Model
 
 FRONT = 3

@@ -16,16 +16,16 @@ from infinisa.isa.program import Opcode, Program
 from infinisa.isa.verify import verify
 
 from .calls import Access, Covered
-from .canonical import Canonical
-from .choice import ANY, Trust
 from .chunk import Chunking
-from .cost import Group
-from .cover import canonical_graph, cover_and_report
-from .coverage import Coverage
-from .emit import emit
+from .equality.canonical import Canonical
 from .graph import Model
 from .layers import Fold, folded
-from .tile import schedule
+from .schedule.cost import Group
+from .schedule.emit import emit
+from .schedule.tile import schedule
+from .selection.choice import ANY, Trust
+from .selection.cover import canonical_graph, cover_and_report
+from .selection.coverage import Coverage
 from .unfold import Unfolded, Unlike
 
 Progress = Callable[..., None]

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from .calls import Access, Call, Covered, Tensor
-from .cost import Group
-from .coverage import Coverage, Made
 from .graph import Model
-from .home import Names
 from .layers import FRONT, Fold
-from .match import Match
+from .schedule.cost import Group
+from .schedule.home import Names
+from .selection.coverage import Coverage, Made
+from .selection.match import Match
 
 
 class Unlike(Exception):

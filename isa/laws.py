@@ -1,7 +1,7 @@
 """Laws: what a user says of an instruction and the trace does not show.
 
-A law is a promise about values. `compiler/laws.py` compares both sides of it at points before
-anything is scheduled by it.
+A law is a promise about values. `compiler/equality/laws.py` compares both sides of it at
+points before anything is scheduled by it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 import pluggy
 
 from infinisa.compiler.graph import Model
-from infinisa.compiler.operator import Operator
+from infinisa.compiler.positional.operator import Operator
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine
 from infinisa.runtime.simulator import ChannelModel, Policy, Steps, Unit

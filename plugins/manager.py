@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
-from infinisa.compiler.operator import Operator
+from infinisa.compiler.positional.operator import Operator
 from infinisa.isa.errors import InfinisaError, PluginError, SimulationError
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, load_machine

@@ -426,7 +426,7 @@ def test_a_mistake_is_one_clear_message(
 
 BROKEN = """
 from infinisa import hookimpl
-from infinisa.compiler.operator import operator
+from infinisa.compiler.positional.operator import operator
 
 @operator("Broken", domain="com.example")
 def broken(x):

@@ -27,6 +27,9 @@ BELOW = {
 }
 """The folders that the files of each folder may import from, besides their own."""
 
+STAGES = ("compiler/equality", "compiler/schedule", "compiler/selection", "compiler/explanation")
+"""Folders of which each may import from those before it."""
+
 FOLDERS = tuple(folder for folder in BELOW if folder != "facade")
 
 OPTIONAL = {
@@ -88,6 +91,15 @@ class Import:
         steps_up = len(self.name) - len(within) - 1
         return steps_up >= self.file.count("/")
 
+    @property
+    def stage(self) -> str:
+        """The folder of `STAGES` that a relative import leads into, or ""."""
+        within = self.name.lstrip(".")
+        parents = Path(self.file).parents
+        reached = parents[min(len(self.name) - len(within), len(parents)) - 1]
+        leads = reached / within.split(".")[0] if self.name != within else Path()
+        return next((s for s in STAGES if leads.is_relative_to(s)), "")
+
 
 Rule = Callable[[Iterable[Import]], list[str]]
 
@@ -142,6 +154,17 @@ def above(imports: Iterable[Import]) -> list[str]:
         f" {', '.join(sorted(BELOW[found.folder])) or 'itself'}"
         for found in imports
         if found.target and found.target not in BELOW[found.folder] | {found.folder}
+    ]
+
+
+def backwards(imports: Iterable[Import]) -> list[str]:
+    """Imports of a stage of the compiler by one that is before it."""
+    return [
+        f"{found.place} imports {found.name}: {stage} comes before {found.stage}"
+        for found in imports
+        for stage in STAGES
+        if found.file.startswith(f"{stage}/") and found.stage > ""
+        if STAGES.index(stage) < STAGES.index(found.stage)
     ]
 
 
@@ -223,6 +246,10 @@ def test_imports_point_down() -> None:
     assert above(project_imports()) == []
 
 
+def test_stages_of_the_compiler_import_those_before() -> None:
+    assert backwards(project_imports()) == []
+
+
 def test_no_folder_is_imported_by_its_bare_name() -> None:
     tests = [
         found
@@ -291,6 +318,20 @@ def test_the_links_lead_to_the_folders() -> None:
             "from infinisa import compare",
             "plugins/a.py:1 imports infinisa.compare: plugins may import only"
             " compiler, isa, runtime",
+        ),
+        (
+            backwards,
+            "compiler/equality/oracle/a.py",
+            "from ...selection.match import Match",
+            "compiler/equality/oracle/a.py:1 imports ...selection.match:"
+            " compiler/equality comes before compiler/selection",
+        ),
+        (
+            backwards,
+            "compiler/schedule/a.py",
+            "from ..selection import match",
+            "compiler/schedule/a.py:1 imports ..selection:"
+            " compiler/schedule comes before compiler/selection",
         ),
         (
             bare,
@@ -369,5 +410,14 @@ def read():
     found = list(imports_in(source, "compiler/readers/a.py"))
 
     assert len(found) == 5
-    for rule in (above, bare, roundabout, escaping, pluggy_outside, eager_or_misplaced, heavy_isa):
+    for rule in (
+        above,
+        backwards,
+        bare,
+        roundabout,
+        escaping,
+        pluggy_outside,
+        eager_or_misplaced,
+        heavy_isa,
+    ):
         assert rule(found) == []

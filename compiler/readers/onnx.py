@@ -24,9 +24,9 @@ from infinisa.isa.garbage import uncollected
 from infinisa.isa.language import Input, Node
 
 from ..graph import Graph, Model
-from ..naming import Named, name_axes
-from ..operator import DEFAULT_DOMAIN, TYPES, Operator, table
-from ..positional import Data, Tensor, constant, content_of, digest, from_array, outer
+from ..positional.naming import Named, name_axes
+from ..positional.operator import DEFAULT_DOMAIN, TYPES, Operator, table
+from ..positional.tensor import Data, Tensor, constant, content_of, digest, from_array, outer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

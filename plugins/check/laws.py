@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.laws import Refuted, verify_law
+from infinisa.compiler.equality.laws import Refuted, verify_law
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.evaluate import Range, align, evaluate
 from infinisa.isa.instruction import Instruction, step_of

@@ -6,9 +6,9 @@ are absolute, so a mask by position holds for a tile as for the whole.
 
 from collections.abc import Sequence
 
-from infinisa.compiler import positional
-from infinisa.compiler.operator import Operator, operator
-from infinisa.compiler.positional import Tensor, concat, contract, full
+from infinisa.compiler.positional import tensor
+from infinisa.compiler.positional.operator import Operator, operator
+from infinisa.compiler.positional.tensor import Tensor, concat, contract, full
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.formulas import INFINITY, attention_scores
@@ -217,7 +217,7 @@ def masked(scores: Tensor, mask: Tensor, shape: Sequence[int]) -> Tensor:
 
 def causal_scores(scores: Tensor, past: int) -> Tensor:
     """Scores of keys after the query become -inf; queries come after `past` keys."""
-    rows, columns = positional.position(scores.shape[-2]), positional.position(scores.shape[-1])
+    rows, columns = tensor.position(scores.shape[-2]), tensor.position(scores.shape[-1])
     row = rows.reshape((scores.shape[-2], 1))
     return (row + past if past else row).map("greater_equal", columns).where(scores, -INFINITY)
 

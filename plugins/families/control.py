@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from infinisa.compiler.operator import Body, Operator, operator
-from infinisa.compiler.positional import Tensor, concat, from_array
-from infinisa.compiler.recurrence import scan
+from infinisa.compiler.positional.operator import Body, Operator, operator
+from infinisa.compiler.positional.recurrence import scan
+from infinisa.compiler.positional.tensor import Tensor, concat, from_array
 from infinisa.isa.errors import ModelError
 
 from ..hookspec import hookimpl

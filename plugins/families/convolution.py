@@ -7,8 +7,8 @@ from math import ceil, inf, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.operator import Operator, operator
-from infinisa.compiler.positional import Tensor, Window, contract, from_array
+from infinisa.compiler.positional.operator import Operator, operator
+from infinisa.compiler.positional.tensor import Tensor, Window, contract, from_array
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import ModelError
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import reduce as fold
 from math import prod
 
-from infinisa.compiler.operator import TYPES, Operator, operator
-from infinisa.compiler.positional import Tensor, each, full
+from infinisa.compiler.positional.operator import TYPES, Operator, operator
+from infinisa.compiler.positional.tensor import Tensor, each, full
 from infinisa.isa import formulas
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import ModelError

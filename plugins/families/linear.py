@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from infinisa.compiler.operator import Operator, operator
-from infinisa.compiler.positional import Tensor, contract
-from infinisa.compiler.recurrence import scan
+from infinisa.compiler.positional.operator import Operator, operator
+from infinisa.compiler.positional.recurrence import scan
+from infinisa.compiler.positional.tensor import Tensor, contract
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction, instruction

@@ -6,8 +6,8 @@ from math import ceil, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.operator import TYPES, Operator, operator
-from infinisa.compiler.positional import (
+from infinisa.compiler.positional.operator import TYPES, Operator, operator
+from infinisa.compiler.positional.tensor import (
     Data,
     Number,
     Tensor,

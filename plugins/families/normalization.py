@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from infinisa.compiler.operator import Operator, operator
-from infinisa.compiler.positional import Tensor, Window
+from infinisa.compiler.positional.operator import Operator, operator
+from infinisa.compiler.positional.tensor import Tensor, Window
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction, instruction

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from math import prod
 
-from infinisa.compiler.operator import TYPES, Operator, operator
-from infinisa.compiler.positional import Tensor, each
+from infinisa.compiler.positional.operator import TYPES, Operator, operator
+from infinisa.compiler.positional.tensor import Tensor, each
 from infinisa.isa.errors import ModelError
 from infinisa.isa.language import Node, cast, round
 

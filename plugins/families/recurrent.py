@@ -8,9 +8,9 @@ step depends on the one before stays in the program and shows in its time.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from infinisa.compiler.operator import Operator, operator
-from infinisa.compiler.positional import Tensor, concat, each, full
-from infinisa.compiler.recurrence import scan
+from infinisa.compiler.positional.operator import Operator, operator
+from infinisa.compiler.positional.recurrence import scan
+from infinisa.compiler.positional.tensor import Tensor, concat, each, full
 from infinisa.isa import formulas
 from infinisa.isa.errors import ModelError
 from infinisa.isa.instruction import Instruction, instruction

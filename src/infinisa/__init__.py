@@ -4,7 +4,7 @@ An instruction is a small tensor function. `@instruction` makes one, a plugin's 
 `infinisa_instructions` hands it over, and `load`, `compile`, `simulate`, `run`, `compare` use it.
 """
 
-from infinisa.compiler.choice import Trust
+from infinisa.compiler.selection.choice import Trust
 from infinisa.isa.errors import InfinisaError
 from infinisa.isa.instruction import instruction, opaque
 from infinisa.isa.language import (

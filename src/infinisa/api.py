@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.choice import ANY, Trust
-from infinisa.compiler.coverage import Coverage, total_of
-from infinisa.compiler.discover import Discovery
-from infinisa.compiler.discover import discover as discover_instructions
-from infinisa.compiler.explain import explain
+from infinisa.compiler.discovery.discover import Discovery
+from infinisa.compiler.discovery.discover import discover as discover_instructions
+from infinisa.compiler.discovery.source import plugin_source
+from infinisa.compiler.explanation.explain import explain
 from infinisa.compiler.graph import Model
-from infinisa.compiler.operator import Operator
 from infinisa.compiler.pipeline import Compilation, compile_model
-from infinisa.compiler.source import plugin_source
+from infinisa.compiler.positional.operator import Operator
+from infinisa.compiler.selection.choice import ANY, Trust
+from infinisa.compiler.selection.coverage import Coverage, total_of
 from infinisa.isa.assembly import parse_text, to_text
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.encoding import decode, encode

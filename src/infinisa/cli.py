@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from infinisa.compiler.choice import Trust
+from infinisa.compiler.selection.choice import Trust
 from infinisa.isa.errors import InfinisaError
 from infinisa.plugins.manager import Registered, blamed, load
 from infinisa.runtime.accuracy import Accuracy

@@ -11,8 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from infinisa.compiler.coverage import Share
-from infinisa.compiler.explain import (
+from infinisa.compiler.explanation.explain import (
     Covering,
     Explanation,
     GraphReport,
@@ -20,7 +19,8 @@ from infinisa.compiler.explain import (
     NodeReport,
     Option,
 )
-from infinisa.compiler.misses import Miss
+from infinisa.compiler.explanation.misses import Miss
+from infinisa.compiler.selection.coverage import Share
 from infinisa.isa.errors import CompileError
 from infinisa.runtime.compare import Selected, total
 from infinisa.runtime.report import html

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks._judge import Audit, Values, difference, judge, tolerance
-from infinisa.compiler.match import Match
-from infinisa.compiler.verdict import Verdict
+from infinisa.compiler.equality.verdict import Verdict
+from infinisa.compiler.selection.match import Match
 from infinisa.isa import formulas
 from infinisa.isa.evaluate import Range, evaluate
 from infinisa.isa.instance import instance

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.compiler.canonical import canonical
-from infinisa.compiler.match import Match, Meaning
-from infinisa.compiler.surroundings import Surroundings
+from infinisa.compiler.equality.canonical import canonical
+from infinisa.compiler.equality.surroundings import Surroundings
+from infinisa.compiler.selection.match import Match, Meaning
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.evaluate import Range, align, evaluate
 from infinisa.isa.instruction import Instruction

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from infinisa.compiler import chunk
-from infinisa.compiler.bounds import bounds
 from infinisa.compiler.builder import Builder
 from infinisa.compiler.chunk import affine, divided, families, in_chunks, lengths, linear, stable
+from infinisa.compiler.equality.bounds import bounds
 from infinisa.compiler.graph import Model
 from infinisa.compiler.pipeline import compile_model
 from infinisa.isa.evaluate import Range, evaluate

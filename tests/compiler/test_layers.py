@@ -12,10 +12,10 @@ from benchmarks._forms import ARCHITECTURES, transformer
 from infinisa.compiler import pipeline
 from infinisa.compiler.builder import Builder
 from infinisa.compiler.calls import Call
-from infinisa.compiler.cost import Group
 from infinisa.compiler.graph import Model
 from infinisa.compiler.layers import Fold, folded, repeated
 from infinisa.compiler.pipeline import Compilation, compile_model
+from infinisa.compiler.schedule.cost import Group
 from infinisa.compiler.unfold import Unfolded, Unlike
 from infinisa.isa.encoding import encode
 from infinisa.isa.language import Node, dot, relu, rsqrt, scan, tanh, update

@@ -8,17 +8,17 @@ import pytest
 from benchmarks import _layers as layers
 from benchmarks._handmade import Handmade
 from infinisa.compiler.calls import Covered
-from infinisa.compiler.cost import Group
-from infinisa.compiler.emit import emit
-from infinisa.compiler.tile import schedule
+from infinisa.compiler.schedule.cost import Group
+from infinisa.compiler.schedule.emit import emit
+from infinisa.compiler.schedule.tile import schedule
 from infinisa.isa.machine import Interconnect, Machine, Memory
 from infinisa.isa.program import Program, core_share
 from infinisa.isa.verify import verify
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.simulator import Report, simulate
-from tests.compiler.test_emit import LIBRARY, machine, tensors
-from tests.compiler.test_split import fast
-from tests.compiler.test_tile import DATACENTER, EDGE, MACHINES
+from tests.compiler.schedule.test_emit import LIBRARY, machine, tensors
+from tests.compiler.schedule.test_tile import DATACENTER, EDGE, MACHINES
+from tests.compiler.selection.test_split import fast
 
 
 def compiled(covered: Covered, on: Machine) -> tuple[list[Group], Program]:

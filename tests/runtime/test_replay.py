@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import _layers as layers
-from infinisa.compiler.emit import emit
-from infinisa.compiler.tile import schedule
+from infinisa.compiler.schedule.emit import emit
+from infinisa.compiler.schedule.tile import schedule
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Input, dot

@@ -18,8 +18,8 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402  # after the skip
 
 from infinisa.compiler.graph import Model  # noqa: E402  # after the skip
-from infinisa.compiler.operator import Operator, operator  # noqa: E402  # after the skip
-from infinisa.compiler.positional import Tensor, each  # noqa: E402  # after the skip
+from infinisa.compiler.positional.operator import Operator, operator  # noqa: E402  # after the skip
+from infinisa.compiler.positional.tensor import Tensor, each  # noqa: E402  # after the skip
 from infinisa.compiler.readers.onnx import read  # noqa: E402  # after the skip
 from infinisa.isa.errors import ModelError  # noqa: E402  # after the skip
 from infinisa.isa.evaluate import Range, evaluate  # noqa: E402  # after the skip

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from benchmarks import _layers as layers
 from infinisa.compiler.calls import Covered
-from infinisa.compiler.emit import emit
-from infinisa.compiler.tile import schedule
+from infinisa.compiler.schedule.emit import emit
+from infinisa.compiler.schedule.tile import schedule
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.machine import Machine, builtin_machine_files, load_machine

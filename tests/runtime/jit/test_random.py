@@ -32,7 +32,7 @@ KINDS = ("unary", "binary", "reduce", "dot", "view", "gather", "where", "cast", 
 
 
 NARROWER = tuple(name for name in single.HERE if Target.named(name).lanes < Target.host().lanes)
-"""Kinds of processors with shorter vectors than this one: each program is run as for one of them."""
+"""Kinds of processors with shorter vectors than this one: each program runs as for one of them."""
 
 
 class Builder:

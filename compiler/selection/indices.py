@@ -1,0 +1,107 @@
+"""Indices of accesses: put into each other, taken apart into digits, turned round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from infinisa.isa.language import (
+    Affine,
+    Axis,
+)
+
+from ..calls import Access, Index
+
+
+def at_position(access: Access, axis: Axis, position: int) -> Access:
+    return substituted(access, {axis: Affine((), position)})
+
+
+def substituted(access: Access, index: Mapping[Axis, Affine]) -> Access:
+    """An access with axes replaced by sums of axes."""
+    found = []
+    for dimension in access.index:
+        strides: dict[Axis, int] = {}
+        offset = dimension.offset
+        for axis, stride in dimension.terms:
+            inner = index.get(axis, Affine(((axis, 1),)))
+            assert inner.divide == 1
+            assert not inner.modulo
+            offset += stride * inner.offset
+            for name, step in inner.terms:
+                strides[name] = strides.get(name, 0) + stride * step
+        terms = tuple((axis, stride) for axis, stride in strides.items() if stride)
+        found.append(Index(terms, offset))
+    return Access(access.tensor, tuple(found), access.fill)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Axes that are the digits of one number, the index `at`.
+
+    index   the number in terms of the axes
+    extent  how many values it has
+    """
+
+    axes: tuple[Axis, ...]
+    at: Affine
+    index: Index
+    extent: int
+
+
+def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> list[Digits] | None:
+    """The axes of a view that together are digits of a number, such as h = n // 64, e = n % 64.
+
+    None if some are not: each must begin where the one below it ends, and only the highest may
+    have no modulus; it says where the number starts.
+    """
+    groups: dict[tuple[tuple[Axis, int], ...], list[tuple[Axis, Affine]]] = {}
+    for axis, i in pairs:
+        if i.divide != 1 or i.modulo:
+            groups.setdefault(i.terms, []).append((axis, i))
+    for axis, i in pairs:
+        if i.divide == 1 and not i.modulo and i.terms in groups:
+            groups[i.terms].append((axis, i))
+    found = []
+    for terms, members in groups.items():
+        members.sort(key=lambda pair: (pair[1].divide, not pair[1].modulo))
+        offset, stride, index = members[-1][1].offset, 1, []
+        for number, (axis, i) in enumerate(members):
+            last = number == len(members) - 1
+            period = i.divide * i.modulo
+            if i.divide != stride or (last != (not i.modulo)):
+                return None
+            if not last and (i.modulo != sizes[axis] or (i.offset - offset) % period):
+                return None
+            index.append((axis, stride))
+            stride *= sizes[axis]
+        axes = tuple(axis for axis, _ in members)
+        found.append(Digits(axes, Affine(terms, offset), Index(tuple(index)), stride))
+    return found
+
+
+def itself(axis: Axis) -> Affine:
+    return Affine(((axis, 1),))
+
+
+def inverted(
+    index: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]
+) -> dict[Axis, Affine] | None:
+    """The new axes of a view in terms of the old, if every old position is one new one:
+    a rename, or a merge such as h = n // 64, e = n % 64."""
+    groups = digits(index, sizes)
+    if groups is None:
+        return None
+    found: dict[Axis, Affine] = {}
+    for group in groups:
+        new = group.at.plain
+        if new is None or group.extent != sizes[new] or new in found:
+            return None
+        found[new] = Affine(group.index.terms)
+    inside = {axis for group in groups for axis in group.axes}
+    for old, i in index:
+        if old not in inside:
+            if i.plain is None or sizes[old] != sizes[i.plain] or i.plain in found:
+                return None
+            found[i.plain] = itself(old)
+    return found
