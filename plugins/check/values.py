@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -81,22 +82,28 @@ def other(immediate: Immediate, formats: Mapping[str, str]) -> float | int:
 
 
 def _backends(subject: Subject, sample: Sample) -> Iterator[Fault | Note]:
+    asked = {kind: sample.arrays(kind) for kind in KINDS}
+    judges = {kind: _judge(sample, arrays) for kind, arrays in asked.items()}
     for name, entry in subject.registry.backends.items():
         where = f"backend {name!r} at {sample}"
         try:
             run = entry.item(sample.program, subject.library, 1)
-            for kind in KINDS:
-                arrays = sample.arrays(kind)
+            for kind, arrays in asked.items():
                 outputs = run(arrays, {}).outputs
                 found = [outputs[result(k)] for k in range(len(sample.results))]
-                if fault := _unlike(sample, arrays, found):
+                if fault := judges[kind](found):
                     yield Fault(f"{where}, {kind} values: {fault}")
                     break
         except InfinisaError as error:
             yield Fault(f"{where}: must run, but {error}")
 
 
-def _unlike(sample: Sample, arrays: dict[str, Array], found: list[Array]) -> str | None:
-    wanted = sample.evaluate(arrays)
-    few = FEW if cuts(sample.instruction.outputs) else 0.0
-    return difference(found, wanted, sample.exact(arrays), few, finite=finite(arrays))
+def _judge(sample: Sample, arrays: Mapping[str, Array]) -> Callable[[Sequence[Array]], str | None]:
+    """What says how results for these arrays differ from the language's."""
+    return partial(
+        difference,
+        wanted=sample.evaluate(arrays),
+        exact=sample.exact(arrays),
+        few=FEW if cuts(sample.instruction.outputs) else 0.0,
+        finite=finite(arrays),
+    )
