@@ -20,7 +20,8 @@ Array = NDArray[Any]
 class Result:
     """What a run leaves behind.
 
-    outputs     by buffer name, cut to the positions that were written
+    outputs     by buffer name, cut to the positions that were written; where there are none, they
+                have none in any dimension
     kept        states by buffer name, whole
     parameters  all parameters, those set by instructions included
     seconds     wall-clock time by section name
@@ -136,7 +137,7 @@ class Memory:
         array = self.array(buffer, ranges, core)
         where = region(operand, ranges)
         array[self._slices(operand, where, array.shape)] = value
-        if buffer.outer:
+        if buffer.outer and all(length for _, length in where):
             ends = self.written.setdefault(buffer.name, [0] * len(where))
             for i, (start, length) in enumerate(where):
                 ends[i] = max(ends[i], start + length)

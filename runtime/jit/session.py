@@ -479,7 +479,8 @@ class Session:
             first = starts[buffer.name]
             ends = self.ends[first : first + len(buffer.shape)]
             whole = self.tensors[buffer.name]
-            outputs[buffer.name] = whole[tuple(slice(0, int(n)) for n in ends)]
+            some = all(ends)
+            outputs[buffer.name] = whole[tuple(slice(0, int(n) if some else 0) for n in ends)]
         states = (buffer for buffer in self.program.of_kind("state") if buffer.outer)
         kept = {buffer.name: self.tensors[buffer.name] for buffer in states}
         return Result(outputs, kept, parameters, seconds)
