@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -252,7 +252,7 @@ class Contractions(Rows):
                         and a not in env)
             for side, other in ((node.a, node.b), (node.b, node.a))
         }  # fmt: skip
-        if node.a is node.b or register(node.dtype) == "i1":
+        if node.a is node.b or register(node.dtype) == "i1" or self.a_fold(node, private):
             return None
         over = tuple(axis for axis in node.over if self.frame.lengths[axis] != 1)
         best: Sides | None = None
@@ -263,6 +263,12 @@ class Contractions(Rows):
                 if best is None or self.frame.bounds[vector] > self.frame.bounds[best.vector]:
                     best = found
         return best if over else None
+
+    def a_fold(self, node: Dot, private: Mapping[Node, Sequence[Axis]]) -> bool:
+        """Whether a few products are added up, the numbers of one side only for vectors of the
+        other: as of windows that go channel by channel. Tiles would have a single row."""
+        alone = any(self.bound(axes) == 1 for axes in private.values())
+        return alone and self.target.lanes > 1 and self.positions(as_reduce(node)) > 0
 
     def following(self, root: Node, node: Dot, vector: Axis) -> Following | None:
         """An expression that each tile can make of its sums: all else that it needs is in memory,

@@ -301,6 +301,8 @@ class Emitter:
             raw = f.load(pointer, kind)
         elif step == 1 and lanes is None:
             raw = f.load(pointer, kind, self.width, self.mask)
+        elif step == 2 and lanes is None:
+            raw = every_other(f, pointer, kind, self.width, self.mask)
         else:
             many = lanes or f.lane_numbers("i64", self.width, step)
             raw = f.gather(f.addresses(pointer, many, kind), kind, self.mask)
@@ -519,6 +521,19 @@ class Emitter:
 
     def _computed(self, node: Node) -> bool:
         return isinstance(node, Map | Cast | View | Gather | Stack | Position | Size)
+
+
+def every_other(f: Function, pointer: Value, kind: str, width: int, mask: Value | None) -> Value:
+    """Elements two apart: of two vectors, of which the second ends with the last of them. Nothing
+    is read behind the last lane of a mask."""
+    masks: list[Value | None] = [None, None]
+    if mask is not None:
+        first = [(lane + 1) // 2 for lane in range(width)]
+        second = [(lane + width) // 2 for lane in range(width)]
+        masks = [f.shuffle(mask, mask, lanes) for lanes in (first, second)]
+    near = f.load(pointer, kind, width, masks[0])
+    far = f.load(f.at(pointer, width - 1, kind), kind, width, masks[1])
+    return f.shuffle(near, far, [*range(0, width, 2), *range(width + 1, 2 * width, 2)])
 
 
 def fitting(fill: float | int | bool, dtype: str) -> float | int | bool:

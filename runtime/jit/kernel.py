@@ -28,6 +28,7 @@ from .contraction import as_reduce
 from .expression import Border, Env, Frame, Index, Place, Weight, WeightAxis
 from .functions import STORED, register
 from .ir import Function, Number, Value, constant, number
+from .padding import padded
 from .passes import Passes, Store, Task, sequential
 from .processor import Target
 from .restricted import Library
@@ -152,7 +153,7 @@ class Kernel(Passes):
             case Dot():
                 self.dot_into(node, place, env)
             case Reduce():
-                self.reduce(node, place, env)
+                self.fold(node, place, env)
             case Update():
                 self.update(node, place, env, copied=False)
             case _:
@@ -161,9 +162,27 @@ class Kernel(Passes):
 
     def dot_into(self, node: Dot, place: Place, env: Env, accumulate: Number = 0) -> None:
         if self.sides(node, place, env) is None:
-            self.reduce(as_reduce(node), place, env)
+            self.fold(as_reduce(node), place, env)
         else:
             self.dot(node, place, env, accumulate)
+
+    def fold(self, node: Reduce, place: Place, env: Env) -> None:
+        """A fold into memory. Windows over a border are copied first, the border filled, those that
+        do not meet one after the other."""
+        windows = self.bordered_windows(node)
+        moved = {axis for view in windows for _, index in view.index for axis in index.axes}
+        apart = [axis for axis in self.open(node.axes, env) if windows and axis not in moved]
+
+        def each(at: Env) -> None:
+            before = dict(self.aliases)
+            with self.scratch():
+                for view in windows:
+                    self.aliases[view] = padded(self, view, view.dtype, at, None), {}
+                self.reduce(node, place, at)
+            self.aliases = before
+
+        with self.scope():
+            self.loops(apart, env, each)
 
     # -- results
 
@@ -202,7 +221,7 @@ class Kernel(Passes):
             self.reduce(node, None, env)
             self.fill(node, place, node.axes, env)
         else:
-            self.reduce(node, place, env)
+            self.fold(node, place, env)
 
     def same(self, node: Node, place: Place) -> bool:
         """Whether a node already lies exactly there."""

@@ -64,7 +64,7 @@ def padded(
         if not crossed:
             return node
         node, place = without_gaps(emitter, node, place)
-    spans = reached(emitter, node, place)
+    spans = reached(emitter, node, place, env)
     fill = place.fill if node.fill is None else node.fill
     axes = [axis for axis in place.strides if axis not in env]
     order = [axis for axis in axes if axis not in inner] + inner
@@ -102,7 +102,7 @@ def without_gaps(emitter: Contractions, node: View, place: Place) -> tuple[View,
     return View(leaf, tuple(pair for pair in node.index if pair not in lines), None), seen
 
 
-def reached(emitter: Contractions, node: View, place: Place) -> dict[Axis, Span]:
+def reached(emitter: Contractions, node: View, place: Place, env: Env) -> dict[Axis, Span]:
     """What windows reach along each axis of the memory that they move over."""
     f, frame, given = emitter.f, emitter.frame, dict(node.index)
     borders = {border.axis: border for border in place.borders}
@@ -112,7 +112,7 @@ def reached(emitter: Contractions, node: View, place: Place) -> dict[Axis, Span]
         low: Number = borders[axis].low if axis in borders else 0
         high = borders[axis].high if axis in borders else own[0]
         if axis in given and (axis in borders or node.fill is not None):
-            start, length, bound = window(emitter, given[axis])
+            start, length, bound = window(emitter, given[axis], env)
             shift = f.subtract(start, frame.starts.get(axis, 0))
             low, high = f.subtract(low, shift), f.subtract(high, shift)
             found[axis] = Span(length, bound, low, high, shift)
@@ -123,15 +123,18 @@ def reached(emitter: Contractions, node: View, place: Place) -> dict[Axis, Span]
     return found
 
 
-def window(emitter: Contractions, index: Affine) -> tuple[Number, Number, int]:
-    """(first, number, most) of the positions of an index."""
+def window(emitter: Contractions, index: Affine, env: Env) -> tuple[Number, Number, int]:
+    """(first, number, most) of the positions of an index where its axes are, or may be."""
     f, frame = emitter.f, emitter.frame
     start: Number = index.offset
     length: Number = 1
     bound = 1
     for axis, stride in index.terms:
-        steps = f.subtract(frame.length(axis), 1)
         first = frame.starts.get(axis, 0)
+        if axis in env:
+            start = f.add(start, f.multiply(f.add(first, env[axis].base), stride))
+            continue
+        steps = f.subtract(frame.length(axis), 1)
         low = first if stride > 0 else f.add(first, steps)
         start = f.add(start, f.multiply(low, stride))
         length = f.add(length, f.multiply(steps, abs(stride)))
@@ -158,14 +161,17 @@ def copied(
     for axis in order:
         shift = f.add(shift, f.multiply(spans[axis].shift, place.strides[axis]))
     source = replace(rooted(place, f, shift), borders=(), weight=None)
+    ragged = spans[order[-1]].high is not None  # a part of a vector at each end of every line
     with ExitStack() as parts:
+        if ragged:
+            cleared(emitter, nothing, copy, order, env)
         for axis in order:
             span = spans[axis]
             if span.high is None:
                 continue
             low = f.maximum(span.low, 0)
             high = f.maximum(f.minimum(span.high, span.length), low)
-            for first, end in ((0, low), (high, span.length)):
+            for first, end in () if ragged else ((0, low), (high, span.length)):
                 with emitter.part(axis, first, f.subtract(end, first)):
                     cleared(emitter, nothing, copy, order, env)
             parts.enter_context(emitter.part(axis, low, f.subtract(high, low)))
@@ -178,7 +184,7 @@ def copied(
 def cleared(
     emitter: Contractions, nothing: Value, copy: Place, order: list[Axis], env: Env
 ) -> None:
-    """A border."""
+    """All of it, or a border."""
     with runs(emitter, order, (copy,)) as (axes, (place,)), emitter.scope():
         vector = axes[-1] if emitter.target.lanes > 1 else None
         emitter.nest(axes, vector, [], env, lambda at: emitter.store(nothing, place, at))

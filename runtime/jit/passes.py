@@ -275,7 +275,22 @@ class Passes(Contractions):
         """Whether a task is done position by position."""
         if self.there(task.node):
             return True
-        return task.store not in self.in_place and not isinstance(task.node, Dot | Scan | Update)
+        if task.store in self.in_place or isinstance(task.node, Dot | Scan | Update):
+            return False
+        return not isinstance(task.node, Reduce) or not self.bordered_windows(task.node)
+
+    def bordered_windows(self, node: Reduce) -> list[View]:
+        """What a fold reads of memory in windows, some of which lie over a border."""
+        return [
+            view
+            for view in self.inlined([node.x])
+            if isinstance(view, View)
+            and (place := self.places.get(view.x)) is not None
+            and (place.borders or view.fill is not None)
+            and any(
+                len(index.terms) > 1 and {*index.axes} & {*node.over} for _, index in view.index
+            )
+        ]
 
     # -- rows
 

@@ -27,7 +27,7 @@ from .expression import Emitter, Env, Index, Place
 from .functions import COMBINE, STORED, convert, like, register, saturate
 from .ir import BYTES, FLOATS, Function, Number, Value, constant, number
 from .masks import border
-from .microkernels import LINE
+from .microkernels import LINE, multiply_add
 
 Visit: TypeAlias = Callable[[Env, list[Value]], list[Value]]
 """What is done at a position with the values carried so far: those that are carried on."""
@@ -35,8 +35,11 @@ Visit: TypeAlias = Callable[[Env, list[Value]], list[Value]]
 Reach: TypeAlias = Mapping[Axis, int | None]
 """How many elements one step of each axis moves; None: no fixed number."""
 
-STRIDED, HORIZONTAL, BY_BORDER = 8.0, 10.0, 4.0
-"""Costs in vector operations: lanes that are not neighbours, folding lanes, a border's mask."""
+COSTS: Mapping[int | None, float] = {0: 0.3, 1: 1.0, 2: 3.0}
+"""Costs in vector operations of a vector in memory, by the elements from lane to lane."""
+
+STRIDED, HORIZONTAL = 8.0, 10.0
+"""Costs in vector operations: lanes that are not neighbours, folding lanes."""
 
 SIDE_BY_SIDE = 4
 """Vectors a turn of a loop computes side by side, so that one does not wait for another. As many
@@ -44,6 +47,10 @@ where there are few registers: constants of one turn are read once for all of th
 
 CUT = 2
 """Vectors to which a length is rounded up that a mask cuts."""
+
+UNROLLED, AT_A_TIME = 49, 100
+"""Folds of up to so many positions, such as those of a window, are computed without loops; so many
+positions of vectors side by side."""
 
 IN_REGISTERS = 8
 """Rows of up to so many vectors are computed without loops, and what several passes over them want
@@ -376,7 +383,7 @@ class Rows(Emitter):
             cost = float(work)
             for reach in reads:
                 stride = reach.get(axis, 0)
-                cost += 0.3 if stride == 0 else 1.0 if stride == 1 else STRIDED
+                cost += COSTS.get(stride, STRIDED)
             if axis in folded:
                 cost += HORIZONTAL / max(1.0, bound / width)
             cost = cost / used / width
@@ -532,16 +539,54 @@ class Rows(Emitter):
         if place is None:
             body(env)
             return
+
+        def visit(at: Env, _: list[Value]) -> list[Value]:
+            body(at)
+            return []
+
+        across = vector if vector in kept else None
+        few = self.positions(node) if across else 0
+        copies = max(1, min(self.side_by_side(across), AT_A_TIME // few)) if across and few else 1
         with self.scope():
-            self.nest(outer, vector if vector in kept else None, [node.x], env, body)
+            self.carry(outer, across, [node.x], env, visit, [], copies)
+
+    def positions(self, node: Reduce) -> int:
+        """How many positions are folded, if without loops."""
+        lengths = [self.frame.length(axis) for axis in node.over]
+        count = 1
+        for length in lengths:
+            count *= length if isinstance(length, int) else UNROLLED + 1
+        return count if count <= UNROLLED and node.function != "argmax" else 0
 
     def folded(self, node: Reduce, vector: Axis | None, env: Env) -> Value:
         """The fold at one position (or vector of positions) of the kept axes."""
+        if vector not in node.over and self.positions(node):
+            return self.folded_at_once(node, env)
         along = vector if vector in node.over else None
         work = Work(node.x, fold=self.fold_of(node))
         order = self.longest_first(node.over, along, [node.x])
         (found,) = self.sweep([work], order, along, env)
         return found[-1]
+
+    def folded_at_once(self, node: Reduce, env: Env) -> Value:
+        """A fold of few positions without loops."""
+        fold, frame = self.fold_of(node), self.frame
+        carried = fold.initial(self.width)
+        products = isinstance(node.x, Map) and node.x.function == "multiply"
+        ranges = []
+        for axis in node.over:
+            first, length = frame.firsts.get(axis, 0), frame.length(axis)
+            assert isinstance(length, int), axis
+            ranges.append([Index(self.f.add(first, position)) for position in range(length)])
+        for places in itertools.product(*ranges):
+            at = {**env, **dict(zip(node.over, places, strict=True))}
+            if products and fold.function == "sum" and fold.kind in FLOATS:
+                given = [convert(self.f, self.value(x, at), fold.kind) for x in node.x.children]
+                a, b = (self.f.splat(value, self.width) for value in given)
+                carried = [multiply_add(self.f, a, b, carried[0])]
+            else:
+                carried = self.fold_in(node.x, fold, at, carried)
+        return carried[-1]
 
     def fold_of(self, node: Reduce) -> Fold:
         kind = register(node.x.dtype if node.function == "argmax" else node.dtype)

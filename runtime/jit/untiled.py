@@ -231,15 +231,16 @@ class _Untiling:
         summed = loop.range in (issue.fresh or ())
         named = any(axis in names for names in (*opcode.operands, *opcode.results))
         if not named or not self.covered(issue, opcode, meaning, (loop.range, axis)):
-            if self.contraction(issue) is None and (summed or not self.pooled(issue)):
+            if self.contraction(issue) is None and not self.pooled(issue):
                 return None
             found = self.extended(loop.range, issue, axis, summed)
             if found is None:
                 return None
             issue = replace(issue, opcode=found.name)
         if summed:
-            meaning = self.contraction(issue)
-            alike = meaning is not None and axis in _dot(meaning).over
+            meaning = self.meaning(issue)
+            fold = None if meaning is None else _only_fold(meaning)
+            alike = fold is not None and axis in fold.over
         else:
             alike = self.in_pieces(loop, issue)
         return _renamed(issue, loop.range, loop.parent) if alike else None
@@ -318,14 +319,16 @@ class _Untiling:
         return made
 
     def adds(self, step: Instruction) -> bool:
-        """Whether it adds a sum of products to its state, and nothing else."""
+        """Whether it adds a sum to its state, and nothing else."""
         (output,) = step.outputs
         if len(step.states) != 1 or step.states[0].initial != 0.0:
             return False
         state = step.states[0].input
         if not isinstance(output, Map) or output.function != "add":
             return False
-        return state in output.arguments and any(isinstance(a, Dot) for a in output.arguments)
+        fold = _only_fold(step)
+        added = isinstance(fold, Dot) or (fold is not None and fold.function == "sum")
+        return added and state in output.arguments and fold in output.arguments
 
     def contraction(self, issue: Issue) -> Instruction | None:
         """What an issue means, if that is one sum of products and nothing else that needs loops of
@@ -453,7 +456,9 @@ class _Untiling:
             return None
         (total,), reads = first.writes, second.reads
         only = self.uses[total.buffer] == 2 and not self.given.buffer[total.buffer].outer
-        if total != reads[0] or not only or whole.native or self.contraction(first) is None:
+        if total != reads[0] or not only or whole.native:
+            return None
+        if self.contraction(first) is None and not self.pooled(first):
             return None
         return self.whole(whole, (first, step), (second, finish))
 
@@ -549,9 +554,9 @@ class _Untiling:
         return self.opcodes.setdefault(opcode.name, opcode)
 
 
-def _dot(meaning: Instruction) -> Dot:
-    (found,) = (node for node in walk(meaning.outputs) if isinstance(node, Dot))
-    return found
+def _only_fold(meaning: Instruction) -> Dot | Reduce | None:
+    found = [node for node in walk(meaning.outputs) if isinstance(node, Dot | Reduce)]
+    return found[0] if len(found) == 1 else None
 
 
 def _ranges(operand: Operand) -> set[str]:
@@ -566,7 +571,8 @@ def _based(operands: Sequence[Operand], name: str) -> bool:
 def _role(base: Instruction, read: Sequence[bool], summed: bool) -> Axis | None:
     """An axis of an instruction that just these operands have, to stand for one more."""
     if summed:
-        return _dot(base).over[0]
+        fold = _only_fold(base)
+        return None if fold is None else fold.over[0]
     return next(
         (
             axis

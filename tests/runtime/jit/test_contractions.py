@@ -266,6 +266,65 @@ def test_any_convolution(data: some.DataObject) -> None:
     check(with_weights(program, weights), meaning, target, backend)
 
 
+POOLS = {
+    "max": lambda x: L.max(x, "r u"),
+    "mean": lambda x: L.mean(x, "r u"),
+    "least of what is scaled": lambda x: L.min(2.0 * x, "r u"),
+}
+PRODUCTS = {
+    "channel by channel": lambda x, k: L.dot(x, k, "r u"),
+    "and what follows": lambda x, k: L.maximum(L.dot(x, k, "r u") + 0.5, 0.0),
+}
+"""What becomes of windows of each channel."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=some.data())
+def test_any_fold_of_windows(data: some.DataObject) -> None:
+    """Over a border, every other line, with rows of less than a vector and of several."""
+    steps = data.draw(some.tuples(some.integers(1, 3), some.integers(1, 3)))
+    outside = data.draw(some.sampled_from((None, 0.0, -9.0)))
+    shift = 0 if outside is None else data.draw(some.integers(0, 2))
+    fold = data.draw(some.sampled_from(sorted({**POOLS, **PRODUCTS})))
+    index = {"h": f"{steps[0]}*p + r - {shift}", "w": f"{steps[1]}*q + u - {shift}"}
+
+    def pooled(x: "h w c"):
+        return POOLS[fold](L.view(x, index))
+
+    def product(x: "h w c", k: "r u c"):
+        return PRODUCTS[fold](L.view(x, index), k)
+
+    meaning = instruction(unit="vector")(pooled if fold in POOLS else product)
+    most = {"p": 9, "q": 40, "r": 5, "u": 5, "c": 20}
+    sizes = {axis: data.draw(some.integers(1, size), axis) for axis, size in most.items()}
+    reach = [s * (sizes[a] - 1) + sizes[b] for s, a, b in zip(steps, "pq", "ru", strict=True)]
+    assume(min(reach) > shift + 1)
+    order = {"x": data.draw(some.sampled_from(("hwc", "chw"))),
+             "out0": data.draw(some.sampled_from(("pqc", "cpq")))}  # fmt: skip
+    fill = None if outside is None else {"x": outside}
+    loops = {"p": 2} if data.draw(some.booleans()) else {}
+    program = single.program_of(meaning, sizes, loops, order=order, fill=fill)
+    target = TARGETS[data.draw(some.sampled_from(sorted(TARGETS)))]
+    backend = data.draw(some.sampled_from(("vector", "vector", "scalar", "parallel")))
+
+    check(program, meaning, target, backend)
+
+
+def test_windows_of_channels_are_folded_in_registers() -> None:
+    """A convolution channel by channel has no register tile, and its border is copied once."""
+
+    @instruction(unit="vector")
+    def meaning(x: "c h w", k: "c r u"):
+        return L.dot(L.view(x, {"h": "p + r - 1", "w": "q + u - 1"}), k, "r u")
+
+    sizes = {"c": 5, "p": 9, "q": 40, "r": 3, "u": 3}
+    program = single.program_of(meaning, sizes, fill={"x": 0.0})
+
+    module = emit(program, single.of(meaning), TARGETS["avx2"], 1).module
+    assert not module.names
+    assert module.text.count("@llvm.fmuladd.v8f32(") >= 9 * 4
+
+
 def tiles_of(program: Program, meaning: Instruction, target: Target) -> set[Tile]:
     """The register tiles that a program is made of."""
     found: set[Tile] = set()
