@@ -11,7 +11,7 @@ is not finite makes its row NaN.
 Weights count from the middle of what a byte holds, so a sum of products is less by that times the
 sum of the row's digits: [step f32, zero i32, ...][first digits][second][third][sums of the digits
 of each group i32]. Digits are s8, the first is the highest. Where pairs of i16 are multiplied they
-are i16, two of twelve bits instead of three.
+are i16, two of twelve bits instead of three; bytes of weights are widened as they are loaded.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ FOUR = 4
 """Steps of a turn where products are added by an operation of their own: LLVM sums up those of a
 longer turn in another order, and has no registers left for that."""
 
+CHAINS = 4
+"""Of operations side by side, where each waits for the one before it."""
+
 LEAST = 1e-30
 """A row of numbers nearer to 0 than that is 0: the reciprocal of its step may be infinite."""
 
 
 @dataclass(frozen=True)
 class Digits:
-    """How a number of a row is stored: `count` integers of `bits`, each in an element of `kind`.
-
-    Of four i16 the second and the third have changed places, as pairs of them are multiplied.
-    """
+    """How a number of a row is stored: `count` integers of `bits`, each in an element of `kind`."""
 
     count: int
     bits: int = 8
@@ -82,8 +82,7 @@ class Digits:
 
 def row_digits(form: Form, target: Target, steps: int) -> Digits:
     """Of rows with up to so many numbers."""
-    lanes = vector_lanes(target)
-    if fused(target, lanes) or not has(target, PAIRED[lanes]) or nibbles(form, target, lanes):
+    if form.side == 4:
         return Digits(form.digits)
     if form.digits == 3 and (form.group or steps <= LONG):
         return Digits(2, 12, "i16")
@@ -136,18 +135,15 @@ def rounding_kernel(module: Module, form: Form, row: Digits, lanes: int, whole: 
     p = f.parameters
     least, most, wrong = _range(f, lanes)
     if form.digits == 1:
-        digits = _one_digit(f, least, most, wrong, moved)
+        digits = _one_digit(f, lanes, least, most, wrong, moved)
     else:
-        digits = _many_digits(f, row, least, most, wrong)
+        digits = _many_digits(f, lanes, row, least, most, wrong)
     *planes, behind = digit_planes(f, row, p["row"])
 
     def some(index: Value, sums: list[Value], mask: Value | None = None) -> list[Value]:
         value = f.load(f.at(p["x"], index, "float"), "float", lanes, mask)
         found = digits(value)
         for at, digit in zip(planes, found, strict=True):
-            if row.kind == "i16":
-                order = [lane ^ (3 if lane % 4 in (1, 2) else 0) for lane in range(lanes)]
-                digit = f.shuffle(digit, digit, order)
             f.store(f.convert("trunc", digit, row.kind), f.at(at, index, row.kind))
         return [f.binary("add", *pair) for pair in zip(sums, found, strict=True)]
 
@@ -192,7 +188,9 @@ Divider = Callable[[Value], list[Value]]
 """Makes digits of numbers."""
 
 
-def _one_digit(f: Function, least: Value, most: Value, wrong: Value, moved: bool) -> Divider:
+def _one_digit(
+    f: Function, lanes: int, least: Value, most: Value, wrong: Value, moved: bool
+) -> Divider:
     """Of 255 steps; writes the head of the row. Unless 0 may be `moved`, it is in the middle."""
     below = f.binary("fsub", _nothing(), least)
     if not moved:
@@ -208,25 +206,28 @@ def _one_digit(f: Function, least: Value, most: Value, wrong: Value, moved: bool
     bottom = f.binary("fsub", _nothing(), zero)
     top = f.binary("fsub", constant("float", 255), zero)
     shift = f.binary("fadd", place, constant("float", SHIFTER))
+    by, low, high, more = (f.splat(value, lanes) for value in (inverse, bottom, top, shift))
 
     def digits(value: Value) -> list[Value]:
-        value = f.binary("fmul", value, inverse)
-        value = _smaller(f, _larger(f, value, bottom), top)
-        bits = f.convert("bitcast", f.binary("fadd", value, shift), "i32")
+        value = _smaller(f, _larger(f, f.binary("fmul", value, by), low), high)
+        bits = f.convert("bitcast", f.binary("fadd", value, more), "i32")
         return [f.binary("sub", bits, constant("i32", SHIFTER_BITS))]
 
     return digits
 
 
-def _many_digits(f: Function, row: Digits, least: Value, most: Value, wrong: Value) -> Divider:
+def _many_digits(
+    f: Function, lanes: int, row: Digits, least: Value, most: Value, wrong: Value
+) -> Divider:
     """Of `row.most` steps to either side; writes the head of the row."""
     span = _larger(f, most, f.binary("fsub", _nothing(), least))
     inverse = _inverse(f, constant("float", row.most), span)
     step = f.binary("fdiv", span, constant("float", row.most))
     f.store(f.binary("fadd", step, wrong), f.parameters["row"])
+    by = f.splat(inverse, lanes)
 
     def digits(value: Value) -> list[Value]:
-        value = f.intrinsic("rint", [f.binary("fmul", value, inverse)])
+        value = f.intrinsic("rint", [f.binary("fmul", value, by)])
         number = f.convert("fptosi", value, "i32")
         found: list[Value] = []
         for _ in range(row.count - 1):
@@ -259,12 +260,22 @@ def _range(f: Function, lanes: int) -> tuple[Value, Value, Value]:
         return [_smaller(f, value, least), _larger(f, value, most),
                 f.binary("fadd", wrong, f.binary("fmul", value, nothing))]  # fmt: skip
 
-    full = f.whole(p["steps"], lanes)
+    def some(index: Value, found: list[Value]) -> list[Value]:
+        parts = [found[n : n + 3] for n in range(0, len(found), 3)]
+        places = [f.add(index, n * lanes) for n in range(len(parts))]
+        return [each for place in zip(places, parts, strict=True) for each in more(*place)]
+
+    full, many = f.whole(p["steps"], lanes), f.whole(p["steps"], CHAINS * lanes)
+    found = f.loop(0, many, CHAINS * lanes, some, [nothing] * (3 * CHAINS))
+    while len(found) > 3:
+        one, other, rest = found[:3], found[3:6], found[6:]
+        found = [*rest, _smaller(f, one[0], other[0]), _larger(f, one[1], other[1]),
+                 f.binary("fadd", one[2], other[2])]  # fmt: skip
+    found = f.loop(many, full, lanes, more, found)
     left = lane_count(f, f.subtract(p["steps"], full), lanes)
-    found = f.loop(0, full, lanes, more, [nothing] * 3)
     mask = f.compare("slt", f.lane_numbers("i32", lanes), left)
-    some = f.compare("sgt", left, constant("i32", 0))
-    least, most, wrong = f.either(some, lambda: more(full, found, mask), lambda: found)
+    some_left = f.compare("sgt", left, constant("i32", 0))
+    least, most, wrong = f.either(some_left, lambda: more(full, found, mask), lambda: found)
     while least.width > 1:
         least, most = _smaller(f, *f.halves(least)), _larger(f, *f.halves(most))
         wrong = f.binary("fadd", *f.halves(wrong))
@@ -313,6 +324,13 @@ def has(target: Target, instruction: tuple[str, str]) -> bool:
     return instruction[0] in target.features
 
 
+def beside(bits: int, target: Target) -> Literal[2, 4]:
+    """Steps of k of a column of weights that lie side by side."""
+    lanes = vector_lanes(target)
+    pairs = bits == 8 and has(target, PAIRED[lanes]) and not fused(target, lanes)
+    return 2 if pairs else 4
+
+
 def nibbles(form: Form, target: Target, lanes: int) -> bool:
     """Whether bytes are multiplied as they are, and summed in i16."""
     pairs = has(target, PAIRED[lanes]) and has(target, BYTEWISE[lanes])
@@ -330,27 +348,24 @@ class Products:
 
     def __init__(self, f: Function, target: Target, lanes: int) -> None:
         self.f, self.lanes, self.fused = f, lanes, fused(target, lanes)
-        self.paired = has(target, PAIRED[lanes])
+
+    def weights(self, form: Form, at: Value) -> list[list[Value]]:
+        """What one load brings of a vector of columns: steps of k as `add` wants them."""
+        raw = self.f.load(at, "i32", self.lanes)
+        return [self.unsigned(part) for part in halves(self.f, form, raw)]
 
     def unsigned(self, w: Value) -> list[Value]:
         """Bytes as `add` wants them."""
         f = self.f
         if self.fused:
             return [w]
-        if self.paired:
-            mask = constant("i32", 0x00FF00FF)
-            odd = f.binary("lshr", w, constant("i32", 8))
-            return [self.words(f.binary("and", value, mask)) for value in (w, odd)]
         shifted = [f.binary("lshr", w, constant("i32", 8 * t)) if t else w for t in range(4)]
         return [f.binary("and", value, constant("i32", 255)) for value in shifted]
 
-    def signed(self, at: Value, four: int) -> list[Value]:
-        """Digits of four steps of a row, in all lanes."""
+    def signed(self, at: Value) -> list[Value]:
+        """Digits of a row, in all lanes."""
         f = self.f
-        if self.paired and not self.fused:
-            pair = [f.load(f.at(at, 8 * four + 4 * half), "i32") for half in range(2)]
-            return [self.words(f.splat(word, self.lanes)) for word in pair]
-        a = f.splat(f.load(f.at(at, 4 * four), "i32"), self.lanes)
+        a = f.splat(f.load(at, "i32"), self.lanes)
         if self.fused:
             return [a]
         shifted = [
@@ -358,9 +373,11 @@ class Products:
         ]
         return [f.binary("ashr", value, constant("i32", 24)) for value in shifted]
 
-    def words(self, value: Value) -> Value:
-        wide = f"<{2 * self.lanes} x i16>"
-        return self.f.emit("i16", 2 * self.lanes, f"bitcast {value.type} {value.text} to {wide}")
+    def as_lanes(self, kind: str, value: Value) -> Value:
+        """The same bits in narrower lanes."""
+        width = value.width * BYTES[value.kind] // BYTES[kind]
+        wide = typed(kind, width)
+        return self.f.emit(kind, width, f"bitcast {value.type} {value.text} to {wide}")
 
     def pairs(self, a: Value, b: Value) -> Value:
         """Sums of two products of i16."""
@@ -381,24 +398,32 @@ class Products:
             given = ", ".join(f"{kind} {value.text}" for value in (total, *w, *a))
             return f.emit("i32", self.lanes, f"call {kind} @{self.fused}({given})")
         for one, other in zip(w, a, strict=True):
-            product = self.pairs(one, other) if self.paired else f.binary("mul", one, other)
-            total = f.binary("add", total, product)
+            total = f.binary("add", total, f.binary("mul", one, other))
         return total
+
+
+class Pairs(Products):
+    """The same for two steps: lanes that hold two i16."""
+
+    def weights(self, form: Form, at: Value) -> list[list[Value]]:
+        raw = self.f.load(at, "i8", 2 * self.lanes)
+        return [[self.f.convert("zext", raw, "i16")]]
+
+    def signed(self, at: Value) -> list[Value]:
+        return [self.as_lanes("i16", self.f.splat(self.f.load(at, "i32"), self.lanes))]
+
+    def add(self, total: Value, w: list[Value], a: list[Value]) -> Value:
+        return self.f.binary("add", total, self.pairs(*w, *a))
 
 
 class Nibbles(Products):
     """The same for weights less than 16, with sums in i16."""
 
     def unsigned(self, w: Value) -> list[Value]:
-        return [self.bytes(w)]
+        return [self.as_lanes("i8", w)]
 
-    def signed(self, at: Value, four: int) -> list[Value]:
-        word = self.f.load(self.f.at(at, 4 * four), "i32")
-        return [self.bytes(self.f.splat(word, self.lanes))]
-
-    def bytes(self, value: Value) -> Value:
-        wide = f"<{4 * self.lanes} x i8>"
-        return self.f.emit("i8", 4 * self.lanes, f"bitcast {value.type} {value.text} to {wide}")
+    def signed(self, at: Value) -> list[Value]:
+        return [self.as_lanes("i8", self.f.splat(self.f.load(at, "i32"), self.lanes))]
 
     def add(self, total: Value, w: list[Value], a: list[Value]) -> Value:
         return self.f.binary("add", total, self.call(BYTEWISE, "i16", 2 * self.lanes, *w, *a))
@@ -416,7 +441,8 @@ def integer_rows(form: Form, target: Target, shape: tuple[int, int]) -> int:
     `shape[0]` steps at most."""
     lanes, vectors = vector_lanes(target), tile_vectors(target, shape[1])
     digits = row_digits(form, target, shape[0])
-    parts = 1 if fused(target, lanes) or nibbles(form, target, lanes) else 2
+    single = form.side == 2 or fused(target, lanes) or nibbles(form, target, lanes)
+    parts = 1 if single else 2
     left = target.registers - vectors * parts - 2 * parts + 1
     return max(1, min(left // (vectors * (digits.count + (form.group > 0))), 8))
 
@@ -463,7 +489,8 @@ class IntegerTile:
         self.lanes, self.vectors = vector_lanes(target), tile_vectors(target, shape.width)
         short = nibbles(form, target, self.lanes)
         self.nibbles = Nibbles(f, target, self.lanes) if short else None
-        self.products = self.nibbles or Products(f, target, self.lanes)
+        kind = Pairs if form.side == 2 else Products
+        self.products = self.nibbles or kind(f, target, self.lanes)
         p = f.parameters
         self.aparts = [f.multiply(p["apart"], panel) for panel in range(shape.panels)]
         self.heads = [f.at(p["s"], f.multiply(p["sm"], r)) for r in range(self.rows)]
@@ -478,9 +505,10 @@ class IntegerTile:
     def put(self, totals: list[Value], column: int) -> None:
         """Into the result from a column on, or added to it."""
         f, p, lanes = self.f, self.f.parameters, self.lanes
-        limits, places = lane_count(f, p["columns"], column + self.vectors * lanes), []
+        end, places = column + self.vectors * lanes, []
         firsts = [column + v * lanes for v in range(self.vectors)]
         numbers = [f.lane_numbers("i32", lanes, first=first) for first in firsts]
+        limits = lane_count(f, p["columns"], end)
         masks = [f.compare("sgt", limits, lane) for lane in numbers]
         for r in range(self.rows):
             row = f.multiply(p["cm"], r)
@@ -492,10 +520,15 @@ class IntegerTile:
         def before() -> list[Value]:
             return [f.load(at, "float", lanes, mask) for at, mask in places]
 
+        def store(masked: bool) -> list[Value]:
+            for total, first, (at, mask) in zip(totals, start, places, strict=True):
+                f.store(f.binary("fadd", total, first), at, mask if masked else None)
+            return []
+
         again = f.compare("ne", p["more"], constant("i64", 0))
         start = f.either(again, before, lambda: [constant("float", 0, lanes)] * len(places))
-        for total, first, (at, mask) in zip(totals, start, places, strict=True):
-            f.store(f.binary("fadd", total, first), at, mask)
+        whole = f.compare("sge", p["columns"], constant("i64", end))
+        f.either(whole, lambda: store(False), lambda: store(True))  # masked stores are slow
 
     def by_panel(self, values: list[Value]) -> list[list[Value]]:
         """Values of all panels, panel by panel."""
@@ -506,7 +539,8 @@ class IntegerTile:
         """Sums of each panel where each column has one factor."""
         f, p = self.f, self.f.parameters
         padded = f.whole(f.add(p["steps"], TURN - 1), TURN)
-        starts = [f.at(f.at(p["x"], apart), 4 * self.column) for apart in self.aparts]
+        side = self.form.side
+        starts = [f.at(f.at(p["x"], apart), side * self.column) for apart in self.aparts]
         steps = TURN if self.products.fused else FOUR
 
         def turn(first: Value, sums: list[Value]) -> list[Value]:
@@ -542,7 +576,7 @@ class IntegerTile:
         numbers = form.group // form.deep * self.width
 
         def part(x: Value, first: Value, start: list[Value], totals: list[Value]) -> list[Value]:
-            sums = self.group_sums(f.at(x, 4 * self.column), first, start)
+            sums = self.group_sums(f.at(x, form.side * self.column), first, start)
             factors = [
                 load_factors(f, form, f.at(x, numbers), self.column + v * self.lanes, self.lanes)
                 for v in range(self.vectors)
@@ -622,21 +656,19 @@ class IntegerTile:
     def added(self, x: Value, first: Number, count: int, sums: list[Value]) -> list[Value]:
         """Sums and products of `count` steps, which begin at `x` and in S with `first`."""
         f, form, found = self.f, self.form, list(sums)
-        offset = f.multiply(first, BYTES[self.digits.kind])
-        lefts = [[f.at(left, offset) for left in row] for row in self.lefts]
-        for four in range(count // 4):
-            if four % form.deep == 0:
-                at = f.at(x, four // form.deep * 4 * self.width)
-                raw = [f.load(f.at(at, 4 * v * self.lanes), "i32", self.lanes)
-                       for v in range(self.vectors)]  # fmt: skip
-                parts = [halves(f, form, value) for value in raw]
-            weights = [self.products.unsigned(part[four % form.deep]) for part in parts]
+        side, deep = form.side, form.deep
+        for turn in range(count // side):
+            if turn % deep == 0:
+                at = f.at(x, turn // deep * side * self.width)
+                loaded = [self.products.weights(form, f.at(at, side * v * self.lanes))
+                          for v in range(self.vectors)]  # fmt: skip
+            step = f.multiply(f.add(first, turn * side), BYTES[self.digits.kind])
             for d in range(self.digits.count):
-                for r, row in enumerate(lefts):
-                    one = self.products.signed(row[d], four)
-                    for v, w in enumerate(weights):
+                for r, row in enumerate(self.lefts):
+                    one = self.products.signed(f.at(row[d], step))
+                    for v in range(self.vectors):
                         place = (d * self.rows + r) * self.vectors + v
-                        found[place] = self.products.add(found[place], w, one)
+                        found[place] = self.products.add(found[place], loaded[v][turn % deep], one)
         return found
 
     def joined(self, sums: list[Value]) -> list[Value]:

@@ -1,6 +1,7 @@
 """Weights in fewer bits: how a session makes them.
 
-A panel has four steps of k of a column side by side: [k / 4][width][4]. Bytes of int8 count from
+A panel has four steps of k of a column side by side: [k / 4][width][4]; or two, where processors
+multiply pairs of i16. Bytes of int8 count from
 128; halves of bytes of int4 from 8, and the low halves are the first four steps of eight. A factor
 belongs to a column, and those of all columns (f32) lie behind the numbers; or to a group of steps,
 and they (f16) lie behind the numbers of each group: memory is read in its order. The largest
@@ -81,11 +82,13 @@ class Form:
     bits    of a number
     group   steps of k that share a factor; 0: a whole column
     digits  bytes of a number of the other side
+    side    steps of k of a column side by side; of a byte in two halves, in each of them
     """
 
     bits: Literal[8, 4]
     group: int = 0
     digits: Literal[1, 2, 3] = 3
+    side: Literal[2, 4] = 4
 
     @property
     def name(self) -> str:
@@ -151,8 +154,8 @@ def _arranged(form: Form, integers: NDArray[np.int8]) -> NDArray[np.uint8]:
     """[panel][group][k][width] as the bytes of numbers."""
     panels, count, deep, width = integers.shape
     integers = np.pad(integers, ((0, 0), (0, 0), (0, -deep % TURN), (0, 0)))
-    fours = integers.reshape(panels, count, -1, 4, width).swapaxes(3, 4)
-    found = (fours.astype(np.int16) + form.middle).astype(np.uint8)
+    beside = integers.reshape(panels, count, -1, form.side, width).swapaxes(3, 4)
+    found = (beside.astype(np.int16) + form.middle).astype(np.uint8)
     if form.bits == 8:
         return found
     halves: NDArray[np.uint8] = found[:, :, 0::2] | found[:, :, 1::2] << np.uint8(4)
@@ -188,7 +191,7 @@ def group_offset(f: Function, form: Form, step: Number, width: int) -> Number:
 
 
 def halves(f: Function, form: Form, raw: Value) -> list[Value]:
-    """Four bytes in each lane as four steps of k, or as twice four."""
+    """The bytes in each lane as so many steps of k, or as twice as many."""
     if form.bits == 8:
         return [raw]
     mask, half = constant("i32", 0x0F0F0F0F), constant("i32", 4)
@@ -202,11 +205,11 @@ UNPACK = [("x", "ptr noalias"), ("factors", "ptr noalias"), ("panel", "ptr noali
 
 def unpack_kernel(module: Module, form: Form, lanes: int, width: int) -> str:
     """panel[k][width] of f32; there is room for a multiple of `TURN` steps."""
-    name = f"unpack_{form.name}_{lanes}_{width}"
+    name = f"unpack_{form.name}_{form.side}_{lanes}_{width}"
     f = kernel(module, name, UNPACK)
     if f is None:
         return name
-    p, vectors, each = f.parameters, width // lanes, 4 * form.deep
+    p, vectors, side = f.parameters, width // lanes, form.side
 
     def factors(pointer: Value) -> list[Value]:
         return [load_factors(f, form, pointer, v * lanes, lanes) for v in range(vectors)]
@@ -216,16 +219,17 @@ def unpack_kernel(module: Module, form: Form, lanes: int, width: int) -> str:
             source = f.at(x, f.multiply(first, width // form.deep))
             into = f.at(out, f.multiply(first, width), "float")
             for v in range(vectors):
-                raw = f.load(f.at(source, 4 * v * lanes), "i32", lanes)
-                for four, part in enumerate(halves(f, form, raw)):
-                    for t in range(4):
+                raw = f.load(f.at(source, side * v * lanes), f"i{8 * side}", lanes)
+                raw = raw if side == 4 else f.convert("zext", raw, "i32")
+                for half, part in enumerate(halves(f, form, raw)):
+                    for t in range(side):
                         value = f.binary("lshr", part, constant("i32", 8 * t)) if t else part
                         value = f.binary("and", value, constant("i32", 255))
                         value = f.binary("sub", value, constant("i32", form.middle))
                         value = f.binary("fmul", f.convert("sitofp", value, "float"), factors[v])
-                        f.store(value, f.at(into, (4 * four + t) * width + v * lanes, "float"))
+                        f.store(value, f.at(into, (side * half + t) * width + v * lanes, "float"))
 
-        f.loop(0, steps, each, row)
+        f.loop(0, steps, side * form.deep, row)
 
     def group(first: Value, _: list[Value]) -> None:
         x = f.at(p["x"], group_offset(f, form, first, width))

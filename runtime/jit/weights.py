@@ -14,6 +14,7 @@ from infinisa.isa.language import Axis, Input
 
 from .expression import Env, Place, WeightAxis
 from .functions import STORED
+from .integers import beside
 from .ir import BYTES, Number, Value
 from .packing import Packing, pack_all, panel_columns, vector_lanes
 from .quantised import INTEGERS, OTHER_SIDE, TURN, Form, group_offset, quantised
@@ -251,7 +252,7 @@ def _form(emitter: Contractions, dtype: str, steps: int) -> tuple[str, Form | No
     if group and steps % group:
         bits, group = 8, 0
     digits: Literal[1, 2, 3] = 1 if wanted.activations else OTHER_SIDE[bits]
-    return "f32", Form(bits, group, digits)
+    return "f32", Form(bits, group, digits, beside(bits, emitter.target))
 
 
 def _grouped(
