@@ -2,16 +2,17 @@
 
 Products are summed in i32, which is exact, so with one digit every processor finds the same
 numbers. With three digits a row is in 2^24 steps between plus and minus its largest number, as good
-as f32, and a sum has three parts; with two, which weights of 4 bits meet, in 2^16. With one digit
+as f32, and a sum has three parts; with two, which weights in groups meet, in 2^16. With one digit
 it is in 255 steps between its smallest and its largest number, or 0: where 0 is there, `zero`, is
 the same for a whole row, and what it adds is that times the sum of a column's weights, which is
 kept behind the panel. For a piece of k there is no such sum, and 0 is in the middle. A number that
 is not finite makes its row NaN.
 
-Weights count from the middle of what a byte holds, so a sum of products is less by that times the
-sum of the row's digits: [step f32, zero i32, ...][first digits][second][third][sums of the digits
-of each group i32]. Digits are s8, the first is the highest. Where pairs of i16 are multiplied they
-are i16, two of twelve bits instead of three; bytes of weights are widened as they are loaded.
+Weights may count from the middle of what a byte holds, so a sum of products is less by that times
+the sum of the row's digits: [step f32, zero i32, ...][first digits][second][third][sums of the
+digits of each group i32]. Digits are s8, the first is the highest. Where pairs of i16 are
+multiplied they are i16, two of twelve bits instead of three, one instead of two; bytes of weights
+are widened as they are loaded.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def row_digits(form: Form, target: Target, steps: int) -> Digits:
     """Of rows with up to so many numbers."""
     if form.side == 4:
         return Digits(form.digits)
-    if form.digits == 3 and (form.group or steps <= LONG):
+    if form.digits == 2:  # an i32 holds the sums of a group
+        return Digits(1, 16, "i16")
+    if form.digits == 3 and steps <= LONG:
         return Digits(2, 12, "i16")
     return Digits(form.digits, 8, "i16")
 
@@ -311,9 +314,9 @@ BYTEWISE = {16: ("avx512bw", "avx512.pmaddubs.w.512"), 8: ("avx2", "avx2.pmadd.u
             4: ("sse4.2", "ssse3.pmadd.ub.sw.128")}  # fmt: skip
 """The same of products of u8 and s8, to i16."""
 
-FEW_ROWS = {8: 4, 4: 12}
-"""By bits of a weight: up to so many rows it pays to bring a row into integers rather than a panel
-into f32, where products are added in pairs; up to two of them elsewhere."""
+WHOLE_ROWS, GROUP_ROWS = 6, 64
+"""By whose factors weights have, columns' or groups': up to so many rows it pays to bring rows into
+integers rather than a panel into f32, where products are added in pairs; up to two elsewhere."""
 
 SHORT = 32
 """Steps whose products with weights less than 16 an i16 surely holds: half of them each."""
@@ -339,7 +342,9 @@ def nibbles(form: Form, target: Target, lanes: int) -> bool:
 
 def few_rows(form: Form, target: Target) -> int:
     """Rows up to which panels stay integers where there is no instruction for sums of four."""
-    return FEW_ROWS[form.bits] if has(target, PAIRED[vector_lanes(target)]) else 2
+    if not has(target, PAIRED[vector_lanes(target)]):
+        return 2
+    return GROUP_ROWS if form.group else WHOLE_ROWS
 
 
 class Products:
@@ -403,11 +408,11 @@ class Products:
 
 
 class Pairs(Products):
-    """The same for two steps: lanes that hold two i16."""
+    """The same for two steps, both sides signed: lanes that hold two i16."""
 
     def weights(self, form: Form, at: Value) -> list[list[Value]]:
         raw = self.f.load(at, "i8", 2 * self.lanes)
-        return [[self.f.convert("zext", raw, "i16")]]
+        return [[self.f.convert("sext", raw, "i16")]]
 
     def signed(self, at: Value) -> list[Value]:
         return [self.as_lanes("i16", self.f.splat(self.f.load(at, "i32"), self.lanes))]
@@ -639,6 +644,9 @@ class IntegerTile:
         """What sums begin with, by digit, row and vector: weights count from the middle. `Nibbles`
         have one sum for all digits."""
         f, digits, found = self.f, self.digits.count, []
+        if self.form.middle == 0:
+            nothing = constant("i32", 0, self.lanes)
+            return [nothing] * (digits * self.rows * self.vectors)
         for d in range(digits):
             by = -self.form.middle * (self.worth(d) if self.nibbles else 1)
             for behind in self.behind_rows:

@@ -1,8 +1,8 @@
 """Weights in fewer bits: how a session makes them.
 
 A panel has four steps of k of a column side by side: [k / 4][width][4]; or two, where processors
-multiply pairs of i16. Bytes of int8 count from
-128; halves of bytes of int4 from 8, and the low halves are the first four steps of eight. A factor
+multiply pairs of i16. Bytes of int8 count from 128, but in pairs they are signed;
+halves of bytes of int4 from 8, and the low halves are the first four steps of eight. A factor
 belongs to a column, and those of all columns (f32) lie behind the numbers; or to a group of steps,
 and they (f16) lie behind the numbers of each group: memory is read in its order. The largest
 absolute value is 127 steps of int8, and the value that is furthest from zero is 0 of int4.
@@ -27,9 +27,11 @@ from .microkernels import kernel
 
 STORED_AS = ("bf16", "f16")
 INTEGERS: dict[str, Literal[8, 4]] = {"int8": 8, "int4": 4}
-OTHER_SIDE: dict[Literal[8, 4], Literal[2, 3]] = {8: 3, 4: 2}
-"""Bytes of a number that meets weights of so many bits, unless it is asked for one byte: three are
-as good as f32; rounded to two, it changes a sum by 3e-5 of what it is, weights in int4 by 0.1."""
+WHOLE_COLUMNS: Literal[3] = 3
+IN_GROUPS: Literal[2] = 2
+"""Bytes of a number that meets weights whose factors are those of columns or of groups, unless it
+is asked for one byte: three are as good as f32. Rounded to two, it changes a sum by 3e-5 of what it
+is; rounding the weights changed it by 5e-3 with int8, 0.1 with int4."""
 
 GROUPS = (32, 64, 128, 256)
 """Steps of k that may share a factor."""
@@ -101,8 +103,8 @@ class Form:
 
     @property
     def middle(self) -> int:
-        """The byte, or half of one, that is 0."""
-        return 1 << (self.bits - 1)
+        """The byte, or half of one, that is 0. Pairs are signed."""
+        return 0 if self.side == 2 else 1 << (self.bits - 1)
 
     def numbers(self, steps: int, width: int) -> int:
         """Bytes before the factors of the columns, or of all groups with their factors."""
@@ -214,19 +216,26 @@ def unpack_kernel(module: Module, form: Form, lanes: int, width: int) -> str:
     def factors(pointer: Value) -> list[Value]:
         return [load_factors(f, form, pointer, v * lanes, lanes) for v in range(vectors)]
 
+    def number(part: Value, t: int) -> Value:
+        """Byte t of each lane, or of half of it."""
+        if side == 4:
+            value = f.binary("lshr", part, constant("i32", 8 * t)) if t else part
+            value = f.binary("and", value, constant("i32", 255))
+            value = f.binary("sub", value, constant("i32", form.middle))
+        else:
+            value = f.binary("shl", part, constant("i16", 8)) if t == 0 else part
+            value = f.convert("sext", f.binary("ashr", value, constant("i16", 8)), "i32")
+        return f.convert("sitofp", value, "float")
+
     def rows(steps: Number, x: Value, out: Value, factors: list[Value]) -> None:
         def row(first: Value, _: list[Value]) -> None:
             source = f.at(x, f.multiply(first, width // form.deep))
             into = f.at(out, f.multiply(first, width), "float")
             for v in range(vectors):
                 raw = f.load(f.at(source, side * v * lanes), f"i{8 * side}", lanes)
-                raw = raw if side == 4 else f.convert("zext", raw, "i32")
                 for half, part in enumerate(halves(f, form, raw)):
                     for t in range(side):
-                        value = f.binary("lshr", part, constant("i32", 8 * t)) if t else part
-                        value = f.binary("and", value, constant("i32", 255))
-                        value = f.binary("sub", value, constant("i32", form.middle))
-                        value = f.binary("fmul", f.convert("sitofp", value, "float"), factors[v])
+                        value = f.binary("fmul", number(part, t), factors[v])
                         f.store(value, f.at(into, (side * half + t) * width + v * lanes, "float"))
 
         f.loop(0, steps, side * form.deep, row)

@@ -17,7 +17,15 @@ from .functions import STORED
 from .integers import beside
 from .ir import BYTES, Number, Value
 from .packing import Packing, pack_all, panel_columns, vector_lanes
-from .quantised import INTEGERS, OTHER_SIDE, TURN, Form, group_offset, quantised
+from .quantised import (
+    IN_GROUPS,
+    INTEGERS,
+    TURN,
+    WHOLE_COLUMNS,
+    Form,
+    group_offset,
+    quantised,
+)
 from .roles import Sides
 
 if TYPE_CHECKING:
@@ -251,7 +259,9 @@ def _form(emitter: Contractions, dtype: str, steps: int) -> tuple[str, Form | No
     bits, group = INTEGERS[wanted.weights], wanted.group
     if group and steps % group:
         bits, group = 8, 0
-    digits: Literal[1, 2, 3] = 1 if wanted.activations else OTHER_SIDE[bits]
+    digits: Literal[1, 2, 3] = IN_GROUPS if group else WHOLE_COLUMNS
+    if wanted.activations:
+        digits = 1
     return "f32", Form(bits, group, digits, beside(bits, emitter.target))
 
 
