@@ -34,11 +34,14 @@ from .functions import (
     exp_up_to_70,
     inverse,
     narrow,
+    permutes,
     register,
     saturate,
     scaled,
+    sigmoid_of_product,
     widen,
 )
+from .identities import LEAST
 from .ir import Function, Number, Value, constant, number
 from .processor import Target
 from .quotients import at_most_one
@@ -404,6 +407,10 @@ class Emitter:
     def _map(self, node: Map, env: Env) -> Value:
         row = ROWS[node.function]
         kind = register(arithmetic_type(node.arguments) if row.result == "bool" else node.dtype)
+        if node.function == "sigmoid" and (product := self.product(node.arguments[0])):
+            x = self.value(product[1], env)
+            if permutes(self.f, x):
+                return sigmoid_of_product(self.f, x, product[0])
         values = [self.value(argument, env) for argument in node.arguments]
         if node.function == "divide" and kind == "float" and self.divides_all(node, env):
             given = (convert(self.f, values[0], kind), *self.reciprocal(node.arguments[1], env))
@@ -413,6 +420,16 @@ class Emitter:
         if at_most_one(node):
             return exp_up_to_70(self.f, *values)
         return FUNCTIONS[node.function](self.f, *values)
+
+    def product(self, node: Node) -> tuple[float, Node] | None:
+        """(a number, what it is multiplied by) of a product in f32 that is computed where it is
+        used."""
+        if node.dtype != "f32" or node in self.places or node in self.aliases:
+            return None
+        match node:
+            case Map("multiply", (Constant(c), x) | (x, Constant(c))) if x.dtype == "f32":
+                return (float(c), x) if LEAST < abs(c) < 1 / LEAST else None
+        return None
 
     # -- division by one number
 

@@ -224,16 +224,13 @@ def exp_up_to_70(f: Function, x: Value) -> Value:
 
 
 def _exp_by_eighths(f: Function, x: Value, all_of_it: bool = False) -> Value:
-    """2**(n / 8) * p(r): a table has the part of n below 8 as the bits of a float, less what that
+    """2**(n / 8) * 2**r: a table has the part of n below 8 as the bits of a float, less what that
     part adds to them when n is shifted to where exponents are.
 
     Of `all_of_it` what is above 2**100 is another factor, which is 1 below: a value does not depend
     on what is known of it.
     """
-    magic = like(x, MAGIC)
-    moved = fma(f, x, like(x, LOG2E), magic)
-    r = remainder(f, x, f.binary("fsub", moved, magic))
-    bits = f.convert("bitcast", moved, "i32")
+    bits, r = _in_eighths(f, x, LOG2E)
     power = permuted(f, tables.eighths(BELOW), bits)
     small = [coefficient * 2.0**-BELOW for coefficient in tables.AFTER_EIGHTHS]
     total, whole = horner(f, small, r), f.binary("shl", bits, like(bits, 20))
@@ -245,6 +242,17 @@ def _exp_by_eighths(f: Function, x: Value, all_of_it: bool = False) -> Value:
         whole = f.binary("sub", whole, f.binary("shl", above, like(above, 23)))
     power = f.binary("add", power, whole)
     return f.binary("fmul", total, f.convert("bitcast", power, "float"))
+
+
+def _in_eighths(f: Function, x: Value, factor: float, exact: bool = True) -> tuple[Value, Value]:
+    """(8 * n, r) with factor * x = n + r: the first one in the low bits of an i32. Unless it is to
+    be `exact`, the factor is rounded to an f32."""
+    magic = like(x, MAGIC)
+    high = float(np.float32(factor))
+    moved = fma(f, x, like(x, high), magic)
+    r = fma(f, x, like(x, high), f.binary("fsub", magic, moved))
+    bits = f.convert("bitcast", moved, "i32")
+    return bits, fma(f, x, like(x, factor - high), r) if exact else r
 
 
 def reduced(f: Function, x: Value, more: int) -> tuple[Value, Value]:
@@ -382,9 +390,29 @@ def by_lane(f: Function, name: str, x: Value) -> Value:
 
 def sigmoid(f: Function, x: Value) -> Value:
     """e / (1 + e) with e = exp(x) of an x behind which it is 1."""
+    if x.kind == "float" and permutes(f, x):
+        return sigmoid_of_product(f, x, 1.0)
     x = clamp(f, x, -1000.0, 700.0) if x.kind == "double" else at_most(f, x, 40.0)
     power = exp_up_to_70(f, x)
     return f.binary("fdiv", power, f.binary("fadd", power, like(x, 1.0)))
+
+
+def sigmoid_of_product(f: Function, x: Value, factor: float) -> Value:
+    """p(r) / (p(r) + 2**n) with -factor * x = (n + r) ln 2 and p(r) near 2**-r.
+
+    There is neither the product, which would be rounded, nor an exponential. Both are 2**-24 of
+    that, so that the power is finite where the quotient is not 0.
+    """
+    low, high = sorted((-104.0 / factor, 40.0 / factor))
+    exact = abs(math.frexp(factor)[0]) == 0.5
+    bits, r = _in_eighths(f, clamp(f, x, low, high), -factor * LOG2E, exact)
+    power = f.binary("add", permuted(f, tables.eighths(-BELOW), bits),
+                     f.binary("shl", bits, like(bits, 20)))  # fmt: skip
+    signs = (-1, 1, -1, 1)
+    small = [sign * coefficient * 2.0**-BELOW
+             for sign, coefficient in zip(signs, tables.AFTER_EIGHTHS, strict=True)]  # fmt: skip
+    total = horner(f, small, r)
+    return f.binary("fdiv", total, f.binary("fadd", total, f.convert("bitcast", power, "float")))
 
 
 SIN = (2.60831598e-6, -1.98106872e-4, 8.33307859e-3, -0.166666597, 1.0)

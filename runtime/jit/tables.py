@@ -125,9 +125,14 @@ def eighths(below: int) -> list[int]:
 
 
 EIGHTH = math.log(2) / 16
-AFTER_EIGHTHS = (1 / 6, 0.5 + (math.sqrt(2) - 1) * EIGHTH**2 / 12, 1.0, 1.0)
-"""Of a polynomial near exp(r) up to `EIGHTH`, the highest power first: r**4 / 24 is what is nearest
-to it of r**2."""
+AFTER_EIGHTHS = (
+    math.log(2) ** 3 / 6,
+    math.log(2) ** 2 * (0.5 + (math.sqrt(2) - 1) * EIGHTH**2 / 12),
+    math.log(2),
+    1.0,
+)
+"""Of a polynomial near 2**r for an r of at most 1/16, the highest power first: of
+(r ln 2)**4 / 24 it has what is nearest to it of the square."""
 
 
 def permuted(f: Function, row: Sequence[int], index: Value) -> Value:

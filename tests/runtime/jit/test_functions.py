@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -198,6 +199,28 @@ def test_a_function_of_integers_equals_numpy(name: str, dtype: str, width: int) 
     found = run(functions.FUNCTIONS[name], types, result, arrays, width)
 
     assert (found == wanted).all(), (found[found != wanted], wanted[found != wanted])
+
+
+@pytest.mark.skipif("avx2" not in HERE, reason="this processor runs no such code")
+@pytest.mark.parametrize("width", [1, 8])
+@pytest.mark.parametrize("factor", [1.0, -2.0, 1.702, -1e-6, 3e9])
+def test_a_sigmoid_of_a_product_is_as_good_as_one_of_what_the_product_is(
+    factor: float, width: int
+) -> None:
+    """A factor that is no power of two is off by half a unit, as a product would be."""
+    x = (np.linspace(-105, 105, 8192) / factor).astype(np.float32)
+    x[:8] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 3e38, -3e38, 1e-45]
+    emit = partial(functions.sigmoid_of_product, factor=factor)
+
+    found = run(emit, ["f32"], "f32", [x], width, Target.named("avx2"))
+
+    with np.errstate(all="ignore"):
+        power = factor * x.astype(np.float64)
+        truth = np.where(power < 0, np.exp(power) / (1 + np.exp(power)), 1 / (1 + np.exp(-power)))
+        close_enough = (3e-7 - 6e-8 * np.clip(power, -105, 0)) * truth + 2.0**-149
+    assert np.isnan(found[0])
+    right = np.abs(found - truth) <= close_enough
+    assert right[1:].all(), (x[~right], found[~right])
 
 
 @pytest.mark.parametrize("width", WIDTHS)
