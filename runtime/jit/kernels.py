@@ -132,7 +132,7 @@ class Kernels:
         self.form = form
         self.program, self.given, self.target = program, meanings, target
         self.emission, self.module = emission, emission.module
-        self.shares = Shares(self.program, emission.plan.threads, target.lanes, emission.worth)
+        self.shares = Shares(program.buffer, emission.plan.threads, target.lanes, emission.worth)
         self.pieces: Iterator[int] = itertools.count()
         self.made: dict[Shape, Made] = {}
         self.written: dict[tuple[object, ...], str] = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from infinisa.isa.program import Issue, Program, statements
+from infinisa.isa.program import Buffer, Issue, Program, statements
 
 from .ir import Module
 from .restricted import Library
@@ -44,6 +44,7 @@ class Plan:
     orders    of tensors that do not lie as they are declared, the dimensions from the outermost on
     packed    the place of a weight in a layout in the table of buffers
     fills     the function that fills a layout
+    whole     tensors outside the chip in the place of tiles on it
     """
 
     cores: int
@@ -59,6 +60,12 @@ class Plan:
     orders: dict[str, tuple[int, ...]] = field(default_factory=dict)
     packed: dict[tuple[str, Layout], int] = field(default_factory=dict)
     fills: dict[Layout, str] = field(default_factory=dict)
+    whole: dict[str, Buffer] = field(default_factory=dict)
+
+    def over(self, program: Program) -> Program:
+        """A program on the buffers that its code uses."""
+        buffers = tuple(self.whole.get(buffer.name, buffer) for buffer in program.buffers)
+        return replace(program, buffers=buffers) if self.whole else program
 
     @property
     def functions(self) -> list[str]:

@@ -49,9 +49,10 @@ def emit(
     weights: Format | None = None,
 ) -> Emission:
     """The whole program as code; `weights`: how a session keeps them, if not as they come."""
-    meanings = Meanings(library)
+    meanings, given = Meanings(library), program.buffer
     program = untiled(program, meanings)
     emission = Emission(Module(target), Plan(cores, threads), worth)
+    emission.plan.whole = {b.name: b for b in program.buffers if b is not given[b.name]}
     kernels = Kernels(program, meanings, target, emission, weights)
     for number_, section in enumerate(program.sections):
         walker = Walker(program, section, kernels, f"section{number_}")

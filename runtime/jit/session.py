@@ -212,7 +212,7 @@ class Session:
     """
 
     def __init__(self, compiled: Compiled, arrays: Mapping[str, Array]) -> None:
-        self.compiled, self.program = compiled, compiled.program
+        self.compiled, self.program = compiled, compiled.plan.over(compiled.program)
         self.tensors: dict[str, Array] = {}
         self.errors: dict[str, float] = {}
         self.formats: dict[str, str] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Dot, walk
-from infinisa.isa.program import Buffer, Dimension, Issue, Opcode, Operand, Program
+from infinisa.isa.program import Buffer, Dimension, Issue, Opcode, Operand
 
 WORTH = 400_000
 """Operations that dividing an issue must save: some 10 us, against 1 us to hand pieces out."""
@@ -49,11 +49,14 @@ class Share:
 class Shares:
     """Decides for the issues of a program, where `threads` run them on vectors of `lanes`.
 
-    worth  operations that a division must save
+    buffers  of the program, by name
+    worth    operations that a division must save
     """
 
-    def __init__(self, program: Program, threads: int, lanes: int, worth: int = WORTH) -> None:
-        self.program, self.threads, self.lanes = program, threads, lanes
+    def __init__(
+        self, buffers: Mapping[str, Buffer], threads: int, lanes: int, worth: int = WORTH
+    ) -> None:
+        self.buffers, self.threads, self.lanes = buffers, threads, lanes
         self.worth = max(worth, 1)
         self.work_of: dict[tuple[object, ...], int] = {}
 
@@ -117,7 +120,7 @@ class Shares:
     def apart(self, issue: Issue) -> bool:
         """Whether what shares memory with a result is the same region as that: then a piece reads
         only what it replaces itself."""
-        buffer = self.program.buffer
+        buffer = self.buffers
         pairs = itertools.chain(
             itertools.product(issue.reads, issue.writes),
             itertools.combinations(issue.writes, 2),
@@ -148,7 +151,7 @@ class Shares:
         for operand in issue.writes:
             if name not in _names(operand.dimensions[-1]):
                 continue
-            size = DTYPES[self.program.buffer[operand.buffer].dtype].size
+            size = DTYPES[self.buffers[operand.buffer].dtype].size
             panel = 4 * self.lanes
             wide = bounds[name] >= self.threads * panel
             grain = max(grain, panel if wide else 1, LINE // size)

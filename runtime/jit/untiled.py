@@ -3,13 +3,14 @@
 A program made for a machine with a cache takes its products in tiles. As each tile is a region of
 tensors in outer memory, tiles that are computed without each other are one issue over the whole,
 and so are the pieces of a sum and what finishes it. Rows in tiles are one issue too, which threads
-divide once.
+divide once. A loop around several issues is one around each, tiles between them whole tensors, if
+then each of them is undone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -32,6 +33,7 @@ from infinisa.isa.language import (
 from infinisa.isa.laws import StepOf
 from infinisa.isa.program import (
     COPIES,
+    Buffer,
     Count,
     Issue,
     Like,
@@ -46,6 +48,7 @@ from infinisa.isa.program import (
     statements,
 )
 
+from .fission import Tiles
 from .fused import elementwise, fused
 from .shares import Shares, narrowed
 
@@ -114,35 +117,35 @@ class _Untiling:
     given: Program
     meanings: Meanings
     opcodes: dict[str, Opcode] = field(init=False)
+    buffers: dict[str, Buffer] = field(init=False)
     uses: Counter[str] = field(init=False)
     shares: Shares = field(init=False)
+    widened: set[str] = field(default_factory=set)
+    zero: frozenset[str] = frozenset()
     lengths: dict[str, int] = field(default_factory=dict)
+    bounds: dict[str, int] = field(default_factory=dict)
     folding: dict[int, list[Node]] = field(default_factory=dict)
     rotors: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.library, self.windows = self.meanings.library, self.meanings.windows
-        self.opcodes = dict(self.given.opcode)
-        self.uses = Counter(
-            operand.buffer
-            for section in self.given.sections
-            for stage in section.stages
-            for item in statements(stage.body)
-            if isinstance(item, Issue)
-            for operand in (*item.reads, *item.writes)
-        )
-        self.shares = Shares(self.given, threads=1, lanes=1)
+        self.opcodes, self.buffers = dict(self.given.opcode), dict(self.given.buffer)
+        stages = (stage for section in self.given.sections for stage in section.stages)
+        self.uses = Counter(o.buffer for stage in stages for o in _operands(stage.body))
+        self.shares = Shares(self.buffers, threads=1, lanes=1)
         self.rotors = {buffer.rotor for buffer in self.given.buffers if buffer.slots > 1}
 
     def program(self) -> Program:
         sections = tuple(map(self.section, self.given.sections, self.given.likes))
-        return replace(self.given, sections=sections, opcodes=tuple(self.opcodes.values()))
+        opcodes, buffers = tuple(self.opcodes.values()), tuple(self.buffers.values())
+        return replace(self.given, sections=sections, opcodes=opcodes, buffers=buffers)
 
     def section(self, section: Section, likes: Sequence[Like]) -> Section:
         """Of stages that are alike, and whose buffers are used as often, only the first is undone:
         the others are what it became, on buffers of their own."""
         self.lengths = {e.axis: e.length.constant for e in section.extents if not e.length.terms}
-        zero = {extent.axis for extent in section.extents if extent.start == Count()}
+        self.bounds = {extent.axis: extent.most for extent in section.extents}
+        self.zero = frozenset(e.axis for e in section.extents if e.start == Count())
         known: dict[tuple[int, ...], tuple[Stage, Like]] = {}
         stages = []
         for given, like in zip(section.stages, likes, strict=True):
@@ -152,13 +155,15 @@ class _Untiling:
                 names = dict(zip(first.buffers, like.buffers, strict=True))
                 body = tuple(_elsewhere(item, names) for item in stage.body)
                 stages.append(replace(given, body=body))
+                for old in self.widened & {*names}:
+                    self.buffers[names[old]] = replace(self.buffers[old], name=names[old])
             else:
-                stages.append(self.stage(given, zero))
+                stages.append(self.stage(given))
                 known[key] = stages[-1], like
         return replace(section, stages=tuple(stages))
 
-    def stage(self, stage: Stage, zero: Collection[str]) -> Stage:
-        body = [_counted(item, zero) for item in stage.body]
+    def stage(self, stage: Stage) -> Stage:
+        body = [_counted(item, self.zero) for item in stage.body]
         return replace(stage, body=tuple(self.each(body)))
 
     def each(self, items: Sequence[Statement]) -> list[Statement]:
@@ -176,19 +181,56 @@ class _Untiling:
     def loop(self, loop: Loop) -> list[Statement]:
         length = self.lengths.get(loop.parent, 0)
         self.lengths[loop.range] = loop.step if length % loop.step == 0 else 0
+        self.bounds[loop.range] = min(loop.step, self.bounds[loop.parent])
+        inside = Counter(operand.buffer for operand in _operands(loop.body))
         body = tuple(self.each(loop.body))
         loop = replace(loop, body=body)
         if loop.ahead or loop.spread:
             return [loop]
         if 0 < length <= loop.step and (items := self.single(loop)):
             return items
-        if len(body) > 1 or not isinstance(body[0], Issue):
+        issues = [item for item in body if isinstance(item, Issue)]
+        if len(issues) < len(body):
             return [loop]
-        issue = body[0]
-        alike = self.contraction(issue) or self.chain(issue) or self.pooled(issue)
-        if not (alike or self.rows(loop, issue)):
+        if len(body) > 1:
+            return self.apart(loop, issues, inside) or [loop]
+        (issue,) = issues
+        if not self.alone_as_well(loop, issue):
             return [self.of_columns(loop, issue)]
         return [self.over_all(loop, issue) or loop]
+
+    def alone_as_well(self, loop: Loop, issue: Issue) -> bool:
+        """Whether native code does as well without a loop around an issue."""
+        return self.sums(issue) or self.pooled(issue) or self.rows(loop, issue)
+
+    def sums(self, issue: Issue) -> bool:
+        return self.contraction(issue) is not None or self.chain(issue) is not None
+
+    def apart(self, loop: Loop, issues: Sequence[Issue], uses: Counter[str]) -> list[Statement]:
+        """The issues of a loop one after the other, each over its whole range; nothing if that is
+        not the same, or if not each is better off so.
+
+        uses  how often the loop touches each buffer
+        """
+        if not any(map(self.sums, issues)):
+            return []
+        alone = {name for name, count in uses.items() if count == self.uses[name]}
+        base = "" if loop.parent in self.zero else loop.parent
+        made = Tiles(loop, issues, self.buffers, alone).whole(self.bounds[loop.parent], base)
+        if made is None:
+            return []
+        issues, buffers = made
+        before = {name: self.buffers[name] for name in buffers}
+        self.buffers.update(buffers)
+        found: list[Statement] = []
+        for issue in issues:
+            one = self.over_all(loop, issue) if self.alone_as_well(loop, issue) else None
+            if one is None:
+                self.buffers.update(before)
+                return []
+            found.append(one)
+        self.widened.update(buffers)
+        return self.each(found)
 
     def of_columns(self, loop: Loop, issue: Issue) -> Loop:
         """A loop over tiles of columns that are folded, each of which is `COLUMNS` wide at least:
@@ -265,7 +307,7 @@ class _Untiling:
     def in_pieces(self, loop: Loop, issue: Issue) -> bool:
         """Whether pieces of a range are computed without each other."""
         operands = (*issue.reads, *issue.writes)
-        if any(self.given.buffer[o.buffer].rotor == loop.range for o in operands):
+        if any(self.buffers[o.buffer].rotor == loop.range for o in operands):
             return False
         opcode, found = self.opcodes[issue.opcode], self.folds(issue)
         ranges = self.shares.ranges(issue, opcode, found[0]) if found else ()
@@ -392,7 +434,7 @@ class _Untiling:
         return self.meanings.of(opcode, self.types(issue))
 
     def types(self, issue: Issue) -> tuple[str, ...]:
-        return tuple(self.given.buffer[operand.buffer].dtype for operand in issue.reads)
+        return tuple(self.buffers[operand.buffer].dtype for operand in issue.reads)
 
     # -- a contraction and what follows it number by number
 
@@ -404,7 +446,7 @@ class _Untiling:
         if not isinstance(first, Issue) or before is None or issue is None:
             return None
         after, total = self.meaning(issue), first.writes[0]
-        buffer = self.given.buffer[total.buffer]
+        buffer = self.buffers[total.buffer]
         alone = len(first.writes) == 1 and first.fresh is None and not before.states
         alone = alone and self.uses[total.buffer] == 2 and buffer.kind == "temporary"
         if not alone or total not in issue.reads or buffer.dtype != before.outputs[0].dtype:
@@ -455,7 +497,7 @@ class _Untiling:
         if whole is None or (part, finish.instruction) != ("step", f"{base}.finish"):
             return None
         (total,), reads = first.writes, second.reads
-        only = self.uses[total.buffer] == 2 and not self.given.buffer[total.buffer].outer
+        only = self.uses[total.buffer] == 2 and not self.buffers[total.buffer].outer
         if total != reads[0] or not only or whole.native:
             return None
         if self.contraction(first) is None and not self.pooled(first):
@@ -552,6 +594,13 @@ class _Untiling:
 
     def known(self, opcode: Opcode) -> Opcode:
         return self.opcodes.setdefault(opcode.name, opcode)
+
+
+def _operands(items: Iterable[Statement]) -> Iterator[Operand]:
+    """What the issues of statements read and write."""
+    for item in statements(items):
+        if isinstance(item, Issue):
+            yield from (*item.reads, *item.writes)
 
 
 def _only_fold(meaning: Instruction) -> Dot | Reduce | None:

@@ -72,7 +72,7 @@ def divided(program: Program, meaning: Instruction, issue: Issue | None = None) 
     """The range that two threads would divide, however little it saves."""
     (opcode,) = program.opcodes
     bounds = {extent.axis: extent.most for extent in program.sections[0].extents}
-    shares = Shares(program, threads=2, lanes=4, worth=1)
+    shares = Shares(program.buffer, threads=2, lanes=4, worth=1)
     found = shares.share(issue or the_issue(program), opcode, meaning, bounds)
     return found.range if found else None
 
@@ -117,7 +117,7 @@ def test_pieces_write_lines_of_their_own() -> None:
     """16 numbers of 4 bytes: 40 positions are 16, 16 and 8, and 16 are one thread's."""
     program = single.program_of(double, {"n": 40})
     (opcode,) = program.opcodes
-    shares = Shares(program, threads=2, lanes=1, worth=1)
+    shares = Shares(program.buffer, threads=2, lanes=1, worth=1)
     share = shares.share(the_issue(program), opcode, double, {"n": 40})
 
     assert share is not None
@@ -264,7 +264,7 @@ def test_whatever_may_be_divided_computes_the_same(
     arrays = single.arrays_for(program)
     wanted = interpret(program, library, arrays).outputs["out0"]
 
-    found = list(Shares(program, 2, 4, worth=1).ranges(the_issue(program), opcode, meaning))
+    found = list(Shares(program.buffer, 2, 4, worth=1).ranges(the_issue(program), opcode, meaning))
 
     assert sorted(found) == axes.split()
     for axis in found:
