@@ -175,10 +175,9 @@ class Calls(Addresses):
             arguments += self.reading(operand, access, made.packings.get(i), i in made.plain)
         for operand, access in zip(issue.writes, writes, strict=True):
             arguments += self.operand(operand, access)
-        for axis in used:
-            start, length = axes[axis].start, axes[axis].length
-            arguments += [("i64", start)] if starts and not isinstance(start, int) else []
-            arguments += [] if isinstance(length, int) else [("i64", length)]
+        for axis, start, length in made.shape.axes:
+            arguments += [("i64", axes[axis].start)] if start is None else []
+            arguments += [("i64", axes[axis].length)] if length is None else []
         arguments += [("i64", size) for size in sizes.values() if not isinstance(size, int)]
         if fresh is None:
             arguments.append(("i64", again))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,6 +18,8 @@ from infinisa.isa.language import (
     Map,
     Node,
     Reduce,
+    Scan,
+    Update,
     everything,
     rebuilt,
     refine,
@@ -27,7 +29,7 @@ from infinisa.isa.program import COPIES, Issue, Opcode, Operand, Program, statem
 
 from .identities import simplified
 from .ir import Function
-from .kernel import Kernel, Shape, axes_of, build, parameters
+from .kernel import Access, Kernel, Shape, axes_of, build, parameters
 from .orders import orders
 from .plan import Emission
 from .processor import Target
@@ -110,12 +112,34 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Made:
-    """A kernel: its name, the operands that it takes in another layout, those that it reads as they
-    are."""
+    """A kernel: its name, what it was written for, the operands that it takes in another layout,
+    those that it reads as they are."""
 
     name: str
+    shape: Shape
     packings: Mapping[int, Layout]
     plain: frozenset[int]
+
+
+def rowwise(meaning: Instruction) -> bool:
+    """Whether an instruction computes neither contractions nor step by step."""
+    return not any(isinstance(n, Dot | Scan | Update) for n in everything(meaning.outputs))
+
+
+def one_row(shape: Shape, single: Collection[Axis]) -> Shape:
+    """A kernel as it is for one position of some axes."""
+
+    def row(access: Access) -> Access:
+        pairs = zip(access.axes, access.strides, strict=True)
+        return replace(access, strides=tuple(0 if a in single else s for a, s in pairs))
+
+    return replace(
+        shape,
+        reads=tuple(map(row, shape.reads)),
+        writes=tuple(map(row, shape.writes)),
+        axes=tuple((a, s, 1 if a in single else n) for a, s, n in shape.axes),
+        bounds=tuple((a, 1 if a in single else n) for a, n in shape.bounds),
+    )
 
 
 class Kernels:
@@ -159,7 +183,9 @@ class Kernels:
         return self.meanings[key]
 
     def kernel(self, shape: Shape, meaning: Instruction) -> Made:
-        """The function; it is written at the first use."""
+        """The function; it is written at the first use, if none that is there serves."""
+        if shape not in self.made and (other := self.serving(shape, meaning)):
+            self.made[shape] = other
         if shape not in self.made:
             given = parameters(shape)
             f = Function(self.module, f"kernel{len(self.made)}", given)
@@ -172,8 +198,21 @@ class Kernels:
             name = self.written.setdefault((code, *given), f.name)
             if name != f.name:  # of another shape, but the same text
                 self.module.functions.pop()
-            self.made[shape] = Made(name, kernel.packings, frozenset(mentioned))
+            self.made[shape] = Made(name, shape, kernel.packings, frozenset(mentioned))
         return self.made[shape]
+
+    def serving(self, shape: Shape, meaning: Instruction) -> Made | None:
+        """A kernel of rows whose number is known late, for one row: such as one token's in the
+        place of a prompt's. Contractions of one row are others."""
+        single = frozenset(axis for axis, _, length in shape.axes if length == 1)
+        if not single or shape.written or not rowwise(meaning):
+            return None
+        wanted = one_row(shape, single)
+        for known, made in self.made.items():
+            late = all(n is None or n == 1 for axis, _, n in known.axes if axis in single)
+            if late and known.meaning == shape.meaning and one_row(known, single) == wanted:
+                return made
+        return None
 
     def packed(self, buffer: str, layout: Layout) -> int:
         """The place of a weight in another layout in the table of buffers."""

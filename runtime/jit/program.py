@@ -27,6 +27,7 @@ from infinisa.isa.program import (
 )
 
 from .addresses import Run, Wanted
+from .alike import merge
 from .calls import Calls
 from .functions import STORED, narrow, register, saturate
 from .ir import SOON, Function, Module, Number, Value, constant, number, text
@@ -61,6 +62,8 @@ def emit(
     if emission.plan.shared:
         worker(emission.module, target, threads)
     emission.plan.faults = emission.bodies.faults
+    if target.lanes > 1:
+        merge(emission.module)
     return emission
 
 

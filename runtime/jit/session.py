@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.encoding import encode
 from infinisa.isa.errors import CompileError, ProgramError
+from infinisa.isa.garbage import uncollected
 from infinisa.isa.instance import find, resolve
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.program import COPIES, Buffer, Issue, Operand, Program, defaults, extents
 from infinisa.isa.verify import verify
 
 from ..opaque import run_body
-from ..values import Array, Result, bind
+from ..values import Array, Result, bind, nothing
 from .cache import remembered, sources
 from .ir import Code, image, link, to_assembler
 from .plan import (
@@ -144,15 +145,16 @@ def native_code(
     own = any(made.native or made.body for made in definitions)
 
     def make() -> Native:
-        emission = emit(
-            program,
-            library,
-            setting.target,
-            setting.cores,
-            setting.threads,
-            setting.worth,
-            setting.weights,
-        )
+        with uncollected():
+            emission = emit(
+                program,
+                library,
+                setting.target,
+                setting.cores,
+                setting.threads,
+                setting.worth,
+                setting.weights,
+            )
         source, bodies = emission.module.text, emission.bodies.module
         scalar, keep = setting.target.lanes == 1, cache and own
         images = [image(source, scalar, setting.target, keep)]
@@ -217,14 +219,13 @@ class Session:
         self.errors: dict[str, float] = {}
         self.formats: dict[str, str] = {}
         self.panels = self._panels()
-        size, self.places = temporary_places(self.program)
+        size, places = temporary_places(self.program)
         self.temporaries = _bytes(size)
-        for buffer, array in zip(
-            [b for b in self.program.buffers if b.outer],
-            bind(self.program, arrays).values(),
-            strict=True,
-        ):
-            self._keep(buffer, array)
+        self._place(places)
+        kept = [b for b in self.program.buffers if b.outer and b.name not in places]
+        given = bind(replace(self.program, buffers=tuple(kept)), arrays)
+        for buffer in kept:
+            self._keep(buffer, given[buffer.name])
         self.chips = self._chips()
         self.parameters = np.zeros(max(1, len(self.program.parameters)), np.int64)
         self.ends = np.zeros(1 + sum(len(b.shape) for b in self.program.buffers), np.int64)
@@ -335,17 +336,24 @@ class Session:
         sizes, cores = chip_sizes(self.program), self.compiled.plan.cores
         return {name: _bytes(size * cores) for name, size in sizes.items()}
 
+    def _place(self, places: Mapping[str, int]) -> None:
+        """Temporaries where others lie too; that they start as nothing is seen to once for all."""
+        filled: dict[tuple[int, str], int] = {}
+        for name, first in places.items():
+            buffer = self.program.buffer[name]
+            dtype = DTYPES[buffer.dtype].numpy
+            place = self.temporaries[first : first + buffer.bytes].view(dtype)
+            self.tensors[name] = place.reshape(buffer.shape)
+            done = filled.get((first, buffer.dtype), 0)
+            with np.errstate(invalid="ignore"):
+                place[done:] = np.asarray(nothing(buffer.dtype)).astype(dtype)
+            filled[first, buffer.dtype] = max(done, place.size)
+
     def _keep(self, buffer: Buffer, array: Array) -> None:
-        """A tensor in memory: a weight where it is or in panels, if nothing needs it otherwise; a
-        temporary where others lie too."""
+        """A tensor in memory: a weight where it is or in panels, if nothing needs it otherwise."""
         fixed = buffer.kind == "weight" and array.flags.c_contiguous and array.size
         plan = self.compiled.plan
-        if buffer.name in self.places:
-            first = self.places[buffer.name]
-            memory = self.temporaries[first : first + array.nbytes]
-            place = self.tensors[buffer.name] = memory.view(array.dtype).reshape(array.shape)
-            np.copyto(place, array)
-        elif buffer.kind != "weight" or buffer.name in plan.plain:
+        if buffer.kind != "weight" or buffer.name in plan.plain:
             order = plan.orders.get(buffer.name, ())
             array = self.tensors[buffer.name] = array if fixed else _owned(array, order)
         elif not fixed:
@@ -488,8 +496,6 @@ class Session:
 
 def bind_one(program: Program, buffer: Buffer, arrays: Mapping[str, Array]) -> Array:
     """One array, checked and padded as `runtime.values.bind` does it."""
-    from dataclasses import replace
-
     return bind(replace(program, buffers=(buffer,)), arrays)[buffer.name]
 
 
