@@ -440,10 +440,23 @@ def _circular(f: Function, x: Value, name: str) -> Value:
     wide = f.convert("fpext", x, "double")
 
     def far() -> list[Value]:
-        return [f.convert("fptrunc", f.intrinsic(name, [wide]), "float")]
+        return [f.emit(x.kind, x.width, f"call {x.type} @{_far(f, x, name)}({x.type} {x.text})")]
 
     (found,) = f.either(large, far, lambda: [_quadrant(f, wide, name)])
     return found
+
+
+def _far(f: Function, x: Value, name: str) -> str:
+    """The function for numbers beyond 2**30: a call for each lane, which LLVM takes its time to
+    write."""
+    title = f"far_{name}_{x.width}"
+    if title not in f.module.names:
+        f.module.names.add(title)
+        g = Function(f.module, title, [("x", x.type)], result=x.type)
+        wide = g.convert("fpext", Value("%x", x.kind, x.width), "double")
+        g.finish(g.convert("fptrunc", g.intrinsic(name, [wide]), x.kind))
+        g.close()
+    return title
 
 
 def _quadrant(f: Function, x: Value, name: str) -> Value:
