@@ -13,7 +13,7 @@ from infinisa.isa.program import Issue, Opcode, Operand
 from .addresses import Addresses, Span
 from .ir import Function, Number, Value, constant, number
 from .kernel import Access, Shape, axes_of, bordered, moving, needs_starts
-from .kernels import Meaning
+from .kernels import Meaning, rowwise
 from .plan import (
     CALL_HEAD,
     CORE,
@@ -156,13 +156,17 @@ class Calls(Addresses):
         used = list(dict.fromkeys(used))
         starts = needs_starts(meaning.plain) or (written is not None and written.wants_starts)
         fresh, again = self.fresh(issue)
+        rows = rowwise(meaning.plain)  # which are alike wherever a range of late length begins
+
+        def start(span: Span) -> int | None:
+            late = rows and not isinstance(span.length, int)
+            return (None if late else _known(span.start)) if starts else 0
+
         shape = Shape(
             meaning.key,
             reads,
             writes,
-            tuple(
-                (a, _known(axes[a].start) if starts else 0, _known(axes[a].length)) for a in used
-            ),
+            tuple((a, start(axes[a]), _known(axes[a].length)) for a in used),
             tuple((a, _known(size)) for a, size in sizes.items()),
             tuple((a, max(axes[a].bound, 1)) for a in used),
             outputs,

@@ -92,6 +92,8 @@ class Tiles:
         """The issue on whole tensors."""
 
         def part(operand: Operand) -> Operand:
+            if not self.based(operand):
+                return operand
             return replace(operand, dimensions=tuple(map(counted, operand.dimensions)))
 
         def counted(dimension: Dimension) -> Dimension:

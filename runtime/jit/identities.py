@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from math import frexp
 
 from infinisa.isa.dtypes import is_float
-from infinisa.isa.language import Constant, Map, Node, substitute, walk
+from infinisa.isa.language import Constant, Map, Node, rebuilt, walk
 
 LEAST = 1e-30
 """No constant is made that is nearer to 0 or to infinity: an f32 would hold few digits of it."""
@@ -25,8 +25,8 @@ def simplified(roots: Iterable[Node]) -> tuple[Node, ...]:
     shared = {node for node in nodes if reads[node] > 1}
     made: dict[Node, Node] = {}
     for node in nodes:
-        (known,) = substitute([node], {child: made[child] for child in node.children})
-        made[node] = simpler(known, {made[child] for child in node.children if child in shared})
+        known = {made[child] for child in node.children if child in shared}
+        made[node] = simpler(rebuilt(node, made), known)
     return tuple(made[root] for root in roots)
 
 

@@ -162,9 +162,9 @@ def narrowed(issue: Issue, name: str, piece: str) -> Issue:
     """The issue over a piece of a range. Regions still count from where the range begins."""
 
     def part(operand: Operand) -> Operand:
-        dimensions = tuple(map(moved, operand.dimensions))
-        same = dimensions == operand.dimensions
-        return operand if same else replace(operand, dimensions=dimensions)
+        if not any(name in _names(dimension) for dimension in operand.dimensions):
+            return operand
+        return replace(operand, dimensions=tuple(map(moved, operand.dimensions)))
 
     def moved(dimension: Dimension) -> Dimension:
         if name not in _names(dimension):

@@ -35,6 +35,7 @@ from infinisa.isa.program import (
     COPIES,
     Buffer,
     Count,
+    Dimension,
     Issue,
     Like,
     Loop,
@@ -665,15 +666,22 @@ def _counted(item: Statement, zero: Collection[str]) -> Statement:
 
     def term(given: Term) -> Term:
         counted = given.base in zero and given.stride > 0
-        return replace(given, base="") if counted else given
+        return Term(given.range, "", given.stride) if counted else given
 
     def part(operand: Operand) -> Operand:
-        if not any(term.base in zero for d in operand.dimensions for term in d.terms):
+        if not _from_zero(operand, zero):
             return operand
-        dimensions = tuple(replace(d, terms=tuple(map(term, d.terms))) for d in operand.dimensions)
-        return replace(operand, dimensions=dimensions)
+        pairs = ((tuple(map(term, d.terms)), d.offset) for d in operand.dimensions)
+        dimensions = tuple(Dimension(terms, offset) for terms, offset in pairs)
+        return Operand(operand.buffer, dimensions, operand.fill)
 
+    if not any(_from_zero(operand, zero) for operand in (*item.reads, *item.writes)):
+        return item
     return replace(item, reads=tuple(map(part, item.reads)), writes=tuple(map(part, item.writes)))
+
+
+def _from_zero(operand: Operand, zero: Collection[str]) -> bool:
+    return any(term.base in zero for d in operand.dimensions for term in d.terms)
 
 
 def _elsewhere(item: Statement, names: Mapping[str, str]) -> Statement:
@@ -685,8 +693,10 @@ def _elsewhere(item: Statement, names: Mapping[str, str]) -> Statement:
 
 
 def _moved(item: Issue, names: Mapping[str, str]) -> Issue:
-    reads = tuple(replace(operand, buffer=names[operand.buffer]) for operand in item.reads)
-    writes = tuple(replace(operand, buffer=names[operand.buffer]) for operand in item.writes)
+    reads, writes = (
+        tuple(Operand(names[o.buffer], o.dimensions, o.fill) for o in operands)
+        for operands in (item.reads, item.writes)
+    )
     return replace(item, reads=reads, writes=writes)
 
 
