@@ -39,12 +39,13 @@ from .masks import Horizon
 from .microkernels import dots_kernel, spread_kernel, turn_kernel
 from .packing import Packing, panel_columns, pieces, spaced, vector_lanes, well_laid
 from .padding import padded
-from .panels import Panels, cover
+from .panels import PIECE, Panels, cover
 from .processor import Target
 from .quantised import Format
 from .roles import Sides, mergeable
 from .rows import CUT, Rows
 from .weights import Kept, Layout, kept, pack_whole
+from .winograd import Patches, planned
 
 FEW_ROWS = 4
 """Up to so many rows memory is read as it lies, one step of k after the other."""
@@ -57,6 +58,9 @@ STRIP = 4096
 """Columns of a few rows of the result that stay in the first cache while k goes by."""
 
 ALIGNMENT = 64
+
+SHORTER = 6
+"""Pieces of sums of which results are differences are so much shorter: these sums are larger."""
 
 _leaves = itertools.count()
 
@@ -295,6 +299,32 @@ class Contractions(Rows):
         accumulate: Number,
         after: Following | None = None,
     ) -> None:
+        """place = a . b, or place += a . b, and what follows: the way that takes least."""
+        chosen = planned(self, node, sides, place, env, accumulate)
+        if not chosen:
+            self.summed(node, sides, place, env, accumulate, after)
+            return
+
+        def plainly() -> None:
+            x = self.direct(sides.x)
+            assert x is not None
+            leaf = Input(f"#{next(_leaves)}", sides.x.axes, x.dtype)
+            self.places[leaf] = replace(x, weight=None)
+            with self.scope():
+                self.summed(node, replace(sides, x=leaf), place, env, accumulate, after)
+
+        Patches(self, node, sides, place, chosen, env, after).run(plainly)
+
+    def summed(
+        self,
+        node: Dot,
+        sides: Sides,
+        place: Place,
+        env: Env,
+        accumulate: Number,
+        after: Following | None,
+    ) -> None:
+        """The same as it is written."""
         frame = self.frame
         before = dict(frame.lengths), dict(frame.bounds)
         sides = replace(
@@ -393,7 +423,8 @@ class Contractions(Rows):
         found = kept(self, x, sides, over, env)
         if found is not None and found[0].form and kind != "float":
             found = None
-        panels = once
+        panels, windows = once, bool(x and x.weight and x.weight.windows)
+        assert found or not windows, node
         dtype, width = node.dtype, panel_columns(self.target, self.frame.bounds[sides.vector])
         if found is not None and x is not None and x.weight is not None:
             panels, layout = found
@@ -402,7 +433,8 @@ class Contractions(Rows):
         if not few and self.crosswise(s, sides) and (found is None or found[0].form):
             s = self.turned(s, sides, node.dtype, env)
         packing = Packing(self, sides.x, x, sides.vector, over, dtype, width)
-        Panels(self, sides, over, place, x, s, kind, packing, env, accumulate, after).run(panels)
+        given = sides, over, place, x, s, kind, packing, env, accumulate, after
+        Panels(self, *given, aim=PIECE // SHORTER if windows else PIECE).run(panels)
         return True
 
     def narrow(self, sides: Sides) -> bool:

@@ -84,11 +84,17 @@ class WeightAxis(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Weight:
     """A region of a weight, which a session may keep in another order: the operand's number, where
-    the whole weight lies in that order, its dimensions."""
+    the whole weight lies in that order, its dimensions.
+
+    windows  elements from tap to tap of windows that are kept transformed; such axes are none of
+             its dimensions, `number` is one of the products of a patch instead
+    """
 
     operand: int
     packed: Value
     axes: tuple[WeightAxis, ...]
+    windows: tuple[int, ...] = ()
+    number: Number = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,12 +355,16 @@ class Emitter:
 
     def value(self, node: Node, env: Env) -> Value:
         """The value of a node at a position: one number if it is the same in all lanes."""
-        at = tuple(env.get(axis) for axis in node.axes)
-        varies = self.mask is not None and any(i is not None and not i.uniform for i in at)
-        key = (node, at, self.mask.text if self.mask and varies else "")
+        key = self.key(node, env)
         if key not in self.memo:
             self.memo[key] = self._value(node, env)
         return self.memo[key]
+
+    def key(self, node: Node, env: Env) -> tuple[object, ...]:
+        """What tells a value from others that are known."""
+        at = tuple(env.get(axis) for axis in node.axes)
+        varies = self.mask is not None and any(i is not None and not i.uniform for i in at)
+        return node, at, self.mask.text if self.mask and varies else ""
 
     def _value(self, node: Node, env: Env) -> Value:
         if node in self.true:

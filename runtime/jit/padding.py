@@ -65,6 +65,22 @@ def padded(
             return node
         node, place = without_gaps(emitter, node, place)
     spans = reached(emitter, node, place, env)
+    copy = filled(emitter, node, place, inner, spans, dtype, env)
+    leaf = Input(f"#window{next(_leaves)}", node.x.axes, dtype)
+    emitter.places[leaf] = where_they_were(emitter, copy, spans)
+    return View(leaf, node.index, None)
+
+
+def filled(
+    emitter: Contractions,
+    node: View,
+    place: Place,
+    inner: list[Axis],
+    spans: Mapping[Axis, Span],
+    dtype: str,
+    env: Env,
+) -> Place:
+    """What windows reach in scratch, from the first position on; these axes innermost."""
     fill = place.fill if node.fill is None else node.fill
     axes = [axis for axis in place.strides if axis not in env]
     order = [axis for axis in axes if axis not in inner] + inner
@@ -72,14 +88,17 @@ def padded(
     emitter.frame.lengths.update(dict.fromkeys(with_one, 1))
     emitter.frame.bounds.update(dict.fromkeys(with_one, 1))
     copy = copied(emitter, place, order, spans, (dtype, fill), env)
-    leaf = Input(f"#window{next(_leaves)}", node.x.axes, dtype)
+    strides = {axis: step for axis, step in copy.strides.items() if axis not in with_one}
+    return replace(copy, strides=strides)
+
+
+def where_they_were(emitter: Contractions, copy: Place, spans: Mapping[Axis, Span]) -> Place:
+    """The same memory at the positions that it was copied from."""
     f = emitter.f
     back: Number = 0
-    for axis in order:
-        back = f.subtract(back, f.multiply(spans[axis].shift, copy.strides[axis]))
-    strides = {axis: step for axis, step in copy.strides.items() if axis not in with_one}
-    emitter.places[leaf] = replace(rooted(copy, f, back), strides=strides)
-    return View(leaf, node.index, None)
+    for axis, span in spans.items():
+        back = f.subtract(back, f.multiply(span.shift, copy.strides.get(axis, 0)))
+    return rooted(copy, f, back)
 
 
 def without_gaps(emitter: Contractions, node: View, place: Place) -> tuple[View, Place]:

@@ -96,6 +96,7 @@ class Panels:
     accumulate  1: add to the result
     after       what becomes of the sums
     table       rows of S, where they lie anywhere
+    aim         steps of k, about, of a piece of a sum
     """
 
     emitter: Contractions
@@ -110,6 +111,7 @@ class Panels:
     accumulate: Number
     after: Following | None
     table: Table | None = None
+    aim: int = PIECE
 
     @property
     def f(self) -> Function:
@@ -490,7 +492,7 @@ class Panels:
         if ahead == "panel" and not (laid and self.emitter.bound(self.over) > PIECE):
             after = None
         table = self.table is not None
-        outer, piece = self.piece(steps[1], PIECE * ways)
+        outer, piece = self.piece(steps[1], self.aim * ways)
 
         def name(size: int) -> str:
             shape = size, count, step, depth, unit, full, ways, outer, panels, ahead, table

@@ -11,6 +11,8 @@ from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Dot, walk
 from infinisa.isa.program import Buffer, Dimension, Issue, Opcode, Operand
 
+from .transforms import RESULTS
+
 WORTH = 400_000
 """Operations that dividing an issue must save: some 10 us, against 1 us to hand pieces out."""
 
@@ -81,7 +83,10 @@ class Shares:
         best: tuple[int, Share] | None = None
         for name in self.ranges(issue, opcode, meaning):
             length = bounds[name]
-            share = Share(name, self.threads, self.grain(issue, name, bounds))
+            grain = self.grain(issue, name, bounds)
+            if meaning and last and grain % RESULTS and moves_windows(issue, name, meaning):
+                grain *= RESULTS
+            share = Share(name, self.threads, grain)
             piece = share.piece(length)
             saved = whole - self.work(issue, meaning, {**bounds, name: piece})
             better = best is None or saved > best[0] or (last and saved == best[0])
@@ -178,6 +183,12 @@ def narrowed(issue: Issue, name: str, piece: str) -> Issue:
         writes=tuple(map(part, issue.writes)),
         axes=tuple((axis, piece if given == name else given) for axis, given in issue.axes),
     )
+
+
+def moves_windows(issue: Issue, name: str, meaning: Instruction) -> bool:
+    """Whether windows move along a range: their patches are the same ones in pieces and at once."""
+    axes = {axis for axis, given in issue.axes if given == name}
+    return any(axes & {*index.axes} for index in meaning.windows.values())
 
 
 def _names(dimension: Dimension) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from infinisa.isa.language import Axis, Input
 
-from .expression import Env, Place, WeightAxis
+from .expression import Env, Place, Weight, WeightAxis, rooted
 from .functions import STORED
 from .integers import beside
 from .ir import BYTES, Number, Value
@@ -27,6 +28,7 @@ from .quantised import (
     quantised,
 )
 from .roles import Sides
+from .transforms import SIDE, TAPS, WINDOW, corners, transformed
 
 if TYPE_CHECKING:
     from .contraction import Contractions
@@ -45,6 +47,8 @@ class Layout:
 
     source  the type that the weight comes in, `dtype` that of what a panel is read as
     form    of integers; None: panels hold numbers of type `dtype`
+    windows  elements from tap to tap of windows that are transformed: there is all of that for each
+             product of a patch
     """
 
     source: str
@@ -54,6 +58,7 @@ class Layout:
     column: Run
     over: tuple[Run, ...]
     others: tuple[Run, ...]
+    windows: tuple[int, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -71,10 +76,20 @@ class Layout:
 
     @property
     def bytes(self) -> int:
-        slabs = math.prod(n for n, _ in self.others)
         if self.form:
+            slabs = math.prod(n for n, _ in self.others)
             return slabs * self.panels * self.form.bytes(self.steps, self.width)
-        return slabs * self.slab * BYTES[STORED[self.dtype]]
+        return self.products * self.part * BYTES[STORED[self.dtype]]
+
+    @property
+    def part(self) -> int:
+        """Elements of the panels of one product of a patch."""
+        return math.prod(n for n, _ in self.others) * self.slab
+
+    @property
+    def products(self) -> int:
+        """Of a patch."""
+        return int(SIDE ** len(self.windows))
 
     def filled(self, form: Form, array: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
         """(the weight as integers, its relative error)."""
@@ -186,6 +201,7 @@ def kept(
         (columns, stride),
         _joined(deep),
         tuple((axis.extent, axis.stride) for axis in others),
+        x.weight.windows,
     )
     reach, frame = layout.width * stride, emitter.frame
     whole = (math.prod(member.extent for member in groups[axis]) for axis in over[1:])
@@ -201,7 +217,7 @@ def kept(
         if inner in wide and inner.stride % reach:
             return None
         moves[axis] = (inner.stride // stride, 0) if inner in wide else (0, _slabs(others, inner))
-    found = _placed(emitter, x.weight.packed, layout, (wide, deep, others), moves, env)
+    found = _placed(emitter, x.weight, layout, (wide, deep, others), moves, env)
     return replace(found, whole=whole_k), layout
 
 
@@ -218,7 +234,7 @@ def _width(
 
 def _placed(
     emitter: Contractions,
-    memory: Value,
+    weight: Weight,
     layout: Layout,
     axes: tuple[Sequence[WeightAxis], Sequence[WeightAxis], Sequence[WeightAxis]],
     moves: Mapping[Axis, tuple[int, Number]],
@@ -243,6 +259,8 @@ def _placed(
     for axis in others:
         number = f.add(number, f.multiply(start(axis), _slabs(others, axis)))
     slab = layout.panels * layout.width if layout.form else layout.slab
+    product = f.multiply(weight.number, layout.part if layout.windows else 0)
+    memory = f.at(weight.packed, product, STORED[layout.dtype])
     return Kept(memory, layout.steps, slab, column, step, number, moves, layout.form)
 
 
@@ -332,4 +350,38 @@ def pack_weight(emitter: Contractions, layout: Layout) -> None:
     leaf = Input("x", names, layout.source)
     emitter.places[leaf] = x
     packing = Packing(emitter, leaf, x, "n", over, layout.dtype, layout.width)
+    if layout.windows:
+        pack_windows(packing, f.parameters["panels"], others, layout)
+        return
     pack_all(packing, f.parameters["panels"], others, layout.slab, {})
+
+
+def pack_windows(packing: Packing, memory: Value, others: tuple[Axis, ...], layout: Layout) -> None:
+    """All panels of a weight whose windows are transformed."""
+    emitter, f, x, vector = packing.emitter, packing.emitter.f, packing.x, packing.vector
+    assert x is not None
+    taps = corners(f, x, TAPS, layout.windows)
+    axes = (*packing.over, vector)
+
+    def other(at: Env) -> None:
+        slabs: Number = 0
+        for axis in others:
+            slabs = f.add(f.multiply(slabs, emitter.frame.length(axis)), at[axis].base)
+
+        def panel(column: Number, columns: Number) -> None:
+            offset = f.add(f.multiply(column, packing.steps()), f.multiply(slabs, layout.slab))
+            pointer = f.at(memory, f.subtract(offset, column), packing.stored)
+            first = Place(pointer, packing.dtype, packing.strides())
+
+            def put(here: Env) -> None:
+                read = cache(lambda corner: emitter.load(taps[corner], here))
+                found = transformed(f, WINDOW, len(layout.windows), read)
+                for number, (_, value) in enumerate(found):
+                    emitter.store(value, rooted(first, f, number * layout.part), here)
+
+            with emitter.part(vector, column, columns):
+                emitter.nest(axes, vector, [], at, put)
+
+        emitter.each_panel(vector, packing.width, panel)
+
+    emitter.loops(others, {}, other)
