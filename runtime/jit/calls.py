@@ -179,8 +179,8 @@ class Calls(Addresses):
             arguments += self.reading(operand, access, made.packings.get(i), i in made.plain)
         for operand, access in zip(issue.writes, writes, strict=True):
             arguments += self.operand(operand, access)
-        for axis, start, length in made.shape.axes:
-            arguments += [("i64", axes[axis].start)] if start is None else []
+        for axis, first, length in made.shape.axes:
+            arguments += [("i64", axes[axis].start)] if first is None else []
             arguments += [("i64", axes[axis].length)] if length is None else []
         arguments += [("i64", size) for size in sizes.values() if not isinstance(size, int)]
         if fresh is None:

@@ -270,7 +270,7 @@ class Patches:
         emitter, frame, given = self.emitter, self.emitter.frame, self.sides.s
         assert isinstance(given, View)
         memory, moved = emitter.places[given.x], {window.axis: window for window in self.chosen}
-        spans = reached(emitter, replace(given, fill=given.fill or 0.0), memory)
+        spans = reached(emitter, replace(given, fill=given.fill or 0.0), memory, self.env)
         inner = [a for a in self.over if a in memory.strides and a not in self.env]
         inner = sorted(inner, key=lambda axis: frame.bounds[axis])
         axes = [a for a in memory.strides if a not in self.env and not a.startswith("#")]
