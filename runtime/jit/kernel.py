@@ -171,6 +171,7 @@ class Kernel(Passes):
         do not meet one after the other."""
         windows = self.bordered_windows(node)
         moved = {axis for view in windows for _, index in view.index for axis in index.axes}
+        moved |= {border.axis for view in windows for border in self.places[view.x].borders}
         apart = [axis for axis in self.open(node.axes, env) if windows and axis not in moved]
 
         def each(at: Env) -> None:

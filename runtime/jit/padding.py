@@ -56,6 +56,8 @@ def padded(
     plain = all(index.divide == 1 and not index.modulo for index in given.values())
     if not plain or (place.borders and node.fill is not None):
         return node
+    if any(border.axis in env for border in place.borders):
+        return node
     inner = [axis for axis in last or () if axis in place.strides and axis not in given]
     inner = sorted((a for a in inner if a not in env), key=lambda a: emitter.frame.bounds[a])
     crossed = inner and all(place.strides[axis] != 1 for axis in inner)

@@ -220,6 +220,21 @@ def test_a_pooling_is_one_issue(fold: str) -> None:
     single.check(compiled.program, compiled.library, arrays)
 
 
+@pytest.mark.parametrize("lines", ["p - 1", "2*p - 1"])
+def test_windows_along_lines_over_a_border_across_them(lines: str) -> None:
+    """A border that no window moves over: whole lines of results read none of the image."""
+    b = Builder("lines")
+    b.axis("p", 7)
+    b.axis("q", 33)
+    b.axis("u", 2)
+    x, k = b.input("x", "c h w", (5, 5, 34)), b.input("k", "c u", (5, 2))
+    windows = L.view(x, {"h": lines, "w": "q + u - 1"}, fill=0.0)
+    b.graph("main").output("y", L.dot(windows, k, "u") + 1.0)
+    compiled = api.load(b.model()).compile(small_cache())
+
+    single.check(compiled.program, compiled.library)
+
+
 def test_tiles_of_folded_columns_are_wide() -> None:
     """Four columns are half a vector, and a quarter of each line that is fetched."""
     program = single.program_of(ROWS["column"], {"m": 30, "n": 150}, {"n": 4})
