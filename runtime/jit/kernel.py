@@ -177,8 +177,8 @@ class Kernel(Passes):
         def each(at: Env) -> None:
             before = dict(self.aliases)
             with self.scratch():
-                for view in windows:
-                    self.aliases[view] = padded(self, view, view.dtype, at, None), {}
+                copies = {view: padded(self, view, view.dtype, at, None) for view in windows}
+                self.aliases |= {view: (copy, {}) for view, copy in copies.items() if copy != view}
                 self.reduce(node, place, at)
             self.aliases = before
 
