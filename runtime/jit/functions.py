@@ -417,7 +417,9 @@ def sigmoid_of_product(f: Function, x: Value, factor: float) -> Value:
 
 SIN = (2.60831598e-6, -1.98106872e-4, 8.33307859e-3, -0.166666597, 1.0)
 COS = (2.43904487e-5, -1.38867637e-3, 4.16666418e-2, -0.5, 1.0)
-LARGEST_ANGLE = 2.0**30
+LARGEST_NEAR, LARGEST_ANGLE = 2.0**17, 2.0**30
+HALF_PI = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)
+"""Parts of pi/2, 24 bits each."""
 
 
 def sin(f: Function, x: Value) -> Value:
@@ -429,34 +431,65 @@ def cos(f: Function, x: Value) -> Value:
 
 
 def _circular(f: Function, x: Value, name: str) -> Value:
-    """x = n pi/2 + r, reduced in double precision; beyond 2**30 the C library does it."""
+    """x = n pi/2 + r, reduced in f32 up to 2**17 where products are added unrounded, else in double
+    precision; beyond 2**30 the C library does it. Each lane goes its own way, whatever is beside
+    it."""
     if x.kind == "double":
         return f.intrinsic(name, [x])
-    size = absolute(f, x)
-    large = f.compare("oge", size, like(x, LARGEST_ANGLE))
-    if large.width > 1:
-        bits = f.emit(f"i{x.width}", 1, f"bitcast {large.type} {large.text} to i{x.width}")
-        large = f.compare("ne", bits, Value("0", bits.kind))
-    wide = f.convert("fpext", x, "double")
-
-    def far() -> list[Value]:
-        return [f.emit(x.kind, x.width, f"call {x.type} @{_far(f, x, name)}({x.type} {x.text})")]
-
-    (found,) = f.either(large, far, lambda: [_quadrant(f, wide, name)])
+    if not f.module.target.fuses:
+        return _wide(f, x, name)
+    large = any_lane(f, f.compare("oge", absolute(f, x), like(x, LARGEST_NEAR)))
+    seldom = seldom_called(f, f"far_{name}_{x.width}", x, lambda g, x: _far(g, x, name))
+    (found,) = f.either(large, lambda: [seldom()], lambda: [_near(f, x, name)])
     return found
 
 
-def _far(f: Function, x: Value, name: str) -> str:
-    """The function for numbers beyond 2**30: a call for each lane, which LLVM takes its time to
-    write."""
-    title = f"far_{name}_{x.width}"
-    if title not in f.module.names:
-        f.module.names.add(title)
-        g = Function(f.module, title, [("x", x.type)], result=x.type)
-        wide = g.convert("fpext", Value("%x", x.kind, x.width), "double")
-        g.finish(g.convert("fptrunc", g.intrinsic(name, [wide]), x.kind))
+def _far(f: Function, x: Value, name: str) -> Value:
+    near = f.compare("olt", absolute(f, x), like(x, LARGEST_NEAR))
+    return f.select(near, _near(f, x, name), _wide(f, x, name))
+
+
+def seldom_called(f: Function, name: str, x: Value, body: Emit) -> Callable[[], Value]:
+    """A call of a function of its own, which is written once and does not hold up compiling."""
+    module = f.module
+    if name not in module.names:
+        module.names.add(name)
+        g = Function(module, name, [("x", x.type)], result=x.type)
+        g.finish(body(g, g.parameters["x"]))
         g.close()
-    return title
+    return lambda: f.emit(x.kind, x.width, f"call {x.type} @{name}({x.type} {x.text})")
+
+
+def any_lane(f: Function, condition: Value) -> Value:
+    if condition.width == 1:
+        return condition
+    width = condition.width
+    bits = f.emit(f"i{width}", 1, f"bitcast {condition.type} {condition.text} to i{width}")
+    return f.compare("ne", bits, Value("0", bits.kind))
+
+
+def _near(f: Function, x: Value, name: str) -> Value:
+    """The first of three sums is exact: it has no digit below those of the first part of pi/2."""
+    magic = like(x, 1.5 * 2.0**23)
+    moved = fma(f, x, like(x, 2 / math.pi), magic)
+    n = f.binary("fsub", moved, magic)
+    r = x
+    for part in HALF_PI:
+        r = f.intrinsic("fma", [n, like(x, -part), r])
+    return _in_quadrant(f, r, f.convert("bitcast", moved, "i32"), name)
+
+
+def _wide(f: Function, x: Value, name: str) -> Value:
+    size, wide = absolute(f, x), f.convert("fpext", x, "double")
+
+    def far() -> list[Value]:
+        given = f.convert("fptrunc", f.intrinsic(name, [wide]), "float")
+        near = f.compare("olt", size, like(x, LARGEST_ANGLE))
+        return [f.select(near, _quadrant(f, wide, name), given)]
+
+    large = any_lane(f, f.compare("oge", size, like(x, LARGEST_ANGLE)))
+    (found,) = f.either(large, far, lambda: [_quadrant(f, wide, name)])
+    return found
 
 
 def _quadrant(f: Function, x: Value, name: str) -> Value:
@@ -466,6 +499,11 @@ def _quadrant(f: Function, x: Value, name: str) -> Value:
     n = f.binary("fsub", moved, magic)
     r = fma(f, n, like(x, -1.5707963267948966), x)
     r = f.convert("fptrunc", fma(f, n, like(x, -6.123233995736766e-17), r), "float")
+    return _in_quadrant(f, r, quadrant, name)
+
+
+def _in_quadrant(f: Function, r: Value, quadrant: Value, name: str) -> Value:
+    """Of quadrant * pi/2 + r."""
     if name == "cos":
         quadrant = f.binary("add", quadrant, like(quadrant, 1))
     square = f.binary("fmul", r, r)

@@ -47,6 +47,14 @@ def typed(kind: str, width: int) -> str:
     return kind if width == 1 else f"<{width} x {kind}>"
 
 
+def parameter(name: str, kind: str) -> Value:
+    """Of a function, by its type, behind which there may be what LLVM is told of a pointer."""
+    if kind.startswith("<"):
+        width, _, element = kind[1:-1].partition(" x ")
+        return Value(f"%{name}", element, int(width))
+    return Value(f"%{name}", kind.split()[0])
+
+
 def literal(kind: str, value: float | int | bool) -> str:
     """A number of this kind as LLVM writes it, exact."""
     if kind == "i1":
@@ -145,7 +153,7 @@ class Function:
         inline: str = "noinline",
     ) -> None:
         self.module, self.name = module, name
-        self.parameters = {name: Value(f"%{name}", kind.split()[0]) for name, kind in parameters}
+        self.parameters = {name: parameter(name, kind) for name, kind in parameters}
         listed = ", ".join(f"{kind} %{name}" for name, kind in parameters)
         linkage = "" if public else "internal "
         hint = f" {inline}" if inline else ""

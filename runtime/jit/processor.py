@@ -88,6 +88,11 @@ class Target:
         """Whether an instruction converts f16."""
         return bool({"f16c", "neon"} & self.features)
 
+    @property
+    def fuses(self) -> bool:
+        """Whether an instruction multiplies and adds, rounding once."""
+        return bool({"fma", "neon"} & self.features)
+
     def missing(self) -> list[str]:
         """What the code may use and this processor does not have."""
         return sorted(self.features - Target.host().features)

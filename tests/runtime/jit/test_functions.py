@@ -169,6 +169,22 @@ def test_a_single_number_is_computed_as_a_lane_is(name: str) -> None:
     assert np.array_equal(alone, beside)
 
 
+@pytest.mark.skipif("avx2" not in HERE, reason="this processor runs no such code")
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_an_angle_is_reduced_alike_whatever_is_beside_it(name: str) -> None:
+    """Near multiples of pi/2 most digits of an angle are lost; large ones go other ways."""
+    turns = np.random.default_rng(2).integers(0, 1 << 17, 4096)
+    x = (turns * np.pi / 2).astype(np.float32)
+    x[::9] *= np.float32(2.0**13)
+    target, emit = Target.named("avx2"), functions.FUNCTIONS[name]
+
+    alone, beside = (run(emit, ["f32"], "f32", [x], width, target) for width in (1, target.lanes))
+
+    assert np.array_equal(alone, beside)
+    truth = getattr(np, name)(x.astype(np.float64))
+    assert (np.abs(alone - truth) <= 2.5e-7 * np.abs(truth)).all()
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["exp", "sigmoid", "tanh"])
 def test_every_nan_stays_nan(name: str, width: int) -> None:
