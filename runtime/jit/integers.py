@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .weights import Kept
 
 LINE = 64
+AHEAD = 2048
+"""Bytes ahead of what it reads for which a tile of several panels asks that has weights of 4 bits:
+so much is computed with each line that the processor asks for too little in time."""
+
 HEAD = LINE
 """Bytes before the digits of a row."""
 
@@ -581,6 +585,9 @@ class IntegerTile:
         numbers = form.group // form.deep * self.width
 
         def part(x: Value, first: Value, start: list[Value], totals: list[Value]) -> list[Value]:
+            if self.nibbles and len(self.aparts) > 1:
+                for line in range(0, form.numbers(form.group, self.width), LINE):
+                    f.prefetch(f.at(x, AHEAD + line), cache=2)
             sums = self.group_sums(f.at(x, form.side * self.column), first, start)
             factors = [
                 load_factors(f, form, f.at(x, numbers), self.column + v * self.lanes, self.lanes)
