@@ -158,7 +158,7 @@ class Calls(Addresses):
         fresh, again = self.fresh(issue)
         rows = rowwise(meaning.plain)  # which are alike wherever a range of late length begins
 
-        def start(span: Span) -> int | None:
+        def first(span: Span) -> int | None:
             late = rows and not isinstance(span.length, int)
             return (None if late else _known(span.start)) if starts else 0
 
@@ -166,7 +166,7 @@ class Calls(Addresses):
             meaning.key,
             reads,
             writes,
-            tuple((a, start(axes[a]), _known(axes[a].length)) for a in used),
+            tuple((a, first(axes[a]), _known(axes[a].length)) for a in used),
             tuple((a, _known(size)) for a, size in sizes.items()),
             tuple((a, max(axes[a].bound, 1)) for a in used),
             outputs,

@@ -207,6 +207,16 @@ class Emitter:
             return base
         return self.f.binary("add", base, self.f.lane_numbers("i64", self.width, index.step))
 
+    def numbers(self, index: Index) -> Value:
+        """An index as an i32: one a lane where they differ."""
+        f = self.f
+        if index.lanes is not None:
+            return f.convert("trunc", index.lanes, "i32")
+        first = f.convert("trunc", number(index.base), "i32")
+        if index.uniform:
+            return first
+        return f.binary("add", first, f.lane_numbers("i32", self.width, index.step))
+
     def index(self, affine: Affine, env: Env) -> Index:
         """An absolute index at a position."""
         f = self.f
@@ -406,13 +416,9 @@ class Emitter:
 
     def _position(self, axis: Axis, env: Env) -> Value:
         f, index, start = self.f, env[axis], self.frame.starts.get(axis, 0)
-        if index.lanes is not None:
-            at = self.shifted(index, f.subtract(0, start)) if start != 0 else index
-            return f.convert("trunc", self.lanes(at), "i32")
-        first = f.convert("trunc", number(f.add(start, index.base)), "i32")
-        if index.uniform:
-            return first
-        return f.binary("add", first, f.lane_numbers("i32", self.width, index.step))
+        if index.lanes is None:
+            return self.numbers(Index(f.add(start, index.base), index.step))
+        return self.numbers(self.shifted(index, f.subtract(0, start)) if start != 0 else index)
 
     def _map(self, node: Map, env: Env) -> Value:
         row = ROWS[node.function]

@@ -608,14 +608,21 @@ class Panels:
             return None
         length, end = emitter.frame.length(self.over[0]), f.add(*steps)
         width, wide = self.packing.width, columns[1]
-        most = max(width, wide) if isinstance(wide, int) else width
-        finish = after.finish(self.row, self.sides.vector, most, wide)
+        each = min(width, wide) if isinstance(wide, int) else wide
+        finish = after.finish(self.row, self.sides.vector, width, each)
         name = finish.kernel(f.module, emitter.target)
 
         def call(at: Env, size: Number) -> None:
-            at = {**at, self.sides.vector: Index(columns[0])}
+            if isinstance(wide, int) and wide > width:  # panels side by side
+                first = columns[0]
+                f.loop(0, wide, width, lambda i, _: part(at, size, f.add(first, i)))
+            else:
+                part(at, size, columns[0])
+
+        def part(at: Env, size: Number, first: Number) -> None:
+            at = {**at, self.sides.vector: Index(first)}
             given: list[Argument] = [("ptr", emitter.base(self.place, at))]
-            given += [("i64", self.row_stride(self.place)), ("i64", size), ("i64", columns[1])]
+            given += [("i64", self.row_stride(self.place)), ("i64", size), ("i64", each)]
             for place in after.places.values():
                 given += [("ptr", emitter.base(place, at)), ("i64", self.row_stride(place))]
             f.run(name, given)

@@ -613,9 +613,7 @@ class Rows(Emitter):
             value = ordinal(f, value)
         given = [f.splat(convert(f, value, fold.kind), width)]
         if fold.function == "argmax":
-            index = env[fold.axis]
-            at = number(index.base) if index.uniform else self.lanes(index)
-            given.append(f.splat(f.convert("trunc", at, "i32"), width))
+            given.append(f.splat(self.numbers(env[fold.axis]), width))
         mask = self.mask if self.width == width else self.lanes_below(self.width)
         if mask is not None and mask.width == width:
             neutral = fold.initial(width)
