@@ -181,8 +181,10 @@ class _Untiling:
 
     def loop(self, loop: Loop) -> list[Statement]:
         length = self.lengths.get(loop.parent, 0)
-        self.lengths[loop.range] = loop.step if length % loop.step == 0 else 0
-        self.bounds[loop.range] = min(loop.step, self.bounds[loop.parent])
+        most = self.bounds[loop.parent]
+        even = length % loop.step == 0 and not loop.spread  # a core's part is some steps
+        self.lengths[loop.range] = loop.step if even else 0
+        self.bounds[loop.range] = most if loop.spread else min(loop.step, most)
         inside = Counter(operand.buffer for operand in _operands(loop.body))
         body = tuple(self.each(loop.body))
         loop = replace(loop, body=body)

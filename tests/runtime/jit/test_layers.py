@@ -108,7 +108,7 @@ def cases(on: Machine, dtype: str) -> dict[str, tuple[Covered, tuple[dict[str, i
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
-@pytest.mark.parametrize(("cache", "cores"), [(False, 1), (True, 1), (False, 3)])
+@pytest.mark.parametrize(("cache", "cores"), [(False, 1), (True, 3), (False, 3)])
 @pytest.mark.parametrize("case", cases(MACHINES["tiny"], "f32"))
 def test_a_layer_in_odd_tiles(case: str, cache: bool, cores: int, dtype: str) -> None:
     on = machine(12, cores, cache, array=8)
