@@ -156,17 +156,14 @@ class Calls(Addresses):
         used = list(dict.fromkeys(used))
         starts = needs_starts(meaning.plain) or (written is not None and written.wants_starts)
         fresh, again = self.fresh(issue)
-        rows = rowwise(meaning.plain)  # which are alike wherever a range of late length begins
-
-        def first(span: Span) -> int | None:
-            late = rows and not isinstance(span.length, int)
-            return (None if late else _known(span.start)) if starts else 0
-
+        rows = rowwise(meaning.plain)
         shape = Shape(
             meaning.key,
             reads,
             writes,
-            tuple((a, first(axes[a]), _known(axes[a].length)) for a in used),
+            tuple(
+                (a, _start(axes[a], rows) if starts else 0, _known(axes[a].length)) for a in used
+            ),
             tuple((a, _known(size)) for a, size in sizes.items()),
             tuple((a, max(axes[a].bound, 1)) for a in used),
             outputs,
@@ -339,6 +336,12 @@ class Calls(Addresses):
 
 def _known(value: Number) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _start(span: Span, rows: bool) -> int | None:
+    """Where a range begins, if a kernel is to know: one of rows whose number it does not know
+    serves them wherever they are."""
+    return None if rows and not isinstance(span.length, int) else _known(span.start)
 
 
 def sizes_of(meaning: Instruction) -> list[Axis]:
