@@ -45,7 +45,8 @@ class Contest:
     read    bytes that must come from memory; 0: it is not bound by that
     copied  bytes that it reads and as many that it writes, once; 0: it is not bound by that
     ratio   how many times the best peer's speed ours must be; None: printed only
-    share   of the ceiling that ours must reach; None: printed only
+    share   of the ceiling that ours must reach; None: printed only. It is more than all of it where
+            ours multiplies less than `flops` counts: windows of three
     most    seconds that ours may take; None: printed only
     error   largest difference from float64, over the largest value, or root mean squares of them
     peer_error  the same of the best peer's result, which ours must not exceed; None: printed only

@@ -59,8 +59,8 @@ STRIP = 4096
 
 ALIGNMENT = 64
 
-SHORTER = 6
-"""Pieces of sums of which results are differences are so much shorter: these sums are larger."""
+SHORTER = 2.45
+"""Pieces of sums are so much shorter for each axis of patches, of which results are differences."""
 
 _leaves = itertools.count()
 
@@ -423,7 +423,7 @@ class Contractions(Rows):
         found = kept(self, x, sides, over, env)
         if found is not None and found[0].form and kind != "float":
             found = None
-        panels, windows = once, bool(x and x.weight and x.weight.windows)
+        panels, windows = once, len(x.weight.windows) if x and x.weight else 0
         assert found or not windows, node
         dtype, width = node.dtype, panel_columns(self.target, self.frame.bounds[sides.vector])
         if found is not None and x is not None and x.weight is not None:
@@ -434,7 +434,7 @@ class Contractions(Rows):
             s = self.turned(s, sides, node.dtype, env)
         packing = Packing(self, sides.x, x, sides.vector, over, dtype, width)
         given = sides, over, place, x, s, kind, packing, env, accumulate, after
-        Panels(self, *given, aim=PIECE // SHORTER if windows else PIECE).run(panels)
+        Panels(self, *given, aim=int(PIECE / SHORTER**windows)).run(panels)
         return True
 
     def narrow(self, sides: Sides) -> bool:

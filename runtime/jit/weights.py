@@ -357,7 +357,7 @@ def pack_weight(emitter: Contractions, layout: Layout) -> None:
 
 
 def pack_windows(packing: Packing, memory: Value, others: tuple[Axis, ...], layout: Layout) -> None:
-    """All panels of a weight whose windows are transformed."""
+    """All panels of a weight whose windows are transformed, rounded once."""
     emitter, f, x, vector = packing.emitter, packing.emitter.f, packing.x, packing.vector
     assert x is not None
     taps = corners(f, x, TAPS, layout.windows)
@@ -374,10 +374,13 @@ def pack_windows(packing: Packing, memory: Value, others: tuple[Axis, ...], layo
             first = Place(pointer, packing.dtype, packing.strides())
 
             def put(here: Env) -> None:
-                read = cache(lambda corner: emitter.load(taps[corner], here))
+                read = cache(
+                    lambda tap: f.convert("fpext", emitter.load(taps[tap], here), "double")
+                )
                 found = transformed(f, WINDOW, len(layout.windows), read)
                 for number, (_, value) in enumerate(found):
-                    emitter.store(value, rooted(first, f, number * layout.part), here)
+                    one = f.convert("fptrunc", value, "float")
+                    emitter.store(one, rooted(first, f, number * layout.part), here)
 
             with emitter.part(vector, column, columns):
                 emitter.nest(axes, vector, [], at, put)

@@ -35,10 +35,10 @@ from .weights import kept
 if TYPE_CHECKING:
     from .contraction import Contractions
 
-WORTH = 0.8
+WORTH = 0.9
 """Of the time of the plain way, the most that this one may be predicted to take."""
 
-AROUND = 1.75
+AROUND = 5
 """Cycles in which a vector is transformed to or from each product of a patch."""
 
 STREAM = 8
