@@ -154,6 +154,19 @@ def _to_bf16(f: Function, value: Value) -> Value:
 # ---------------------------------------------------------------- polynomials
 
 
+REORDERED = "fadd reassoc nsz contract"
+"""A sum that may be taken in another order, as vectors need."""
+
+
+def multiply_add(f: Function, a: Value, b: Value, c: Value) -> Value:
+    a, b, c = f.match(a, b, c)
+    if a.kind in FLOATS and a.width == 1:
+        return f.binary(REORDERED, f.binary("fmul contract", a, b), c)
+    if a.kind in FLOATS:
+        return f.intrinsic("fmuladd", [a, b, c])
+    return f.binary("add", f.binary("mul", a, b), c)
+
+
 def fma(f: Function, a: Value, b: Value, c: Value) -> Value:
     return f.intrinsic("fmuladd", [a, b, c])
 

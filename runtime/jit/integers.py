@@ -23,17 +23,17 @@ from functools import partial, reduce
 from typing import TYPE_CHECKING, Literal
 
 from .expression import Env, Index, Place
+from .functions import multiply_add
 from .ir import BYTES, Function, Module, Number, Value, constant, typed
-from .microkernels import kernel, lane_count, multiply_add
+from .microkernels import kernel, lane_count
 from .packing import tile_vectors, vector_lanes
-from .processor import Target
+from .processor import LINE, Target
 from .quantised import TURN, Form, group_offset, halves, load_factors
 
 if TYPE_CHECKING:
     from .panels import Panels
     from .weights import Kept
 
-LINE = 64
 AHEAD = 2048
 """Bytes ahead of what it reads for which a tile of several panels asks that has weights of 4 bits:
 so much is computed with each line that the processor asks for too little in time."""

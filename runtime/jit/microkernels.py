@@ -10,26 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
 
-from .functions import STORED, convert, widen
+from .functions import REORDERED, STORED, convert, multiply_add, widen
 from .ir import BYTES, FLOATS, Function, Module, Number, Value, constant, number
+from .processor import LINE
 
 SPREAD = [("x", "ptr noalias"), ("xk", "i64"), ("s", "ptr noalias"), ("sm", "i64"),
           ("sk", "i64"), ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"),
           ("columns", "i64")]  # fmt: skip
 """X and its elements from step to step; S and its elements from row to row and step to step; the
 result and its elements from row to row; steps of k; columns."""
-
-REORDERED = "fadd reassoc nsz contract"
-"""A sum that may be taken in another order, as vectors need."""
-
-
-def multiply_add(f: Function, a: Value, b: Value, c: Value) -> Value:
-    a, b, c = f.match(a, b, c)
-    if a.kind in FLOATS and a.width == 1:
-        return f.binary(REORDERED, f.binary("fmul contract", a, b), c)
-    if a.kind in FLOATS:
-        return f.intrinsic("fmuladd", [a, b, c])
-    return f.binary("add", f.binary("mul", a, b), c)
 
 
 def kernel(module: Module, name: str, signature: list[tuple[str, str]]) -> Function | None:
@@ -43,9 +32,6 @@ def kernel(module: Module, name: str, signature: list[tuple[str, str]]) -> Funct
 UNROLLED = 4
 """Steps of k that a tile takes in a turn of its innermost loop."""
 
-
-LINE = 64
-"""Bytes of a line of memory."""
 
 AT_ONCE = 2
 """Lines of the result that a tile asks for in a turn: many at once would hold up what it reads."""

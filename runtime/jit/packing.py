@@ -11,8 +11,7 @@ from infinisa.isa.language import Axis, Node
 from .expression import Env, Index, Place
 from .functions import STORED, register
 from .ir import BYTES, Function, Number, Value
-from .microkernels import LINE
-from .processor import Target
+from .processor import LINE, Target
 
 if TYPE_CHECKING:
     from .contraction import Contractions

@@ -30,7 +30,7 @@ from .integers import (
     row_digits,
 )
 from .ir import BYTES, FLOATS, Argument, Function, Number, Value, number
-from .microkernels import LINE, UNROLLED, Ahead, Tile, tile_kernel
+from .microkernels import UNROLLED, Ahead, Tile, tile_kernel
 from .packing import (
     CROWD,
     Packing,
@@ -42,6 +42,7 @@ from .packing import (
     vector_lanes,
     well_laid,
 )
+from .processor import LINE
 from .quantised import GROUPS, TURN, Form, unpack_kernel
 from .roles import Sides, one_run
 from .weights import Kept, pack_whole

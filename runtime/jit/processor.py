@@ -29,6 +29,10 @@ PROCESSORS = {
 code asks for them, of each kind of processor; the first that this one is serves it best."""
 
 
+LINE = 64
+"""Bytes of a line of memory."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What code is written for: lanes of an f32 vector, how many vector registers, features.

@@ -24,10 +24,10 @@ from infinisa.isa.language import (
 )
 
 from .expression import Emitter, Env, Index, Place
-from .functions import COMBINE, STORED, convert, like, register, saturate
+from .functions import COMBINE, STORED, convert, like, multiply_add, register, saturate
 from .ir import BYTES, FLOATS, Function, Number, Value, constant, number
 from .masks import border
-from .microkernels import LINE, multiply_add
+from .processor import LINE
 
 Visit: TypeAlias = Callable[[Env, list[Value]], list[Value]]
 """What is done at a position with the values carried so far: those that are carried on."""

@@ -23,9 +23,8 @@ from infinisa.isa.language import Axis, Dot, Input, View
 
 from .expression import Env, Index, Place, rooted
 from .finish import Following
-from .functions import saturate
+from .functions import multiply_add, saturate
 from .ir import BYTES, Function, Number, Value, constant, number
-from .microkernels import multiply_add
 from .packing import pieces, spaced
 from .padding import filled, reached, where_they_were
 from .roles import Sides
