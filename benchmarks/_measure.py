@@ -27,8 +27,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
-from infinisa.runtime.jit.ir import Function, Module, Value, compile_text, constant
-from infinisa.runtime.jit.processor import Target
+from infinisa.runtime.jit.code.ir import Function, Module, Value, compile_text, constant
+from infinisa.runtime.jit.code.processor import Target
 
 Row = Mapping[str, object]
 P = ParamSpec("P")

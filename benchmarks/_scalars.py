@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infinisa.runtime.jit.functions import FUNCTIONS
-from infinisa.runtime.jit.ir import Function, Module, Value, compile_text
-from infinisa.runtime.jit.processor import Target
+from infinisa.runtime.jit.code.functions import FUNCTIONS
+from infinisa.runtime.jit.code.ir import Function, Module, Value, compile_text
+from infinisa.runtime.jit.code.processor import Target
 
 from ._measure import Bar, Row, at_most
 

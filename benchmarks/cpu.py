@@ -17,7 +17,7 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from infinisa.isa.errors import InfinisaError
-from infinisa.runtime.jit.processor import Target
+from infinisa.runtime.jit.code.processor import Target
 
 from . import _measure
 from ._measure import Bar, Row, at_least, fresh

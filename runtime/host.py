@@ -16,8 +16,8 @@ import numpy as np
 from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, parse_machine
 
 from .jit.cache import remembered, sources
-from .jit.ir import Code, Function, Module, Value, compile_text, constant
-from .jit.processor import Target
+from .jit.code.ir import Code, Function, Module, Value, compile_text, constant
+from .jit.code.processor import Target
 from .rates import Rates
 from .rates import measure as measure_rates
 

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from infinisa.runtime.jit.cache import remembered
-from infinisa.runtime.jit.ir import Code, link, to_object
+from infinisa.runtime.jit.code.ir import Code, link, to_object
 
 LISTED = "listed"
 ONE_ARGUMENT = 8

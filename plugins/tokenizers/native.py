@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from infinisa.isa.errors import ModelError
-from infinisa.runtime.jit import bits, functions, ir, restricted
+from infinisa.runtime.jit import bits, restricted
 from infinisa.runtime.jit.cache import remembered
-from infinisa.runtime.jit.ir import Code, Function, Value, link, to_object
+from infinisa.runtime.jit.code import functions, ir
+from infinisa.runtime.jit.code.ir import Code, Function, Value, link, to_object
 from infinisa.runtime.jit.restricted import Library, RestrictedError
 
 from .arrays import Kernel, Table, run

@@ -28,8 +28,11 @@ from infinisa.isa.verify import verify
 from ..opaque import run_body
 from ..values import Array, Result, bind, nothing
 from .cache import remembered, sources
-from .ir import Code, image, link, to_assembler
-from .plan import (
+from .code.ir import Code, image, link, to_assembler
+from .code.processor import Target
+from .contraction.quantised import Format, relative
+from .contraction.weights import Layout
+from .program.plan import (
     CALL_HEAD,
     CONTEXT,
     CORE,
@@ -45,12 +48,9 @@ from .plan import (
     output_dimensions,
     temporary_places,
 )
-from .processor import Target
-from .program import emit
-from .quantised import Format, relative
-from .shares import WORTH
+from .program.program import emit
+from .rewriting.shares import WORTH
 from .threads import Team, number_of_threads
-from .weights import Layout
 
 BACKENDS = ("vector", "scalar", "parallel")
 TEAM = CONTEXT.index("team")

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from infinisa.isa.errors import CompileError, ProgramError
 
-from .ir import Code, Function, Module, Number, Value, constant, number
-from .processor import Target
+from .code.ir import Code, Function, Module, Number, Value, constant, number
+from .code.processor import Target
 
 DONE, DUE, COUNTERS = 0, 16, 32
 """Places in a team's words, on cache lines of their own: how many pieces were ever done, and will

@@ -18,9 +18,10 @@ import numpy as np
 from infinisa.isa.garbage import uncollected
 from infinisa.isa.machine import Machine
 
-from ..jit import bits, ir, restricted
+from ..jit import bits, restricted
 from ..jit.cache import remembered
-from ..jit.ir import link, to_object
+from ..jit.code import ir
+from ..jit.code.ir import link, to_object
 from ..jit.restricted import Library, RestrictedError
 from . import banked, fair, jump, kernel, layout, ports, walk
 from .policy import ISSUE, UNIT, Key, Policy, first, oldest

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from infinisa.isa.dtypes import is_float
 
-from ..functions import widen
-from ..ir import Function, Value, constant
+from ..code.functions import widen
+from ..code.ir import Function, Value, constant
 from .kinds import MASKS
 from .source import RestrictedError
 

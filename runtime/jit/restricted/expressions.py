@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import bits
-from ..functions import FUNCTIONS
-from ..ir import Function, Value, constant
+from ..code.functions import FUNCTIONS
+from ..code.ir import Function, Value, constant
 from .arithmetic import Arithmetic
 from .kinds import ELEMENTS, Array, Kind
 from .source import dotted, function, kept_names, names_of

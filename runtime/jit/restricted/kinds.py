@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from .. import bits
-from ..functions import STORED
-from ..ir import Value
+from ..code.functions import STORED
+from ..code.ir import Value
 from .source import RestrictedError, parameters_named
 
 

@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from .. import bits
-from ..ir import Module
+from ..code.ir import Module
 from .kinds import Kind, Signature, annotated, kind_of, parts_of
 from .source import RestrictedError, definition, dotted, function, names_of, parameters_named
 from .statements import NOTHING, Compiler

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from .. import bits
-from ..ir import SOON
+from ..code.ir import SOON
 
 
 class RestrictedError(Exception):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from infinisa.isa.dtypes import is_float
 
-from ..functions import narrow
-from ..ir import BYTES, Function, Value, constant, literal
+from ..code.functions import narrow
+from ..code.ir import BYTES, Function, Value, constant, literal
 from .expressions import Expressions
 from .kinds import ELEMENTS, MASKS, Array, Kind, parameters_of, parts_of
 from .source import RestrictedError, definition, dotted, function, inlining, reading

@@ -30,7 +30,7 @@ from infinisa.isa.program import (
     parameter,
 )
 from infinisa.runtime.interpreter import interpret
-from infinisa.runtime.jit.processor import PROCESSORS, Target
+from infinisa.runtime.jit.code.processor import PROCESSORS, Target
 from infinisa.runtime.jit.session import compile_program
 
 Array = NDArray[Any]

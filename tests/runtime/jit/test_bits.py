@@ -24,7 +24,7 @@ from infinisa.runtime.jit.bits import (
     static,
     word,
 )
-from infinisa.runtime.jit.ir import compile_text
+from infinisa.runtime.jit.code.ir import compile_text
 from infinisa.runtime.jit.restricted import Library, RestrictedError
 
 Longs: TypeAlias = Annotated[Any, "i64"]

@@ -22,16 +22,17 @@ from infinisa.isa.errors import CompileError, ProgramError
 from infinisa.isa.instruction import Instruction, instruction, step_of
 from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
 from infinisa.runtime.interpreter import interpret
-from infinisa.runtime.jit import compile_program, panels, session
-from infinisa.runtime.jit.expression import Env, Place
-from infinisa.runtime.jit.ir import Module
-from infinisa.runtime.jit.microkernels import Tile, tile_kernel
-from infinisa.runtime.jit.panels import Panels
-from infinisa.runtime.jit.processor import Target
-from infinisa.runtime.jit.program import emit
-from infinisa.runtime.jit.rows import Rows
-from infinisa.runtime.jit.untiled import Meanings, untiled
-from infinisa.runtime.jit.weights import Kept
+from infinisa.runtime.jit import compile_program, session
+from infinisa.runtime.jit.code.ir import Module
+from infinisa.runtime.jit.code.processor import Target
+from infinisa.runtime.jit.contraction import panels
+from infinisa.runtime.jit.contraction.microkernels import Tile, tile_kernel
+from infinisa.runtime.jit.contraction.panels import Panels
+from infinisa.runtime.jit.contraction.weights import Kept
+from infinisa.runtime.jit.expressions.expression import Env, Place
+from infinisa.runtime.jit.expressions.rows import Rows
+from infinisa.runtime.jit.program.program import emit
+from infinisa.runtime.jit.rewriting.untiled import Meanings, untiled
 from tests.runtime.jit import single
 
 TARGETS = {

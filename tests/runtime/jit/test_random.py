@@ -18,7 +18,7 @@ from infinisa.isa.language import Axis, Input, Node
 from infinisa.isa.verify import verify
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
-from infinisa.runtime.jit.processor import Target
+from infinisa.runtime.jit.code.processor import Target
 from tests.runtime.jit import single
 
 SIZES = {"a": 3, "b": 5, "c": 17, "d": 33, "e": 16, "f": 17}

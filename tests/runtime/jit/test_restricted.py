@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from numpy.typing import NDArray
 
 from infinisa.isa.dtypes import name_of
-from infinisa.runtime.jit.ir import compile_text
+from infinisa.runtime.jit.code.ir import compile_text
 from infinisa.runtime.jit.restricted import Library, RestrictedError
 
 Array = NDArray[Any]

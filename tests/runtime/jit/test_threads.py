@@ -23,7 +23,7 @@ from infinisa.isa.program import Issue, Loop, Operand, Program
 from infinisa.isa.verify import verify
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import Compiled, Session, compile_program
-from infinisa.runtime.jit.shares import Share, Shares
+from infinisa.runtime.jit.rewriting.shares import Share, Shares
 from infinisa.runtime.jit.threads import COUNTERS, EACH, ID, usable_cores
 from tests.runtime.jit import single
 
