@@ -15,7 +15,7 @@ import numpy as np
 
 from infinisa.isa.machine import Dispatch, Machine, Memory, Unit, parse_machine
 
-from .jit.cache import remembered, sources
+from .jit.cache import SOURCES, remembered
 from .jit.code.ir import Code, Function, Module, Value, compile_text, constant
 from .jit.code.processor import Target
 from .rates import Rates
@@ -34,7 +34,7 @@ COLUMNS = 512
 def probe() -> Machine:
     """The machine `host`: one core of this processor, in about a second the first time and whenever
     the code of kernels is another."""
-    how = f"{VERSION} {_model()} {sources()}"
+    how = f"{VERSION} {_model()} {SOURCES}"
     found = remembered("machine host", how, lambda: measure().text().encode())
     return parse_machine(found.decode(), "machine host")
 

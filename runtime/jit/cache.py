@@ -33,14 +33,17 @@ def folder() -> Path:
     return Path(base).expanduser() / "infinisa"
 
 
-@cache
-def sources() -> str:
-    """A digest of all that decides which code a program becomes."""
+def _sources() -> str:
     digest = hashlib.sha256()
     here = Path(__file__).parent
     for file in sorted([*here.rglob("*.py"), *(here.parents[1] / "isa").rglob("*.py")]):
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+SOURCES = _sources()
+"""A digest of all that decides which code a program becomes. It is read as this is imported: files
+may be others later, while what runs is still what they were."""
 
 
 @cache

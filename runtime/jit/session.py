@@ -27,7 +27,7 @@ from infinisa.isa.verify import verify
 
 from ..opaque import run_body
 from ..values import Array, Result, bind, nothing
-from .cache import remembered, sources
+from .cache import SOURCES, remembered
 from .code.ir import Code, image, link, to_assembler
 from .code.processor import Target
 from .contraction.quantised import Format, relative
@@ -165,7 +165,7 @@ def native_code(
     if own or not cache:
         return make()
     key = hashlib.sha256(encode(program)).hexdigest()
-    kept = remembered(key, f"{sources()} {setting}", lambda: pickle.dumps(make()))
+    kept = remembered(key, f"{SOURCES} {setting}", lambda: pickle.dumps(make()))
     found: Native = pickle.loads(kept)
     return found
 

@@ -35,7 +35,7 @@ def test_the_host_is_measured_again_with_other_kernels(
     measured: list[Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.probe()
-    monkeypatch.setattr(host, "sources", lambda: "others")
+    monkeypatch.setattr(host, "SOURCES", "others")
     host.probe()
 
     assert len(measured) == 2
