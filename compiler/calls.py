@@ -21,7 +21,8 @@ class Tensor:
     """A whole array.
 
     shape     bounds: a run-time length may be smaller
-    kind      as of a buffer; "carry" is a state of a scan: it stays on chip while the scan runs
+    kind      as of a buffer; or it never leaves the chip: "carry", a state of a scan, and
+              "partial", what the steps of one instruction add up until its finish takes it
     absolute  its dimensions count from 0 (inputs, weights, kept tensors); else from the start of
               the axis's range in this graph (temporaries)
     """
@@ -45,6 +46,11 @@ class Tensor:
     def bound(self) -> bool:
         """Whether someone outside of the program gives or takes it."""
         return self.kind in ("input", "output", "state")
+
+    @property
+    def inner(self) -> bool:
+        """Whether all calls that touch it are together, and it never leaves the chip."""
+        return self.kind in ("carry", "partial")
 
 
 @dataclass(frozen=True)

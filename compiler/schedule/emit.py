@@ -93,13 +93,13 @@ def _bound(graph: Covered) -> list[Tensor]:
 def _outside(graph: Covered, tensor: Tensor, machine: Machine) -> Buffer:
     """The buffer of a whole tensor."""
     kind = tensor.kind
-    assert kind != "carry"
+    assert not tensor.inner
     return Buffer(
         outside_name(graph, tensor),
         machine.dram.name,
         tensor.shape,
         tensor.dtype,
-        kind,  # type: ignore[arg-type]  # a tensor's kind is a buffer's, or "carry"
+        kind,  # type: ignore[arg-type]  # a tensor's kind is a buffer's, or it is inner
         initial=tensor.initial,
         content=tensor.content,
     )

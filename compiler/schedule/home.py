@@ -146,7 +146,7 @@ class Frame:
         outside = set()
         for name in {access.tensor for call in calls for access in call.accesses}:
             first, last = self.spans[name]
-            kept = tensors[name].kind not in ("temporary", "carry")
+            kept = tensors[name].kind != "temporary" and not tensors[name].inner
             if kept or first < run[0] or last >= run[1]:
                 outside.add(name)
         begun = frozenset(name for name in outside if self.begins.get(name, run[0]) < run[0])

@@ -95,8 +95,9 @@ def frame(covered: Covered, machine: Machine) -> Frame:
 
 
 def atoms(covered: Covered) -> list[Run]:
-    """Runs of calls that cannot be parted: those of one scan, all users of a scan's state, and all
-    that write a tensor with gaps, which only together have something to store."""
+    """Runs of calls that cannot be parted: those of one scan, all users of a scan's state, the step
+    and the finish of one instruction, and all that write a tensor with gaps, which only together
+    have something to store."""
     calls = covered.calls
     ends = list(range(1, len(calls) + 1))  # atom i reaches at least to ends[i]
     for i, (call, after) in enumerate(pairwise(calls)):
@@ -105,8 +106,8 @@ def atoms(covered: Covered) -> list[Run]:
     first: dict[str, int] = {}
     gapped = _gapped(covered)
     for i, call in enumerate(calls):
-        states = [a for a in call.accesses if covered.tensors[a.tensor].kind == "carry"]
-        for access in (*states, *(a for a in call.writes if a.tensor in gapped)):
+        inner = [a for a in call.accesses if covered.tensors[a.tensor].inner]
+        for access in (*inner, *(a for a in call.writes if a.tensor in gapped)):
             start = first.setdefault(access.tensor, i)
             ends[start] = max(ends[start], i + 1)
     found: list[Run] = []

@@ -505,7 +505,7 @@ class Scope:
             made = self.call(replace(work, writes=((0, home),)), match)
             self.homes[root] = Place(home, frozenset([made]))
             return
-        work = replace(work, writes=self.partial(work, label))
+        work = replace(work, writes=self.partial(work, runs, label))
         made = self.call(work, match)
         if finish is None:
             goals = self.goals(root, label)
@@ -539,7 +539,7 @@ class Scope:
             reads=tuple(given[operand.name] for operand in step.operands),
             reduce=frozenset(work.binding[axis]),
         )
-        work = replace(work, writes=self.partial(work, label))
+        work = replace(work, writes=self.partial(work, runs, label))
         made = self.call(work, match)
         states = self.whole_states(work, step, made, runs, label)
         work = replace(work, immediates=match.immediates, loops=match.loops)
@@ -555,14 +555,18 @@ class Scope:
         work, axis = self.all.divided(work, runs)
         return work, (axis,)
 
-    def partial(self, work: Work, label: str) -> tuple[tuple[int, Access], ...]:
-        """Where the states of a work's step are, in the types that its operands add up to."""
+    def partial(
+        self, work: Work, runs: tuple[Axis, ...], label: str
+    ) -> tuple[tuple[int, Access], ...]:
+        """Where the states of a work's step are, in the types that its operands add up to. Those of
+        runs are combined later, perhaps by another core."""
         types = self.all.types([read.place.access for read in work.reads])
         found = []
         for number, dtype in enumerate(state_types(work.definition, types)):
             leaf = work.definition.states[number].input
             axes = (*work.loops, *union(work.binding[a] for a in leaf.axes))
-            access = self.all.temporary(f"{label}.{leaf.name}", axes, dtype)
+            kind = "temporary" if runs else "partial"
+            access = self.all.temporary(f"{label}.{leaf.name}", axes, dtype, kind)
             found.append((number, access))
         return tuple(found)
 
@@ -579,7 +583,7 @@ class Scope:
         writes = work.writes
         if runs:
             outer = replace(work, loops=tuple(a for a in work.loops if a not in runs))
-            writes = self.partial(outer, label)
+            writes = self.partial(outer, (), label)
             made = self.combined(work, definition, made, runs, [[to] for _, to in writes])
         after = frozenset([made])
         return {
