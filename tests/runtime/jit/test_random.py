@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from infinisa.isa.instruction import Instruction, State
 from infinisa.isa.language import Axis, Input, Node
 from infinisa.isa.verify import verify
 from infinisa.runtime.interpreter import interpret
-from infinisa.runtime.jit import compile_program
+from infinisa.runtime.jit import compile_program, session
 from infinisa.runtime.jit.code.processor import Target
 from tests.runtime.jit import single
 
@@ -33,6 +34,12 @@ KINDS = ("unary", "binary", "reduce", "dot", "view", "gather", "where", "cast", 
 
 NARROWER = tuple(name for name in single.HERE if Target.named(name).lanes < Target.host().lanes)
 """Kinds of processors with shorter vectors than this one: each program runs as for one of them."""
+
+
+@pytest.fixture(autouse=True)
+def _equal_texts_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of all texts: of small programs, and of those with nothing to divide."""
+    monkeypatch.setattr(session, "image", lru_cache(maxsize=256)(session.image))
 
 
 class Builder:
