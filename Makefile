@@ -28,11 +28,10 @@ programs: .venv/installed-test  ## run a hundred thousand random programs in all
 soundness: .venv/installed-bench  ## try two thousand mutants that selection must not take
 	$(BIN)/python -m benchmarks.selection --only soundness
 
-check: .venv/installed-test  ## style, format, types and layers
+check: .venv/installed-test  ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/pytest -q tests/test_layers.py tests/test_style.py
 
 bench: .venv/installed-bench  ## measure against peers: one JSON in build/ a file of benchmarks/
 	@mkdir -p build; status=0; for name in $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))); do \
