@@ -158,17 +158,18 @@ REORDERED = "fadd reassoc nsz contract"
 """A sum that may be taken in another order, as vectors need."""
 
 
+def fma(f: Function, a: Value, b: Value, c: Value) -> Value:
+    """a * b + c of floats, rounded once where the processor can."""
+    return f.intrinsic("fmuladd", [a, b, c])
+
+
 def multiply_add(f: Function, a: Value, b: Value, c: Value) -> Value:
+    """What a sum of products comes to with one more, in floats or integers. Single numbers may be
+    summed in another order, so that LLVM makes vectors of them."""
     a, b, c = f.match(a, b, c)
     if a.kind in FLOATS and a.width == 1:
         return f.binary(REORDERED, f.binary("fmul contract", a, b), c)
-    if a.kind in FLOATS:
-        return f.intrinsic("fmuladd", [a, b, c])
-    return f.binary("add", f.binary("mul", a, b), c)
-
-
-def fma(f: Function, a: Value, b: Value, c: Value) -> Value:
-    return f.intrinsic("fmuladd", [a, b, c])
+    return fma(f, a, b, c) if a.kind in FLOATS else f.binary("add", f.binary("mul", a, b), c)
 
 
 def horner(f: Function, coefficients: Sequence[float], x: Value) -> Value:

@@ -167,14 +167,16 @@ class Rows(Emitter):
         roots: Sequence[Node],
         env: Env,
         body: Callable[[Env], None],
+        copies: int = 1,
     ) -> None:
-        """Run `body` at every position of `axes`, outermost first; `vector` must be the last."""
+        """Run `body` at every position of `axes`, outermost first; `vector` must be the last, of
+        which so many vectors go side by side."""
 
         def visit(at: Env, _: list[Value]) -> list[Value]:
             body(at)
             return []
 
-        self.carry(axes, vector, roots, env, visit, [])
+        self.carry(axes, vector, roots, env, visit, [], copies)
 
     def carry(
         self,
@@ -539,16 +541,11 @@ class Rows(Emitter):
         if place is None:
             body(env)
             return
-
-        def visit(at: Env, _: list[Value]) -> list[Value]:
-            body(at)
-            return []
-
         across = vector if vector in kept else None
         few = self.positions(node) if across else 0
         copies = max(1, min(self.side_by_side(across), AT_A_TIME // few)) if across and few else 1
         with self.scope():
-            self.carry(outer, across, [node.x], env, visit, [], copies)
+            self.nest(outer, across, [node.x], env, body, copies)
 
     def positions(self, node: Reduce) -> int:
         """How many positions are folded, if without loops."""

@@ -19,6 +19,7 @@ from infinisa.isa.language import Axis, Input, Node
 from infinisa.isa.verify import verify
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program, session
+from infinisa.runtime.jit.code.ir import image
 from infinisa.runtime.jit.code.processor import Target
 from tests.runtime.jit import single
 
@@ -39,7 +40,7 @@ NARROWER = tuple(name for name in single.HERE if Target.named(name).lanes < Targ
 @pytest.fixture(autouse=True)
 def _equal_texts_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A third of all texts: of small programs, and of those with nothing to divide."""
-    monkeypatch.setattr(session, "image", lru_cache(maxsize=256)(session.image))
+    monkeypatch.setattr(session, "image", lru_cache(maxsize=256)(image))
 
 
 class Builder:
