@@ -132,6 +132,19 @@ def test_all_users_of_a_scan_state_stay_with_it() -> None:
     assert atoms(whole) == [(0, 5)]
 
 
+def test_the_step_and_the_finish_of_an_instruction_are_never_parted() -> None:
+    covered = layers.gpt2(EDGE, LIBRARY, 128, 768, 12, 3072)
+    names = [call.definition.name for call in covered.calls]
+    step, finish = names.index("causal_flash_step"), names.index("flash_finish")
+    partial = {
+        name: replace(tensor, kind="partial") if name in ("total", "weighted") else tensor
+        for name, tensor in covered.tensors.items()
+    }
+
+    assert (step, step + 1) in atoms(covered)
+    assert (step, finish + 1) in atoms(replace(covered, tensors=partial))
+
+
 def test_weights_of_a_recurrence_stay_on_the_chip_if_they_fit() -> None:
     steps = (Parameter("steps", 64, 64),)
 

@@ -11,7 +11,7 @@ from infinisa.compiler.calls import Covered
 from infinisa.compiler.graph import Model
 from infinisa.compiler.reference import evaluate_model
 from infinisa.compiler.schedule.emit import emit
-from infinisa.compiler.schedule.tile import schedule
+from infinisa.compiler.schedule.tile import atoms, schedule
 from infinisa.compiler.selection.cover import cover, cover_and_report
 from infinisa.isa import formulas
 from infinisa.isa.dtypes import DTYPES
@@ -269,8 +269,11 @@ def test_a_strided_window_goes_one_position_an_issue() -> None:
 def test_a_long_attention_goes_by_its_law() -> None:
     (covered,) = agree(attention_model(50))
 
+    step = covered.calls[0]
     assert used([covered]) == ["causal_flash_step", "flash_finish"]
-    assert covered.calls[0].reduce == {"t"}
+    assert step.reduce == {"t"}
+    assert {covered.tensors[a.tensor].kind for a in step.writes} == {"partial"}
+    assert atoms(covered) == [(0, 2)]
 
 
 def test_queries_of_a_group_share_the_keys() -> None:
