@@ -109,6 +109,8 @@ class Writer:
         self.buffers = {buffer.name: n for n, buffer in enumerate(program.buffers)}
         self.units = {opcode.name: opcode.unit for opcode in program.opcodes}
         self.words: dict[str, int] = {}
+        self.axes: dict[int, bytes] = {}
+        self.dimensions: dict[int, bytes] = {}
 
     def natural(self, value: int) -> None:
         if 0 <= value < 128:  # as nearly all are
@@ -143,6 +145,20 @@ class Writer:
         for one in items:
             item(one)
 
+    def shared(
+        self, items: tuple[T, ...], item: Callable[[T], None], written: dict[int, bytes]
+    ) -> None:
+        """Items of a tuple that many issues share, as `written` without a new word before."""
+        known = written.get(id(items))
+        if known is not None:
+            self.out += known
+            return
+        start, words = len(self.out), len(self.words)
+        for one in items:
+            item(one)
+        if len(self.words) == words:
+            written[id(items)] = bytes(self.out[start:])
+
     def table(self) -> None:
         """All strings; the rest of one that is hexadecimal is packed."""
         before = b""
@@ -151,7 +167,7 @@ class Writer:
             data = utf8(text)
             shared = common(before, data)
             rest = data[shared:]
-            packed = _HEX.fullmatch(rest) is not None
+            packed = len(rest) >= 8 and _HEX.fullmatch(rest) is not None
             if packed:
                 rest = bytes.fromhex(rest.decode())
             self.natural(shared)
@@ -230,12 +246,13 @@ class Writer:
         self.natural(KINDS.index(buffer.kind))
         self.each(buffer.shape, self.integer)
         has_initial = struct.pack("<d", buffer.initial) != bytes(8)
-        placed = placement(buffer) != UNPLACED
+        place = placement(buffer)
+        placed = place != UNPLACED
         self.natural(has_initial + 2 * placed + 4 * bool(buffer.content))
         if has_initial:
             self.real(buffer.initial)
         if placed:
-            *numbers, rotor = placement(buffer)
+            *numbers, rotor = place
             for number in numbers:
                 self.integer(number)
             self.string(rotor)
@@ -317,7 +334,8 @@ class Writer:
             self.field("unit")
             self.word(issue.unit)
         self.field("axes")
-        self.each(issue.axes, self.pair)
+        self.natural(len(issue.axes))
+        self.shared(issue.axes, self.pair, self.axes)
         if issue.fresh is not None:
             self.field("fresh")
             self.each(issue.fresh, self.word)
@@ -336,8 +354,7 @@ class Writer:
     def operand(self, operand: Operand) -> None:
         self.buffer_number(operand.buffer)
         self.natural(2 * len(operand.dimensions) + (operand.fill is not None))
-        for dimension in operand.dimensions:
-            self.dimension(dimension)
+        self.shared(operand.dimensions, self.dimension, self.dimensions)
         if operand.fill is not None:
             self.real(operand.fill)
 
