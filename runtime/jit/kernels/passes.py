@@ -46,6 +46,10 @@ FULL = 0.75
 register tiles is there; else these are full, and the last block is another one."""
 
 
+SPARE = 8
+"""Operations of a pass at one position in whose time lines of results are brought, too."""
+
+
 @dataclass(frozen=True, eq=False)
 class Store:
     """A result: a node, where it goes, over which axes; the state there before, if any.
@@ -313,7 +317,9 @@ class Passes(Contractions):
             groups = self.passes(given, at)
             work = {group: self.work_in(group, given) for group in groups[1:-1] or groups[1:]}
             dearest = max(work, key=lambda group: work[group], default=None)
-            soon = [] if dearest is None else self.next_row(given, dearest, at)
+            soon: list[Place] = []
+            if dearest is not None:
+                soon = self.next_row(given, dearest, at, work[dearest] >= SPARE)
             for group in groups:
                 self.emit_pass(group, given, at, soon if group is dearest else ())
 
@@ -421,14 +427,18 @@ class Passes(Contractions):
             nodes.update(node for node in self.cone(task.node, others) if node not in others)
         return sum(ROWS[node.function].cost for node in nodes if isinstance(node, Map))
 
-    def next_row(self, given: Rowwise, group: Pass, env: Env) -> list[Place]:
+    def next_row(self, given: Rowwise, group: Pass, env: Env, results: bool) -> list[Place]:
         """What operands hold for the next row of the innermost loop around, where this pass would
-        read them. The first pass over it, which computes little, would wait for memory; the dearest
-        pass of the row before has the time to fetch it, if not the last one, which stores.
+        read them, and where results of that row go, if asked. The first pass over it, which
+        computes little, would wait for memory, and so would the last one, which stores; the
+        dearest pass of the row before has the time to fetch it, if not the last one.
         """
         axis = next(reversed([*env]), "")
         nodes = {n: None for task in given.tasks for n in self.cone(task.node, set())}
         places = [self.places[n] for n in nodes if isinstance(n, Input) and n in self.places]
+        if results:
+            written = [task.store.place for task in given.tasks if task.store]
+            places += [place for place in written if not place.past and place not in places]
         return [
             rooted(place, self.f, place.strides[axis])
             for place in places

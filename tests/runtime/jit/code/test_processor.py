@@ -32,6 +32,12 @@ def normed(x: "m n", w: "n"):
 
 
 @instruction(unit="vector")
+def centred(x: "m n"):
+    rest = x - L.mean(x, "n")
+    return rest * L.rsqrt(L.mean(rest * rest, "n") + 1e-5)
+
+
+@instruction(unit="vector")
 def attended(q: "s d", k: "t d", v: "t e"):
     scores = formulas.causal(formulas.attention_scores(q, k, "d", 0.3), "s", "t")
     return formulas.attend(scores, v, "t")
@@ -81,10 +87,14 @@ def test_code_for_another_kind_of_processor_is_made_and_verified(name: str) -> N
 
 @pytest.mark.parametrize("target", X86)
 def test_a_row_fetches_the_next_one_once(target: str) -> None:
-    """In one of its passes, line by line, unless it is so short that it is in registers."""
+    """In one of its passes, line by line, unless it is so short that it is in registers; lines of
+    the result too, if that pass computes much."""
     long, short = (assembler_of(normed, {"m": 9, "n": n}, target) for n in (512, 16))
+    cheap = assembler_of(centred, {"m": 9, "n": 512}, target)
 
-    assert long.count("prefetcht0") == 4 * PROCESSORS[target][0] * 4 // 64
+    lines = 4 * PROCESSORS[target][0] * 4 // 64
+    assert long.count("prefetcht0") == 2 * lines
+    assert cheap.count("prefetcht0") == lines
     assert "prefetch" not in short
 
 
