@@ -97,6 +97,11 @@ class Target:
         """Whether an instruction multiplies and adds, rounding once."""
         return bool({"fma", "neon"} & self.features)
 
+    @property
+    def compares(self) -> bool:
+        """Whether the larger of two numbers is one instruction only if it may forget a NaN."""
+        return "sse2" in self.features
+
     def missing(self) -> list[str]:
         """What the code may use and this processor does not have."""
         return sorted(self.features - Target.host().features)

@@ -156,6 +156,7 @@ class Emitter:
     mask    the lanes that exist, at the end of a row; None: all
     cut     axes whose lengths are known when code runs, but to be whole vectors
     true    conditions that hold wherever this part of the code runs
+    plain   maxima that need not be NaN where a number is: see `plain_maxima`
     """
 
     def __init__(self, f: Function, target: Target, frame: Frame) -> None:
@@ -168,6 +169,7 @@ class Emitter:
         self.mask: Value | None = None
         self.cut: frozenset[Axis] = frozenset()
         self.true: frozenset[Node] = frozenset()
+        self.plain: frozenset[Node] = frozenset()
         self.width = 1
 
     # -- scopes

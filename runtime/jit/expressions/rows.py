@@ -60,12 +60,16 @@ stays in registers: half as many where there are few."""
 @dataclass(frozen=True)
 class Fold:
     """A fold as it is carried through loops: one value, or for argmax an integer that orders like
-    the value, and its place."""
+    the value, and its place.
+
+    plain  a maximum of floats that need not be NaN where one of them is
+    """
 
     function: str
     kind: str
     reassociate: bool
     axis: Axis
+    plain: bool = False
 
     @property
     def size(self) -> int:
@@ -82,6 +86,8 @@ class Fold:
         if self.function != "argmax":
             if self.function == "sum" and self.reassociate and self.kind in FLOATS:
                 return [f.binary("fadd reassoc nsz contract", a[0], b[0])]
+            if self.plain:
+                return [f.select(f.compare("ogt", b[0], a[0]), b[0], a[0])]
             return [COMBINE[self.function](f, a[0], b[0])]
         lesser = f.compare("slt", b[1], a[1])
         equal = f.binary("and", f.compare("eq", b[0], a[0]), lesser)
@@ -589,7 +595,8 @@ class Rows(Emitter):
         kind = register(node.x.dtype if node.function == "argmax" else node.dtype)
         if node.function == "argmax":
             kind = {"float": "i32", "double": "i64", "i1": "i32"}.get(kind, kind)
-        return Fold(node.function, kind, self.target.lanes == 1, node.over[0])
+        plain = node in self.plain and self.target.compares
+        return Fold(node.function, kind, self.target.lanes == 1, node.over[0], plain)
 
     def longest_first(
         self, axes: Sequence[Axis], vector: Axis | None, roots: Sequence[Node]

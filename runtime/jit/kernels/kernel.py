@@ -30,6 +30,7 @@ from ..code.processor import Target
 from ..contraction.contraction import as_reduce
 from ..contraction.padding import padded
 from ..expressions.expression import Border, Env, Frame, Index, Place, Weight, WeightAxis
+from ..expressions.maxima import plain_maxima
 from ..restricted import Library
 from .passes import Passes, Store, Task, sequential
 from .written import Written, run_written
@@ -106,11 +107,12 @@ class Kernel(Passes):
         Folds, contractions and shared values are computed first, each in loops of its own, inside
         loops over the axes that are outer for all of them.
         """
-        before = self.in_place
+        before = self.in_place, self.plain
         schedule = Schedule(self, stores, env)
         self.in_place = schedule.in_place
+        self.plain = plain_maxima(store.node for store in stores)
         self.level(schedule, 0, env)
-        self.in_place = before
+        self.in_place, self.plain = before
 
     def level(self, schedule: Schedule, depth: int, env: Env) -> None:
         tasks = [Task(node) for node in schedule.stored if schedule.depth(node) == depth]
