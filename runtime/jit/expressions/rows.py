@@ -45,6 +45,9 @@ SIDE_BY_SIDE = 4
 """Vectors a turn of a loop computes side by side, so that one does not wait for another. As many
 where there are few registers: constants of one turn are read once for all of them."""
 
+LITTLE = 2
+"""Operations at one position of what is summed, up to which a sum goes by twice as many vectors."""
+
 CUT = 2
 """Vectors to which a length is rounded up that a mask cuts."""
 
@@ -440,6 +443,7 @@ class Rows(Emitter):
         folds = [work.fold for work in works if work.fold]
         lanes = self.target.lanes if vector else self.width
         copies = self.side_by_side(vector) if vector else 1
+        copies *= 2 if vector and self.waits(works, vector) else 1
         starts = [fold.initial(lanes) for fold in folds]
         sizes = [len(start) for start in starts]
         one = [value for start in starts for value in start]
@@ -484,6 +488,15 @@ class Rows(Emitter):
         """How many vectors along an axis a turn of a loop computes."""
         most = self.frame.bounds.get(axis, 1 << 20) // self.target.lanes
         return max(1, min(most, SIDE_BY_SIDE))
+
+    def waits(self, works: Sequence[Work], axis: Axis) -> bool:
+        """Whether loops only sum, and so little at a position that each addition waits for the one
+        before it. Not where the end is known late: many vectors before it would go singly."""
+        fold, length = works[0].fold if len(works) == 1 else None, self.frame.length(axis)
+        if fold is None or (fold.function, fold.kind) != ("sum", "float"):
+            return False
+        long = isinstance(length, int) and length >= 4 * SIDE_BY_SIDE * self.target.lanes
+        return long and self.work_of([works[0].root]) <= LITTLE
 
     def put_value(self, work: Work, at: Env) -> None:
         """Store a value at a position."""
@@ -665,7 +678,8 @@ class _Row:
                     found[mine] = self.visit(at, found[mine])
                     known |= rows.memo
                 parts.append(f.lines[mark:])
-        f.lines[start:] = [*shared, *interleaved(parts)]
+        some = [parts[i : i + SIDE_BY_SIDE] for i in range(0, count, SIDE_BY_SIDE)]
+        f.lines[start:] = [*shared, *(line for part in some for line in interleaved(part))]
         if self.kept:
             rows.memo.update(known)
         return found

@@ -88,13 +88,13 @@ def test_code_for_another_kind_of_processor_is_made_and_verified(name: str) -> N
 @pytest.mark.parametrize("target", X86)
 def test_a_row_fetches_the_next_one_once(target: str) -> None:
     """In one of its passes, line by line, unless it is so short that it is in registers; lines of
-    the result too, if that pass computes much."""
+    the result too, if that pass computes much. One that only sums goes by twice as many vectors."""
     long, short = (assembler_of(normed, {"m": 9, "n": n}, target) for n in (512, 16))
     cheap = assembler_of(centred, {"m": 9, "n": 512}, target)
 
     lines = 4 * PROCESSORS[target][0] * 4 // 64
     assert long.count("prefetcht0") == 2 * lines
-    assert cheap.count("prefetcht0") == lines
+    assert cheap.count("prefetcht0") == 2 * lines
     assert "prefetch" not in short
 
 

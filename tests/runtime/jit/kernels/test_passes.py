@@ -62,7 +62,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("width", [1, 2, 16, 17, 63, 64, 65, 128, 129, 200])
+@pytest.mark.parametrize("width", [1, 2, 16, 17, 63, 64, 65, 128, 129, 200, 250])
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_of_any_width(name: str, width: int) -> None:
     """Short rows stay in registers; longer ones go by several vectors, single ones and a rest."""
