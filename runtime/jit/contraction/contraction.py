@@ -251,11 +251,7 @@ class Contractions(Rows):
 
     def sides(self, node: Dot, place: Place, env: Env) -> Sides | None:
         """The roles, or None where a fold of products serves better."""
-        private = {
-            side: tuple(a for a in side.axes if a in node.axes and a not in other.axes
-                        and a not in env)
-            for side, other in ((node.a, node.b), (node.b, node.a))
-        }  # fmt: skip
+        private = self.private(node, env)
         if node.a is node.b or register(node.dtype) == "i1" or self.a_fold(node, private):
             return None
         over = tuple(axis for axis in node.over if self.frame.lengths[axis] != 1)
@@ -267,6 +263,14 @@ class Contractions(Rows):
                 if best is None or self.frame.bounds[vector] > self.frame.bounds[best.vector]:
                     best = found
         return best if over else None
+
+    def private(self, node: Dot, env: Env) -> dict[Node, tuple[Axis, ...]]:
+        """The axes of the result that only one side has."""
+        return {
+            side: tuple(a for a in side.axes if a in node.axes and a not in other.axes
+                        and a not in env)
+            for side, other in ((node.a, node.b), (node.b, node.a))
+        }  # fmt: skip
 
     def a_fold(self, node: Dot, private: Mapping[Node, Sequence[Axis]]) -> bool:
         """Whether a few products are added up, the numbers of one side only for vectors of the

@@ -546,8 +546,7 @@ class Rows(Emitter):
     def reduce(self, node: Reduce, place: Place | None, env: Env) -> None:
         """Fold into memory or, without a place, into a value that is then known."""
         kept = [axis for axis in node.axes if axis not in env]
-        stores = [place] if place else []
-        vector = self.vector_axis([node.x], [*kept, *node.over], stores, node.over)
+        vector = self.folded_along(node, place, env)
         outer = self.order(kept, place, vector if vector in kept else None)
 
         def body(at: Env) -> None:
@@ -565,6 +564,11 @@ class Rows(Emitter):
         copies = max(1, min(self.side_by_side(across), AT_A_TIME // few)) if across and few else 1
         with self.scope():
             self.nest(outer, across, [node.x], env, body, copies)
+
+    def folded_along(self, node: Reduce, place: Place | None, env: Env) -> Axis | None:
+        """The axis along which vectors fold."""
+        axes = [axis for axis in (*node.axes, *node.over) if axis not in env]
+        return self.vector_axis([node.x], axes, [place] if place else [], node.over)
 
     def positions(self, node: Reduce) -> int:
         """How many positions are folded, if without loops."""

@@ -170,9 +170,13 @@ class Kernel(Passes):
 
     def fold(self, node: Reduce, place: Place, env: Env) -> None:
         """A fold into memory. Windows over a border are copied first, the border filled, those that
-        do not meet one after the other."""
+        do not meet one after the other; not where vectors lie beside them, such as along channels
+        that are contiguous: then one test of a position serves a vector."""
         windows = self.bordered_windows(node)
         moved = {axis for view in windows for _, index in view.index for axis in index.axes}
+        along = self.folded_along(node, place, env)
+        if along is not None and along not in moved:
+            windows = []
         moved |= {border.axis for view in windows for border in self.places[view.x].borders}
         apart = [axis for axis in self.open(node.axes, env) if windows and axis not in moved]
 
@@ -211,8 +215,8 @@ class Kernel(Passes):
     def put_dot(self, node: Dot, store: Store, env: Env) -> None:
         kind = STORED[store.place.dtype] == register(node.dtype)
         lacking = [axis for axis in store.axes if axis not in node.axes]
-        private = [a for a in node.axes if (a in node.a.axes) != (a in node.b.axes)]
-        if not lacking and kind and (self.sides(node, store.place, env) or not private):
+        alone = self.a_fold(node, self.private(node, env))
+        if not lacking and kind and (alone or self.sides(node, store.place, env)):
             self.dot_into(node, store.place, env)
             return
         with self.scratch():

@@ -324,6 +324,26 @@ def test_windows_of_channels_are_folded_in_registers() -> None:
     assert module.text.count("@llvm.fmuladd.v8f32(") >= 9 * 4
 
 
+@pytest.mark.parametrize(("order", "copied"), [("hwc", False), ("chw", True)])
+def test_windows_beside_which_vectors_lie_are_not_copied(order: str, copied: bool) -> None:
+    """With channels contiguous a vector of them is inside or outside of an image as a whole."""
+
+    @instruction(unit="vector")
+    def pooled(x: "h w c"):
+        return L.max(L.view(x, {"h": "2*p + r - 1", "w": "2*q + u - 1"}), "r u")
+
+    @instruction(unit="vector")
+    def product(x: "h w c", k: "r u c"):
+        return L.dot(L.view(x, {"h": "2*p + r - 1", "w": "2*q + u - 1"}), k, "r u")
+
+    sizes = {"c": 16, "p": 9, "q": 16, "r": 3, "u": 3}
+    for meaning in (pooled, product):
+        places = {"x": order, "out0": "pqc" if order == "hwc" else "cpq"}
+        program = single.program_of(meaning, sizes, order=places, fill={"x": 0.0})
+        plan = emit(program, single.of(meaning), TARGETS["avx2"], 1).plan
+        assert (plan.scratch > 0) == copied, meaning.name
+
+
 def tiles_of(program: Program, meaning: Instruction, target: Target) -> set[Tile]:
     """The register tiles that a program is made of."""
     found: set[Tile] = set()
