@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from infinisa.isa.language import Affine, Axis, Input, Node, View
 
 from ..code.functions import STORED, register
-from ..code.ir import BYTES, Number, Value, constant
+from ..code.ir import BYTES, Number, Value, constant, number
 from ..expressions.expression import Env, Index, Place, fitting, rooted
 from .packing import vector_lanes
 from .roles import one_run
@@ -50,12 +50,9 @@ def padded(
     last  axes that are better contiguous, above all the longest, if windows do not move along them:
           there is a copy wherever they are not; None: no axis is better
     """
-    if not isinstance(node, View) or node.x not in emitter.places or node.x in emitter.initials:
+    if not isinstance(node, View) or not plain(emitter, node):
         return node
     place, given = emitter.places[node.x], dict(node.index)
-    plain = all(index.divide == 1 and not index.modulo for index in given.values())
-    if not plain or (place.borders and node.fill is not None):
-        return node
     if any(border.axis in env for border in place.borders):
         return node
     inner = [axis for axis in last or () if axis in place.strides and axis not in given]
@@ -71,6 +68,24 @@ def padded(
     leaf = Input(f"#window{next(_leaves)}", node.x.axes, dtype)
     emitter.places[leaf] = where_they_were(emitter, copy, spans)
     return View(leaf, node.index, None)
+
+
+def plain(emitter: Contractions, node: View) -> bool:
+    """Whether windows go by sums of strides over memory that has one kind of border."""
+    place = emitter.places.get(node.x)
+    if place is None or node.x in emitter.initials:
+        return False
+    sums = all(index.divide == 1 and not index.modulo for _, index in node.index)
+    return sums and not (place.borders and node.fill is not None)
+
+
+def all_there(emitter: Contractions, node: View, env: Env) -> Iterator[Value]:
+    """What holds if all that a plain window reaches is in memory."""
+    f = emitter.f
+    for span in reached(emitter, node, emitter.places[node.x], env).values():
+        if span.high is not None:
+            yield f.compare("sle", number(span.low), number(0))
+            yield f.compare("sge", number(span.high), number(span.length))
 
 
 def filled(

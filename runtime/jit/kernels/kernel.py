@@ -28,7 +28,7 @@ from ..code.functions import STORED, register
 from ..code.ir import Function, Number, Value, constant, number
 from ..code.processor import Target
 from ..contraction.contraction import as_reduce
-from ..contraction.padding import padded
+from ..contraction.padding import all_there, padded, plain
 from ..expressions.expression import Border, Env, Frame, Index, Place, Weight, WeightAxis
 from ..expressions.maxima import plain_maxima
 from ..restricted import Library
@@ -171,12 +171,13 @@ class Kernel(Passes):
     def fold(self, node: Reduce, place: Place, env: Env) -> None:
         """A fold into memory. Windows over a border are copied first, the border filled, those that
         do not meet one after the other; not where vectors lie beside them, such as along channels
-        that are contiguous: then one test of a position serves a vector."""
+        that are contiguous."""
         windows = self.bordered_windows(node)
         moved = {axis for view in windows for _, index in view.index for axis in index.axes}
         along = self.folded_along(node, place, env)
-        if along is not None and along not in moved:
-            windows = []
+        if windows and along is not None and along not in moved:
+            self.fold_along(along, windows, node, place, env)
+            return
         moved |= {border.axis for view in windows for border in self.places[view.x].borders}
         apart = [axis for axis in self.open(node.axes, env) if windows and axis not in moved]
 
@@ -190,6 +191,35 @@ class Kernel(Passes):
 
         with self.scope():
             self.loops(apart, env, each)
+
+    def fold_along(
+        self, along: Axis, windows: Sequence[View], node: Reduce, place: Place, env: Env
+    ) -> None:
+        """A fold of windows by vectors that lie beside them. Positions of a window are tested, once
+        for a vector, only if not all of them are in memory."""
+
+        def each(at: Env) -> None:
+            if not all(plain(self, view) for view in windows):
+                self.reduce(node, place, at)
+                return
+            inside = self.every([test for view in windows for test in all_there(self, view, at)])
+            self.f.either(inside, lambda: reduced(at, whole=True), lambda: reduced(at))
+
+        def reduced(at: Env, whole: bool = False) -> list[Value]:
+            before = self.places, dict(self.aliases)
+            if whole:
+                seen = {view.x: replace(self.places[view.x], borders=()) for view in windows}
+                self.places = {**before[0], **seen}
+                filled = [view for view in windows if view.fill is not None]
+                self.aliases |= {view: (replace(view, fill=None), {}) for view in filled}
+            with self.scope():
+                self.reduce(node, place, at)
+            self.places, self.aliases = before
+            return []
+
+        outer = self.order([a for a in self.open(node.axes, env) if a != along], place, None)
+        with self.scope():
+            self.nest(outer, None, [], env, each)
 
     # -- results
 

@@ -32,7 +32,7 @@ from infinisa.isa.language import (
 
 from ..code.functions import STORED, register, saturate
 from ..code.ir import BYTES, Number, Value
-from ..contraction.contraction import Contractions
+from ..contraction.contraction import Contractions, as_reduce
 from ..contraction.packing import panel_columns, pieces, spaced, tile_rows, tile_vectors
 from ..expressions.expression import Border, Env, Place, rooted
 from ..expressions.masks import Horizon, horizon
@@ -217,7 +217,7 @@ class Passes(Contractions):
     def dot_place(self, node: Dot, env: Env) -> Place:
         """Memory for a contraction: rows of a length that is known late have room for panels; rows
         that no other axis of columns continues do not share sets."""
-        axes, frame = self.result_order(node, self.open(node.axes, env)), self.frame
+        axes, frame = self.result_order(node, env), self.frame
         last, most = axes[-1], frame.bounds[axes[-1]]
         if isinstance(frame.length(last), int) or self.target.lanes == 1:
             side, other = (node.a, node.b) if last in node.a.axes else (node.b, node.a)
@@ -237,11 +237,17 @@ class Passes(Contractions):
         bounds[last] = most
         return place
 
-    def result_order(self, node: Dot, inner: Sequence[Axis]) -> list[Axis]:
-        """Axes of a contraction's scratch: last the one that a side has contiguous already."""
+    def result_order(self, node: Dot, env: Env) -> list[Axis]:
+        """Axes of a contraction's scratch: last the one that a side has contiguous already, or
+        along which vectors fold."""
+        inner = self.open(node.axes, env)
+        along = None
+        if self.a_fold(node, self.private(node, env)):
+            along = self.folded_along(as_reduce(node), None, env)
         best = max(
             inner,
             key=lambda axis: (
+                axis == along,
                 (axis in node.a.axes) != (axis in node.b.axes),
                 self.contiguous_in(node, axis),
                 inner.index(axis),
