@@ -581,25 +581,26 @@ class Rows(Emitter):
     def folded(self, node: Reduce, vector: Axis | None, env: Env) -> Value:
         """The fold at one position (or vector of positions) of the kept axes."""
         if vector not in node.over and self.positions(node):
-            return self.folded_at_once(node, env)
+            return self.folded_at_once(node, node.over, env, self.fold_of(node).initial(self.width))
         along = vector if vector in node.over else None
         work = Work(node.x, fold=self.fold_of(node))
         order = self.longest_first(node.over, along, [node.x])
         (found,) = self.sweep([work], order, along, env)
         return found[-1]
 
-    def folded_at_once(self, node: Reduce, env: Env) -> Value:
-        """A fold of few positions without loops."""
+    def folded_at_once(
+        self, node: Reduce, over: Sequence[Axis], env: Env, carried: list[Value]
+    ) -> Value:
+        """A fold over axes of few positions without loops, behind what was folded before."""
         fold, frame = self.fold_of(node), self.frame
-        carried = fold.initial(self.width)
         products = isinstance(node.x, Map) and node.x.function == "multiply"
         ranges = []
-        for axis in node.over:
+        for axis in over:
             first, length = frame.firsts.get(axis, 0), frame.length(axis)
             assert isinstance(length, int), axis
             ranges.append([Index(self.f.add(first, position)) for position in range(length)])
         for places in itertools.product(*ranges):
-            at = {**env, **dict(zip(node.over, places, strict=True))}
+            at = {**env, **dict(zip(over, places, strict=True))}
             if products and fold.function == "sum" and fold.kind in FLOATS:
                 given = [convert(self.f, self.value(x, at), fold.kind) for x in node.x.children]
                 a, b = (self.f.splat(value, self.width) for value in given)

@@ -31,6 +31,7 @@ from ..contraction.contraction import as_reduce
 from ..contraction.padding import all_there, padded, plain
 from ..expressions.expression import Border, Env, Frame, Index, Place, Weight, WeightAxis
 from ..expressions.maxima import plain_maxima
+from ..expressions.rows import AT_A_TIME
 from ..restricted import Library
 from .passes import Passes, Store, Task, sequential
 from .written import Written, run_written
@@ -40,6 +41,9 @@ RECOMPUTE = 3
 
 READ = 2
 """Operations in whose time a processor reads a number."""
+
+LINES = 4
+"""Lines of memory that are folded at a time."""
 
 DEAR = 8
 """A value that lacks axes of its loop is stored if it costs at least this."""
@@ -178,6 +182,9 @@ class Kernel(Passes):
         if windows and along is not None and along not in moved:
             self.fold_along(along, windows, node, place, env)
             return
+        if not windows and along is not None and self.by_lines(node, along):
+            self.fold_lines(along, node, place, env)
+            return
         moved |= {border.axis for view in windows for border in self.places[view.x].borders}
         apart = [axis for axis in self.open(node.axes, env) if windows and axis not in moved]
 
@@ -220,6 +227,51 @@ class Kernel(Passes):
         outer = self.order([a for a in self.open(node.axes, env) if a != along], place, None)
         with self.scope():
             self.nest(outer, None, [], env, each)
+
+    def by_lines(self, node: Reduce, along: Axis) -> bool:
+        """Whether a fold goes across lines of memory, and over more than registers can wait for."""
+        whole = STORED[node.dtype] == register(node.dtype) and node.function != "argmax"
+        return whole and along not in node.over and not self.positions(node)
+
+    def fold_lines(self, along: Axis, node: Reduce, place: Place, env: Env) -> None:
+        """A fold of lines of memory, some at a time, into a line that stays in cache. Vector by
+        vector, every step would be in another page."""
+        f, order = self.f, self.longest_first([*node.axes, *node.over], along, [node.x])
+        *others, line = (axis for axis in order if axis in node.over)
+        kept = [axis for axis in self.open(order, env) if axis in node.axes]
+        inner = [a for a in kept if order.index(a) > order.index([*others, line][0])]
+        outer = [axis for axis in kept if axis not in inner]
+        copies = max(1, min(self.side_by_side(along), AT_A_TIME // LINES))
+        length, fold = self.frame.length(line), self.fold_of(node)
+        full = f.whole(length, LINES)
+
+        def each(at: Env) -> None:
+            sums = self.scratch_place(inner, node.dtype)
+
+            def start(now: Env) -> None:
+                self.store(fold.initial(self.width)[0], sums, now)
+
+            def added(now: Env) -> None:
+                value = self.folded_at_once(node, [line], now, [self.load(sums, now)])
+                self.store(value, sums, now)
+
+            def lines(now: Env, first: Number, count: int) -> None:
+                with self.part(line, first, count), self.scope():
+                    self.nest(inner, along, [node.x], now, added, copies)
+
+            def all_lines(now: Env) -> None:
+                f.loop(0, full, LINES, lambda first, _: lines(now, first, LINES))
+                f.loop(full, length, 1, lambda first, _: lines(now, first, 1))
+
+            self.nest(inner, along, [], at, start)
+            self.loops(others, at, all_lines)
+            places = dict(self.places)
+            self.places[node] = sums
+            self.fill(node, place, inner, at)
+            self.places = places
+
+        with self.scope(), self.scratch():
+            self.loops(outer, env, each)
 
     # -- results
 

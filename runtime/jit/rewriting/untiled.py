@@ -204,7 +204,8 @@ class _Untiling:
 
     def alone_as_well(self, loop: Loop, issue: Issue) -> bool:
         """Whether native code does as well without a loop around an issue."""
-        return self.sums(issue) or self.pooled(issue) or self.rows(loop, issue)
+        one = self.sums(issue) or self.pooled(issue) or self.lined(issue)
+        return one or self.rows(loop, issue)
 
     def sums(self, issue: Issue) -> bool:
         return self.contraction(issue) is not None or self.chain(issue) is not None
@@ -392,6 +393,16 @@ class _Untiling:
             and fold.function != "argmax"
             and any(len(dimension.terms) > 1 for dimension in operand.dimensions)
         )
+
+    def lined(self, issue: Issue) -> bool:
+        """Whether an issue folds across lines of memory, and nothing else: sums of columns."""
+        found = self.folds(issue)
+        if found is None or [type(fold) for fold in found[1]] != [Reduce]:
+            return False
+        fold, reads = found[1][0], self.opcodes[issue.opcode].operands
+        assert isinstance(fold, Reduce)
+        across = [axes[-1] not in fold.over for axes in reads if {*axes} & {*fold.over}]
+        return fold.function != "argmax" and bool(across) and all(across)
 
     def chain(self, issue: Issue) -> Instruction | None:
         """What an issue means, if it has several sums of products: blocks of rows go through all of

@@ -253,6 +253,7 @@ TILES: Mapping[str, tuple[Instruction, Mapping[str, int], Mapping[str, str], boo
     "rows of one number each": (made(X * Input("s", ("m",))), {"m": 8}, {}, True),
     "numbers": (made(L.exp(X)), {"m": 8, "n": 16}, {}, True),
     "columns of a fold": (ROWS["column"], {"n": 16}, {}, False),
+    "sums of columns": (made(L.sum(X, "m")), {"n": 16}, {}, True),
     "a transposition": (made(L.exp(X)), {"m": 8, "n": 16}, {"out0": "n m"}, False),
     "a recurrence": (
         made(*L.scan(lambda s, h: ((s + h,), (s + h,)), {"s": B}, {"h": X}, "m")[1]),
@@ -270,6 +271,35 @@ def test_tiles_of_rows_are_one_issue(name: str) -> None:
 
     assert all(isinstance(item, Issue) for item in section.stages[0].body) == one
     single.check(program, {"op": meaning}, tolerance=3e-5)
+
+
+Y, Z = Input("y", ("h", "m", "n")), Input("z", ("m", "h", "k", "n"))
+LINES: Mapping[str, Instruction] = {
+    "sum": made(L.sum(X, "m")),
+    "of what is computed": made(L.max(L.exp(X) * W, "m")),
+    "and what follows": made(L.mean(X, "m") * 0.5 + B),
+    "of each matrix": made(L.min(Y, "m")),
+    "of all matrices": made(L.sum(Y, "h m")),
+    "around what stays": made(L.sum(Z, "m k")),
+    "transposed": made(L.sum(Y, "m")),
+    "numbers": made(L.max(Input("i", M, "i32"), "m")),
+    "half as wide": made(L.sum(Input("v", M, "bf16"), "m")),
+}
+
+
+@pytest.mark.parametrize("width", [1, 7, 40, 141])
+@pytest.mark.parametrize("name", LINES)
+def test_lines_of_memory_are_folded_into_one(name: str, width: int) -> None:
+    """More of them than without loops, of which some are left behind the last four."""
+    order = {"out0": ("n", "h")} if name == "transposed" else {}
+    check(LINES[name], {"m": 55, "n": width, "h": 3, "k": 2}, order=order)
+
+
+def test_a_line_that_has_a_number_that_is_none_has_one_afterwards() -> None:
+    x = np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32)
+    x[5, 7], x[59, 9], x[0, 39] = np.nan, np.nan, np.inf
+
+    check(made(L.max(X, "m"), L.sum(X, "m")), {"m": 60, "n": 40}, {"x": x})
 
 
 # ---------------------------------------------------------------- blocks
