@@ -321,6 +321,13 @@ class Tensor:
             )
         if not before and not after:
             return self
+        if self.data and min(before, after) >= 0:
+            shape = (*self.shape[:dim], size, *self.shape[dim + 1 :])
+            pads = [(before, after) if d == dim else (0, 0) for d in range(self.rank)]
+            what = f"pad {dim} {before} {after} {fill}"
+            return constant(
+                self.data.moved(what, shape, lambda v: np.pad(v, pads, constant_values=fill))
+            )
         new = dimension(size)
         (x,) = operands(self)
         group = (x.dims[dim], Flat(((new, 1),), -before))

@@ -116,16 +116,16 @@ def conv_transpose_node(
     auto_pad: str = "NOTSET",
     group: int = 1,
 ) -> Tensor:
-    """A convolution of x with zeros between its elements and the kernel backwards."""
+    """A convolution with a kernel for each place between two elements of x, whose results lie side
+    by side, after Shi et al., "Is the deconvolution layer the same as a convolutional layer?"
+    (2016). Where these do not come out even, zeros are between the elements instead."""
     count = x.rank - 2
-    steps, spaces = strides or [1] * count, dilations or [1] * count
+    steps, spaces = list(strides or [1] * count), dilations or [1] * count
     extra, around = output_padding or [0] * count, list(pads or [0] * (2 * count))
-    windows = []
-    wide, kernel = x, weight
+    kernel, windows = weight, []
     for d in range(count):
         size, taps, step, space = x.shape[d + 2], weight.shape[d + 2], steps[d], spaces[d]
-        reach = (taps - 1) * space + 1
-        full_size = (size - 1) * step + reach + extra[d]
+        full_size = (size - 1) * step + (taps - 1) * space + 1 + extra[d]
         before, after = around[d], around[d + count]
         if output_shape or auto_pad.startswith("SAME"):
             wanted = list(output_shape)[-count:][d] if output_shape else size * step
@@ -133,17 +133,54 @@ def conv_transpose_node(
             before = total // 2 if auto_pad != "SAME_LOWER" else total - total // 2
             after = total - before
             full_size += max(0, wanted - full_size)
-        wide = spaced(wide, d + 2, step)
+        outputs = full_size - before - after
         kernel = kernel.slice(d + 2, None, None, -1)
-        windows.append(
-            Window(d + 2, taps, 1, space, reach - 1 - before, full_size - before - after)
-        )
-    rows, out = weight.shape[0] // group, weight.shape[1]
-    turned = kernel.reshape((group, rows, out, *kernel.shape[2:]))
-    turned = turned.transpose([0, 2, 1, *range(3, turned.rank)])
-    return convolved(
-        wide, turned.reshape((group * out, rows, *kernel.shape[2:])), bias, windows, group
+        if outputs % step:
+            x, step = spaced(x, d + 2, step), 1
+        if step == 1:
+            first = before - (taps - 1) * space
+        else:
+            kernel, space = spaced(kernel, d + 2, space), 1
+            kernel, first = places_apart(kernel, d + 2, step, before)
+        taps, steps[d] = kernel.shape[d + 2] // step, step
+        windows.append(Window(d + 3, taps, 1, space, -first, outputs // step))
+    y = side_by_side(x, kernel, windows, steps, group)
+    return y if bias is None else y + bias.reshape((weight.shape[1] * group, *[1] * count))
+
+
+def places_apart(kernel: Tensor, dim: int, step: int, before: int) -> tuple[Tensor, int]:
+    """A kernel that goes backwards, with zeros around it so that its taps fall into windows, and
+    the first element of the first window: tap `place + before - step * n` of the kernel meets
+    element n, for each `place` below `step`."""
+    taps = kernel.shape[dim]
+    first, last = -((taps - 1 - before) // step), (step - 1 + before) // step
+    missing = step - taps + before - step * first
+    whole = (last - first + 1) * step
+    return kernel.pad(dim, missing, whole - taps - missing, 0), first
+
+
+def side_by_side(
+    x: Tensor, kernel: Tensor, windows: Sequence[Window], steps: Sequence[int], group: int
+) -> Tensor:
+    """Products of windows with the kernel's taps of each place, the last place first, whose results
+    lie between one another."""
+    rows, out, every = kernel.shape[0] // group, kernel.shape[1], range(len(windows))
+    taps = x.reshape((x.shape[0], group, rows, *x.shape[2:])).windows(windows, 0)
+    pairs = [size for w, step in zip(windows, steps, strict=True) for size in (w.size, step)]
+    kernel = kernel.reshape((group, rows, out, *pairs))
+    for d in every:
+        kernel = kernel.slice(4 + 2 * d, None, None, -1)
+    inner, apart = ([first + 2 * d for d in every] for first in (3, 4))
+    kernel = kernel.transpose([0, 1, *inner, 2, *apart])
+    result = contract(
+        taps,
+        ["batch", "group", "in", *(f"window{d}" for d in every), *(f"tap{d}" for d in every)],
+        kernel,
+        ["group", "in", *(f"tap{d}" for d in every), "out", *(f"place{d}" for d in every)],
+        ["batch", "group", "out", *(f"{part}{d}" for d in every for part in ("window", "place"))],
     )
+    sizes = (w.count * step for w, step in zip(windows, steps, strict=True))
+    return result.reshape((x.shape[0], group * out, *sizes))
 
 
 def spaced(x: Tensor, dim: int, step: int) -> Tensor:
@@ -152,7 +189,7 @@ def spaced(x: Tensor, dim: int, step: int) -> Tensor:
         return x
     size = x.shape[dim]
     apart = x.reshape((*x.shape[: dim + 1], 1, *x.shape[dim + 1 :]))
-    padded = apart.pad(dim + 1, 0, step - 1, 0.0)
+    padded = apart.pad(dim + 1, 0, step - 1, 0)
     joined = padded.reshape((*x.shape[:dim], size * step, *x.shape[dim + 1 :]))
     return joined.slice(dim, 0, (size - 1) * step + 1)
 

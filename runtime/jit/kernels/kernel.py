@@ -644,7 +644,8 @@ def build(kernel: Kernel, meaning: Instruction, shape: Shape, bodies: Library) -
         keep_overwritten(kernel, meaning, shape)
         run_written(kernel, meaning, shape.written, shape.outputs, stores, bodies)
     else:
-        kernel.block(stores, {})
+        single = {a: Index(0) for store in stores for a in store.node.axes if a not in store.axes}
+        kernel.block(stores, single)  # an axis that no result names has one position
     if any(place.past for place in writes):
         f.line("fence seq_cst")  # other threads see such stores in no order of their own
     f.done()

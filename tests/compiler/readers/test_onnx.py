@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,13 +24,14 @@ from infinisa.compiler.positional.tensor import Tensor, each  # noqa: E402  # af
 from infinisa.compiler.readers.onnx import read  # noqa: E402  # after the skip
 from infinisa.isa.errors import ModelError  # noqa: E402  # after the skip
 from infinisa.isa.evaluate import Range, evaluate  # noqa: E402  # after the skip
-from infinisa.isa.language import tanh  # noqa: E402  # after the skip
+from infinisa.isa.language import Dot, tanh, walk  # noqa: E402  # after the skip
 from infinisa.plugins.manager import load  # noqa: E402  # after the skip
 from tests.compiler.everywhere import (  # noqa: E402  # after the skip
     MACHINES,
     agree_everywhere,
     instructions,
 )
+from tests.machines import CACHE  # noqa: E402  # after the skip
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -209,6 +211,65 @@ def test_a_convolution_with_norm_relu_and_pool(tmp_path: Path) -> None:
 
     # The norm is one factor and one shift.
     assert sorted(len(w.shape) for w in found.weights.values()) == [2, 2, 5]
+
+
+TRANSPOSED: Mapping[str, tuple[int, dict[str, Any]]] = {
+    "even": (4, {"strides": [2, 2]}),
+    "even, over a border": (4, {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "odd": (3, {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    "with a last line alone": (3, {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "less than its stride": (2, {"strides": [3, 2], "output_padding": [1, 0]}),
+    "apart": (3, {"strides": [2, 1], "dilations": [3, 2], "output_padding": [1, 0]}),
+    "in groups": (2, {"strides": [2, 3], "pads": [0, 1, 1, 0], "group": 2}),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_a_transposed_convolution(name: str, tmp_path: Path) -> None:
+    side, attributes = TRANSPOSED[name]
+    model = made(
+        [node("ConvTranspose", "x w b", **attributes)],
+        {"x": [2, 4, 5, 6]},
+        weights={"w": random(4, 3, side, side), "b": random(3 * attributes.get("group", 1))},
+    )
+    given = {"x": random(2, 4, 5, 6)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, MACHINES["tiny"], inputs=named(found, given))
+
+
+def test_a_transposed_convolution_multiplies_no_zeros(tmp_path: Path) -> None:
+    """Each place between two elements has a kernel of its own."""
+    nodes = [node("ConvTranspose", "x w", strides=[2, 2])]
+    model = made(nodes, {"x": [1, 8, 6, 6]}, weights={"w": random(8, 3, 4, 4)})
+    found = assert_as_onnxruntime(model, {"x": random(1, 8, 6, 6)}, tmp_path)
+
+    ((_, output),) = found.graphs[0].outputs.items()
+    (product,) = (node for node in walk([output]) if isinstance(node, Dot))
+    sizes = {extent.axis: extent.most for extent in found.graphs[0].extents}
+    assert prod(sizes[axis] for axis in product.over) == 8 * 2 * 2
+
+
+def test_places_between_one_another_of_which_some_are_cut_off(tmp_path: Path) -> None:
+    """A tile of the convolution takes one line of results, and its window names that line."""
+    model = made(
+        [
+            node("Conv", "x w", "c", pads=[1, 1, 1, 1]),
+            node("DepthToSpace", "c", "d", blocksize=2),
+            node("Slice", "d first last axis", "y"),
+        ],
+        {"x": [1, 16, 24, 20]},
+        weights={
+            "w": random(12, 16, 3, 3),
+            "first": np.array([1]),
+            "last": np.array([47]),
+            "axis": np.array([2]),
+        },
+    )
+    given = {"x": random(1, 16, 24, 20)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, CACHE, inputs=named(found, given))
 
 
 def test_a_slice_from_the_end(tmp_path: Path) -> None:
