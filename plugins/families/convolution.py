@@ -1,8 +1,9 @@
 """Convolutions and pools: products and folds over windows."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf, prod
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,11 +239,10 @@ def average_pool_node(
         _counted(w, x.shape[w.dim], around[len(windows) + d] if count_include_pad else -1)
         for d, w in enumerate(windows)
     ]
-    if all((row == row[0]).all() for row in counts):
-        return total / float(prod(int(row[0]) for row in counts))
-    for d, row in enumerate(counts):
-        total = total / from_array(row.reshape((-1, *[1] * (len(counts) - d - 1))), "taps")
-    return total
+    count = functools.reduce(np.multiply.outer, counts)
+    if (count == count.flat[0]).all():
+        return total / float(count.flat[0])
+    return total / from_array(count, "taps")
 
 
 def _counted(w: Window, size: int, after: int) -> NDArray[np.float32]:
