@@ -62,6 +62,12 @@ def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> l
     for axis, i in pairs:
         if i.divide == 1 and not i.modulo and i.terms in groups:
             groups[i.terms].append((axis, i))
+    for terms in [terms for terms, members in groups.items() if all(i.modulo for _, i in members)]:
+        period = max(i.divide * i.modulo for _, i in groups[terms])
+        for other in groups:
+            if other != terms and _congruent(terms, other, period):
+                groups[other] += groups.pop(terms)
+                break
     found = []
     for terms, members in groups.items():
         members.sort(key=lambda pair: (pair[1].divide, not pair[1].modulo))
@@ -78,6 +84,14 @@ def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> l
         axes = tuple(axis for axis, _ in members)
         found.append(Digits(axes, Affine(terms, offset), Index(tuple(index)), stride))
     return found
+
+
+def _congruent(
+    some: Sequence[tuple[Axis, int]], others: Sequence[tuple[Axis, int]], modulus: int
+) -> bool:
+    """Whether two sums differ by a multiple of a number wherever their axes are."""
+    a, b = dict(some), dict(others)
+    return all((a.get(axis, 0) - b.get(axis, 0)) % modulus == 0 for axis in {*a, *b})
 
 
 def itself(axis: Axis) -> Affine:

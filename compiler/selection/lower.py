@@ -161,7 +161,9 @@ class Scope:
 
     def store(self, node: Node) -> None:
         """Give a value that is no computation, and that no index can describe, a tensor."""
-        wanted = self.readers[node] or node in self.moves
+        if node in self.moves and self.order[node] is None:
+            self.readers.update(_storage(node))
+        wanted = self.readers[node]
         if self.order[node] is not None or node in self.homes or not wanted:
             return
         match node:
@@ -286,6 +288,8 @@ class Scope:
                     return Place(self.all.outside(node), old=True)
                 case View(x, index, fill):
                     inside = self.locate(x)
+                    if fill is not None and not self.ends(inside.access, x, index, fill):
+                        inside = self.homes[x] = self.moved(x, inside)
                     access = self.viewed(node, inside.access, index, fill)
                     return replace(inside, access=access)
                 case Cast(x, _):
@@ -307,14 +311,32 @@ class Scope:
                 "no sum of axes; give the tensor the finer axes, or move it first"
             )
         found = substituted(access, dict(index))
-        if fill is None:
-            return found
+        return found if fill is None else replace(found, fill=float(fill))
+
+    def ends(
+        self,
+        access: Access,
+        x: Node,
+        index: Sequence[tuple[Axis, Affine]],
+        fill: float | int | bool,
+    ) -> bool:
+        """Whether what surrounds a value where it is reads as `fill`, as far as indices reach: not
+        around a part of a tensor, nor inside of another border."""
         if access.fill not in (None, float(fill)):
-            raise CompileError(
-                f"graph {self.all.graph.name!r}: {show(shallow(node))} is padded twice, with "
-                f"{access.fill} and {fill}"
-            )
-        return replace(found, fill=float(fill))
+            return False
+        sizes, shape = self.all.sizes, self.all.tensors[access.tensor].shape
+        for axis, i in index:
+            reach = [stride * (sizes[a] - 1) for a, stride in i.terms]
+            low = i.offset + sum(min(0, most) for most in reach)
+            high = i.offset + sum(max(0, most) for most in reach)
+            if i.modulo or i.divide != 1 or (low >= 0 and high < sizes[axis]):
+                continue
+            rows = [(d, extent) for d, extent in zip(access.index, shape, strict=True)
+                    if axis in (a for a, _ in d.terms)]  # fmt: skip
+            if not any(_ends(d, extent, sizes[axis], low < 0, high >= sizes[axis])
+                       for d, extent in rows):  # fmt: skip
+                return False
+        return True
 
     # -- computing
 
@@ -847,6 +869,18 @@ class Steps:
         cut = len(body.next)
         renamed = Recurrence(body.axis, (), (), results[:cut], results[cut:], body.reverse)
         return renamed, leaves
+
+
+def _ends(index: Index, extent: int, size: int, low: bool, high: bool) -> bool:
+    """Whether a tensor ends where an axis that alone moves along it does: at its first position, if
+    `low`, and at its last one, if `high`."""
+    if len(index.terms) != 1:
+        return False
+    ((_, stride),) = index.terms
+    before, behind = index.offset - stride, index.offset + stride * size
+    if stride < 0:
+        before, behind = extent - 1 - before, extent - 1 - behind
+    return (not low or before < 0) and (not high or behind >= extent)
 
 
 def _storage(node: Node) -> set[Node]:

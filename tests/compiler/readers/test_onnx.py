@@ -272,6 +272,82 @@ def test_places_between_one_another_of_which_some_are_cut_off(tmp_path: Path) ->
     agree_everywhere(found, CACHE, inputs=named(found, given))
 
 
+NEAR_BORDERS: Mapping[str, tuple[Sequence[tuple[str, str, str, dict[str, Any]]], Arrays]] = {
+    "a convolution of a part": (
+        [
+            ("Slice", "x one four width", "s", {}),
+            ("Conv", "s w", "y", {"pads": [1, 1, 1, 1]}),
+        ],
+        {"one": np.array([1]), "four": np.array([4]), "width": np.array([3]),
+         "w": random(3, 4, 3, 3)},
+    ),
+    "a border around a part": (
+        [
+            ("Slice", "x one four width", "s", {}),
+            ("Pad", "s pads", "p", {}),
+            ("ReduceMean", "p width", "y", {}),
+        ],
+        {"one": np.array([1]), "four": np.array([4]), "width": np.array([3]),
+         "pads": np.array([0, 0, 0, 1, 0, 0, 0, 2])},
+    ),
+    "every other line, and what lies around": (
+        [
+            ("Slice", "x last first height back", "s", {}),
+            ("Conv", "s w", "y", {"pads": [2, 0, 1, 0]}),
+        ],
+        {"last": np.array([-1]), "first": np.array([-9]), "height": np.array([2]),
+         "back": np.array([-2]), "w": random(3, 4, 3, 1)},
+    ),
+    "a border around another one": (
+        [
+            ("Pad", "x pads", "p", {}),
+            ("MaxPool", "p", "y", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+        ],
+        {"pads": np.array([0, 0, 0, 1, 0, 0, 0, 2])},
+    ),
+    "the same border twice": (
+        [("Pad", "x pads", "p", {}), ("Conv", "p w", "y", {"pads": [1, 1, 1, 1]})],
+        {"pads": np.array([0, 0, 0, 1, 0, 0, 0, 2]), "w": random(3, 4, 3, 3)},
+    ),
+    "a convolution of channels side by side": (
+        [
+            ("DepthToSpace", "x", "d", {"blocksize": 2}),
+            ("Conv", "d w", "y", {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        ],
+        {"w": random(3, 1, 3, 3)},
+    ),
+    "a convolution of places as channels": (
+        [
+            ("SpaceToDepth", "x", "d", {"blocksize": 2}),
+            ("Conv", "d w", "y", {"pads": [1, 1, 0, 0]}),
+        ],
+        {"w": random(3, 16, 2, 2)},
+    ),
+    "a part of a value beside itself": (
+        [
+            ("Conv", "x w", "c", {}),
+            ("Concat", "c c", "t", {"axis": 2}),
+            ("Slice", "t one four height", "y", {}),
+        ],
+        {"one": np.array([2]), "four": np.array([7]), "height": np.array([2]),
+         "w": random(3, 4, 3, 3)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEAR_BORDERS)
+def test_what_lies_around_a_value_is_not_around_a_part_of_it(name: str, tmp_path: Path) -> None:
+    """Views are read where values are, which have neighbours there, or a border of their own."""
+    steps, weights = NEAR_BORDERS[name]
+    nodes = [node(kind, read, written, **more) for kind, read, written, more in steps]
+    model = made(nodes, {"x": [1, 4, 8, 6]}, weights=weights)
+    given = {"x": random(1, 4, 8, 6) - 2}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    for machine in (CACHE, MACHINES["tiny"]):
+        agree_everywhere(found, machine, inputs=named(found, given))
+
+
 def test_a_slice_from_the_end(tmp_path: Path) -> None:
     """Every other place, backwards, of one dimension, and all of another."""
     bounds = {"s": [9, -1], "e": [-100, -100], "a": [1, 0], "t": [-2, -1]}
