@@ -8,7 +8,7 @@ reshape regroups atoms (`axes.py`), slices, pads and windows are views.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce as fold
 from math import prod
@@ -188,7 +188,7 @@ class Tensor:
             (x,),
             _without(x.dims, gone, keep),
             self.dtype,
-            lambda names, nodes: _reduced(function, nodes[0], names(atoms)),
+            lambda names, nodes: _reduced(function, nodes[0], names(atoms), names.sizes),
         )
 
     def argmax(self, over: int, keep: bool = False) -> Tensor:
@@ -554,18 +554,19 @@ def contract(
     atoms = [atom for label in lost for atom in dims[label]]
 
     def build(names: Names, nodes: Sequence[Node]) -> Node:
-        return _contracted(nodes[0], nodes[1], names(atoms))
+        return _contracted(nodes[0], nodes[1], names(atoms), names.sizes)
 
     return made(given, [dims[label] for label in result], a.dtype, build)
 
 
-def _contracted(a: Node, b: Node, over: Sequence[Axis]) -> Node:
+def _contracted(a: Node, b: Node, over: Sequence[Axis], sizes: Mapping[Axis, int]) -> Node:
     """A dot over the axes that both have; one that a value does not depend on is summed alone."""
     both = [axis for axis in over if axis in a.axes and axis in b.axes]
-    a = _reduced("sum", a, [axis for axis in over if axis in a.axes and axis not in both])
-    b = _reduced("sum", b, [axis for axis in over if axis in b.axes and axis not in both])
+    neither = [axis for axis in over if axis not in (*a.axes, *b.axes)]
+    a = _reduced("sum", a, [axis for axis in over if axis in a.axes and axis not in both], sizes)
+    b = _reduced("sum", b, [axis for axis in over if axis in b.axes and axis not in both], sizes)
     product = language.dot(a, b, both) if both else a * b
-    return _reduced("sum", product, [x for x in over if x not in (*a.axes, *b.axes, *both)])
+    return _reduced("sum", product, neither, sizes)
 
 
 def concat(tensors: Sequence[Tensor], dim: int) -> Tensor:
@@ -737,7 +738,7 @@ def _without(dims: Sequence[Dim], gone: set[int], keep: bool) -> list[Dim]:
     return [dim for d, dim in enumerate(dims) if d not in gone]
 
 
-def _reduced(function: str, node: Node, over: Sequence[Axis]) -> Node:
+def _reduced(function: str, node: Node, over: Sequence[Axis], sizes: Mapping[Axis, int]) -> Node:
     """A reduction; over an axis that the value lacks, a product, a power, or nothing."""
     have = [axis for axis in over if axis in node.axes]
     if function == "mean":
@@ -745,9 +746,9 @@ def _reduced(function: str, node: Node, over: Sequence[Axis]) -> Node:
     result = language.Reduce(function, node, tuple(have)) if have else node
     for axis in over:
         if axis not in have and function == "sum":
-            result = result * language.size(axis)
+            result = result * sizes[axis]
         if axis not in have and function == "product":
-            result = result ** language.size(axis)
+            result = result ** sizes[axis]
     return result
 
 
@@ -768,7 +769,11 @@ def _gathered(table: Tensor, index: Tensor, dim: Dim, dims: Sequence[Dim]) -> Te
     def build(names: Names, nodes: Sequence[Node]) -> Node:
         node, axis = _one_axis(names, nodes[0], dim)
         at = nodes[1] if nodes[1].dtype != "i64" else language.cast(nodes[1], "i32")
-        return language.gather(node, at, axis) if axis in node.axes else node
+        if axis not in node.axes:
+            return node
+        if isinstance(at, language.Constant):
+            return language.view(node, {axis: int(at.value)})
+        return language.gather(node, at, axis)
 
     return made((table, index), dims, table.dtype, build)
 

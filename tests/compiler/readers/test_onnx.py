@@ -348,6 +348,48 @@ def test_what_lies_around_a_value_is_not_around_a_part_of_it(name: str, tmp_path
         agree_everywhere(found, machine, inputs=named(found, given))
 
 
+REPEATED: Mapping[str, tuple[Sequence[tuple[str, str, dict[str, Any]]], Arrays]] = {
+    "a product over what is repeated": (
+        [("Tile", "x twice", {}), ("MatMul", "1 w", {}), ("Exp", "2", {})],
+        {"twice": np.array([1, 1, 2]), "w": random(16, 1)},
+    ),
+    "of two that are": (
+        [("Expand", "one many", {}), ("Add", "x 1", {}), ("Tile", "2 twice", {}),
+         ("MatMul", "3 w", {})],
+        {"one": random(1, 1, 1), "many": np.array([1, 5, 8]), "twice": np.array([1, 1, 2]),
+         "w": np.ones((16, 3), np.float32)},
+    ),
+    "a sum": (
+        [("Tile", "x twice", {}), ("Relu", "1", {}), ("ReduceSum", "2 last", {})],
+        {"twice": np.array([1, 1, 3]), "last": np.array([2])},
+    ),
+    "a norm of all": (
+        [("Tile", "x twice", {}), ("ReduceL2", "1 all", {"keepdims": 0})],
+        {"twice": np.array([1, 4, 3]), "all": np.array([0, 1, 2])},
+    ),
+    "a row, again and again": (
+        [("Exp", "x", {}), ("Gather", "1 same", {"axis": 1})],
+        {"same": np.array([3, 3, 3])},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_what_a_value_does_not_depend_on_is_counted_once(name: str, tmp_path: Path) -> None:
+    """Copies of a value have no axis of their own; each step reads results by their numbers."""
+    steps, weights = REPEATED[name]
+    nodes = [
+        node(kind, " ".join(f"s{word}" if word.isdigit() else word for word in read.split()),
+             "y" if number == len(steps) else f"s{number}", **more)
+        for number, (kind, read, more) in enumerate(steps, 1)
+    ]  # fmt: skip
+    model = made(nodes, {"x": [1, 5, 8]}, weights=weights)
+    given = {"x": random(1, 5, 8)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, CACHE, inputs=named(found, given))
+
+
 def test_a_slice_from_the_end(tmp_path: Path) -> None:
     """Every other place, backwards, of one dimension, and all of another."""
     bounds = {"s": [9, -1], "e": [-100, -100], "a": [1, 0], "t": [-2, -1]}
