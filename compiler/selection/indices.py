@@ -37,23 +37,25 @@ def substituted(access: Access, index: Mapping[Axis, Affine]) -> Access:
 
 @dataclass(frozen=True)
 class Digits:
-    """Axes that are the digits of one number, the index `at`.
+    """Axes that are the digits of one number, the index `at`, which is not below 0.
 
     index   the number in terms of the axes
-    extent  how many values it has
+    extent  how many values that has
+    copies  how often `at` goes through all of them
     """
 
     axes: tuple[Axis, ...]
     at: Affine
     index: Index
     extent: int
+    copies: int = 1
 
 
 def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> list[Digits] | None:
     """The axes of a view that together are digits of a number, such as h = n // 64, e = n % 64.
 
-    None if some are not: each must begin where the one below it ends, and only the highest may
-    have no modulus; it says where the number starts.
+    None if some are not: each must begin where the one below it ends. The highest says where the
+    number starts; with a modulus, the number goes through all digits again and again.
     """
     groups: dict[tuple[tuple[Axis, int], ...], list[tuple[Axis, Affine]]] = {}
     for axis, i in pairs:
@@ -64,26 +66,37 @@ def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> l
             groups[i.terms].append((axis, i))
     for terms in [terms for terms, members in groups.items() if all(i.modulo for _, i in members)]:
         period = max(i.divide * i.modulo for _, i in groups[terms])
-        for other in groups:
-            if other != terms and _congruent(terms, other, period):
+        for other, members in groups.items():
+            higher = any(not i.modulo or i.divide * i.modulo > period for _, i in members)
+            if other != terms and higher and _congruent(terms, other, period):
                 groups[other] += groups.pop(terms)
                 break
-    found = []
-    for terms, members in groups.items():
-        members.sort(key=lambda pair: (pair[1].divide, not pair[1].modulo))
-        offset, stride, index = members[-1][1].offset, 1, []
-        for number, (axis, i) in enumerate(members):
-            last = number == len(members) - 1
-            period = i.divide * i.modulo
-            if i.divide != stride or (last != (not i.modulo)):
-                return None
-            if not last and (i.modulo != sizes[axis] or (i.offset - offset) % period):
-                return None
-            index.append((axis, stride))
-            stride *= sizes[axis]
-        axes = tuple(axis for axis, _ in members)
-        found.append(Digits(axes, Affine(terms, offset), Index(tuple(index)), stride))
-    return found
+    found = [_digits(terms, members, sizes) for terms, members in groups.items()]
+    return None if None in found else [group for group in found if group is not None]
+
+
+def _digits(
+    terms: tuple[tuple[Axis, int], ...],
+    members: Sequence[tuple[Axis, Affine]],
+    sizes: Mapping[Axis, int],
+) -> Digits | None:
+    members = sorted(members, key=lambda pair: (pair[1].divide, not pair[1].modulo))
+    highest = members[-1][1]
+    offset, stride, index = highest.offset, 1, []
+    for axis, i in members:
+        if i.divide != stride or (i.modulo not in (sizes[axis], 0 if i is highest else -1)):
+            return None
+        if i is not highest and (i.offset - offset) % (i.divide * i.modulo):
+            return None
+        index.append((axis, stride))
+        stride *= sizes[axis]
+    axes = tuple(axis for axis, _ in members)
+    if not highest.modulo:
+        return Digits(axes, Affine(terms, offset), Index(tuple(index)), stride)
+    reach = [step * (sizes[axis] - 1) for axis, step in terms]
+    offset -= (offset + sum(min(0, most) for most in reach)) // stride * stride
+    copies = (offset + sum(max(0, most) for most in reach)) // stride + 1
+    return Digits(axes, Affine(terms, offset), Index(tuple(index)), stride, copies)
 
 
 def _congruent(
@@ -109,7 +122,9 @@ def inverted(
     found: dict[Axis, Affine] = {}
     for group in groups:
         new = group.at.plain
-        if new is None or group.extent != sizes[new] or new in found:
+        if new is None or group.copies > 1:
+            return None
+        if group.extent != sizes[new] or new in found:
             return None
         found[new] = Affine(group.index.terms)
     inside = {axis for group in groups for axis in group.axes}

@@ -8,6 +8,7 @@ copies it.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -182,7 +183,8 @@ class Scope:
 
     def flatten(self, node: View) -> None:
         """Write the operand of a view with axes that one index goes through, such as
-        h = n // 64 and e = n % 64, as one dimension, which the view reads at a sum of axes."""
+        h = n // 64 and e = n % 64, as one dimension, which the view reads at a sum of axes; one
+        that goes through them several times, as of a tensor that is tiled, as often."""
         found = digits(node.index, self.all.sizes)
         if found is None:
             raise CompileError(
@@ -191,13 +193,17 @@ class Scope:
             )
         inside = {axis for group in found for axis in group.axes}
         kept = [axis for axis in node.x.axes if axis not in inside]
-        rows = [(group.index, group.extent) for group in found]
-        rows += [(Index(((axis, 1),)), self.all.sizes[axis]) for axis in kept]
         name = self.all.unique(f"{self.all.graph.name}/{self.label(node)}")
-        shape = tuple(extent for _, extent in rows)
+        shape = [group.extent * group.copies for group in found]
+        shape += [self.all.sizes[axis] for axis in kept]
         axes = (*("" for _ in found), *kept)
-        self.all.add(Tensor(name, shape, node.dtype), axes)
-        self.want(node.x, Access(name, tuple(index for index, _ in rows)))
+        self.all.add(Tensor(name, tuple(shape), node.dtype), axes)
+        for copy in itertools.product(*(range(group.copies) for group in found)):
+            rows = [
+                replace(group.index, offset=number * group.extent)
+                for number, group in zip(copy, found, strict=True)
+            ]
+            self.want(node.x, Access(name, (*rows, *(Index(((axis, 1),)) for axis in kept))))
         given = dict(node.index)
         reads = [Index(group.at.terms, group.at.offset) for group in found]
         reads += [Index(i.terms, i.offset) for i in (given.get(a, itself(a)) for a in kept)]

@@ -367,6 +367,18 @@ REPEATED: Mapping[str, tuple[Sequence[tuple[str, str, dict[str, Any]]], Arrays]]
         [("Tile", "x twice", {}), ("ReduceL2", "1 all", {"keepdims": 0})],
         {"twice": np.array([1, 4, 3]), "all": np.array([0, 1, 2])},
     ),
+    "some of its copies": (
+        [("Exp", "x", {}), ("Tile", "1 twice", {}), ("Slice", "2 first end last two", {})],
+        {"twice": np.array([1, 1, 3]), "first": np.array([5]), "end": np.array([23]),
+         "last": np.array([2]), "two": np.array([2])},
+    ),
+    "copies of what has digits": (
+        [("Softmax", "x", {"axis": 1}), ("Reshape", "1 parts", {}), ("Tile", "2 twice", {}),
+         ("Reshape", "3 row", {}), ("Slice", "4 first end last two", {})],
+        {"parts": np.array([5, 2, 4]), "twice": np.array([1, 3, 1]), "row": np.array([5, 24]),
+         "first": np.array([23]), "end": np.array([-25]), "last": np.array([1]),
+         "two": np.array([-2])},
+    ),
     "a row, again and again": (
         [("Exp", "x", {}), ("Gather", "1 same", {"axis": 1})],
         {"same": np.array([3, 3, 3])},
