@@ -34,7 +34,6 @@ from .traits import (
     CORNERS,
     HIDDEN,
     NARROW,
-    cornered,
     forms_of,
     functions_in,
     immediates_in,
@@ -207,9 +206,9 @@ class Question:
 
     @cached_property
     def draws(self) -> int:
-        """How often each point is drawn: a single number is on one side of a corner at a time."""
-        single = any(not leaf.axes for leaf in self.local.leaves)
-        return SINGLE_DRAWS if single and cornered(self.local.root) else 1
+        """How often each point is drawn: a single number has one sign, and is on one side of any
+        corner, at a time."""
+        return SINGLE_DRAWS if any(not leaf.axes for leaf in self.local.leaves) else 1
 
     def probes(self, corners: bool) -> Iterator[Probe]:
         """The points, the most telling first."""

@@ -172,6 +172,16 @@ def test_two_orders_of_a_sum_are_regrouped_for_the_larger_instruction() -> None:
     assert used(agree(b.model())) == ["matmul_bias", "add"]
 
 
+def test_a_single_number_may_be_below_zero() -> None:
+    """The root of its square is no power of one: at one point it has one sign."""
+    b = Builder("size")
+    x = b.input("x", "n", (16,))
+    total = sum(x, "n")
+    b.graph("main").output("y", (total * total) ** 0.5)
+
+    agree(b.model(), arrays={"x": -np.ones(16, np.float32)})
+
+
 def test_numbers_are_immediates_or_operands() -> None:
     b = Builder("numbers")
     b.axis("s", 8)
