@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import gcd
 
 from infinisa.isa.language import (
     Affine,
@@ -40,23 +43,31 @@ class Digits:
     """Axes that are the digits of one number, the index `at`, which is not below 0.
 
     index   the number in terms of the axes
-    extent  how many values that has
-    copies  how often `at` goes through all of them
+    extent  how many values it has
+    copies  digits that no axis stands for, such as of a tensor that is tiled: (step, how many)
     """
 
     axes: tuple[Axis, ...]
     at: Affine
     index: Index
     extent: int
-    copies: int = 1
+    copies: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def places(self) -> Iterator[Index]:
+        """The number in terms of the axes, for all digits that they do not stand for."""
+        for numbers in itertools.product(*(range(count) for _, count in self.copies)):
+            steps = (step for step, _ in self.copies)
+            yield replace(self.index, offset=sum(map(operator.mul, numbers, steps)))
 
 
 def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> list[Digits] | None:
     """The axes of a view that together are digits of a number, such as h = n // 64, e = n % 64.
 
-    None if some are not: each must begin where the one below it ends. The highest says where the
-    number starts; with a modulus, the number goes through all digits again and again.
+    None if some are not. The highest says where the number starts; with a modulus, the number goes
+    through all digits again and again.
     """
+    pairs = [(axis, shortened(index, sizes)) for axis, index in pairs]
     groups: dict[tuple[tuple[Axis, int], ...], list[tuple[Axis, Affine]]] = {}
     for axis, i in pairs:
         if i.divide != 1 or i.modulo:
@@ -75,6 +86,21 @@ def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> l
     return None if None in found else [group for group in found if group is not None]
 
 
+def shortened(index: Affine, sizes: Mapping[Axis, int]) -> Affine:
+    """The same index without terms that are always below what it is divided by:
+    (2 * i + j) // 6  →  i // 3, for j < 2."""
+    if index.divide == 1:
+        return index
+    for step in sorted({gcd(index.divide, stride) for _, stride in index.terms}, reverse=True):
+        terms = tuple((axis, stride // step) for axis, stride in index.terms if not stride % step)
+        small = [stride * (sizes[axis] - 1) for axis, stride in index.terms if stride % step]
+        rest = index.offset % step
+        low, high = (rest + sum(pick(0, most) for most in small) for pick in (min, max))
+        if step > 1 and low >= 0 and high < step:
+            return Affine(terms, index.offset // step, index.divide // step, index.modulo)
+    return index
+
+
 def _digits(
     terms: tuple[tuple[Axis, int], ...],
     members: Sequence[tuple[Axis, Affine]],
@@ -82,21 +108,24 @@ def _digits(
 ) -> Digits | None:
     members = sorted(members, key=lambda pair: (pair[1].divide, not pair[1].modulo))
     highest = members[-1][1]
-    offset, stride, index = highest.offset, 1, []
+    offset, stride, index, copies = highest.offset, 1, [], []
     for axis, i in members:
-        if i.divide != stride or (i.modulo not in (sizes[axis], 0 if i is highest else -1)):
+        if i.divide % stride or (i.modulo not in (sizes[axis], 0 if i is highest else -1)):
             return None
         if i is not highest and (i.offset - offset) % (i.divide * i.modulo):
             return None
-        index.append((axis, stride))
-        stride *= sizes[axis]
+        if i.divide != stride:
+            copies.append((stride, i.divide // stride))
+        index.append((axis, i.divide))
+        stride = i.divide * sizes[axis]
+    if highest.modulo:
+        reach = [step * (sizes[axis] - 1) for axis, step in terms]
+        offset -= (offset + sum(min(0, most) for most in reach)) // stride * stride
+        last = (offset + sum(max(0, most) for most in reach)) // stride
+        copies += [(stride, last + 1)] * bool(last)
+        stride *= last + 1
     axes = tuple(axis for axis, _ in members)
-    if not highest.modulo:
-        return Digits(axes, Affine(terms, offset), Index(tuple(index)), stride)
-    reach = [step * (sizes[axis] - 1) for axis, step in terms]
-    offset -= (offset + sum(min(0, most) for most in reach)) // stride * stride
-    copies = (offset + sum(max(0, most) for most in reach)) // stride + 1
-    return Digits(axes, Affine(terms, offset), Index(tuple(index)), stride, copies)
+    return Digits(axes, Affine(terms, offset), Index(tuple(index)), stride, tuple(copies))
 
 
 def _congruent(
@@ -122,7 +151,7 @@ def inverted(
     found: dict[Axis, Affine] = {}
     for group in groups:
         new = group.at.plain
-        if new is None or group.copies > 1:
+        if new is None or group.copies:
             return None
         if group.extent != sizes[new] or new in found:
             return None

@@ -194,16 +194,14 @@ class Scope:
         inside = {axis for group in found for axis in group.axes}
         kept = [axis for axis in node.x.axes if axis not in inside]
         name = self.all.unique(f"{self.all.graph.name}/{self.label(node)}")
-        shape = [group.extent * group.copies for group in found]
-        shape += [self.all.sizes[axis] for axis in kept]
+        shape = (*(group.extent for group in found), *(self.all.sizes[axis] for axis in kept))
         axes = (*("" for _ in found), *kept)
-        self.all.add(Tensor(name, tuple(shape), node.dtype), axes)
-        for copy in itertools.product(*(range(group.copies) for group in found)):
-            rows = [
-                replace(group.index, offset=number * group.extent)
-                for number, group in zip(copy, found, strict=True)
-            ]
-            self.want(node.x, Access(name, (*rows, *(Index(((axis, 1),)) for axis in kept))))
+        self.all.add(Tensor(name, shape, node.dtype), axes)
+        rest = tuple(Index(((axis, 1),)) for axis in kept)
+        first, *more = itertools.product(*(group.places for group in found))
+        self.want(node.x, Access(name, (*first, *rest)))
+        for places in more:
+            self.moves.setdefault(node.x, []).append(Access(name, (*places, *rest)))
         given = dict(node.index)
         reads = [Index(group.at.terms, group.at.offset) for group in found]
         reads += [Index(i.terms, i.offset) for i in (given.get(a, itself(a)) for a in kept)]

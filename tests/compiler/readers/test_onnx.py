@@ -379,6 +379,13 @@ REPEATED: Mapping[str, tuple[Sequence[tuple[str, str, dict[str, Any]]], Arrays]]
          "first": np.array([23]), "end": np.array([-25]), "last": np.array([1]),
          "two": np.array([-2])},
     ),
+    "a digit that no value depends on": (
+        [("Softmax", "x", {"axis": 1}), ("Reshape", "1 parts", {}), ("Tile", "2 twice", {}),
+         ("Reshape", "3 row", {}), ("Slice", "4 first end last two", {})],
+        {"parts": np.array([5, 1, 2, 4]), "twice": np.array([1, 3, 1, 1]), "row": np.array([120]),
+         "first": np.array([7]), "end": np.array([120]), "last": np.array([0]),
+         "two": np.array([3])},
+    ),
     "a row, again and again": (
         [("Exp", "x", {}), ("Gather", "1 same", {"axis": 1})],
         {"same": np.array([3, 3, 3])},
