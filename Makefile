@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz large programs soundness check bench clean
+.PHONY: help demo test fuzz large programs models soundness check bench clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -23,7 +23,12 @@ large: .venv/installed-test  ## write tensors of more than 2 GB
 	$(BIN)/pytest -q -m large
 
 programs: .venv/installed-test  ## run a hundred thousand random programs in all backends
-	INFINISA_EXAMPLES=100000 $(BIN)/pytest -n $(JOBS) tests/runtime/jit/test_random.py
+	INFINISA_EXAMPLES=100000 $(BIN)/pytest -n $(JOBS) --hypothesis-profile=default \
+	  tests/runtime/jit/test_random.py
+
+models: .venv/installed-test  ## run ten thousand random ONNX models in all backends
+	INFINISA_EXAMPLES=100000 $(BIN)/pytest --hypothesis-profile=default \
+	  tests/compiler/readers/test_random_onnx.py
 
 soundness: .venv/installed-bench  ## try two thousand mutants that selection must not take
 	$(BIN)/python -m benchmarks.selection --only soundness

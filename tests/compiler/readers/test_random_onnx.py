@@ -1,0 +1,273 @@
+"""Random ONNX models: what is read of them, and what all backends compute, is what onnxruntime
+says.
+
+Each operator is read by itself elsewhere. Here they meet: parts of values, borders around them,
+copies, digits of an axis, the same value twice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as some
+from numpy.typing import NDArray
+
+onnx = pytest.importorskip("onnx")
+
+from tests.compiler.everywhere import MACHINES, agree_everywhere  # noqa: E402  # after the skip
+from tests.compiler.readers.test_onnx import (  # noqa: E402  # after the skip
+    assert_as_onnxruntime,
+    made,
+    named,
+    node,
+    random,
+)
+from tests.machines import CACHE  # noqa: E402  # after the skip
+
+Array = NDArray[Any]
+
+EXAMPLES = int(os.environ.get("INFINISA_EXAMPLES", "2000")) // 10
+"""Random models; `make models` runs more."""
+
+LARGEST = 20_000
+"""Elements of a value."""
+
+
+class Value(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+
+class Draft:
+    """A model as it is drawn."""
+
+    def __init__(self, data: some.DataObject) -> None:
+        self.data = data
+        self.nodes: list[Any] = []
+        self.weights: dict[str, Array] = {}
+        most = (2, 8, 12, 12) if self.one_of((True, False)) else (2, 12, 16)
+        self.values = [Value("x", tuple(self.number(1, size) for size in most))]
+
+    def number(self, least: int, most: int) -> int:
+        return self.data.draw(some.integers(least, most))
+
+    def numbers(self, count: int, least: int, most: int) -> list[int]:
+        return [self.number(least, most) for _ in range(count)]
+
+    def one_of(self, choices: Any) -> Any:
+        return self.data.draw(some.sampled_from(list(choices)))
+
+    def weight(self, array: Any) -> str:
+        """An array, or whole numbers, as a tensor of the model."""
+        name = f"w{len(self.weights)}"
+        self.weights[name] = np.asarray(array)
+        return name
+
+    def drawn(self, *shape: int) -> str:
+        return self.weight(0.5 * random(*shape, seed=len(self.weights)))
+
+    def add(self, kind: str, inputs: str, **attributes: Any) -> bool:
+        """One more value, unless it has no elements or too many."""
+        name = f"v{len(self.values)}"
+        nodes = [*self.nodes, node(kind, inputs, name, **attributes)]
+        inferred = onnx.shape_inference.infer_shapes(
+            made(nodes, {"x": self.values[0].shape}, [name], self.weights), data_prop=True
+        )
+        (kept,) = inferred.graph.output
+        shape = tuple(dim.dim_value for dim in kept.type.tensor_type.shape.dim)
+        if not 0 < prod(shape) <= LARGEST:
+            return False
+        self.nodes = nodes
+        self.values.append(Value(name, shape))
+        return True
+
+
+Step = Callable[[Draft, Value], object]
+
+
+def alone(kind: str, **attributes: Any) -> Step:
+    return lambda d, x: d.add(kind, x.name, **attributes)
+
+
+def along_axis(kind: str) -> Step:
+    return lambda d, x: x.rank and d.add(kind, x.name, axis=d.number(0, x.rank - 1))
+
+
+def folded(kind: str) -> Step:
+    def step(d: Draft, x: Value) -> object:
+        axes = [axis for axis in range(x.rank) if d.one_of((True, False))]
+        keep = d.number(0, 1)
+        return axes and d.add(kind, f"{x.name} {d.weight(axes)}", keepdims=keep)
+
+    return step
+
+
+def with_another(kind: str) -> Step:
+    def step(d: Draft, x: Value) -> object:
+        alike = [value.name for value in d.values if value.shape == x.shape]
+        return d.add(kind, f"{x.name} {d.one_of(alike)}")
+
+    return step
+
+
+def with_a_tensor(d: Draft, x: Value) -> object:
+    shape = [d.one_of((1, size)) for size in x.shape][d.number(0, max(0, x.rank - 1)) :]
+    return d.add(d.one_of(("Add", "Mul", "Max", "Sub")), f"{x.name} {d.drawn(*shape)}")
+
+
+def convolution(d: Draft, x: Value) -> object:
+    if x.rank != 4:
+        return False
+    groups = d.one_of([n for n in (1, 2, x.shape[1]) if x.shape[1] % n == 0])
+    out, sides = groups * d.number(1, 4), d.numbers(2, 1, 4)
+    w = d.drawn(out, x.shape[1] // groups, *sides)
+    bias = d.one_of(("", d.drawn(out)))
+    return d.add(
+        "Conv", f"{x.name} {w} {bias}", group=groups, strides=d.numbers(2, 1, 2),
+        dilations=d.numbers(2, 1, 2), pads=d.numbers(4, 0, 2),
+    )  # fmt: skip
+
+
+def transposed_convolution(d: Draft, x: Value) -> object:
+    if x.rank != 4:
+        return False
+    w = d.drawn(x.shape[1], d.number(1, 3), *d.numbers(2, 1, 4))
+    strides, pads = d.numbers(2, 1, 3), d.numbers(4, 0, 1)
+    return d.add("ConvTranspose", f"{x.name} {w}", strides=strides, pads=pads)
+
+
+def pooling(d: Draft, x: Value) -> object:
+    side = d.number(1, 3)
+    pads = [d.number(0, side // 2)] * 4
+    kind = d.one_of(("MaxPool", "AveragePool"))
+    return x.rank == 4 and d.add(
+        kind, x.name, kernel_shape=[side] * 2, strides=d.numbers(2, 1, 2), pads=pads
+    )
+
+
+def shuffled(d: Draft, x: Value) -> object:
+    kind, fits = "SpaceToDepth", x.rank == 4 and not (x.shape[2] % 2 or x.shape[3] % 2)
+    if x.rank == 4 and not x.shape[1] % 4:
+        kind, fits = "DepthToSpace", True
+    return fits and d.add(kind, x.name, blocksize=2)
+
+
+def part(d: Draft, x: Value) -> object:
+    if not x.rank:
+        return False
+    axis = d.number(0, x.rank - 1)
+    size = x.shape[axis]
+    first, last, step = d.number(0, size - 1), d.number(1, size), d.one_of((1, 1, 2, 3, -1))
+    ends = (last - 1, first - size - 1) if step < 0 else (first, last)
+    return d.add("Slice", " ".join([x.name, *(d.weight([n]) for n in (*ends, axis, step))]))
+
+
+def border(d: Draft, x: Value) -> object:
+    pads = d.weight(d.numbers(2 * x.rank, 0, 2))
+    return d.add("Pad", f"{x.name} {pads} {d.weight(np.float32(d.one_of((0, 1.5))))}")
+
+
+def joined(d: Draft, x: Value) -> object:
+    if not x.rank:
+        return False
+    axis = d.number(0, x.rank - 1)
+    fit = [
+        other.name
+        for other in d.values
+        if other.rank == x.rank
+        and other.shape[:axis] + other.shape[axis + 1 :] == x.shape[:axis] + x.shape[axis + 1 :]
+    ]
+    return d.add("Concat", f"{x.name} {d.one_of(fit)}", axis=axis)
+
+
+def turned(d: Draft, x: Value) -> object:
+    return d.add("Transpose", x.name, perm=d.data.draw(some.permutations(range(x.rank))))
+
+
+def reshaped(d: Draft, x: Value) -> object:
+    whole = prod(x.shape)
+    first = d.one_of([n for n in range(1, min(whole, 24) + 1) if whole % n == 0])
+    rest = whole // first
+    second = d.one_of([n for n in range(1, min(rest, 24) + 1) if rest % n == 0])
+    shape = d.one_of(([whole], [first, rest], [rest, first], [first, second, rest // second]))
+    return d.add("Reshape", f"{x.name} {d.weight(shape)}")
+
+
+def repeated(d: Draft, x: Value) -> object:
+    return d.add("Tile", f"{x.name} {d.weight(d.numbers(x.rank, 1, 3))}")
+
+
+def looked_up(d: Draft, x: Value) -> object:
+    if not x.rank:
+        return False
+    axis = d.number(0, x.rank - 1)
+    size = x.shape[axis]
+    rows = d.weight(d.numbers(d.number(1, 3), -size, size - 1))
+    return d.add("Gather", f"{x.name} {rows}", axis=axis)
+
+
+def product(d: Draft, x: Value) -> object:
+    return x.rank and d.add("MatMul", f"{x.name} {d.drawn(x.shape[-1], d.number(1, 9))}")
+
+
+def normed(d: Draft, x: Value) -> object:
+    if not x.rank:
+        return False
+    scale, shift = d.drawn(x.shape[-1]), d.drawn(x.shape[-1])
+    return d.add("LayerNormalization", f"{x.name} {scale} {shift}", epsilon=1e-3)
+
+
+STEPS: dict[str, Step] = {
+    "Relu": alone("Relu"),
+    "Tanh": alone("Tanh"),
+    "Gelu": alone("Gelu"),
+    "Add": with_another("Add"),
+    "Mul": with_another("Mul"),
+    "Softmax": along_axis("Softmax"),
+    "Sum": folded("ReduceSum"),
+    "Mean": folded("ReduceMean"),
+    "Max": folded("ReduceMax"),
+    "broadcast": with_a_tensor,
+    "Conv": convolution,
+    "ConvTranspose": transposed_convolution,
+    "pool": pooling,
+    "shuffle": shuffled,
+    "Slice": part,
+    "Pad": border,
+    "Concat": joined,
+    "Transpose": turned,
+    "Reshape": reshaped,
+    "Tile": repeated,
+    "Gather": looked_up,
+    "MatMul": product,
+    "LayerNormalization": normed,
+}
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some.data())
+def test_random_models(data: some.DataObject) -> None:
+    d = Draft(data)
+    for _ in range(d.number(1, 6)):
+        STEPS[d.one_of(STEPS)](d, d.one_of(d.values[-2:]))
+    assume(d.nodes)
+    last = d.values[-1].name
+    model = made(d.nodes, {"x": d.values[0].shape}, [last], d.weights, opset=20)
+    arrays = {"x": 0.5 * random(*d.values[0].shape)}
+    with TemporaryDirectory() as folder:
+        found = assert_as_onnxruntime(model, arrays, Path(folder))
+
+    machine = d.one_of((CACHE, MACHINES["tiny"]))
+    agree_everywhere(found, machine, inputs=named(found, arrays), tolerance=1e-3)
