@@ -40,7 +40,7 @@ def substituted(access: Access, index: Mapping[Axis, Affine]) -> Access:
 
 @dataclass(frozen=True)
 class Digits:
-    """Axes that are the digits of one number, the index `at`, which is not below 0.
+    """Axes that are the digits of one number, the index `at`.
 
     index   the number in terms of the axes
     extent  how many values it has
@@ -93,12 +93,17 @@ def shortened(index: Affine, sizes: Mapping[Axis, int]) -> Affine:
         return index
     for step in sorted({gcd(index.divide, stride) for _, stride in index.terms}, reverse=True):
         terms = tuple((axis, stride // step) for axis, stride in index.terms if not stride % step)
-        small = [stride * (sizes[axis] - 1) for axis, stride in index.terms if stride % step]
-        rest = index.offset % step
-        low, high = (rest + sum(pick(0, most) for most in small) for pick in (min, max))
+        small = tuple((axis, stride) for axis, stride in index.terms if stride % step)
+        low, high = reach(Affine(small, index.offset % step), sizes)
         if step > 1 and low >= 0 and high < step:
             return Affine(terms, index.offset // step, index.divide // step, index.modulo)
     return index
+
+
+def reach(index: Affine, sizes: Mapping[Axis, int]) -> tuple[int, int]:
+    """The least and the greatest position of a sum of axes."""
+    ends = [stride * (sizes[axis] - 1) for axis, stride in index.terms]
+    return index.offset + sum(min(0, x) for x in ends), index.offset + sum(max(0, x) for x in ends)
 
 
 def _digits(
@@ -119,11 +124,11 @@ def _digits(
         index.append((axis, i.divide))
         stride = i.divide * sizes[axis]
     if highest.modulo:
-        reach = [step * (sizes[axis] - 1) for axis, step in terms]
-        offset -= (offset + sum(min(0, most) for most in reach)) // stride * stride
-        last = (offset + sum(max(0, most) for most in reach)) // stride
-        copies += [(stride, last + 1)] * bool(last)
-        stride *= last + 1
+        low, high = (end // stride for end in reach(Affine(terms, offset), sizes))
+        offset -= low * stride
+        if high > low:
+            copies.append((stride, high - low + 1))
+        stride *= high - low + 1
     axes = tuple(axis for axis, _ in members)
     return Digits(axes, Affine(terms, offset), Index(tuple(index)), stride, tuple(copies))
 
@@ -151,9 +156,7 @@ def inverted(
     found: dict[Axis, Affine] = {}
     for group in groups:
         new = group.at.plain
-        if new is None or group.copies:
-            return None
-        if group.extent != sizes[new] or new in found:
+        if new is None or group.copies or group.extent != sizes[new] or new in found:
             return None
         found[new] = Affine(group.index.terms)
     inside = {axis for group in groups for axis in group.axes}

@@ -44,7 +44,7 @@ from ..equality.laws import must_hold
 from .choice import combiner, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index
-from .indices import at_position, digits, inverted, itself, substituted
+from .indices import at_position, digits, inverted, itself, reach, substituted
 from .match import Match
 from .recurrences import invariants
 from .uncovered import shallow
@@ -329,16 +329,19 @@ class Scope:
         if access.fill not in (None, float(fill)):
             return False
         sizes, shape = self.all.sizes, self.all.tensors[access.tensor].shape
+        rows = list(zip(access.index, shape, strict=True))
         for axis, i in index:
-            reach = [stride * (sizes[a] - 1) for a, stride in i.terms]
-            low = i.offset + sum(min(0, most) for most in reach)
-            high = i.offset + sum(max(0, most) for most in reach)
-            if i.modulo or i.divide != 1 or (low >= 0 and high < sizes[axis]):
-                continue
-            rows = [(d, extent) for d, extent in zip(access.index, shape, strict=True)
-                    if axis in (a for a, _ in d.terms)]  # fmt: skip
-            if not any(_ends(d, extent, sizes[axis], low < 0, high >= sizes[axis])
-                       for d, extent in rows):  # fmt: skip
+            low, high = reach(i, sizes)
+            outside = low < 0, high >= sizes[axis]
+            plain = i.divide == 1 and not i.modulo
+            if (
+                plain
+                and any(outside)
+                and not any(
+                    _ends(dimension, extent, axis, sizes[axis], outside)
+                    for dimension, extent in rows
+                )
+            ):
                 return False
         return True
 
@@ -875,16 +878,16 @@ class Steps:
         return renamed, leaves
 
 
-def _ends(index: Index, extent: int, size: int, low: bool, high: bool) -> bool:
-    """Whether a tensor ends where an axis that alone moves along it does: at its first position, if
-    `low`, and at its last one, if `high`."""
-    if len(index.terms) != 1:
+def _ends(index: Index, extent: int, axis: Axis, size: int, outside: tuple[bool, bool]) -> bool:
+    """Whether a dimension along which this axis alone moves ends where the axis does: with its
+    first position, with its last one, as asked."""
+    if [name for name, _ in index.terms] != [axis]:
         return False
     ((_, stride),) = index.terms
     before, behind = index.offset - stride, index.offset + stride * size
     if stride < 0:
         before, behind = extent - 1 - before, extent - 1 - behind
-    return (not low or before < 0) and (not high or behind >= extent)
+    return (not outside[0] or before < 0) and (not outside[1] or behind >= extent)
 
 
 def _storage(node: Node) -> set[Node]:

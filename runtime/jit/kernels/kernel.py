@@ -261,7 +261,8 @@ class Kernel(Passes):
 
             def all_lines(now: Env) -> None:
                 f.loop(0, full, LINES, lambda first, _: lines(now, first, LINES))
-                f.loop(full, length, 1, lambda first, _: lines(now, first, 1))
+                if full != length:
+                    f.loop(full, length, 1, lambda first, _: lines(now, first, 1))
 
             self.nest(inner, along, [], at, start)
             self.loops(others, at, all_lines)
