@@ -141,7 +141,7 @@ def carried(node: Node, alike: Callable[[Axis, Axis], bool]) -> dict[Axis, Axis 
             return {axis: None}
         case View(x, index, _):
             kept = [axis for axis in x.axes if axis not in dict(index)]
-            names = Counter([*kept, *(i.plain for _, i in index)])
+            names = Counter([*kept, *(name for _, i in index for name in i.axes)])
             return {
                 axis: i.plain if i.plain and names[i.plain] == 1 and alike(axis, i.plain) else None
                 for axis, i in index

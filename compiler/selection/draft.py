@@ -184,8 +184,8 @@ class Drafting:
     def divided(self, work: Work, runs: Runs) -> tuple[Work, Axis]:
         """A work whose reduced axis goes in runs, and the axis of the runs: a loop outside."""
         length = self.sizes[runs.axis] // runs.count
-        run = self._part(f"{runs.axis}_run{runs.count}", runs.count)
-        rest = self._part(f"{runs.axis}_in{runs.count}", length)
+        run = self.part(f"{runs.axis}_run{runs.count}", runs.count)
+        rest = self.part(f"{runs.axis}_in{runs.count}", length)
         index = {runs.axis: Affine(((run, length), (rest, 1)))}
         binding = {
             ours: tuple(rest if axis == runs.axis else axis for axis in axes)
@@ -202,8 +202,9 @@ class Drafting:
         loops = (run, *work.loops)
         return replace(work, binding=binding, reads=reads, reduce=reduce, loops=loops), run
 
-    def _part(self, name: Axis, length: int) -> Axis:
-        """An axis that counts the runs of another or the positions in one: always the same."""
+    def part(self, name: Axis, length: int) -> Axis:
+        """An axis that no value has, such as the one that counts the runs of another: for one name
+        always the same."""
         while name in self.graph_axes:
             name += "_"
         if name not in self.extents:

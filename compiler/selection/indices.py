@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import gcd
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from infinisa.isa.language import (
     Affine,
@@ -53,13 +51,6 @@ class Digits:
     extent: int
     copies: tuple[tuple[int, int], ...] = ()
 
-    @property
-    def places(self) -> Iterator[Index]:
-        """The number in terms of the axes, for all digits that they do not stand for."""
-        for numbers in itertools.product(*(range(count) for _, count in self.copies)):
-            steps = (step for step, _ in self.copies)
-            yield replace(self.index, offset=sum(map(operator.mul, numbers, steps)))
-
 
 def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> list[Digits] | None:
     """The axes of a view that together are digits of a number, such as h = n // 64, e = n % 64.
@@ -67,7 +58,22 @@ def digits(pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]) -> l
     None if some are not. The highest says where the number starts; with a modulus, the number goes
     through all digits again and again.
     """
-    pairs = [(axis, shortened(index, sizes)) for axis, index in pairs]
+    plain = _grouped(pairs, sizes)
+    if plain is not None and not any(group.copies for group in plain):
+        return plain
+    short = _grouped([(axis, shortened(index, sizes)) for axis, index in pairs], sizes)
+    both = [found for found in (plain, short) if found is not None]
+    return min(both, key=_copies, default=None)
+
+
+def _copies(groups: Sequence[Digits]) -> int:
+    return math.prod(count for group in groups for _, count in group.copies)
+
+
+def _grouped(
+    pairs: Sequence[tuple[Axis, Affine]], sizes: Mapping[Axis, int]
+) -> list[Digits] | None:
+    """The digits of indices as they are written."""
     groups: dict[tuple[tuple[Axis, int], ...], list[tuple[Axis, Affine]]] = {}
     for axis, i in pairs:
         if i.divide != 1 or i.modulo:
@@ -91,7 +97,7 @@ def shortened(index: Affine, sizes: Mapping[Axis, int]) -> Affine:
     (2 * i + j) // 6  →  i // 3, for j < 2."""
     if index.divide == 1:
         return index
-    for step in sorted({gcd(index.divide, stride) for _, stride in index.terms}, reverse=True):
+    for step in sorted({math.gcd(index.divide, stride) for _, stride in index.terms}, reverse=True):
         terms = tuple((axis, stride // step) for axis, stride in index.terms if not stride % step)
         small = tuple((axis, stride) for axis, stride in index.terms if stride % step)
         low, high = reach(Affine(small, index.offset % step), sizes)

@@ -8,7 +8,6 @@ copies it.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -44,7 +43,7 @@ from ..equality.laws import must_hold
 from .choice import combiner, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index
-from .indices import at_position, digits, inverted, itself, reach, substituted
+from .indices import Digits, at_position, digits, inverted, itself, reach, substituted
 from .match import Match
 from .recurrences import invariants
 from .uncovered import shallow
@@ -130,8 +129,11 @@ class Scope:
     # -- where values go
 
     def want(self, node: Node, access: Access) -> None:
-        """See that a value is (also) written to `access`."""
+        """See that a value is (also) written to `access`; many times, for axes that it has not."""
+        own = {*node.axes, self.scan[0]} if self.scan else set(node.axes)
         match node:
+            case _ if not own.issuperset(access.axes):
+                self.moves.setdefault(node, []).append(access)
             case _ if self.order.get(node) is not None or isinstance(node, Opaque | Scan):
                 self.targets.setdefault(node, []).append(access)
             case Stack(xs, axis) if node not in self.homes:
@@ -198,15 +200,21 @@ class Scope:
         axes = (*("" for _ in found), *kept)
         self.all.add(Tensor(name, shape, node.dtype), axes)
         rest = tuple(Index(((axis, 1),)) for axis in kept)
-        first, *more = itertools.product(*(group.places for group in found))
-        self.want(node.x, Access(name, (*first, *rest)))
-        for places in more:
-            self.moves.setdefault(node.x, []).append(Access(name, (*places, *rest)))
+        places = [self.places(number, group) for number, group in enumerate(found)]
+        self.want(node.x, Access(name, (*places, *rest)))
         given = dict(node.index)
         reads = [Index(group.at.terms, group.at.offset) for group in found]
         reads += [Index(i.terms, i.offset) for i in (given.get(a, itself(a)) for a in kept)]
         fill = None if node.fill is None else float(node.fill)
         self.homes[node] = Place(Access(name, tuple(reads), fill))
+
+    def places(self, number: int, group: Digits) -> Index:
+        """Where the digits of a number are, those too that no axis stands for."""
+        copies = [
+            (self.all.part(f"copy{number}_{step}_{count}", count), step)
+            for step, count in group.copies
+        ]
+        return Index((*group.index.terms, *copies))
 
     def layout(self, node: Node) -> tuple[Axis, ...]:
         """The order of a value's axes in memory: as the model has it, if it has this value."""

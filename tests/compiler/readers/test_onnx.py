@@ -390,6 +390,16 @@ REPEATED: Mapping[str, tuple[Sequence[tuple[str, str, dict[str, Any]]], Arrays]]
         [("Exp", "x", {}), ("Gather", "1 same", {"axis": 1})],
         {"same": np.array([3, 3, 3])},
     ),
+    "sums beside what they are of": (
+        [("Relu", "x", {}), ("Tile", "1 twice", {}), ("CumSum", "2 last", {"exclusive": 1}),
+         ("Concat", "3 2", {"axis": 2})],
+        {"twice": np.array([3, 3, 1]), "last": np.array(2)},
+    ),
+    "a thousand copies of what has digits": (
+        [("Exp", "x", {}), ("Tile", "1 many", {}), ("Slice", "2 first end last two", {})],
+        {"many": np.array([1, 1, 1000]), "first": np.array([5]), "end": np.array([7900]),
+         "last": np.array([2]), "two": np.array([3])},
+    ),
 }  # fmt: skip
 
 
@@ -406,7 +416,45 @@ def test_what_a_value_does_not_depend_on_is_counted_once(name: str, tmp_path: Pa
     given = {"x": random(1, 5, 8)}
     found = assert_as_onnxruntime(model, given, tmp_path)
 
-    agree_everywhere(found, CACHE, inputs=named(found, given))
+    done = agree_everywhere(found, CACHE, inputs=named(found, given))
+    assert len(instructions(done)) < 20
+
+
+def test_digits_of_several_sums_are_those_of_one_number(tmp_path: Path) -> None:
+    """Some digits show only where a row ends, which others reach in steps of two."""
+    weights = {"parts": np.array([20, 4, 2]), "channel": np.array(1)}
+    nodes = [
+        node("Reshape", "x parts", "r"),
+        node("DepthToSpace", "x", "d", blocksize=2),
+        node("CumSum", "d channel"),
+    ]
+    model = made(nodes, {"x": [2, 4, 4, 5]}, ["r", "y"], weights)
+    given = {"x": random(2, 4, 4, 5)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    done = agree_everywhere(found, MACHINES["tpu_v1"], inputs=named(found, given))
+    assert len(instructions(done)) < 20
+
+
+def test_digits_of_an_axis_that_is_also_an_index(tmp_path: Path) -> None:
+    """A shuffle after a border around copies: one index is a renaming and a digit of another."""
+    weights = {
+        "all": np.array([0]), "twice": np.array([2, 2, 2, 2]), "w": random(40, 1, 4, 2),
+        "b": random(40),
+    }  # fmt: skip
+    nodes = [
+        node("ReduceL2", "x all", "n"),
+        node("Tile", "n twice", "t"),
+        node("LogSoftmax", "t", "s", axis=2),
+        node("Conv", "s w b", "c", group=10, dilations=[2, 2], pads=[1, 1, 1, 1]),
+        node("DepthToSpace", "c", "d", blocksize=2),
+        node("MaxPool", "d", kernel_shape=[2, 2], pads=[1, 1, 1, 1], strides=[1, 2]),
+    ]
+    model = made(nodes, {"x": [2, 5, 7, 7]}, weights=weights)
+    given = {"x": random(2, 5, 7, 7)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, MACHINES["tiny"], inputs=named(found, given))
 
 
 def test_a_slice_from_the_end(tmp_path: Path) -> None:
