@@ -303,7 +303,10 @@ class Walker(Calls):
             return None
         if meaning is not None and meaning.written:
             return None  # what ends an entry with a fault is the first thread's alone
-        bounds = {name: run.bound for name, run in self.ranges.items()}
+        operands = (*issue.reads, *issue.writes)
+        names = {t.range for o in operands for d in o.dimensions for t in d.terms}
+        names.update(name for _, name in issue.axes)
+        bounds = {name: self.ranges[name].bound for name in names}
         given = None if meaning is None else meaning.given
         share = self.kernels.shares.share(issue, opcode, given, bounds)
         length = self.ranges[share.range].length if share else 0
