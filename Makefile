@@ -27,7 +27,7 @@ programs: .venv/installed-test  ## run a hundred thousand random programs in all
 	  tests/runtime/jit/test_random.py
 
 models: .venv/installed-test  ## run ten thousand random ONNX models in all backends
-	INFINISA_EXAMPLES=100000 $(BIN)/pytest --hypothesis-profile=default \
+	INFINISA_EXAMPLES=200000 $(BIN)/pytest --hypothesis-profile=default \
 	  tests/compiler/readers/test_random_onnx.py
 
 soundness: .venv/installed-bench  ## try two thousand mutants that selection must not take

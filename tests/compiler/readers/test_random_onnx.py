@@ -35,7 +35,7 @@ from tests.machines import CACHE  # noqa: E402  # after the skip
 
 Array = NDArray[Any]
 
-EXAMPLES = int(os.environ.get("INFINISA_EXAMPLES", "2000")) // 10
+EXAMPLES = int(os.environ.get("INFINISA_EXAMPLES", "2000")) // 20
 """Random models; `make models` runs more."""
 
 LARGEST = 20_000
