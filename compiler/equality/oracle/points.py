@@ -33,6 +33,9 @@ SMALL, WIDE = 9, 10_000
 """How large whole numbers are that are no indices, at ordinary and at larger scales: a sum of bytes
 that is scaled down and rounded is 0 unless it is large."""
 
+SIDES = range(4, 8)
+"""Sides of which the first three inputs have every pair of signs, and any input both."""
+
 POOL = 65_521
 """So many values are drawn at most; a larger input repeats them, and the number being prime none
 of its rows in step with others."""
@@ -45,7 +48,7 @@ EQUAL_SHARE = 0.25
 class Probe:
     """How the inputs are drawn. `mask` goes to the input of number `masked`, to single positions
     or to whole rows; `whole` numbers, and halves, are equal now and then; inputs over the same axes
-    may be `alike`: equal."""
+    may be `alike`: equal. At a `side` inputs are of one sign each, which sides have in turn."""
 
     scale: float
     seed: int
@@ -56,6 +59,11 @@ class Probe:
     whole: bool = False
     numbers: tuple[float, ...] = ()
     alike: bool = False
+    side: int = 0
+
+    def sign(self, n: int) -> int:
+        """That of input number n, 0 for both: of any two of the first three every pair is had."""
+        return (-1) ** (self.side & (1 + n % 3)).bit_count() if self.side else 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ class Drawing:
                 low, high = (-limit * signed, limit) if limit else (-reach, reach + 1)
                 low = max(low, 0) if leaf.type.startswith("u") else low
                 whole = random.integers(low, high, shape)
+                if not limit and low < 0 and (sign := probe.sign(n)):
+                    whole = np.where(whole, sign * abs(whole), sign)
                 found[leaf.name] = whole if limit else _equal_to_some(random, whole, probe, low)
         return found
 
@@ -150,6 +160,8 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
     values = np.resize(values, shape)
     if probe.positive:
         values = np.exp(values / (1 + probe.scale)) * max(probe.scale, 1.0)
+    elif sign := probe.sign(n):
+        values = sign * (np.abs(values) + 0.25 * probe.scale)
     if probe.whole:
         least = 0.0 if probe.positive else -math.inf
         values = _equal_to_some(random, np.rint(2.0 * values) / 2.0 + 0.0, probe, least)

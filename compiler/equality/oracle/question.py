@@ -29,7 +29,7 @@ from ..local import Local, Role
 from ..pattern import Degree, kind
 from .comparing import distance, distances
 from .lengths import at_length, close, lengths, may_be, numbered, shorter
-from .points import Array, Drawing, Probe, drawn, known_value, values_of
+from .points import SIDES, Array, Drawing, Probe, drawn, known_value, values_of
 from .traits import (
     CORNERS,
     HIDDEN,
@@ -228,6 +228,8 @@ class Question:
             yield Probe(2.0, 8, positive, whole=True, numbers=self.ordinary)
             if "exp" not in self.functions:
                 yield Probe(1e6, 9, positive)
+            for side in () if positive else SIDES:  # the largest of many is hardly ever below 0
+                yield Probe(3.0 * largest, 12, side=side)
         for small in sorted({abs(c) for c in self.constants if 0 < abs(c) < 1e-2})[:2]:
             yield Probe(small, 10, positive)
             yield Probe(math.sqrt(small), 11, positive)
