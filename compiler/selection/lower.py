@@ -465,6 +465,17 @@ class Scope:
         self.moves.setdefault(node, []).extend(moved)
         return [home, *direct]
 
+    def goal(self, node: Node, label: str, axes: tuple[Axis, ...]) -> Access:
+        """Where a result of an operator or a recurrence is written: where it is wanted in its own
+        type, or at the only place where it is at all. It is moved to all others."""
+        wanted = self.targets.get(node, [])
+        fit = [a for a in wanted if self.all.tensors[a.tensor].dtype == node.dtype]
+        if len(wanted) == 1 and not self.readers[node]:
+            fit = wanted
+        home = fit[0] if fit else self.all.temporary(label, axes, node.dtype)
+        self.moves.setdefault(node, []).extend(a for a in wanted if a is not home)
+        return home
+
     def apart(self, access: Access) -> set[Axis]:
         """The axes that an access takes position by position."""
         found: set[Axis] = set()
@@ -745,12 +756,11 @@ class Scope:
             twin = next((t for t in twins if t.output == number), None)
             axes = union(binding[axis] for axis in result.axes)
             label = self.label(node if twin is None else twin, f"{node.operator}.{result.name}")
-            exact = list(self.targets.get(twin, ())) if twin is not None else []
-            home = exact[0] if exact else self.all.temporary(label, axes, result.dtype)
+            if twin is None:
+                home = self.all.temporary(label, axes, result.dtype)
+            else:
+                home = homes[twin] = self.goal(twin, label, axes)
             writes.append((number, home))
-            if twin is not None:
-                homes[twin] = home
-                self.moves.setdefault(twin, []).extend(exact[1:])
         source = self.all.names.get(node, "")
         work = Work(
             definition.name, source, definition, binding, (), {}, tuple(reads), tuple(writes),
@@ -778,12 +788,9 @@ class Scope:
 
     def final(self, node: Scan, carry: Access, after: frozenset[int]) -> None:
         """Copy the last value of a state out of the scan."""
-        wanted = self.targets.get(node, [])
-        label = self.label(node, "final")
-        home = wanted[0] if wanted else self.all.temporary(label, node.axes, node.dtype)
+        home = self.goal(node, self.label(node, "final"), node.axes)
         made = self.move(node, Place(carry, after), home)
         self.homes[node] = Place(home, frozenset([made]))
-        self.moves.setdefault(node, []).extend(wanted[1:])
 
 
 class Steps:
@@ -810,13 +817,7 @@ class Steps:
         states = roots[:count_]
         results: list[tuple[Node, Access]] = []
         for number, twin in sorted(needed.items()):
-            wanted = outer.targets.get(twin, [])
-            home = (
-                wanted[0]
-                if wanted
-                else self.all.temporary(outer.label(twin, self.label), twin.axes, twin.dtype)
-            )
-            outer.moves.setdefault(twin, []).extend(wanted[1:])
+            home = outer.goal(twin, outer.label(twin, self.label), twin.axes)
             results.append((roots[count_ + number], home))
         asked = (*states, *(node for node, _ in results))
         order = self.all.select(asked)
@@ -899,11 +900,11 @@ def _ends(index: Index, extent: int, axis: Axis, size: int, outside: tuple[bool,
 
 
 def _storage(node: Node) -> set[Node]:
-    """The values that reading a value reads: through views and stacks."""
+    """The values that reading a value reads: through views, casts and stacks."""
     found, waiting = {node}, [node]
     while waiting:
         match waiting.pop():
-            case View(x, _, _):
+            case View(x, _, _) | Cast(x, _):
                 more: tuple[Node, ...] = (x,)
             case Stack(xs, _):
                 more = xs

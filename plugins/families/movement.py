@@ -284,7 +284,7 @@ def diagonal(rows: int, columns: int, relation: str, k: int) -> Tensor:
 def trilu_node(x: Tensor, k: Tensor | None = None, upper: int = 1) -> Tensor:
     shift = 0 if k is None else k.integers("k")[0]
     kept = diagonal(x.shape[-2], x.shape[-1], "less_equal" if upper else "greater_equal", shift)
-    return kept.where(x, full((), 0, x.dtype))
+    return kept.where(x, full((), False if x.dtype == "bool" else 0, x.dtype))
 
 
 @operator("ReverseSequence", since=10)

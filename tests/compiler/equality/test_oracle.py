@@ -19,6 +19,7 @@ from infinisa.compiler.equality.oracle import (
 )
 from infinisa.compiler.equality.oracle.comparing import distances
 from infinisa.compiler.equality.oracle.lengths import lengths
+from infinisa.compiler.equality.oracle.points import SIDES
 from infinisa.compiler.equality.oracle.question import MASKS
 from infinisa.compiler.equality.oracle.traits import snapped
 from infinisa.isa import formulas
@@ -28,6 +29,7 @@ from infinisa.isa.language import (
     Immediate,
     Input,
     Node,
+    absolute,
     apply,
     cast,
     dot,
@@ -35,9 +37,11 @@ from infinisa.isa.language import (
     gather,
     inputs,
     log,
+    max,
     maximum,
     mean,
     minimum,
+    negate,
     position,
     rsqrt,
     size,
@@ -222,6 +226,25 @@ def test_an_input_without_influence_is_noticed() -> None:
     assert question(X + shift).matters
     assert not question(formulas.softmax(X + shift, "n")).matters
     assert not question(X + 0.0 * shift).matters
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i32"])
+@pytest.mark.parametrize("over", ["m", "n"])
+def test_the_largest_of_many_may_be_below_zero(over: str, dtype: str) -> None:
+    largest = max(Input("x", ("m", "n"), dtype), over)
+
+    for other in (absolute(largest), maximum(largest, -2), minimum(negate(largest), 3)):
+        asked = question(other)
+        assert same(asked, here(largest, asked), [])[0] is None
+        assert same(asked, here(negate(largest), asked), [])[0] is None
+
+
+def test_three_inputs_have_all_pairs_of_signs() -> None:
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        pairs = {(Probe(1.0, 0, side=s).sign(a), Probe(1.0, 0, side=s).sign(b)) for s in SIDES}
+        assert len(pairs) == 4
+    for n in range(20):
+        assert {Probe(1.0, 0, side=s).sign(n) for s in SIDES} == {1, -1}
 
 
 def test_an_answer_says_at_how_many_points() -> None:

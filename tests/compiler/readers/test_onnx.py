@@ -457,6 +457,55 @@ def test_digits_of_an_axis_that_is_also_an_index(tmp_path: Path) -> None:
     agree_everywhere(found, MACHINES["tiny"], inputs=named(found, given))
 
 
+TYPED: Mapping[str, tuple[Sequence[Any], Sequence[str], Arrays]] = {
+    "a sum that is also wanted as truth": (
+        [
+            node("CumSum", "n one", "s"),
+            node("Reshape", "s shape", "r"),
+            node("Cast", "s", "b", to=TensorProto.BOOL),
+        ],
+        ["r", "b"],
+        {"one": np.array(1), "shape": np.array([8, 45])},
+    ),
+    "a sum of sums, in another type": (
+        [
+            node("CumSum", "n one", "s", exclusive=1),
+            node("CumSum", "s two", "t", exclusive=1),
+            node("Cast", "t", "f", to=FLOAT),
+        ],
+        ["f"],
+        {"one": np.array(1), "two": np.array(2)},
+    ),
+    "the largest and its size": (
+        [
+            node("ReduceMax", "n one", "m"),
+            node("Abs", "m", "a"),
+            node("Clip", "m minus three", "c"),
+        ],
+        ["a", "c"],
+        {"one": np.array([2]), "minus": np.array(-2), "three": np.array(3)},
+    ),
+    "a triangle of truth": (
+        [node("Less", "n zero", "l"), node("Trilu", "l")],
+        ["y"],
+        {"zero": np.array(0)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_values_of_several_types(name: str, tmp_path: Path) -> None:
+    """The same value in two types has two places, and one of each sign."""
+    nodes, results, weights = TYPED[name]
+    kinds = {"n": INT64, "r": INT64, "b": TensorProto.BOOL, "a": INT64, "c": INT64}
+    kinds["y"] = TensorProto.BOOL
+    model = made(nodes, {"n": [2, 12, 15]}, results, weights, types=kinds)
+    given = {"n": np.rint(3 * random(2, 12, 15)).astype(np.int64) - 4}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, MACHINES["datacenter"], inputs=named(found, given))
+
+
 def test_a_slice_from_the_end(tmp_path: Path) -> None:
     """Every other place, backwards, of one dimension, and all of another."""
     bounds = {"s": [9, -1], "e": [-100, -100], "a": [1, 0], "t": [-2, -1]}

@@ -2,7 +2,8 @@
 says.
 
 Each operator is read by itself elsewhere. Here they meet: parts of values, borders around them,
-copies, digits of an axis, the same value twice.
+copies, digits of an axis, the same value twice, and values of several types. What jumps (a
+comparison, a rounding) is of inputs and whole numbers only: of others engines may differ.
 """
 
 from __future__ import annotations
@@ -41,10 +42,15 @@ EXAMPLES = int(os.environ.get("INFINISA_EXAMPLES", "2000")) // 20
 LARGEST = 20_000
 """Elements of a value."""
 
+KINDS = "FLOAT", "INT32", "INT64", "BOOL"
+
+FLOAT, INT32, INT64, BOOL = (getattr(onnx.TensorProto, name) for name in KINDS)
+
 
 class Value(NamedTuple):
     name: str
     shape: tuple[int, ...]
+    kind: int = FLOAT
 
     @property
     def rank(self) -> int:
@@ -59,7 +65,10 @@ class Draft:
         self.nodes: list[Any] = []
         self.weights: dict[str, Array] = {}
         most = (2, 8, 12, 12) if self.one_of((True, False)) else (2, 12, 16)
-        self.values = [Value("x", tuple(self.number(1, size) for size in most))]
+        shape = tuple(self.number(1, size) for size in most)
+        self.values = [Value("x", shape), Value("n", shape, INT64)]
+        x, n = 0.5 * random(*shape), np.rint(3.0 * random(*shape, seed=1))
+        self.arrays = {"x": x, "n": n.astype(np.int64)}
 
     def number(self, least: int, most: int) -> int:
         return self.random.randint(least, most)
@@ -83,18 +92,22 @@ class Draft:
         """More values, the results of a node, unless they have no elements or too many."""
         names = [f"v{len(self.values) + n}" for n in range(results)]
         nodes = [*self.nodes, node(kind, inputs, " ".join(names), **attributes)]
-        inferred = onnx.shape_inference.infer_shapes(
-            made(nodes, {"x": self.values[0].shape}, names, self.weights), data_prop=True
-        )
-        shapes = [
-            tuple(dim.dim_value for dim in kept.type.tensor_type.shape.dim)
-            for kept in inferred.graph.output
+        inferred = onnx.shape_inference.infer_shapes(self.model(nodes), data_prop=True)
+        known = {kept.name: kept.type.tensor_type for kept in inferred.graph.value_info}
+        found = [
+            Value(name, tuple(d.dim_value for d in known[name].shape.dim), known[name].elem_type)
+            for name in names
         ]
-        if not all(0 < prod(shape) <= LARGEST for shape in shapes):
+        if not all(0 < prod(value.shape) <= LARGEST for value in found):
             return False
         self.nodes = nodes
-        self.values += map(Value, names, shapes)
+        self.values += found
         return True
+
+    def model(self, nodes: Sequence[Any], results: Sequence[Value] = ()) -> Any:
+        types = {value.name: value.kind for value in (self.values[1], *results)}
+        shapes = {name: array.shape for name, array in self.arrays.items()}
+        return made(nodes, shapes, [v.name for v in results], self.weights, types=types)
 
 
 Step = Callable[[Draft, Value], object]
@@ -119,7 +132,7 @@ def folded(kind: str) -> Step:
 
 def with_another(kind: str) -> Step:
     def step(d: Draft, x: Value) -> object:
-        alike = [value.name for value in d.values if value.shape == x.shape]
+        alike = [value.name for value in d.values if value[1:] == x[1:]]
         return d.add(kind, f"{x.name} {d.one_of(alike)}")
 
     return step
@@ -186,11 +199,16 @@ def part(d: Draft, x: Value) -> object:
     return d.add("Slice", " ".join([x.name, *(d.weight([n]) for n in (*ends, axis, step))]))
 
 
+def number(d: Draft, x: Value, value: float) -> str:
+    """A number of the type of x."""
+    return d.weight(np.array(value, onnx.helper.tensor_dtype_to_np_dtype(x.kind)))
+
+
 def border(d: Draft, x: Value) -> object:
     if not x.rank:
         return False
     pads = d.weight(d.numbers(2 * x.rank, 0, 2))
-    return d.add("Pad", f"{x.name} {pads} {d.weight(np.float32(d.one_of((0, 1.5))))}")
+    return d.add("Pad", f"{x.name} {pads} {number(d, x, d.one_of((0, 1.5)))}")
 
 
 def joined(d: Draft, x: Value) -> object:
@@ -200,7 +218,7 @@ def joined(d: Draft, x: Value) -> object:
     fit = [
         other.name
         for other in d.values
-        if other.rank == x.rank
+        if (other.rank, other.kind) == (x.rank, x.kind)
         and other.shape[:axis] + other.shape[axis + 1 :] == x.shape[:axis] + x.shape[axis + 1 :]
     ]
     return d.add("Concat", f"{x.name} {d.one_of(fit)}", axis=axis)
@@ -259,7 +277,7 @@ def halves(d: Draft, x: Value) -> object:
 
 def chosen(d: Draft, x: Value) -> object:
     mask = np.asarray(d.numbers(x.shape[-1], 0, 1) if x.rank else d.number(0, 1), bool)
-    return d.add("Where", f"{d.weight(mask)} {x.name} {d.weight(np.float32(-1))}")
+    return d.add("Where", f"{d.weight(mask)} {x.name} {number(d, x, -1)}")
 
 
 def picked(d: Draft, x: Value) -> object:
@@ -317,6 +335,52 @@ def unsqueezed(d: Draft, x: Value) -> object:
     return x.rank < 5 and d.add("Unsqueeze", f"{x.name} {d.weight([d.number(0, x.rank)])}")
 
 
+def divided(kind: str, **attributes: Any) -> Step:
+    def step(d: Draft, x: Value) -> object:
+        by = number(d, x, d.number(1, 5) * d.one_of((1, -1)))
+        return d.add(kind, f"{x.name} {by}", **attributes)
+
+    return step
+
+
+def clipped(d: Draft, x: Value) -> object:
+    return d.add("Clip", f"{x.name} {number(d, x, -1)} {number(d, x, 2)}")
+
+
+def where(d: Draft, x: Value) -> object:
+    """Chosen by another value."""
+    fit = [value.name for value in d.values if value[1:] == (x.shape, BOOL)]
+    alike = [value.name for value in d.values if value[1:] == x[1:]]
+    return fit and d.add("Where", f"{d.one_of(fit)} {x.name} {d.one_of(alike)}")
+
+
+def looked_up_by(d: Draft, x: Value) -> object:
+    """Rows that another value names."""
+    rows = [value.name for value in d.values if value.kind == INT64 and value.rank < 3]
+    if not x.rank or not rows:
+        return False
+    axis = d.number(0, x.rank - 1)
+    ends = [d.weight(np.int64(n)) for n in (-x.shape[axis], x.shape[axis] - 1)]
+    return d.add("Clip", f"{d.one_of(rows)} {ends[0]} {ends[1]}") and d.add(
+        "Gather", f"{x.name} {d.values[-1].name}", axis=axis
+    )
+
+
+def cast(d: Draft, x: Value) -> object:
+    to = d.one_of((INT32, INT64, BOOL, FLOAT))
+    return to != x.kind and d.add("Cast", x.name, to=to)
+
+
+def triangle(d: Draft, x: Value) -> object:
+    k = d.weight(np.int64(d.number(-2, 2)))
+    return x.rank >= 2 and d.add("Trilu", f"{x.name} {k}", upper=d.number(0, 1))
+
+
+def largest_place(d: Draft, x: Value) -> object:
+    axis, last = d.number(0, max(0, x.rank - 1)), d.number(0, 1)
+    return x.rank and d.add("ArgMax", x.name, axis=axis, select_last_index=last)
+
+
 STEPS: dict[str, Step] = {
     "Relu": alone("Relu"),
     "Tanh": alone("Tanh"),
@@ -355,21 +419,61 @@ STEPS: dict[str, Step] = {
     "GatherElements": picked,
     "CumSum": summed_up,
     "recurrent": recurrent,
+    "Div": divided("Div"),
+    "Abs": alone("Abs"),
+    "Clip": clipped,
+    "where": where,
+    "rows": looked_up_by,
+    "Trilu": triangle,
+    "Not": alone("Not"),
+    "And": with_another("And"),
+    "Less": with_another("Less"),
+    "Equal": with_another("Equal"),
+    "Sign": alone("Sign"),
+    "Mod": divided("Mod"),
+    "fmod": divided("Mod", fmod=1),
+    "ArgMax": largest_place,
+    "Cast": cast,
 }
+
+JUMPS = {"Less", "Equal", "Sign", "ArgMax", "Cast"}
+"""Of floats only if they are inputs."""
+
+LOGIC = {"Not", "And"}
+
+WHOLE = {
+    "Add", "Mul", "Sub", "Sum", "Max", "Neg", "Abs", "Div", "Mod", "fmod", "Clip", "CumSum",
+}  # fmt: skip
+"""Of numbers."""
+
+MOVES = {
+    "Slice", "Pad", "Concat", "Transpose", "Reshape", "Tile", "Gather", "Expand", "Unsqueeze",
+    "Split", "Where", "where", "GatherElements", "rows", "Trilu",
+}  # fmt: skip
+"""Of values of any type."""
+
+
+def may(step: str, x: Value) -> bool:
+    """Whether a step is for values like this one."""
+    if x.kind == BOOL:  # onnxruntime chooses none by others
+        return step in MOVES - {"Where", "where"} | LOGIC | {"Cast"}
+    if x.kind == FLOAT:
+        return step not in LOGIC | {"Mod", "fmod"} and (step not in JUMPS or x.name == "x")
+    return step in MOVES | WHOLE | JUMPS
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some.integers(0, 2**32 - 1), some.integers(1, 7))
 def test_random_models(seed: int, steps: int) -> None:
     d = Draft(seed)
-    for _ in range(steps):
-        while not STEPS[d.one_of(STEPS)](d, d.one_of(d.values[-2:])):
-            pass
-    results = {d.values[-1].name, d.one_of(d.values[1:]).name}
-    model = made(d.nodes, {"x": d.values[0].shape}, sorted(results), d.weights, opset=20)
-    arrays = {"x": 0.5 * random(*d.values[0].shape)}
+    while len(d.nodes) < steps:
+        name, x = d.one_of(STEPS), d.one_of(d.values[-2:])
+        if may(name, x):
+            STEPS[name](d, x)
+    results = list(dict.fromkeys([d.one_of(d.values[2:]), d.values[-1]]))
+    model = d.model(d.nodes, results)
     with TemporaryDirectory() as folder:
-        found = assert_as_onnxruntime(model, arrays, Path(folder))
+        found = assert_as_onnxruntime(model, d.arrays, Path(folder))
 
     machine = d.one_of((CACHE, MACHINES["tiny"]))
-    agree_everywhere(found, machine, inputs=named(found, arrays), tolerance=1e-3)
+    agree_everywhere(found, machine, inputs=named(found, d.arrays), tolerance=1e-3)
