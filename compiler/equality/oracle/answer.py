@@ -72,7 +72,7 @@ def same(
             if apart:
                 return None, apart
             candidates = [numbers for numbers, written in pairs if written in best]
-        for probe in question.probes(corners):
+        for probe in (*question.probes(corners), *(question.beside(other) if corners else ())):
             _, value = question.value(probe)
             if probe.seed <= ORDINARY and np.isnan(value).mean() > 0.75:
                 return None, math.inf  # it hardly ever has a value: nothing can be said

@@ -31,7 +31,8 @@ Array = NDArray[Any]
 
 SMALL, WIDE = 9, 10_000
 """How large whole numbers are that are no indices, at ordinary and at larger scales: a sum of bytes
-that is scaled down and rounded is 0 unless it is large."""
+that is scaled down and rounded is 0 unless it is large. At the smallest they are 1, which some take
+for true."""
 
 SIDES = range(4, 8)
 """Sides of which the first three inputs have every pair of signs, and any input both."""
@@ -40,8 +41,9 @@ POOL = 65_521
 """So many values are drawn at most; a larger input repeats them, and the number being prime none
 of its rows in step with others."""
 
-EQUAL_SHARE = 0.25
-"""How many values of an input are numbers of the computation where they are tried."""
+EQUAL_SHARE, HIDDEN_SHARE = 0.25, 0.4
+"""How many values of an input are numbers of the computation where they are tried, and how many a
+mask hides."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,15 @@ class Drawing:
             elif leaf.type == "bool":
                 found[leaf.name] = random.random(shape) < 0.5
             else:
-                most = np.iinfo(DTYPES[leaf.type].numpy).max
-                reach = SMALL if probe.scale < 2 else min(WIDE, most)
+                least, most = _ends(leaf.type)
+                reach = min(_reach(probe.scale), most)
                 low, high = (-limit * signed, limit) if limit else (-reach, reach + 1)
                 low = max(low, 0) if leaf.type.startswith("u") else low
                 whole = random.integers(low, high, shape)
                 if not limit and low < 0 and (sign := probe.sign(n)):
                     whole = np.where(whole, sign * abs(whole), sign)
+                if n == probe.masked and not limit and least <= probe.mask <= most:
+                    whole = np.where(random.random(shape) < HIDDEN_SHARE, int(probe.mask), whole)
                 found[leaf.name] = whole if limit else _equal_to_some(random, whole, probe, low)
         return found
 
@@ -155,6 +159,16 @@ def _number(
     raise AssertionError(node)
 
 
+def _reach(scale: float) -> int:
+    """How large whole numbers are that are no indices."""
+    return 1 if scale < 0.5 else SMALL if scale < 2 else max(WIDE, int(scale))
+
+
+def _ends(dtype: str) -> tuple[int, int]:
+    limits = np.iinfo(DTYPES[dtype].numpy)
+    return int(limits.min), int(limits.max)
+
+
 def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: int) -> Array:
     values = random.normal(size=min(prod(shape), POOL)) * probe.scale
     values = np.resize(values, shape)
@@ -166,7 +180,7 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
         least = 0.0 if probe.positive else -math.inf
         values = _equal_to_some(random, np.rint(2.0 * values) / 2.0 + 0.0, probe, least)
     if n == probe.masked:
-        hidden = random.random(shape) < 0.4
+        hidden = random.random(shape) < HIDDEN_SHARE
         if probe.rows:
             hidden = np.asarray(hidden)
             hidden[0 if shape else ...] = True
@@ -176,7 +190,9 @@ def _floats(random: np.random.Generator, shape: Sequence[int], probe: Probe, n: 
 
 def _equal_to_some(random: np.random.Generator, values: Array, probe: Probe, least: float) -> Array:
     """Some of the values replaced by numbers of the probe that are no less than `least`."""
-    numbers = [c for c in probe.numbers if c >= least and (values.dtype.kind == "f" or c == int(c))]
+    numbers = [c for c in probe.numbers if c >= least]
+    if values.dtype.kind != "f":
+        numbers = [c + n for c in numbers for n in (-1, 0, 1) if c == int(c) and c + n >= least]
     if not numbers:
         return np.asarray(values)
     some = random.choice(np.asarray(numbers), np.shape(values)).astype(values.dtype)

@@ -240,12 +240,20 @@ class Question:
             yield Probe(1.0, 6, positive, n, -1e30, True)
         yield from self.special
 
+    def beside(self, other: Node) -> Iterator[Probe]:
+        """The points, where there are corners, at numbers of another computation's own."""
+        own = {abs(c) for c in self.constants}
+        numbers = tuple(c for c in numbers_in(other) if abs(c) not in own and abs(c) < HIDDEN)
+        if numbers:
+            yield Probe(3.0 * max(map(abs, numbers)), 16, self.positive)
+            yield Probe(2.0, 17, self.positive, whole=True, numbers=numbers)
+
     @property
     def special(self) -> Iterator[Probe]:
         """The points where an input is what somebody asks for."""
         numbers = special_in(self.local.root)
         for n, leaf in enumerate(self.local.leaves):
-            for number in numbers if is_float(leaf.type) else ():
+            for number in numbers if leaf.type != "bool" else ():
                 yield Probe(1.0, 6, self.positive, n, number, not leaf.axes)
 
     @cached_property

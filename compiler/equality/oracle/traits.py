@@ -55,12 +55,18 @@ CORNERS = frozenset(
         "is_nan",
         "floor_divide",
         "modulo",
+        "logical_and",
+        "logical_or",
+        "logical_not",
     ]
 )
 
 COMPARISONS = frozenset(
     ["less", "less_equal", "greater", "greater_equal", "equal", "not_equal"]
 )  # fmt: skip
+
+
+CLIPS = frozenset(["maximum", "minimum"])
 
 
 @lru_cache(maxsize=1 << 13)
@@ -105,7 +111,7 @@ def special_in(root: Node) -> tuple[float, ...]:
             isinstance(below, Reduce | Dot) for below in nodes_of(node)
         ):
             found.append(math.nan)
-        elif node.function in COMPARISONS:
+        elif node.function in COMPARISONS | CLIPS:
             for number in (c for x in node.arguments for c in numbers_in(x) if is_literal(x)):
                 if abs(number) >= HIDDEN:  # and what is past it
                     found += [sign * number for sign in (1, -1, 2, -2)]
