@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import reduce as fold
 from math import prod
 
+import numpy as np
+
 from infinisa.compiler.positional.operator import TYPES, Operator, operator
 from infinisa.compiler.positional.tensor import Tensor, each, full
 from infinisa.isa import formulas
@@ -286,11 +288,21 @@ def cast_like_node(x: Tensor, like: Tensor, saturate: int = 1, round_mode: str =
 
 def converted(x: Tensor, dtype: str) -> Tensor:
     """A cast. Numbers become integers by dropping what is behind the point."""
+    given, to = DTYPES[x.dtype].numpy, DTYPES[dtype].numpy
+    if {given.kind, to.kind} <= {"i", "u"} and to.itemsize < 4 and not np.can_cast(given, to):
+        return wrapped(x, dtype)
     if not is_float(x.dtype) or is_float(dtype):
         return x.cast(dtype)
     if dtype == "bool":
         return x.map("not_equal", 0.0)
     return x.map("less", 0.0).where(x.map("ceil"), x.map("floor")).cast(dtype)
+
+
+def wrapped(x: Tensor, dtype: str) -> Tensor:
+    """The lower bits of a whole number, as the standard has it; one of 64 bits saturates in 32."""
+    limits = np.iinfo(DTYPES[dtype].numpy)
+    least, wide = int(limits.min), x.cast(DTYPES[x.dtype].wide)
+    return ((wide - least).map("modulo", 1 << limits.bits) + least).cast(dtype)
 
 
 @operator("Identity")

@@ -485,6 +485,16 @@ TYPED: Mapping[str, tuple[Sequence[Any], Sequence[str], Arrays]] = {
         ["a", "c"],
         {"one": np.array([2]), "minus": np.array(-2), "three": np.array(3)},
     ),
+    "lower bits": (
+        [
+            node("Mul", "n many", "m"),
+            node("Cast", "m", "w", to=TensorProto.INT8),
+            node("Cast", "w", "u", to=TensorProto.UINT8),
+            node("Cast", "u", "f", to=FLOAT),
+        ],
+        ["w", "u", "f"],
+        {"many": np.array(77)},
+    ),
     "a triangle of truth": (
         [node("Less", "n zero", "l"), node("Trilu", "l")],
         ["y"],
@@ -498,7 +508,7 @@ def test_values_of_several_types(name: str, tmp_path: Path) -> None:
     """The same value in two types has two places, and one of each sign."""
     nodes, results, weights = TYPED[name]
     kinds = {"n": INT64, "r": INT64, "b": TensorProto.BOOL, "a": INT64, "c": INT64}
-    kinds["y"] = TensorProto.BOOL
+    kinds |= {"y": TensorProto.BOOL, "w": TensorProto.INT8, "u": TensorProto.UINT8}
     model = made(nodes, {"n": [2, 12, 15]}, results, weights, types=kinds)
     given = {"n": np.rint(3 * random(2, 12, 15)).astype(np.int64) - 4}
     found = assert_as_onnxruntime(model, given, tmp_path)
