@@ -79,6 +79,15 @@ class Access:
         times = Counter(axis for dimension in self.index for axis, _ in dimension.terms)
         return frozenset(axis for axis, count in times.items() if count > 1)
 
+    @property
+    def digits(self) -> frozenset[Axis]:
+        """The axes that index a dimension together with one of a larger stride."""
+        found: set[Axis] = set()
+        for index in self.index:
+            terms = sorted(index.terms, key=lambda term: abs(term[1]))
+            found.update(axis for axis, _ in terms[:-1])
+        return frozenset(found)
+
     @cached_property
     def plain(self) -> Mapping[Axis, int]:
         """The axes that alone, with stride 1, index one dimension: {axis: dimension}."""
@@ -162,11 +171,7 @@ class Call:
         """The axes of which a tile may hold a part. Where a write has several axes in one
         dimension, as in `64*h + e`, only the one with the largest stride: what a tile writes must
         have no gaps, for it is stored in one piece."""
-        inner: set[Axis] = set()
-        for access in self.writes:
-            for index in access.index:
-                terms = sorted(index.terms, key=lambda term: abs(term[1]))
-                inner.update(axis for axis, _ in terms[:-1])
+        inner = {axis for access in self.writes for axis in access.digits}
         return tuple(axis for axis in self.loops if axis not in inner)
 
     def over(

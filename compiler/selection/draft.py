@@ -337,6 +337,7 @@ class Drafting:
             work.sets,
             frozenset(reads[number].tensor for number in work.direct),
         )
+        assert axis is None or axis in call.tiled, f"{call.name}: its steps are no loop"
         after = {number for each in work.reads for number in each.place.after}
         self.drafts.append(Draft(call, after, block))
         self.coverage.made.append(Made(call, None, nodes, form.touched))

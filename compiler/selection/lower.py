@@ -465,15 +465,22 @@ class Scope:
         self.moves.setdefault(node, []).extend(moved)
         return [home, *direct]
 
-    def goal(self, node: Node, label: str, axes: tuple[Axis, ...]) -> Access:
-        """Where a result of an operator or a recurrence is written: where it is wanted in its own
-        type, or at the only place where it is at all. It is moved to all others."""
+    def goal(
+        self, node: Node, label: str, axes: tuple[Axis, ...], steps: Axis | None = None
+    ) -> Access:
+        """Where a result of an operator, or of the `steps` of a recurrence, is written: where it is
+        wanted in its own type, or at the only place where it is at all. It is moved to all others,
+        and where steps are between others' positions."""
         wanted = self.targets.get(node, [])
-        fit = [a for a in wanted if self.all.tensors[a.tensor].dtype == node.dtype]
-        if len(wanted) == 1 and not self.readers[node]:
-            fit = wanted
-        home = fit[0] if fit else self.all.temporary(label, axes, node.dtype)
-        self.moves.setdefault(node, []).extend(a for a in wanted if a is not home)
+        anywhere = len(wanted) == 1 and not self.readers[node]
+        fit = (
+            access
+            for access in wanted
+            if (anywhere or self.all.tensors[access.tensor].dtype == node.dtype)
+            and steps not in access.digits
+        )
+        home = next(fit, None) or self.all.temporary(label, axes, node.dtype)
+        self.moves.setdefault(node, []).extend(access for access in wanted if access is not home)
         return home
 
     def apart(self, access: Access) -> set[Axis]:
@@ -817,7 +824,8 @@ class Steps:
         states = roots[:count_]
         results: list[tuple[Node, Access]] = []
         for number, twin in sorted(needed.items()):
-            home = outer.goal(twin, outer.label(twin, self.label), twin.axes)
+            label = outer.label(twin, self.label)
+            home = outer.goal(twin, label, twin.axes, self.body.axis)
             results.append((roots[count_ + number], home))
         asked = (*states, *(node for node, _ in results))
         order = self.all.select(asked)

@@ -516,6 +516,26 @@ def test_values_of_several_types(name: str, tmp_path: Path) -> None:
     agree_everywhere(found, MACHINES["datacenter"], inputs=named(found, given))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+@pytest.mark.parametrize("reverse", [0, 1])
+def test_running_sums_that_are_merged_into_one_axis(
+    axis: int, reverse: int, tmp_path: Path
+) -> None:
+    """A step's values do not lie side by side then: they are moved when all are there."""
+    nodes = [
+        node("Neg", "x", "n"),
+        node("CumSum", "n axis", "s", reverse=reverse),
+        node("Reshape", "s shape"),
+    ]
+    weights = {"axis": np.array(axis), "shape": np.array([4, 6, 14])}
+    model = made(nodes, {"x": [2, 8, 3, 7]}, weights=weights)
+    given = {"x": random(2, 8, 3, 7)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    for machine in (CACHE, MACHINES["datacenter"]):
+        agree_everywhere(found, machine, inputs=named(found, given))
+
+
 def test_a_slice_from_the_end(tmp_path: Path) -> None:
     """Every other place, backwards, of one dimension, and all of another."""
     bounds = {"s": [9, -1], "e": [-100, -100], "a": [1, 0], "t": [-2, -1]}
