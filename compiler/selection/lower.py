@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from math import prod
 
 from infinisa.isa.dtypes import is_float
 from infinisa.isa.errors import CompileError
@@ -47,6 +49,9 @@ from .indices import Digits, at_position, digits, inverted, itself, reach, subst
 from .match import Match
 from .recurrences import invariants
 from .uncovered import shallow
+
+FEW = 8
+"""Positions of an axis that a contraction needs to be more than a product with a vector."""
 
 
 def lower(drafting: Drafting, roots: Sequence[Node]) -> tuple[Covered, Coverage]:
@@ -381,10 +386,11 @@ class Scope:
         elif match in self.all.runs or self.in_pieces(work):
             self.by_steps(match, self.without_windows(work), label)
         else:
-            writes, whole = [], self.whole(definition, match.binding)
+            writes = []
             for number, node in enumerate(match.roots):
                 if node is not None and self.needed(node):
-                    writes += [(number, access) for access in self.goals(node, label, whole)]
+                    goals = self.goals(node, label, definition, match.binding)
+                    writes += [(number, access) for access in goals]
             made = self.call(replace(work, writes=tuple(writes)), match)
             for node in match.roots:
                 if node is not None and node in self.homes:
@@ -444,16 +450,28 @@ class Scope:
         return Place(access, frozenset([self.move(leaf, place, access)]))
 
     def goals(
-        self, node: Node, label: str, whole: Iterable[Axis] = (), accumulates: bool = False
+        self,
+        node: Node,
+        label: str,
+        definition: Instruction,
+        binding: Binding,
+        accumulates: bool = False,
     ) -> list[Access]:
         """Where a call writes a value; its home is the first that serves all its readers.
 
-        A place that would take apart an axis that a call sees whole is reached by a move, and so
-        is a second place of a value that accumulates.
+        A place that would take apart an axis that a call sees whole, or leave a contraction few
+        positions an issue, is reached by a move, and so is a second place of a value that
+        accumulates.
         """
+        whole = set() if accumulates else self.whole(definition, binding)
         dtype = node.dtype if not is_float(node.dtype) or node.dtype == "f64" else "f32"
         same = (dtype,) if accumulates else (dtype, node.dtype)
-        wanted = [a for a in self.targets.get(node, ()) if not self.apart(a) & set(whole)]
+        wanted = [
+            access
+            for access in self.targets.get(node, ())
+            if not (apart := self.apart(access)) & whole
+            and not self.thin(definition, binding, apart)
+        ]
         exact = [a for a in wanted if self.all.tensors[a.tensor].dtype in same]
         only = wanted if not self.readers[node] and not accumulates else []
         home = next(iter(exact + only), None)
@@ -488,6 +506,17 @@ class Scope:
         found: set[Axis] = set()
         indexed(Read(Place(access)), self.all.sizes, found)
         return found
+
+    def thin(self, definition: Instruction, binding: Binding, apart: AbstractSet[Axis]) -> bool:
+        """Whether a contraction has few positions of an axis where some go one by one."""
+        if not apart or not any(isinstance(node, Dot) for node in walk(definition.outputs)):
+            return False
+        sides = (binding.get(a, ()) for a in definition.axes if a not in definition.reduced)
+        for axes in sides:
+            left = prod(self.all.sizes[axis] for axis in axes if axis not in apart)
+            if left < FEW <= prod(self.all.sizes[axis] for axis in axes):
+                return True
+        return False
 
     def whole(self, definition: Instruction, binding: Binding) -> set[Axis]:
         """The axes that an issue cannot take position by position."""
@@ -556,14 +585,14 @@ class Scope:
         reads = tuple(given[operand.name] for operand in step.operands)
         work = replace(work, definition=step, reads=reads)
         if finish is None and not runs:
-            (home,) = self.goals(root, label, accumulates=True)
+            (home,) = self.goals(root, label, definition, match.binding, accumulates=True)
             made = self.call(replace(work, writes=((0, home),)), match)
             self.homes[root] = Place(home, frozenset([made]))
             return
         work = replace(work, writes=self.partial(work, runs, label))
         made = self.call(work, match)
         if finish is None:
-            goals = self.goals(root, label)
+            goals = self.goals(root, label, definition, {})
             made = self.combined(work, definition, made, runs, [goals])
             self.homes[root] = Place(goals[0], frozenset([made]))
             return
@@ -691,7 +720,7 @@ class Scope:
         root = next(r for r in match.roots if r is not None)
         names = {i.name for i in finish.immediates}
         numbers = {key: value for key, value in work.immediates.items() if key in names}
-        goals = self.goals(root, label, self.whole(finish, binding))
+        goals = self.goals(root, label, finish, binding)
         made = self.call(
             replace(
                 work, name=finish.name, definition=finish, binding=binding, immediates=numbers,
