@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infinisa.compiler.positional.operator import Operator, operator
-from infinisa.compiler.positional.tensor import Tensor, Window, contract, from_array
+from infinisa.compiler.positional.tensor import Tensor, Window, concat, contract, from_array
 from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import ModelError
 
@@ -119,42 +119,53 @@ def conv_transpose_node(
 ) -> Tensor:
     """A convolution with a kernel for each place between two elements of x, whose results lie side
     by side, after Shi et al., "Is the deconvolution layer the same as a convolutional layer?"
-    (2016). Where these do not come out even, zeros are between the elements instead."""
-    count = x.rank - 2
-    steps, spaces = list(strides or [1] * count), dilations or [1] * count
-    extra, around = output_padding or [0] * count, list(pads or [0] * (2 * count))
-    kernel, windows = weight, []
-    for d in range(count):
+    (2016). Those before the first that is asked for, and behind the last, are computed too."""
+    rank = x.rank - 2
+    steps, spaces = strides or [1] * rank, dilations or [1] * rank
+    extra, around = output_padding or [0] * rank, list(pads or [0] * (2 * rank))
+    kernel, windows, asked = weight, [], []
+    for d in range(rank):
         size, taps, step, space = x.shape[d + 2], weight.shape[d + 2], steps[d], spaces[d]
         full_size = (size - 1) * step + (taps - 1) * space + 1 + extra[d]
-        before, after = around[d], around[d + count]
+        before, after = around[d], around[d + rank]
         if output_shape or auto_pad.startswith("SAME"):
-            wanted = list(output_shape)[-count:][d] if output_shape else size * step
+            wanted = list(output_shape)[-rank:][d] if output_shape else size * step
             total = max(0, full_size - wanted)
             before = total // 2 if auto_pad != "SAME_LOWER" else total - total // 2
             after = total - before
             full_size += max(0, wanted - full_size)
-        outputs = full_size - before - after
+        outputs, skipped = full_size - before - after, 0
         kernel = kernel.slice(d + 2, None, None, -1)
-        if outputs % step:
-            x, step = spaced(x, d + 2, step), 1
-        if step == 1:
-            first = before - (taps - 1) * space
-        else:
+        if step > 1:
             kernel, space = spaced(kernel, d + 2, space), 1
-            kernel, first = places_apart(kernel, d + 2, step, before)
-        taps, steps[d] = kernel.shape[d + 2] // step, step
-        windows.append(Window(d + 3, taps, 1, space, -first, outputs // step))
-    y = side_by_side(x, kernel, windows, steps, group)
-    return y if bias is None else y + bias.reshape((weight.shape[1] * group, *[1] * count))
+            skipped = before % step if wider(kernel.shape[d + 2], step, before) else 0
+            kernel, first = places_apart(kernel, d + 2, step, before - skipped)
+        else:
+            first = before - (taps - 1) * space
+        count = -(-outputs // step) + -(-skipped // step)
+        windows.append(Window(d + 3, kernel.shape[d + 2] // step, 1, space, -first, count))
+        asked.append(range(skipped, skipped + outputs))
+    y = between(side_by_side(x, kernel, windows, steps, group), steps, asked)
+    return y if bias is None else y + bias.reshape((weight.shape[1] * group, *[1] * rank))
+
+
+def reaches(taps: int, step: int, before: int) -> tuple[int, int]:
+    """The first and the last element that the taps of any place meet in its window: tap
+    `place + before - step * n` of a kernel meets element n, for each `place` below `step`."""
+    return -((taps - 1 - before) // step), (step - 1 + before) // step
+
+
+def wider(taps: int, step: int, before: int) -> bool:
+    """Whether windows reach further than they would if the first place began a step."""
+    (first, last), aligned = reaches(taps, step, before), reaches(taps, step, 0)
+    return last - first > aligned[1] - aligned[0]
 
 
 def places_apart(kernel: Tensor, dim: int, step: int, before: int) -> tuple[Tensor, int]:
     """A kernel that goes backwards, with zeros around it so that its taps fall into windows, and
-    the first element of the first window: tap `place + before - step * n` of the kernel meets
-    element n, for each `place` below `step`."""
+    the first element of the first window."""
     taps = kernel.shape[dim]
-    first, last = -((taps - 1 - before) // step), (step - 1 + before) // step
+    first, last = reaches(taps, step, before)
     missing = step - taps + before - step * first
     whole = (last - first + 1) * step
     return kernel.pad(dim, missing, whole - taps - missing, 0), first
@@ -163,13 +174,13 @@ def places_apart(kernel: Tensor, dim: int, step: int, before: int) -> tuple[Tens
 def side_by_side(
     x: Tensor, kernel: Tensor, windows: Sequence[Window], steps: Sequence[int], group: int
 ) -> Tensor:
-    """Products of windows with the kernel's taps of each place, the last place first, whose results
-    lie between one another."""
+    """Products of windows with the taps of each place of a kernel that goes backwards: batch,
+    channels, and for each dimension the windows and the places."""
     rows, out, every = kernel.shape[0] // group, kernel.shape[1], range(len(windows))
     taps = x.reshape((x.shape[0], group, rows, *x.shape[2:])).windows(windows, 0)
     pairs = [size for w, step in zip(windows, steps, strict=True) for size in (w.size, step)]
     kernel = kernel.reshape((group, rows, out, *pairs))
-    for d in every:
+    for d in every:  # the last place comes first
         kernel = kernel.slice(4 + 2 * d, None, None, -1)
     inner, apart = ([first + 2 * d for d in every] for first in (3, 4))
     kernel = kernel.transpose([0, 1, *inner, 2, *apart])
@@ -180,8 +191,31 @@ def side_by_side(
         ["group", "in", *(f"tap{d}" for d in every), "out", *(f"place{d}" for d in every)],
         ["batch", "group", "out", *(f"{part}{d}" for d in every for part in ("window", "place"))],
     )
-    sizes = (w.count * step for w, step in zip(windows, steps, strict=True))
-    return result.reshape((x.shape[0], group * out, *sizes))
+    return result.reshape((x.shape[0], group * out, *result.shape[3:]))
+
+
+def between(y: Tensor, steps: Sequence[int], asked: Sequence[range]) -> Tensor:
+    """Places between one another, those that are asked for: each is a part of one place."""
+    counts = [-(-len(wanted) // step) for step, wanted in zip(steps, asked, strict=True)]
+
+    def parts(y: Tensor, d: int) -> Tensor:
+        if d == len(steps):
+            return y
+        dim, start, step = 2 + 2 * d, asked[d].start, steps[d]
+        if not start:
+            return parts(y.slice(dim, 0, counts[d]), d + 1)
+        firsts = [divmod(start + n, step) for n in range(step)]
+        each = [
+            y.slice(dim, first, first + counts[d]).slice(dim + 1, place, place + 1)
+            for first, place in firsts
+        ]
+        return concat([parts(part, d + 1) for part in each], dim + 1)
+
+    sizes = [count * step for count, step in zip(counts, steps, strict=True)]
+    y = parts(y, 0).reshape((*y.shape[:2], *sizes))
+    for d, wanted in enumerate(asked):
+        y = y.slice(2 + d, 0, len(wanted))
+    return y
 
 
 def spaced(x: Tensor, dim: int, step: int) -> Tensor:
