@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -56,13 +57,16 @@ def parameter(name: str, kind: str) -> Value:
 
 
 def literal(kind: str, value: float | int | bool) -> str:
-    """A number of this kind as LLVM writes it, exact."""
+    """A number of this kind as LLVM writes it, exact; of whole numbers infinities are the ends."""
     if kind == "i1":
         return "true" if value else "false"
     if kind in ("float", "half"):
         value = ctypes.c_float(value).value  # too large is infinite
     if kind in FLOATS:
         return f"0x{struct.unpack('>Q', struct.pack('>d', value))[0]:016X}"
+    if math.isinf(value):
+        least = -1 << (int(kind[1:]) - 1)
+        return str(least if value < 0 else ~least)
     return str(int(value))
 
 
