@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from infinisa.isa.functions import FUNCTIONS
@@ -44,6 +45,9 @@ READ = 2
 
 LINES = 4
 """Lines of memory that are folded at a time."""
+
+FEW_TAPS = 16
+"""The side of a fold that is copied has no more than this part of the other's numbers."""
 
 DEAR = 8
 """A value that lacks axes of its loop is stored if it costs at least this."""
@@ -152,12 +156,13 @@ class Kernel(Passes):
             self.keep_number(node, self.value(node, env), env)
             return
         if isinstance(node, Dot):
-            place = self.dot_place(node, env)
-        else:
-            place = self.reserved.get(node) or self.scratch_place(inner, node.dtype)
-        match node:
-            case Dot():
+            with self.turned_side(node, env):
+                place = self.dot_place(node, env)
                 self.dot_into(node, place, env)
+            self.places[node] = place
+            return
+        place = self.reserved.get(node) or self.scratch_place(inner, node.dtype)
+        match node:
             case Reduce():
                 self.fold(node, place, env)
             case Update():
@@ -165,6 +170,25 @@ class Kernel(Passes):
             case _:
                 self.fill(node, place, inner, env)
         self.places[node] = place
+
+    @contextmanager
+    def turned_side(self, node: Dot, env: Env) -> Iterator[None]:
+        """Where a few products are added up, the side of fewer numbers copied so that an axis along
+        which the other side is contiguous is last: taps of windows that go channel by channel,
+        beside whose channels vectors then lie."""
+        before = dict(self.places)
+        if self.a_fold(node, self.private(node, env)):
+            for side, other in ((node.a, node.b), (node.b, node.a)):
+                place, near = before.get(side), self.reaches(other)
+                last = next((a for a in side.axes if any(r.get(a) == 1 for r in near)), None)
+                few = FEW_TAPS * self.bound(side.axes) <= self.bound(other.axes)
+                if place is None or last is None or last in env or place.borders or not few:
+                    continue
+                if place.strides.get(last, 1) != 1:
+                    order = [axis for axis in self.open(side.axes, env) if axis != last]
+                    self.places[side] = self.pack(side, [*order, last], side.dtype, env)
+        yield
+        self.places = before
 
     def dot_into(self, node: Dot, place: Place, env: Env, accumulate: Number = 0) -> None:
         if self.sides(node, place, env) is None:
