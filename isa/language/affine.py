@@ -20,12 +20,20 @@ def union(groups: Iterable[Iterable[Axis]]) -> tuple[Axis, ...]:
 
 @dataclass(frozen=True)
 class Affine:
-    """An index: (sum of stride * axis, plus offset) // divide, then % modulo unless that is 0."""
+    """An index: (sum of stride * axis, plus offset) // divide, then % modulo unless that is 0;
+    without axes it is just the offset."""
 
     terms: tuple[tuple[Axis, int], ...] = ()
     offset: int = 0
     divide: int = 1
     modulo: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.terms and (self.divide != 1 or self.modulo):
+            number = self.offset // self.divide
+            object.__setattr__(self, "offset", number % self.modulo if self.modulo else number)
+            object.__setattr__(self, "divide", 1)
+            object.__setattr__(self, "modulo", 0)
 
     @property
     def axes(self) -> tuple[Axis, ...]:

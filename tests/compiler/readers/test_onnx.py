@@ -485,6 +485,16 @@ TYPED: Mapping[str, tuple[Sequence[Any], Sequence[str], Arrays]] = {
         ["a", "c"],
         {"one": np.array([2]), "minus": np.array(-2), "three": np.array(3)},
     ),
+    "the same row of what is joined of joined ones": (
+        [
+            node("Concat", "n n", "two", axis=0),
+            node("Neg", "two", "minus"),
+            node("Concat", "two minus", "four", axis=0),
+            node("Gather", "four rows", "c", axis=0),
+        ],
+        ["c"],
+        {"rows": np.array([-1, 3])},
+    ),
     "the largest in pieces": (
         [node("Slice", "n zero ten two three", "p"), node("ReduceMax", "p two", "c")],
         ["c"],
