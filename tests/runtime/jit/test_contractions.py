@@ -20,6 +20,7 @@ from infinisa.isa.assembly import parse_text
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError, ProgramError
 from infinisa.isa.instruction import Instruction, instruction, step_of
+from infinisa.isa.language import Node
 from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
@@ -31,6 +32,8 @@ from infinisa.runtime.jit.contraction.panels import Panels
 from infinisa.runtime.jit.contraction.weights import Kept
 from infinisa.runtime.jit.expressions.expression import Env, Place
 from infinisa.runtime.jit.expressions.rows import Rows
+from infinisa.runtime.jit.kernels import kernel
+from infinisa.runtime.jit.kernels.kernel import Kernel
 from infinisa.runtime.jit.program.program import emit
 from infinisa.runtime.jit.rewriting.untiled import Meanings, untiled
 from tests.runtime.jit import single
@@ -299,7 +302,10 @@ def test_any_fold_of_windows(data: some.DataObject) -> None:
     reach = [s * (sizes[a] - 1) + sizes[b] for s, a, b in zip(steps, "pq", "ru", strict=True)]
     assume(min(reach) > shift + 1)
     order = {"x": data.draw(some.sampled_from(("hwc", "chw"))),
+             "k": data.draw(some.sampled_from(("ruc", "cru"))),
              "out0": data.draw(some.sampled_from(("pqc", "cpq")))}  # fmt: skip
+    if fold in POOLS:
+        del order["k"]
     fill = None if outside is None else {"x": outside}
     loops = {"p": 2} if data.draw(some.booleans()) else {}
     program = single.program_of(meaning, sizes, loops, order=order, fill=fill)
@@ -342,6 +348,31 @@ def test_windows_beside_which_vectors_lie_are_not_copied(order: str, copied: boo
         program = single.program_of(meaning, sizes, order=places, fill={"x": 0.0})
         plan = emit(program, single.of(meaning), TARGETS["avx2"], 1).plan
         assert (plan.scratch > 0) == copied, meaning.name
+
+
+def test_taps_are_turned_where_channels_of_the_image_are_contiguous(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The copy is of the taps alone, not of the image."""
+    copied: list[Node] = []
+
+    def padded(_: Kernel, view: Node, *__: object) -> Node:
+        copied.append(view)
+        return view
+
+    monkeypatch.setattr(kernel, "padded", padded)
+
+    @instruction(unit="vector")
+    def meaning(x: "h w c", k: "c r u"):
+        product = L.dot(L.view(x, {"h": "p + r - 1", "w": "q + u - 1"}), k, "r u")
+        return product * L.sum(product, "c")
+
+    sizes = {"c": 96, "p": 9, "q": 16, "r": 3, "u": 3}
+    order = {"x": "hwc", "k": "cru", "out0": "pqc"}
+    program = single.program_of(meaning, sizes, order=order, fill={"x": 0.0})
+    check(program, meaning, TARGETS["avx2"], "vector")
+
+    assert not copied
 
 
 def tiles_of(program: Program, meaning: Instruction, target: Target) -> set[Tile]:
