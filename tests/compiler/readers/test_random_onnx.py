@@ -189,6 +189,20 @@ def shuffled(d: Draft, x: Value) -> object:
     return fits and d.add(kind, x.name, blocksize=2)
 
 
+def resized(d: Draft, x: Value) -> object:
+    if x.rank != 4:
+        return False
+    nothing, sizes = d.weight(np.zeros(0, np.float32)), d.numbers(2, 1, 12)
+    if d.one_of((True, False)):
+        sizes = [size * d.number(1, 3) for size in x.shape[2:]]
+    return d.add(
+        "Resize", f"{x.name} {nothing} {nothing} {d.weight([*x.shape[:2], *sizes])}",
+        mode=d.one_of(("nearest", "linear", "cubic")),
+        coordinate_transformation_mode=d.one_of(("asymmetric", "half_pixel", "align_corners")),
+        nearest_mode=d.one_of(("floor", "round_prefer_floor")),
+    )  # fmt: skip
+
+
 def part(d: Draft, x: Value) -> object:
     if not x.rank:
         return False
@@ -396,6 +410,7 @@ STEPS: dict[str, Step] = {
     "ConvTranspose": transposed_convolution,
     "pool": pooling,
     "shuffle": shuffled,
+    "Resize": resized,
     "Slice": part,
     "Pad": border,
     "Concat": joined,
