@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from math import floor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,9 @@ from infinisa.isa.errors import ModelError
 
 from ..hookspec import hookimpl
 
-Places = NDArray[np.float64]
+Places = NDArray[np.floating[Any]]
 
-TRANSFORMATIONS: dict[str, Callable[[Places, int, int, float], Places]] = {
+TRANSFORMATIONS: dict[str, Callable[[Places, int, int, np.float32], Places]] = {
     "half_pixel": lambda at, old, new, scale: (at + 0.5) / scale - 0.5,
     "pytorch_half_pixel": lambda at, old, new, scale: (
         (at + 0.5) / scale - 0.5 if new > 1 else 0.0 * at
@@ -27,7 +28,8 @@ TRANSFORMATIONS: dict[str, Callable[[Places, int, int, float], Places]] = {
     "asymmetric": lambda at, old, new, scale: at / scale,
     "align_corners": lambda at, old, new, scale: at * (old - 1) / max(new - 1, 1),
 }
-"""Where positions of the new size are in the old one, as the standard's Resize has it."""
+"""Where positions of the new size are in the old one, as the standard's Resize has it; in f32, in
+which onnxruntime has them: where one is a whole number, floors differ."""
 
 NEAREST: dict[str, Callable[[Places], Places]] = {
     "round_prefer_floor": lambda at: np.ceil(at - 0.5),
@@ -66,7 +68,7 @@ def resize_node(
     for dim, size, scale in _wanted(x, axes, scales, sizes):
         if scale == 1.0:
             continue
-        at = place(np.arange(size, dtype=np.float64), x.shape[dim], size, scale)
+        at = place(np.arange(size, dtype=np.float32), x.shape[dim], size, np.float32(scale))
         if mode == "nearest":
             x = _picked(x, dim, near(at))
         else:
