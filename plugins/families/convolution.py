@@ -123,6 +123,8 @@ def conv_transpose_node(
     rank = x.rank - 2
     steps, spaces = strides or [1] * rank, dilations or [1] * rank
     extra, around = output_padding or [0] * rank, list(pads or [0] * (2 * rank))
+    if min(*steps, *spaces) < 1:
+        raise ModelError("strides and dilations must be positive")
     kernel, windows, asked = weight, [], []
     for d in range(rank):
         size, taps, step, space = x.shape[d + 2], weight.shape[d + 2], steps[d], spaces[d]
@@ -135,6 +137,8 @@ def conv_transpose_node(
             after = total - before
             full_size += max(0, wanted - full_size)
         outputs, skipped = full_size - before - after, 0
+        if outputs < 1:
+            raise ModelError(f"pads {before} and {after} leave nothing of size {full_size}")
         kernel = kernel.slice(d + 2, None, None, -1)
         if step > 1:
             kernel, space = spaced(kernel, d + 2, space), 1

@@ -82,14 +82,20 @@ def _wanted(
 ) -> list[tuple[int, int, float]]:
     """(dimension, its new size, new positions for an old one) of those to be resized."""
     dims = [x.dim(d) for d in (range(x.rank) if axes is None else axes)]
-    if sizes is not None and sizes.shape != (0,):
-        new = sizes.integers("sizes")
-        factors = [n / x.shape[d] for d, n in zip(dims, new, strict=True)]
-    elif scales is not None:
-        factors = [float(factor) for factor in scales.values("scales").reshape(-1)]
-        new = [floor(x.shape[d] * factor) for d, factor in zip(dims, factors, strict=True)]
+    stated = next((t for t in (sizes, scales) if t is not None and t.shape != (0,)), None)
+    if stated is None or stated.shape != (len(dims),):
+        raise ModelError(f"needs scales or sizes of {len(dims)} dimensions")
+    old = [x.shape[d] for d in dims]
+    if stated is sizes:
+        new = stated.integers("sizes")
+        factors = [
+            n / size if size and n != size else 1.0 for n, size in zip(new, old, strict=True)
+        ]
     else:
-        raise ModelError("needs scales or sizes")
+        factors = [float(factor) for factor in stated.values("scales").reshape(-1)]
+        new = [floor(size * factor) for size, factor in zip(old, factors, strict=True)]
+    if any(n < 1 and n != size for n, size in zip(new, old, strict=True)):
+        raise ModelError(f"cannot resize {old} to {new}")
     return list(zip(dims, new, factors, strict=True))
 
 

@@ -533,6 +533,26 @@ def test_values_of_several_types(name: str, tmp_path: Path) -> None:
         agree_everywhere(found, MACHINES[machine], inputs=named(found, given))
 
 
+@pytest.mark.parametrize(
+    ("made_of", "weights", "message"),
+    [
+        (node("ConvTranspose", "x w", pads=[3] * 4, strides=[2, 2]), {}, "leave nothing of size 4"),
+        (node("ConvTranspose", "x w", strides=[0, 2]), {}, "must be positive"),
+        (node("Resize", "x none s"), {"s": np.array([1, 1, 0.1, 2], np.float32)}, "cannot resize"),
+        (node("Resize", "x none s"), {"s": np.array([2, 2], np.float32)}, "of 4 dimensions"),
+        (node("Resize", "x none none"), {}, "needs scales or sizes"),
+        (node("Resize", "x none s", mode="linear", antialias=1), {}, "without antialias"),
+    ],
+)
+def test_images_of_no_size_are_refused(
+    made_of: Any, weights: Arrays, message: str, tmp_path: Path
+) -> None:
+    given = {"w": random(1, 1, 2, 2), "none": np.zeros(0, np.float32), "s": random(4), **weights}
+    model = made([made_of], {"x": [1, 1, 2, 2]}, weights=given)
+    with pytest.raises(ModelError, match=message):
+        read(saved(model, tmp_path), operators())
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, 3])
 @pytest.mark.parametrize("reverse", [0, 1])
 def test_running_sums_that_are_merged_into_one_axis(
