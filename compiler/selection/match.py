@@ -251,7 +251,10 @@ class Meaning:
             return None
         first, twins = earlier
         sums = self.cones.sums
-        for leaf in {leaf for match in self.found[first] for leaf in match.leaves} & {*sums}:
+        leaves = {leaf for match in self.found[first] for leaf in match.leaves}
+        if not all(map(twins.covers, leaves)):
+            return None
+        for leaf in leaves & {*sums}:
             part, whole = twins.node(leaf), sums[leaf]
             if part not in sums:
                 if whole not in twins.nodes:

@@ -48,6 +48,13 @@ class Twins:
     paired: set[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=set)
     compared: set[Node] = field(default_factory=set)
 
+    def covers(self, node: Node) -> bool:
+        """Whether all that a node consists of has been compared, down to the nodes of the graph.
+        A renaming reads past a view that was an end: what that reads has not."""
+        if node in self.nodes or isinstance(node, Constant):
+            return True
+        return bool(node.children) and all(map(self.covers, node.children))
+
     def node(self, node: Node) -> Node:
         """The other value's node; a part of a sum grouped anew and a renaming are built anew."""
         if node in self.nodes:

@@ -10,7 +10,7 @@ from infinisa.compiler.graph import Model
 from infinisa.compiler.selection.cover import canonical_graph
 from infinisa.compiler.selection.match import Match, Meaning
 from infinisa.compiler.selection.repeats import Repeats, graph_nodes
-from infinisa.isa.language import Input, Node, dot, exp, inputs, max, rename, sum, tanh, walk
+from infinisa.isa.language import Input, Node, dot, exp, inputs, max, rename, sum, tanh, view, walk
 from infinisa.isa.program import Count, Extent
 
 LIBRARY = library().values()
@@ -180,3 +180,20 @@ def test_layers_may_share_a_part_of_their_sums() -> None:
         assert {*map(said, quick(node))} == {*map(said, slow(node))}
 
     assert quick.spared == 1
+
+
+def test_each_layer_reads_past_its_own_view() -> None:
+    """The leaf of a product of renamed parts is one view of the whole, which no search met."""
+    sizes = {"a": 2, "b": 4, "m": 4, "k": 5, "n": 4}
+    extents = [Extent(axis, Count(size), size) for axis, size in sizes.items()]
+
+    def attended(name: str) -> Node:
+        part = view(Input(name, ("a", "b", "k")), {"a": 1})
+        return dot(rename(part, {"b": "m"}), Input("w", ("k", "n")), "k") + dot(part, part, "k b")
+
+    roots = [attended("x"), attended("y")]
+    graph = Surroundings.of(roots, extents)
+    quick, slow = Counting(LIBRARY, graph), FromScratch(LIBRARY, graph)
+
+    for node in graph.users:
+        assert {*map(said, quick(node))} == {*map(said, slow(node))}
