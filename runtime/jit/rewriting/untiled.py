@@ -502,21 +502,22 @@ class _Untiling:
     # -- the step of a sum and what finishes it
 
     def joined(self, first: Statement, second: Statement) -> Issue | None:
-        """The instruction that both issues are the pieces of."""
-        if not isinstance(first, Issue) or not isinstance(second, Issue) or first.fresh:
+        """The instruction that both issues are the pieces of; the second may come in pieces."""
+        last = self.all_pieces(second) if isinstance(first, Issue) and not first.fresh else None
+        if not isinstance(first, Issue) or last is None:
             return None
-        step, finish = (self.opcodes[issue.opcode] for issue in (first, second))
+        step, finish = (self.opcodes[issue.opcode] for issue in (first, last))
         base, _, part = step.instruction.rpartition(".")
         whole = self.library.get(base)
         if whole is None or (part, finish.instruction) != ("step", f"{base}.finish"):
             return None
-        (total,), reads = first.writes, second.reads
+        (total,), reads = first.writes, last.reads
         only = self.uses[total.buffer] == 2 and not self.buffers[total.buffer].outer
         if total != reads[0] or not only or whole.native:
             return None
         if self.contraction(first) is None and not self.pooled(first):
             return None
-        return self.whole(whole, (first, step), (second, finish))
+        return self.whole(whole, (first, step), (last, finish))
 
     def folded(self, first: Statement, second: Statement) -> Issue | None:
         """The instruction of which the first are the steps, by a law, and the second what finishes
