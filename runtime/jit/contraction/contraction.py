@@ -43,7 +43,7 @@ from .packing import Packing, panel_columns, pieces, spaced, vector_lanes, well_
 from .padding import padded
 from .panels import PIECE, Panels, cover
 from .quantised import Format
-from .roles import Sides, mergeable
+from .roles import Sides, mergeable, one_run
 from .weights import Kept, Layout, kept, pack_whole
 from .winograd import Patches, planned
 
@@ -341,6 +341,7 @@ class Contractions(Rows):
         for axis in fixed:
             sides = sides if axis == sides.vector else sides.without(axis)
         at = {**env, **{axis: Index(0) for axis in fixed if axis != sides.vector}}
+        after = self.spread_out(after, sides, place, at) if after else None
         sides, merged, after = self.merged(sides, place, after)
         finished = self.choose(node, sides, merged, at, accumulate, after)
         frame.lengths, frame.bounds = before
@@ -348,6 +349,27 @@ class Contractions(Rows):
             self.places[node] = place
             self.fill(after.root, place, node.axes, env)
             del self.places[node]
+
+    def spread_out(self, after: Following, sides: Sides, place: Place, env: Env) -> Following:
+        """With operands over columns, such as a bias of each channel, copied to every column where
+        they alone keep columns from being walked as one."""
+        found = [place, *filter(None, map(self.direct, (sides.x, sides.s)))]
+        strides, closed = [each.strides for each in found], self.closed(sides)
+        known = mergeable(sides, strides, closed, self.frame.lengths)
+        runs = [run for run in known if run[0] in sides.columns]
+        steps = {a: n for a, n in place.strides.items() if isinstance(n, int)}
+        axes = sorted({axis for *pair, _ in runs for axis in pair}, key=lambda a: -steps[a])
+        places = dict(after.places)
+        for node, given in after.places.items():
+            columns = {*given.strides} <= {*axes}
+            if columns and not all(one_run(given.strides, *run) for run in runs):
+                places[node] = self.pack(node, axes, given.dtype, env)
+        return replace(after, places=places)
+
+    def closed(self, sides: Sides) -> frozenset[Axis]:
+        """The axes of operands that are still to be computed."""
+        left = (node for node in (sides.x, sides.s) if self.direct(node) is None)
+        return frozenset(axis for node in left for axis in node.axes)
 
     def merged(
         self, sides: Sides, place: Place, after: Following | None
@@ -360,17 +382,12 @@ class Contractions(Rows):
         nodes = (sides.x, sides.s)
         more = after.places if after else {}
         places = [place, *(self.direct(node) for node in nodes)]
-        closed = frozenset(
-            axis
-            for node, found in zip(nodes, places[1:], strict=True)
-            if found is None
-            for axis in node.axes
-        )
+        closed = self.closed(sides)
         strides = [dict(found.strides) if found else {} for found in (*places, *more.values())]
         self.merged_axes = {}
-        while pair := mergeable(sides, strides, closed, frame.lengths):
-            outer, inner = pair
-            groups = [self.merged_axes.get(axis, frozenset([axis])) for axis in pair]
+        while run := next(mergeable(sides, strides, closed, frame.lengths), None):
+            outer, inner, _ = run
+            groups = [self.merged_axes.get(axis, frozenset([axis])) for axis in (outer, inner)]
             self.merged_axes[inner] = groups[0] | groups[1]
             frame.lengths[inner] = self.f.multiply(frame.lengths[inner], frame.lengths[outer])
             frame.bounds[inner] *= frame.bounds[outer]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -39,8 +39,8 @@ def mergeable(
     strides: Sequence[Mapping[Axis, Number]],
     closed: frozenset[Axis],
     lengths: Mapping[Axis, Number],
-) -> tuple[Axis, Axis] | None:
-    """Two axes (outer, inner) of one role that every operand walks as one.
+) -> Iterator[tuple[Axis, Axis, int]]:
+    """Each two axes of one role that every operand walks as one: outer, inner, its length.
 
     strides  of each operand that lies in memory
     closed   axes of operands that are still to be computed
@@ -51,8 +51,7 @@ def mergeable(
             if outer in closed or inner in closed or not isinstance(length, int) or length < 2:
                 continue
             if all(one_run(given, outer, inner, length) for given in strides):
-                return outer, inner
-    return None
+                yield outer, inner, length
 
 
 def one_run(strides: Mapping[Axis, Number], outer: Axis, inner: Axis, length: int) -> bool:

@@ -52,8 +52,8 @@ class Tiles:
             for place, dimension in enumerate(operand.dimensions)
             if any(self.loop.range in (term.range, term.base) for term in dimension.terms)
         ]
-        if len(places) != 1 or operand.fill is not None:
-            return None
+        if len(places) != 1 or (operand.fill is not None and places[0][1].offset):
+            return None  # the border of a turn would be inside of the whole
         (term, *others) = places[0][1].terms
         plain = not others and term.range == self.loop.range and abs(term.stride) == 1
         return places[0] if plain else None

@@ -1,4 +1,4 @@
-"""A contraction and what follows it number by number as one instruction.
+"""An issue and what follows it number by number as one instruction.
 
 What lies between them, such as a product to which a residual is added, is then no tensor in memory.
 """
@@ -42,24 +42,30 @@ def fused(
         Input(f"{leaf.name} {len(left.operands)}", _renamed(leaf.axes, names), leaf.dtype)
         for leaf in right.operands
     ]
+    read = list(zip(first.reads, before.operands, left.operands, strict=True))
+    for n, (operand, axes) in enumerate(zip(second.reads, operands, strict=True)):
+        same = [leaf for *known, leaf in read if known == [operand, axes]]
+        if same:
+            leaves[n] = same[0]
+        elif n != place:
+            read.append((operand, axes, leaves[n]))
     known: dict[Node, Node] = dict(zip(right.operands, leaves, strict=True))
     known[right.operands[place]] = left.outputs[0]
-    del leaves[place], operands[place]
     opcode = replace(
         before,
         name=f"{before.name}, {after.name} of {place}",
-        operands=(*before.operands, *operands),
+        operands=tuple(axes for _, axes, _ in read),
         results=tuple(_renamed(axes, names) for axes in after.results),
         outputs=after.outputs,
     )
     meaning = replace(
         left,
         name=opcode.name,
-        operands=(*left.operands, *leaves),
+        operands=tuple(leaf for *_, leaf in read),
         outputs=refine(right.outputs, {old: (new,) for old, new in names.items()}, known),
     )
-    others = [read for i, read in enumerate(second.reads) if i != place]
-    issue = replace(first, opcode=opcode.name, reads=(*first.reads, *others), writes=second.writes)
+    reads = tuple(operand for operand, *_ in read)
+    issue = replace(first, opcode=opcode.name, reads=reads, writes=second.writes)
     return issue, opcode, meaning
 
 

@@ -27,6 +27,7 @@ from infinisa.isa.language import (
     Scan,
     Update,
     substitute,
+    union,
     view,
     walk,
 )
@@ -121,6 +122,7 @@ class _Untiling:
     buffers: dict[str, Buffer] = field(init=False)
     uses: Counter[str] = field(init=False)
     shares: Shares = field(init=False)
+    merged: Counter[str] = field(default_factory=Counter)
     widened: set[str] = field(default_factory=set)
     zero: frozenset[str] = frozenset()
     lengths: dict[str, int] = field(default_factory=dict)
@@ -319,14 +321,13 @@ class _Untiling:
 
     def extended(self, name: str, issue: Issue, axis: Axis, summed: bool) -> Opcode | None:
         """The opcode with one more axis, of whose range `name` an issue takes one position so far:
-        such as a place in a window, which is summed over, or a place of the window."""
+        such as a place in a window, which is summed over, or a place of the window, which is a
+        loop outside of the instruction."""
         opcode = self.opcodes[issue.opcode]
         base, ranges = find(opcode.instruction, self.library), {r: a for a, r in issue.axes}
-        read = [name in _ranges(operand) for operand in issue.reads]
         written = [name in _ranges(operand) for operand in issue.writes]
         if self.lengths[name] != 1 or any(written) == summed or (summed and not self.adds(base)):
             return None
-        role = _role(base, read, summed)
         windows: Windows = {}
         operands: list[tuple[Axis, ...]] = []
         for place, (operand, axes) in enumerate(zip(issue.reads, opcode.operands, strict=True)):
@@ -347,12 +348,15 @@ class _Untiling:
         kept = self.windows.get(opcode.name, {})
         windows = {**{key: at for key, at in kept.items() if key[1] in operands[key[0]]}, **windows}
         bound = dict(opcode.binding)
-        if role is None or role in base.indexed:
-            return None
-        if axis not in bound.get(role, (role,)):
-            if any(axis in axes for axes in bound.values()):
+        if summed:
+            fold = _only_fold(base)
+            if fold is None or fold.over[0] in base.indexed:
                 return None
-            bound[role] = (*bound.get(role, (role,)), axis)
+            role, *_ = fold.over
+            if axis not in (over := bound.get(role, (role,))):
+                if axis in union(bound.values()):
+                    return None
+                bound[role] = (*over, axis)
         made = replace(
             opcode,
             name=f"{opcode.name} over {axis}",
@@ -450,24 +454,25 @@ class _Untiling:
     def types(self, issue: Issue) -> tuple[str, ...]:
         return tuple(self.buffers[operand.buffer].dtype for operand in issue.reads)
 
-    # -- a contraction and what follows it number by number
+    # -- an issue and what follows it number by number
 
     def fused(self, first: Statement, second: Statement) -> Issue | None:
-        """The contraction and all that follows at the same positions, if nothing else reads what
-        is between them."""
-        before = self.contraction(first) if isinstance(first, Issue) else None
+        """A contraction, or what goes number by number too, and all that follows at the same
+        positions, if nothing else reads what is between them."""
+        before = self.leading(first) if isinstance(first, Issue) else None
         issue = self.alone(second)
         if not isinstance(first, Issue) or before is None or issue is None:
             return None
         after, total = self.meaning(issue), first.writes[0]
         buffer = self.buffers[total.buffer]
         alone = len(first.writes) == 1 and first.fresh is None and not before.states
-        alone = alone and self.uses[total.buffer] == 2 and buffer.kind == "temporary"
+        left = self.uses[total.buffer] - self.merged[total.buffer]
+        alone = alone and left == 2 and buffer.kind == "temporary"
         if not alone or total not in issue.reads or buffer.dtype != before.outputs[0].dtype:
             return None
         assert after is not None
         first = self.placed(first, issue, issue.reads.index(total))
-        before = self.contraction(first)
+        before = self.leading(first)
         assert before is not None
         opcodes = self.opcodes[first.opcode], self.opcodes[issue.opcode]
         made = fused((first, issue), opcodes, (before, after))
@@ -477,7 +482,16 @@ class _Untiling:
         if not self.shares.apart(one) or self.known(opcode) != opcode:
             return None
         self.meanings.known.setdefault((opcode.name, self.types(one)), meaning)
+        self.merged.update(operand.buffer for operand in (*first.reads, *issue.reads))
+        self.merged.subtract(operand.buffer for operand in (total, *one.reads))
         return one
+
+    def leading(self, issue: Issue) -> Instruction | None:
+        """What an issue means, if it may be one with what follows."""
+        meaning = self.meaning(issue)
+        if meaning is None or not (self.contraction(issue) or elementwise(meaning)):
+            return None
+        return meaning
 
     def placed(self, first: Issue, second: Issue, place: int) -> Issue:
         """The first issue with names for the axes of its result of which it takes one position, as
@@ -630,21 +644,6 @@ def _ranges(operand: Operand) -> set[str]:
 def _based(operands: Sequence[Operand], name: str) -> bool:
     """Whether a position is counted from the start of a range."""
     return any(t.base == name for o in operands for d in o.dimensions for t in d.terms)
-
-
-def _role(base: Instruction, read: Sequence[bool], summed: bool) -> Axis | None:
-    """An axis of an instruction that just these operands have, to stand for one more."""
-    if summed:
-        fold = _only_fold(base)
-        return None if fold is None else fold.over[0]
-    return next(
-        (
-            axis
-            for axis in base.outputs[0].axes
-            if [axis in leaf.axes for leaf in base.operands] == list(read)
-        ),
-        None,
-    )
 
 
 def _named(operand: Operand, axes: Sequence[Axis], name: str, axis: Axis) -> tuple[Axis, ...]:
