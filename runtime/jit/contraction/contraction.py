@@ -278,16 +278,17 @@ class Contractions(Rows):
         alone = any(self.bound(axes) == 1 for axes in private.values())
         return alone and self.target.lanes > 1 and self.positions(as_reduce(node)) > 0
 
-    def following(self, root: Node, node: Dot, vector: Axis) -> Following | None:
+    def following(self, root: Node, node: Dot, vector: Axis | None) -> Following | None:
         """An expression that each tile can make of its sums: all else that it needs is in memory,
-        vectors of it along `vector`."""
+        vectors of it along `vector`, if there is one."""
         if root.dtype != node.dtype:
             return None
         places: dict[Node, Place] = {}
         for inner in walk([root], [node]):
             place = self.direct(inner) if isinstance(inner, Input) else None
             if place is not None:
-                if place.dtype != inner.dtype or place.strides.get(vector, 1) != 1:
+                step = place.strides.get(vector, 1) if vector else 1
+                if place.dtype != inner.dtype or step != 1:
                     return None
                 places[inner] = place
             elif not isinstance(inner, Map | Cast | Constant | Immediate):

@@ -32,6 +32,9 @@ from .masks import border
 Visit: TypeAlias = Callable[[Env, list[Value]], list[Value]]
 """What is done at a position with the values carried so far: those that are carried on."""
 
+Finishing: TypeAlias = Callable[[Value, Env], Value]
+"""What is made of a fold at a position."""
+
 Reach: TypeAlias = Mapping[Axis, int | None]
 """How many elements one step of each axis moves; None: no fixed number."""
 
@@ -58,6 +61,11 @@ positions of vectors side by side."""
 IN_REGISTERS = 8
 """Rows of up to so many vectors are computed without loops, and what several passes over them want
 stays in registers: half as many where there are few."""
+
+
+def as_it_is(value: Value, _: Env) -> Value:
+    """A fold of which nothing is made."""
+    return value
 
 
 @dataclass(frozen=True)
@@ -543,8 +551,11 @@ class Rows(Emitter):
 
     # -- folds
 
-    def reduce(self, node: Reduce, place: Place | None, env: Env) -> None:
-        """Fold into memory or, without a place, into a value that is then known."""
+    def reduce(
+        self, node: Reduce, place: Place | None, env: Env, finish: Finishing = as_it_is
+    ) -> None:
+        """Fold into memory, what is made of it, or, without a place, into a value that is then
+        known."""
         kept = [axis for axis in node.axes if axis not in env]
         vector = self.folded_along(node, place, env)
         outer = self.order(kept, place, vector if vector in kept else None)
@@ -554,6 +565,7 @@ class Rows(Emitter):
             if place is None:
                 self.memo[node, tuple(at.get(axis) for axis in node.axes), ""] = value
             else:
+                value = finish(value, at)
                 self.store(saturate(self.f, value, node.dtype, place.dtype), place, at)
 
         if place is None:

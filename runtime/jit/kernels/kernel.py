@@ -25,14 +25,15 @@ from infinisa.isa.language import (
     walk,
 )
 
-from ..code.functions import STORED, register
-from ..code.ir import Function, Number, Value, constant, number
+from ..code.functions import STORED, convert, register
+from ..code.ir import BYTES, Function, Number, Value, constant, number
 from ..code.processor import Target
 from ..contraction.contraction import as_reduce
+from ..contraction.packing import pieces
 from ..contraction.padding import all_there, padded, plain
 from ..expressions.expression import Border, Env, Frame, Index, Place, Weight, WeightAxis
 from ..expressions.maxima import plain_maxima
-from ..expressions.rows import AT_A_TIME
+from ..expressions.rows import AT_A_TIME, SIDE_BY_SIDE, Finishing, as_it_is
 from ..restricted import Library
 from .passes import Passes, Store, Task, sequential
 from .written import Written, run_written
@@ -190,26 +191,76 @@ class Kernel(Passes):
         yield
         self.places = before
 
-    def dot_into(self, node: Dot, place: Place, env: Env, accumulate: Number = 0) -> None:
-        if self.sides(node, place, env) is None:
-            self.fold(as_reduce(node), place, env)
-        else:
-            self.dot(node, place, env, accumulate)
+    def dot_into(self, node: Dot, place: Place, env: Env, root: Node | None = None) -> None:
+        """A contraction into memory, or what `root` makes of it, number by number."""
+        if self.sides(node, place, env) is not None:
+            self.dot(node, place, env, 0, root)
+            return
 
-    def fold(self, node: Reduce, place: Place, env: Env) -> None:
-        """A fold into memory. Windows over a border are copied first, the border filled, those that
-        do not meet one after the other; not where vectors lie beside them, such as along channels
-        that are contiguous."""
+        def finish(value: Value, at: Env) -> Value:
+            if root is None:
+                return value
+            self.memo[self.key(node, at)] = value
+            return convert(self.f, self.value(root, at), register(root.dtype))
+
+        with self.turned_side(node, env):
+            self.fold(as_reduce(node), place, env, finish)
+
+    def fold(self, node: Reduce, place: Place, env: Env, finish: Finishing = as_it_is) -> None:
+        """A fold, and what is made of it, into memory. Some columns of vectors go through all
+        positions together where what each position reads again, such as taps, would not stay in
+        the first cache."""
+        along = self.folded_along(node, place, env)
         windows = self.bordered_windows(node)
         moved = {axis for view in windows for _, index in view.index for axis in index.axes}
-        along = self.folded_along(node, place, env)
-        if windows and along is not None and along not in moved:
-            self.fold_along(along, windows, node, place, env)
+        beside = None if along in moved else along
+
+        def whole() -> None:
+            if windows and beside:
+                self.fold_along(beside, windows, node, place, env, finish)
+            elif not windows and along is not None and self.by_lines(node, along):
+                self.fold_lines(along, node, place, env)
+            else:
+                self.fold_copies(windows, moved, node, place, env, finish)
+
+        columns = self.columns(node, beside, env) if beside else None
+        if beside is None or columns is None:
+            whole()
             return
-        if not windows and along is not None and self.by_lines(node, along):
-            self.fold_lines(along, node, place, env)
-            return
-        moved |= {border.axis for view in windows for border in self.places[view.x].borders}
+
+        def some(first: Number, count: Number) -> None:
+            with self.part(beside, first, count), self.scope():
+                whole()
+
+        pieces(self.f, self.frame.length(beside), columns, some)
+
+    def columns(self, node: Reduce, along: Axis, env: Env) -> int | None:
+        """How many numbers beside each other have what they read again in a quarter of the first
+        cache; None: all of them, or nothing is read again."""
+        others = [a for a in self.open(node.axes, env) if a != along and self.bound([a]) > 1]
+        if along not in node.axes or not self.positions(node):
+            return None
+        again = [reach for reach in self.reaches(node.x) if not {*others} & {*reach}]
+        if not any(along in reach for reach in again):
+            return None
+        length, least = self.bound([along]), SIDE_BY_SIDE * self.target.lanes
+        size = self.positions(node) * BYTES[register(node.dtype)]
+        count = -(-length * size // (self.target.first // 4))
+        each = -(-length // max(1, count * least)) * least
+        return each if others and each < length else None
+
+    def fold_copies(
+        self,
+        windows: Sequence[View],
+        moved: set[Axis],
+        node: Reduce,
+        place: Place,
+        env: Env,
+        finish: Finishing,
+    ) -> None:
+        """A fold of windows over a border, which are copied first, the border filled, those that do
+        not meet one after the other."""
+        moved = moved | {b.axis for view in windows for b in self.places[view.x].borders}
         apart = [axis for axis in self.open(node.axes, env) if windows and axis not in moved]
 
         def each(at: Env) -> None:
@@ -217,21 +268,27 @@ class Kernel(Passes):
             with self.scratch():
                 copies = {view: padded(self, view, view.dtype, at, None) for view in windows}
                 self.aliases |= {view: (copy, {}) for view, copy in copies.items() if copy != view}
-                self.reduce(node, place, at)
+                self.reduce(node, place, at, finish)
             self.aliases = before
 
         with self.scope():
             self.loops(apart, env, each)
 
     def fold_along(
-        self, along: Axis, windows: Sequence[View], node: Reduce, place: Place, env: Env
+        self,
+        along: Axis,
+        windows: Sequence[View],
+        node: Reduce,
+        place: Place,
+        env: Env,
+        finish: Finishing,
     ) -> None:
         """A fold of windows by vectors that lie beside them. Positions of a window are tested, once
         for a vector, only if not all of them are in memory."""
 
         def each(at: Env) -> None:
             if not all(plain(self, view) for view in windows):
-                self.reduce(node, place, at)
+                self.reduce(node, place, at, finish)
                 return
             inside = self.every([test for view in windows for test in all_there(self, view, at)])
             self.f.either(inside, lambda: reduced(at, whole=True), lambda: reduced(at))
@@ -244,7 +301,7 @@ class Kernel(Passes):
                 filled = [view for view in windows if view.fill is not None]
                 self.aliases |= {view: (replace(view, fill=None), {}) for view in filled}
             with self.scope():
-                self.reduce(node, place, at)
+                self.reduce(node, place, at, finish)
             self.places, self.aliases = before
             return []
 
@@ -306,7 +363,7 @@ class Kernel(Passes):
         if free and store in self.in_place:
             dot = self.in_place[store]
             if store.state is None:
-                self.dot(dot, place, env, 0, node)
+                self.dot_into(dot, place, env, node)
             else:
                 self.dot(dot, place, env, self.accumulate)
         elif free and isinstance(node, Dot):
@@ -467,7 +524,9 @@ class Schedule:
         if set(dot.axes) != set(store.axes) or STORED[place.dtype] != register(dot.dtype):
             return None
         sides = kernel.sides(dot, place, self.env)
-        return dot if sides and kernel.following(node, dot, sides.vector) else None
+        few = not sides and kernel.a_fold(dot, kernel.private(dot, self.env))
+        vector = sides.vector if sides else None
+        return dot if (sides or few) and kernel.following(node, dot, vector) else None
 
     # -- what is stored
 

@@ -116,12 +116,19 @@ def untiled(program: Program, meanings: Meanings) -> Program:
 
 @dataclass
 class _Untiling:
+    """
+    fusions  names of opcodes that mean more than their instruction
+    merged   how often a buffer is read less than in the program, by name
+    widened  names of tiles that are whole tensors now
+    """
+
     given: Program
     meanings: Meanings
     opcodes: dict[str, Opcode] = field(init=False)
     buffers: dict[str, Buffer] = field(init=False)
     uses: Counter[str] = field(init=False)
     shares: Shares = field(init=False)
+    fusions: set[str] = field(default_factory=set)
     merged: Counter[str] = field(default_factory=Counter)
     widened: set[str] = field(default_factory=set)
     zero: frozenset[str] = frozenset()
@@ -324,6 +331,8 @@ class _Untiling:
         such as a place in a window, which is summed over, or a place of the window, which is a
         loop outside of the instruction."""
         opcode = self.opcodes[issue.opcode]
+        if opcode.name in self.fusions:
+            return None
         base, ranges = find(opcode.instruction, self.library), {r: a for a, r in issue.axes}
         written = [name in _ranges(operand) for operand in issue.writes]
         if self.lengths[name] != 1 or any(written) == summed or (summed and not self.adds(base)):
@@ -482,6 +491,7 @@ class _Untiling:
         if not self.shares.apart(one) or self.known(opcode) != opcode:
             return None
         self.meanings.known.setdefault((opcode.name, self.types(one)), meaning)
+        self.fusions.add(opcode.name)
         self.merged.update(operand.buffer for operand in (*first.reads, *issue.reads))
         self.merged.subtract(operand.buffer for operand in (total, *one.reads))
         return one
@@ -521,6 +531,8 @@ class _Untiling:
         if not isinstance(first, Issue) or last is None:
             return None
         step, finish = (self.opcodes[issue.opcode] for issue in (first, last))
+        if {step.name, finish.name} & self.fusions:
+            return None
         base, _, part = step.instruction.rpartition(".")
         whole = self.library.get(base)
         if whole is None or (part, finish.instruction) != ("step", f"{base}.finish"):
@@ -543,6 +555,8 @@ class _Untiling:
         if step is None or last is None or set(step.fresh or ()) != {first.range}:
             return None
         opcodes = [self.opcodes[issue.opcode] for issue in (step, last)]
+        if {opcode.name for opcode in opcodes} & self.fusions:
+            return None
         given, finish = (self.library.get(opcode.instruction) for opcode in opcodes)
         laws = [law for law in given.laws if isinstance(law, StepOf)] if given else []
         if not laws or finish is None or laws[0].finish != finish.name:

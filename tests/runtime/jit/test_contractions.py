@@ -647,6 +647,81 @@ def test_steps_and_what_finishes_them_are_one_issue() -> None:
         single.near(found, wanted, 1e-5, backend)
 
 
+CLIPPED = """opcode behind = clipped "{clipped}" on vector
+    bind m = m
+    bind n = n
+    read (m n)
+    write (m n)
+    outputs 0
+buffer y: output"""
+TILE = """buffer u: temporary f32 [16, 8] in cache place 1 address 4096 pitch 512 slots 2 rotor n2
+"""
+IN_A_LOOP = """                for n2 in n1 step 8:
+                    u[m1-m1, n2-n2] = ending(total[m1-m1, n2-n1], c[n2]) on matrix over m=m1, n=n2
+                    y[m1, n2] = behind(u[m1-m1, n2-n2]) on vector over m=m1, n=n2
+"""
+
+
+def test_what_finishes_sums_and_more_is_not_what_finishes_them_alone() -> None:
+    step, finish = step_of(matmul_bias)
+    assert finish is not None
+    plain, _, _ = PIECES.rpartition("                y[m1, n1]")
+    text = (plain + IN_A_LOOP).replace("buffer y: output", CLIPPED)
+    text = text.replace("section all", TILE + "section all").replace("{clipped}", clipped.meaning)
+    text = text.replace("{step}", step.meaning).replace("{finish}", finish.meaning)
+    text = text.replace("alive total 0 to 2", "alive total 0 to 3\n        alive u 1 to 3")
+    program = parse_text(text.replace("{issue}", ACCUMULATING), "pieces")
+    library = {"matmul_bias": matmul_bias, "clipped": clipped}
+    arrays = arrays_for(program)
+    wanted = interpret(program, library, arrays).outputs["y"]
+
+    for backend, more in single.BACKENDS.items():
+        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
+        single.near(found, wanted, 1e-5, backend)
+
+
+ROW_BY_ROW = """program rows for host
+opcode product = matmul "{matmul}" on matrix
+    bind m =
+    bind k = k
+    bind n = n
+    read (. k)
+    read (k n)
+    write (. n)
+    outputs 0
+opcode behind = clipped "{clipped}" on vector
+    bind m =
+    bind n = n
+    read (. n)
+    write (. n)
+    outputs 0
+buffer y: output f32 [20, 90] in dram
+buffer a: input f32 [20, 70] in dram
+buffer b: weight f32 [70, 90] in dram
+buffer tile: temporary f32 [1, 90] in cache place 0 pitch 512 slots 2 rotor m1
+section all
+    axis m = 20
+    axis k = 70
+    axis n = 90
+    stage only
+        alive tile 0 to 2
+        for m1 in m step 1:
+            tile[m1-m1, n] = product(a[m1, k], b[k, n]) on matrix over m=m1, k, n
+            y[m1, n] = behind(tile[m1-m1, n]) on vector over m=m1, n
+"""
+
+
+def test_a_row_and_what_follows_it_are_each_a_row() -> None:
+    text = ROW_BY_ROW.replace("{matmul}", matmul.meaning).replace("{clipped}", clipped.meaning)
+    program, library = parse_text(text, "rows"), {"matmul": matmul, "clipped": clipped}
+    arrays = arrays_for(program)
+    wanted = interpret(program, library, arrays).outputs["y"]
+
+    for backend, more in single.BACKENDS.items():
+        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
+        single.near(found, wanted, 1e-5, backend)
+
+
 ROWS = """program rows for host
 opcode adding = matmul_bias.step "{step}" on matrix
     bind m = q
