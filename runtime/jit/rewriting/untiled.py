@@ -482,7 +482,8 @@ class _Untiling:
         assert after is not None
         first = self.placed(first, issue, issue.reads.index(total))
         before = self.leading(first)
-        assert before is not None
+        if before is None:
+            return None  # at that position it reads a window
         opcodes = self.opcodes[first.opcode], self.opcodes[issue.opcode]
         made = fused((first, issue), opcodes, (before, after))
         if made is None:

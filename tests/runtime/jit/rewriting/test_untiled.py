@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from infinisa.isa.machine import Machine
 from infinisa.isa.program import Issue, Loop, statements
 from infinisa.runtime.jit.rewriting.untiled import Meanings, untiled
-from tests.compiler.everywhere import LIBRARY, agree_everywhere
+from tests.compiler.everywhere import LIBRARY, MACHINES, agree_everywhere
 from tests.compiler.readers.test_onnx import (
     assert_as_onnxruntime,
     made,
@@ -49,11 +50,13 @@ def inverted(activation: str, channels: int, side: int, stride: int) -> Any:
     return made(nodes, {"x": (1, 8, 14, 14)}, ["y"], {**weights, **numbers})
 
 
-def whole_issues(model: Any, shape: Sequence[int], folder: Path) -> list[Issue | Loop]:
+def whole_issues(
+    model: Any, shape: Sequence[int], folder: Path, machine: Machine = CACHE
+) -> list[Issue | Loop]:
     """What native code runs of a model, once all backends compute what onnxruntime does."""
     inputs = {"x": random(*shape)}
     found = assert_as_onnxruntime(model, inputs, folder)
-    done = agree_everywhere(found, CACHE, inputs=named(found, inputs))
+    done = agree_everywhere(found, machine, inputs=named(found, inputs))
     whole = untiled(done.program, Meanings(LIBRARY))
     stages = [stage for section in whole.sections for stage in section.stages]
     return [item for stage in stages for item in statements(stage.body)]
@@ -90,6 +93,24 @@ def test_what_two_read_is_kept(tmp_path: Path) -> None:
     model = made(nodes, {"x": (9, 40)}, ["y", "z"], {"w": random(40, 7)})
 
     assert len(whole_issues(model, (9, 40), tmp_path)) == 3
+
+
+def test_work_at_one_place_of_a_window_stays_as_it_is(tmp_path: Path) -> None:
+    """What is clipped is read by digits of an axis that a running sum goes along as a whole."""
+    nodes = [
+        node("Add", "x x", "u"),
+        node("CumSum", "u one", "w"),
+        node("Reshape", "u shape", "v"),
+        node("Clip", "v low high", "y"),
+        node("CumSum", "y none", "z"),
+    ]
+    weights = {
+        "shape": np.array([3, 2]), "none": np.array(0), "one": np.array(1),
+        "low": np.array(-1, np.float32), "high": np.array(2, np.float32),
+    }  # fmt: skip
+    model = made(nodes, {"x": (1, 6, 1, 1)}, ["y", "z"], weights)
+
+    assert whole_issues(model, (1, 6, 1, 1), tmp_path, MACHINES["edge"])
 
 
 @pytest.mark.parametrize("side", [2, 3])
