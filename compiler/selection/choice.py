@@ -165,7 +165,7 @@ class Choosing:
 
     def fits(self, match: Match) -> bool:
         """Whether a match is trusted and what one issue must see complete is within its tile
-        limits."""
+        limits, and on the chip where nothing moves without being told to."""
         if not self.trust(match):
             return False
         instruction = match.instruction
@@ -178,7 +178,8 @@ class Choosing:
                 step = self.step(match)
                 if step is None or step[1] != axis:
                     return False
-        return not is_recurrence(instruction) or self.held(match) <= chip_capacity(self.machine)
+        told = is_recurrence(instruction) or self.machine.scratchpad.managed == "software"
+        return not (told and instruction.whole) or self.held(match) <= chip_capacity(self.machine)
 
     def held(self, match: Match) -> int:
         """Bytes of what one issue of a match must see complete, all else at one position."""

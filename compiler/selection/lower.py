@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from math import prod
 
-from infinisa.isa.dtypes import is_float
+from infinisa.isa.dtypes import DTYPES, is_float
 from infinisa.isa.errors import CompileError
 from infinisa.isa.instance import state_types
 from infinisa.isa.instruction import Instruction, step_of
@@ -42,6 +42,7 @@ from infinisa.isa.meaning import needs
 from ..calls import Access, Covered, Index, Tensor
 from ..equality.canonical import canonical, is_number, number_of
 from ..equality.laws import must_hold
+from ..schedule.cost import chip_capacity
 from .choice import combiner, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index
@@ -548,7 +549,8 @@ class Scope:
     # -- in pieces
 
     def in_pieces(self, work: Work) -> bool:
-        """Whether one issue does not see the whole of what is reduced."""
+        """Whether one issue does not see the whole of what is reduced: it takes no more, or two of
+        them, one that is worked on and the next one, do not fit on the chip."""
         definition = work.definition
         if not definition.accumulates:
             return False
@@ -558,7 +560,13 @@ class Scope:
             assert unit is not None
             limits = self.all.limits(work, unit, self.all.forced(work), ())
             reduced = [a for axis in definition.reduced for a in work.binding[axis]]
-            self.all.pieces[key] = any(limits[axis] < self.all.sizes[axis] for axis in reduced)
+            accesses = [read.place.access for read in work.reads]
+            held = sum(
+                DTYPES[dtype].size * self.all.choosing.volume({*reduced}.intersection(access.axes))
+                for access, dtype in zip(accesses, self.all.types(accesses), strict=True)
+            )
+            long = any(limits[axis] < self.all.sizes[axis] for axis in reduced)
+            self.all.pieces[key] = long or 2 * held > chip_capacity(self.all.choosing.machine)
         return self.all.pieces[key]
 
     def without_windows(self, work: Work) -> Work:

@@ -14,13 +14,14 @@ from infinisa.compiler.selection.choice import Choosing, Selection
 from infinisa.compiler.selection.cover import cover_and_report
 from infinisa.compiler.selection.match import Match
 from infinisa.compiler.selection.prices import CALL, CALLS, DRAM, Forecast, Work, excess
-from infinisa.isa import formulas
+from infinisa.isa import formulas, language
 from infinisa.isa.instruction import Instruction, instruction
 from infinisa.isa.language import Input, Node, dot, exp, sqrt, tanh
 from infinisa.isa.machine import builtin_machine_files, load_machine
 from infinisa.isa.program import Count, Extent, Opcode
 from infinisa.plugins.manager import load
 from infinisa.runtime.simulator import simulate
+from tests.compiler.everywhere import agree_everywhere, instructions
 
 MACHINES = {file.stem: load_machine(file) for file in builtin_machine_files()}
 EDGE, DATACENTER = MACHINES["edge"], MACHINES["datacenter"]
@@ -265,3 +266,34 @@ def test_an_option_is_surely_worse_only_if_no_prices_make_it_better() -> None:
     assert excess({"matrix": 10.0}, {"vector": 34.0}, 0.3) < 0
     assert excess({"matrix": 10.0}, {"vector": 10.0}, 1.0) == 0
     assert excess({CALLS: 100.0}, {CALLS: 200.0}, 0.3) == -100.0
+
+
+# ---------------------------------------------------------------- rows that the chip does not hold
+
+
+@pytest.mark.parametrize("on", ["tiny", "edge"])
+@pytest.mark.parametrize(
+    ("made", "whole", "names"),
+    [
+        (
+            lambda x: formulas.softmax(x, "n"),
+            "softmax",
+            {"reduce_max.step", "subtract", "exp", "reduce_sum.step", "divide"},
+        ),
+        (lambda x: language.max(x, "n"), "reduce_max", {"reduce_max.step"}),
+    ],
+    ids=["softmax", "max"],
+)
+def test_a_row_that_does_not_fit_goes_in_pieces(
+    made: Callable[[Node], Node], whole: str, names: set[str], on: str
+) -> None:
+    """In any type and length: of a maximum one row is worked on while the next one is loaded."""
+    machine, found = MACHINES[on], {}
+    row = machine.scratchpad.size // 4
+    for length in (row // 8, row * 2 // 3, 2 * row + 3):
+        b = Builder(f"{whole} of {length}")
+        b.axis("n", length)
+        x = b.input("x", "n", shape=(length,))
+        b.graph("main").output("y", made(x))
+        found[length] = {*instructions(agree_everywhere(b.model(), machine))}
+    assert [*found.values()] == [{whole}, names, names]
