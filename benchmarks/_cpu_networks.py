@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +21,30 @@ BLOCKS = ((64, 3), (128, 4), (256, 6), (512, 3))
 """Of ResNet-50: (channels inside of a block, blocks); four times as many come out."""
 
 CLASSES = 1000
+
+Stage = tuple[int, int, int, bool, bool, int]
+"""Of blocks that go channel by channel: side of the window, channels inside of the block, channels
+that come out, whether channels are weighed (squeeze and excitation), whether it is of the deeper
+half, which has another activation, stride."""
+
+MOBILE_V2: list[Stage] = [
+    (3, inside, out, False, True, stride)
+    for inside, out, stride in (
+        (32, 16, 1), (96, 24, 2), (144, 24, 1), (144, 32, 2), (192, 32, 1), (192, 32, 1),
+        (192, 64, 2), (384, 64, 1), (384, 64, 1), (384, 64, 1), (384, 96, 1), (576, 96, 1),
+        (576, 96, 1), (576, 160, 2), (960, 160, 1), (960, 160, 1), (960, 320, 1),
+    )
+]  # fmt: skip
+"""Of MobileNet V2 (arXiv 1801.04381, table 2)."""
+
+MOBILE_V3: list[Stage] = [
+    (3, 16, 16, False, False, 1), (3, 64, 24, False, False, 2), (3, 72, 24, False, False, 1),
+    (5, 72, 40, True, False, 2), (5, 120, 40, True, False, 1), (5, 120, 40, True, False, 1),
+    (3, 240, 80, False, True, 2), (3, 200, 80, False, True, 1), (3, 184, 80, False, True, 1),
+    (3, 184, 80, False, True, 1), (3, 480, 112, True, True, 1), (3, 672, 112, True, True, 1),
+    (5, 672, 160, True, True, 2), (5, 960, 160, True, True, 1), (5, 960, 160, True, True, 1),
+]  # fmt: skip
+"""Of MobileNet V3 Large (arXiv 1905.02244, table 1)."""
 PROVIDER = "CPUExecutionProvider"
 Tensors = Mapping[str, torch.Tensor]
 
@@ -117,6 +141,86 @@ def resnet50() -> Contest:
         flops=net.flops,
         ratio=1.1,
     )
+
+
+# ---------------------------------------------------------------- channel by channel
+
+
+@dataclass
+class Mobile(Network):
+    """A network of blocks that convolve channel by channel."""
+
+    def relu6(self, x: str) -> str:
+        for name, number in (("zero", 0.0), ("six", 6.0)):
+            self.constants[name] = np.array(number, np.float32)
+        return self.add("Clip", [x, "zero", "six"], torch.clamp)
+
+    def hard_swish(self, x: str) -> str:
+        return self.add("HardSwish", [x], functional.hardswish)
+
+    def channelwise(self, x: str, side: int, channels: int, window: int, stride: int) -> str:
+        w = self.weight(channels, 1, window, window, fan=window * window)
+        b, pad = self.weight(channels, fan=200), window // 2
+        self.flops += 2.0 * side * side * channels * window * window
+        function = partial(functional.conv2d, stride=stride, padding=pad, groups=channels)
+        return self.add("Conv", [x, w, b], function, strides=[stride] * 2, pads=[pad] * 4,
+                        group=channels)  # fmt: skip
+
+    def mean(self, x: str) -> str:
+        pool = partial(functional.adaptive_avg_pool2d, output_size=1)
+        return self.add("GlobalAveragePool", [x], pool)
+
+    def weighed(self, x: str, channels: int) -> str:
+        """Each channel times what follows from the means of all."""
+        few = channels // 4
+        y = self.relu(self.convolution(self.mean(x), (1, channels, few), 1, 1))
+        y = self.convolution(y, (1, few, channels), 1, 1)
+        y = self.add("HardSigmoid", [y], functional.hardsigmoid, alpha=1 / 6, beta=0.5)
+        return self.add("Mul", [x, y], torch.mul)
+
+    def linear(self, x: str, channels: int, results: int) -> str:
+        w, b = self.weight(results, channels, fan=channels), self.weight(results, fan=200)
+        self.flops += 2.0 * channels * results
+        return self.add("Gemm", [x, w, b], functional.linear, transB=1)
+
+
+def mobile(
+    name: str,
+    activation: Callable[[Mobile, str], str],
+    first: int,
+    stages: Sequence[Stage],
+    heads: Sequence[int],
+) -> Contest:
+    """One image of 224 x 224.
+
+    activation  of the first convolution and of the deeper half; else it is ReLU
+    heads       widths behind the blocks: of a convolution, and before the classes
+    """
+    net = Mobile()
+    deep = partial(activation, net)
+    x = deep(net.convolution("x", (112, 3, first), 3, 2))
+    channels, side = first, 112
+    for window, inside, out, weighs, late, stride in stages:
+        before, side, y, function = side, side // stride, x, deep if late else net.relu
+        if inside != channels:
+            y = function(net.convolution(y, (before, channels, inside), 1, 1))
+        y = function(net.channelwise(y, side, inside, window, stride))
+        y = net.weighed(y, inside) if weighs else y
+        y = net.convolution(y, (side, inside, out), 1, 1)
+        x = net.add("Add", [x, y], torch.add) if (stride, channels) == (1, out) else y
+        channels = out
+    wide, *more = heads
+    x = net.mean(deep(net.convolution(x, (side, channels, wide), 1, 1)))
+    x = net.add("Flatten", [x], partial(torch.flatten, start_dim=1))
+    for width in more:
+        x, wide = deep(net.linear(x, wide, width)), width
+    x = net.linear(x, wide, CLASSES)
+    net.nodes[-1].output[0] = "y"
+    image = net.source.standard_normal((1, 3, 224, 224), np.float32)
+    return contest(
+        "networks", f"{name}, one image", net.nodes, {"x": image}, (1, CLASSES),
+        lambda given: net.result(given, x), net.constants, flops=net.flops,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- LAC
@@ -228,5 +332,7 @@ def lac(characters: int) -> Contest:
 
 def contests() -> Iterator[Callable[[], Contest]]:
     yield resnet50
+    yield partial(mobile, "MobileNet V2", Mobile.relu6, 32, MOBILE_V2, (1280,))
+    yield partial(mobile, "MobileNet V3 Large", Mobile.hard_swish, 16, MOBILE_V3, (960, 1280))
     yield partial(lac, 32)
     yield partial(lac, 128)
