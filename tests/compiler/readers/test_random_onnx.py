@@ -64,7 +64,7 @@ class Draft:
         self.random = Random(seed)
         self.nodes: list[Any] = []
         self.weights: dict[str, Array] = {}
-        most = (2, 8, 12, 12) if self.one_of((True, False)) else (2, 12, 16)
+        most = self.one_of(((2, 8, 12, 12), (2, 12, 16), (1, 40, 7, 7), (2, 9, 300), (20, 300)))
         shape = tuple(self.number(1, size) for size in most)
         self.values = [Value("x", shape), Value("n", shape, INT64)]
         x, n = 0.5 * random(*shape), np.rint(3.0 * random(*shape, seed=1))
@@ -395,6 +395,120 @@ def largest_place(d: Draft, x: Value) -> object:
     return x.rank and d.add("ArgMax", x.name, axis=axis, select_last_index=last)
 
 
+# ---------------------------------------------------------------- several nodes
+
+
+def in_turn(d: Draft, x: Value, *nodes: tuple[str, str, dict[str, Any]]) -> bool:
+    """Nodes of which each reads the result of the one before it, and more."""
+    name = x.name
+    for kind, more, attributes in nodes:
+        if not d.add(kind, f"{name} {more}", **attributes):
+            return False
+        name = d.values[-1].name
+    return True
+
+
+def activation(d: Draft, x: Value) -> object:
+    kinds = "HardSwish", "HardSigmoid", "Elu", "LeakyRelu", "Softplus", "Softsign", "Mish", "Erf"
+    return d.add(d.one_of(kinds), x.name)
+
+
+def inverted(d: Draft, x: Value) -> object:
+    """A convolution of 1 x 1, one channel by channel, one of 1 x 1; a function behind the first."""
+    if x.rank != 4:
+        return False
+    inside, side, out = x.shape[1] * d.number(1, 6), d.one_of((1, 3, 5)), d.number(1, 9)
+    pads = [side // 2] * 4
+    if not fits(x, [side] * 2, pads):
+        return False
+    function = d.one_of(((), (("HardSwish", "", {}),), (("Relu", "", {}),), (("Tanh", "", {}),)))
+    first, last = d.drawn(inside, x.shape[1], 1, 1), d.drawn(out, inside, 1, 1)
+    middle = {"group": inside, "pads": pads, "strides": [d.number(1, 2)] * 2}
+    return in_turn(
+        d,
+        x,
+        ("Conv", f"{first} {d.drawn(inside)}", {}),
+        *function,
+        ("Conv", f"{d.drawn(inside, 1, side, side)} {d.drawn(inside)}", middle),
+        *function,
+        ("Conv", f"{last} {d.drawn(out)}", {}),
+    )
+
+
+def finished(d: Draft, x: Value) -> object:
+    """A product, a bias, and functions of both, some with themselves."""
+    if not x.rank:
+        return False
+    columns = d.number(1, 40)
+    product, bias = d.drawn(x.shape[-1], columns), d.drawn(columns)
+    if not in_turn(d, x, ("MatMul", product, {}), ("Add", bias, {})):
+        return False
+    ends = d.weight(np.array(-1, np.float32)), d.weight(np.array(1, np.float32))
+    for _ in range(d.number(0, 3)):
+        y, before = d.values[-1], d.values[-2]
+        kind, more = d.one_of((("Relu", ""), ("Sigmoid", ""), ("HardSwish", ""),
+                               ("Clip", " ".join(ends)), ("Mul", before.name)))  # fmt: skip
+        d.add(kind, f"{y.name} {more}")
+    return True
+
+
+def heads(d: Draft, x: Value) -> object:
+    """An attention of several heads, with a mask that hides later keys or none."""
+    if x.rank != 3:
+        return False
+    batch, rows, columns = x.shape
+    count, width = d.number(1, 3), d.number(1, 4)
+    apart, projected = d.weight([batch, rows, count, width]), []
+    for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
+        weight = d.drawn(columns, count * width)
+        turn = ("Transpose", "", {"perm": order})
+        if not in_turn(d, x, ("MatMul", weight, {}), ("Reshape", apart, {}), turn):
+            return False
+        projected.append(d.values[-1])
+    query, key, value = projected
+    hidden = d.weight(np.triu(np.full((rows, rows), -1e9 * d.number(0, 1), np.float32), 1))
+    return in_turn(
+        d,
+        query,
+        ("MatMul", key.name, {}),
+        ("Add", hidden, {}),
+        ("Softmax", "", {"axis": -1}),
+        ("MatMul", value.name, {}),
+        ("Transpose", "", {"perm": [0, 2, 1, 3]}),
+        ("Reshape", d.weight([batch, rows, count * width]), {}),
+    )
+
+
+def convolution_of_lines(d: Draft, x: Value) -> object:
+    if x.rank != 3:
+        return False
+    groups, side, pad = d.one_of((1, x.shape[1])), d.number(1, 3), d.number(0, 2)
+    w, step = d.drawn(groups * d.number(1, 3), x.shape[1] // groups, side), d.number(1, 2)
+    reach = step * (side - 1) + 1
+    return reach <= x.shape[2] + 2 * pad and d.add(
+        "Conv", f"{x.name} {w}", group=groups, pads=[pad] * 2, dilations=[step],
+        strides=[d.number(1, 2)],
+    )  # fmt: skip
+
+
+def rotated(d: Draft, x: Value) -> object:
+    """Halves of rows turned by given angles."""
+    if x.rank < 2 or x.shape[-1] % 2:
+        return False
+    half, last = x.shape[-1] // 2, x.rank - 1
+    if not d.add("Split", f"{x.name} {d.weight([half, half])}", results=2, axis=last):
+        return False
+    one, other = d.values[-2:]
+    cosine, sine = (d.drawn(x.shape[-2], half) for _ in range(2))
+    parts = []
+    for kind, first, second in (("Sub", cosine, sine), ("Add", sine, cosine)):
+        d.add("Mul", f"{other.name} {second}")
+        product = d.values[-1].name
+        in_turn(d, one, ("Mul", first, {}), (kind, product, {}))
+        parts.append(d.values[-1].name)
+    return d.add("Concat", " ".join(parts), axis=last)
+
+
 STEPS: dict[str, Step] = {
     "Relu": alone("Relu"),
     "Tanh": alone("Tanh"),
@@ -449,6 +563,12 @@ STEPS: dict[str, Step] = {
     "fmod": divided("Mod", fmod=1),
     "ArgMax": largest_place,
     "Cast": cast,
+    "activation": activation,
+    "inverted": inverted,
+    "finished": finished,
+    "heads": heads,
+    "Conv of lines": convolution_of_lines,
+    "rotated": rotated,
 }
 
 JUMPS = {"Less", "Equal", "Sign", "ArgMax", "Cast"}
