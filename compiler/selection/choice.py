@@ -178,13 +178,18 @@ class Choosing:
                 step = self.step(match)
                 if step is None or step[1] != axis:
                     return False
-        told = is_recurrence(instruction) or self.machine.scratchpad.managed == "software"
-        return not (told and instruction.whole) or self.held(match) <= chip_capacity(self.machine)
+        told = self.machine.scratchpad.managed == "software" and not instruction.opaque
+        if not (instruction.whole and (told or is_recurrence(instruction))):
+            return True
+        return self.held(match) <= chip_capacity(self.machine)
 
     def held(self, match: Match) -> int:
-        """Bytes of what one issue of a match must see complete, all else at one position."""
-        whole = {a for axis in match.instruction.whole for a in match.binding.get(axis, ())}
-        values = [*match.leaves, *(root for root in match.roots if root is not None)]
+        """Bytes of what one issue of a match must see complete, all else at one position; tables
+        stay outside the chip."""
+        definition = match.instruction
+        whole = {a for axis in definition.whole for a in match.binding.get(axis, ())}
+        values = [leaf for n, leaf in enumerate(match.leaves) if n not in definition.tables]
+        values += [root for root in match.roots if root is not None]
         return sum(
             self.volume(whole.intersection(value.axes)) * DTYPES[value.dtype].size
             for value in values

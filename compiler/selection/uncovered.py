@@ -17,6 +17,7 @@ from infinisa.isa.language import (
 
 from ..equality.canonical import is_number
 from ..graph import Graph
+from ..schedule.cost import chip_capacity
 from .choice import Choosing, Selection, unit_for
 from .match import Match
 
@@ -49,7 +50,13 @@ def refusal(match: Match, choosing: Choosing) -> str:
         return f"its error of {match.error:.2g} is over the budget of {trust.budget:g}"
     if not trust(match):
         return f"it is {match.stamp}, not {trust.require}"
-    return "" if choosing.fits(match) else "an axis that it must see whole is over its tile limit"
+    if choosing.fits(match):
+        return ""
+    held, capacity = choosing.held(match), chip_capacity(choosing.machine)
+    if held > capacity:
+        memory = choosing.machine.scratchpad.name
+        return f"one issue must see {held} bytes whole, memory {memory!r} has {capacity}"
+    return "an axis that it must see whole is over its tile limit"
 
 
 def shallow(node: Node) -> Node:

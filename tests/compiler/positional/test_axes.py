@@ -193,6 +193,14 @@ def test_a_causal_mask_is_a_comparison_of_positions() -> None:
     )
 
 
+def test_a_tall_constant_is_not_compared_with_a_mask() -> None:
+    """A square of so many positions would need a terabyte."""
+    inputs = given_inputs((1 << 20, 1))
+    table = from_array(np.arange(1 << 21, dtype=np.float32).reshape(-1, 2), "table")
+
+    assert list(name_axes([inputs[0][0]], [inputs[0][0] + table]).weights) == ["table"]
+
+
 def test_constants_fold_where_that_needs_no_more_memory() -> None:
     inputs = given_inputs((2, 3))
     small = from_array(np.arange(3, dtype=np.float32), "small")

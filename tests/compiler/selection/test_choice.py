@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pytest
 
 from infinisa.compiler.builder import Builder
@@ -297,3 +298,15 @@ def test_a_row_that_does_not_fit_goes_in_pieces(
         b.graph("main").output("y", made(x))
         found[length] = {*instructions(agree_everywhere(b.model(), machine))}
     assert [*found.values()] == [{whole}, names, names]
+
+
+def test_a_table_that_does_not_fit_is_read_where_it_is() -> None:
+    b = Builder("lookup")
+    length = MACHINES["tiny"].scratchpad.size
+    table = b.weight("table", "v d", np.arange(2 * length, dtype=np.float32).reshape(length, 2))
+    ids = b.input("ids", "n: i32", shape=(3,))
+    b.axis("n", 3)
+    b.graph("main").output("y", language.gather(table, ids, "v"))
+    inputs = {"ids": np.array([0, length - 1, 7], np.int32)}
+
+    assert "embedding" in instructions(agree_everywhere(b.model(), MACHINES["tiny"], inputs=inputs))
