@@ -270,6 +270,10 @@ class Search:
         return self.keys[signature]
 
     @cached_property
+    def gapped(self) -> frozenset[str]:
+        return frozenset(_gapped(self.covered))
+
+    @cached_property
     def signatures(self) -> tuple[int, ...]:
         return self.likeness.signatures(self.covered.calls, LONGEST)
 
@@ -288,7 +292,11 @@ class Search:
         target: Target,
         slots: int,
     ) -> list[Group]:
-        """The best schedule for each order for which anything fits, the fastest first."""
+        """The best schedule for each order for which anything fits, the fastest first. What is
+        written with gaps has all its parts in one buffer, and none is worked on where it lies."""
+        parts = self.gapped & setting.writers.keys()
+        if any(parts & call.in_place for call in setting.calls):
+            return []
         groups = [self._costed(setting, order, points, target, slots) for order in tried]
         return sorted(filter(None, groups), key=lambda group: (group.time, group.bytes))
 

@@ -457,6 +457,24 @@ def test_digits_of_an_axis_that_is_also_an_index(tmp_path: Path) -> None:
     agree_everywhere(found, MACHINES["tiny"], inputs=named(found, given))
 
 
+def test_a_table_of_values_between_one_another_is_whole_before_it_is_read(tmp_path: Path) -> None:
+    """Both parts of it are stored at once, in a stage before the one that looks rows up."""
+    weights = {"parts": np.array([4, 3, 1]), "row": np.array([24]), "rows": np.array([5, 22, 3])}
+    nodes = [
+        node("Reshape", "x parts", "p"),
+        node("Concat", "p p", "t", axis=2),
+        node("Reshape", "t row", "r"),
+        node("Gather", "r rows", "y"),
+        node("Abs", "r", "z"),
+    ]
+    model = made(nodes, {"x": [1, 12, 1]}, ["y", "z"], weights)
+    given = {"x": random(1, 12, 1)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    for machine in (CACHE, *MACHINES.values()):
+        agree_everywhere(found, machine, inputs=named(found, given))
+
+
 TYPED: Mapping[str, tuple[Sequence[Any], Sequence[str], Arrays]] = {
     "a sum that is also wanted as truth": (
         [
