@@ -405,7 +405,8 @@ class Emitter:
             case Map():
                 return self._map(node, env)
             case Cast(x, target):
-                return saturate(self.f, self.value(x, env), x.dtype, target)
+                made = saturate(self.f, self.value(x, env), x.dtype, target)
+                return self.f.intrinsic("arithmetic.fence", [made]) if rounds(node) else made
             case View():
                 return self._view(node, env)
             case Gather(table, index, axis):
@@ -556,6 +557,12 @@ class Emitter:
 
     def _computed(self, node: Node) -> bool:
         return isinstance(node, Map | Cast | View | Gather | Stack | Position | Size)
+
+
+def rounds(node: Cast) -> bool:
+    """Whether a cast is to the float type that its operand has: what is computed so far is rounded
+    by itself."""
+    return node.type == node.x.dtype and is_float(node.type)
 
 
 def every_other(f: Function, pointer: Value, kind: str, width: int, mask: Value | None) -> Value:

@@ -8,16 +8,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from infinisa.isa.dtypes import is_float
 from infinisa.isa.instruction import Instruction
-from infinisa.isa.language import Axis, Constant, Immediate, Input, Map, Node, refine, walk
+from infinisa.isa.language import (
+    Axis,
+    Cast,
+    Constant,
+    Immediate,
+    Input,
+    Map,
+    Node,
+    refine,
+    walk,
+)
 from infinisa.isa.program import Issue, Opcode
+
+from ..expressions.expression import rounds
 
 
 def elementwise(meaning: Instruction) -> bool:
     """Whether each number of its one result follows from the numbers at the same position."""
     if meaning.opaque or meaning.native or meaning.states or len(meaning.outputs) != 1:
         return False
-    return all(isinstance(n, Map | Input | Constant | Immediate) for n in walk(meaning.outputs))
+    return all(
+        isinstance(n, Map | Input | Constant | Immediate) or (isinstance(n, Cast) and rounds(n))
+        for n in walk(meaning.outputs)
+    )
+
+
+def rounded(node: Node) -> Node:
+    """A result as it would be in memory: a product is not one operation with a sum behind it, or
+    0.7 * 10 - 7 would be less than 0."""
+    product = isinstance(node, Map) and node.function in ("multiply", "negate")
+    return Cast(node, node.dtype) if product and is_float(node.dtype) else node
 
 
 def fused(
@@ -50,7 +73,7 @@ def fused(
         elif n != place:
             read.append((operand, axes, leaves[n]))
     known: dict[Node, Node] = dict(zip(right.operands, leaves, strict=True))
-    known[right.operands[place]] = left.outputs[0]
+    known[right.operands[place]] = rounded(left.outputs[0])
     opcode = replace(
         before,
         name=f"{before.name}, {after.name} of {place}",

@@ -123,3 +123,14 @@ def test_a_bias_of_each_channel_is_one_of_each_column(side: int, tmp_path: Path)
 
     (issue,) = whole_issues(model, (1, 16, 8, 8), tmp_path)
     assert isinstance(issue, Issue)
+
+
+def test_what_jumps_reads_what_is_rounded(tmp_path: Path) -> None:
+    """0.7 * 10 - 7 is 0 in f32; without the product's rounding it is less, and its floor -1."""
+    nodes = [node("Mul", "x ten", "p"), node("Sub", "p seven", "s"), node("Floor", "s", "y")]
+    weights = {"ten": np.array(10, np.float32), "seven": np.array(7, np.float32)}
+    model = made(nodes, {"x": (9, 40)}, ["y"], weights)
+    inputs = {"x": np.full((9, 40), 0.7, np.float32)}
+    found = assert_as_onnxruntime(model, inputs, tmp_path)
+
+    agree_everywhere(found, CACHE, inputs=named(found, inputs))
