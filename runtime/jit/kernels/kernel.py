@@ -63,7 +63,8 @@ class Access:
     extents  of the buffer, where positions outside of it are read (0: not in this dimension); else
              empty
     fill     what those positions read as; None: there are none
-    buffer   a number for its buffer: the kernel must know which operands share memory
+    buffer   a number for its buffer, or a part of that which the others have nothing in common
+             with: the kernel must know which operands share memory
     region   a number for how the region follows from ranges: equal ones are the same memory
     weight   of a weight, each dimension's whole extent, and what divides the first position there
              (0: it is 0); else empty

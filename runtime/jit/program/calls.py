@@ -14,6 +14,7 @@ from ..code.ir import Function, Number, Value, constant, number
 from ..contraction.weights import Layout
 from ..kernels.kernel import Access, Shape, axes_of, bordered, moving, needs_starts
 from ..restricted import RestrictedError
+from ..rewriting.shares import fixed
 from .addresses import Addresses, Span
 from .kernels import Meaning, rowwise
 from .plan import (
@@ -83,7 +84,9 @@ class Calls(Addresses):
         buffers: dict[object, int] = {}
         regions: dict[object, int] = {}
         found: list[Access] = []
-        for operand, dims in zip((*issue.reads, *issue.writes), names, strict=True):
+        every = *issue.reads, *issue.writes
+        for operand, dims in zip(every, names, strict=True):
+            alike = [other for other in every if other.buffer == operand.buffer]
             written = len(found) >= len(issue.reads)
             buffer = self.program.buffer[operand.buffer]
             filled = operand.fill is not None
@@ -100,7 +103,7 @@ class Calls(Addresses):
                     tuple(strides),
                     self.extents(operand) if filled else (),
                     operand.fill,
-                    buffers.setdefault(operand.buffer, len(buffers)),
+                    buffers.setdefault((operand.buffer, fixed(operand, alike)), len(buffers)),
                     regions.setdefault(where, len(regions)),
                     self.weight(operand),
                     written and self.past(operand),

@@ -123,15 +123,17 @@ class Shares:
         ]
 
     def apart(self, issue: Issue) -> bool:
-        """Whether what shares memory with a result is the same region as that: then a piece reads
-        only what it replaces itself."""
+        """Whether what shares memory with a result is the same region as that, or one that has no
+        position in common with it: then a piece reads only what it replaces itself."""
         buffer = self.buffers
         pairs = itertools.chain(
             itertools.product(issue.reads, issue.writes),
             itertools.combinations(issue.writes, 2),
         )
         return all(
-            not _overlap(buffer[one.buffer], buffer[write.buffer]) or one == write
+            not _overlap(buffer[one.buffer], buffer[write.buffer])
+            or one == write
+            or (one.buffer == write.buffer and fixed(one, [write]) != fixed(write, [one]))
             for one, write in pairs
         )
 
@@ -161,6 +163,13 @@ class Shares:
             wide = bounds[name] >= self.threads * panel
             grain = max(grain, panel if wide else 1, LINE // size)
         return grain
+
+
+def fixed(operand: Operand, others: Iterable[Operand]) -> tuple[int, ...]:
+    """Where an operand is in the dimensions of which it and other regions of its buffer have one
+    position, at any time. Regions that differ there have nothing in common."""
+    alike = zip(operand.dimensions, *(other.dimensions for other in others), strict=True)
+    return tuple(own.offset for own, *more in alike if not any(d.terms for d in (own, *more)))
 
 
 def narrowed(issue: Issue, name: str, piece: str) -> Issue:

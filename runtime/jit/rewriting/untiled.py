@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from infinisa.isa.functions import FOLDS
 from infinisa.isa.instance import find, resolve
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import (
@@ -334,23 +335,13 @@ class _Untiling:
         if opcode.name in self.fusions:
             return None
         base, ranges = find(opcode.instruction, self.library), {r: a for a, r in issue.axes}
-        written = [name in _ranges(operand) for operand in issue.writes]
-        if self.lengths[name] != 1 or any(written) == summed or (summed and not self.adds(base)):
+        written = any(name in _ranges(operand) for operand in issue.writes)
+        if self.lengths[name] != 1 or written == summed or (summed and not self.accumulates(base)):
             return None
-        windows: Windows = {}
-        operands: list[tuple[Axis, ...]] = []
-        for place, (operand, axes) in enumerate(zip(issue.reads, opcode.operands, strict=True)):
-            names = list(axes)
-            for d, dimension in enumerate(operand.dimensions):
-                if name not in (term.range for term in dimension.terms):
-                    continue
-                if any(term.base or term.range not in ranges for term in dimension.terms):
-                    return None
-                index = Affine(tuple((ranges[t.range], t.stride) for t in dimension.terms))
-                names[d] = index.plain or f"{d} of operand {place}"
-                if index.plain is None:
-                    windows[place, names[d]] = index
-            operands.append(tuple(names))
+        read = _with_range(issue, opcode, name, ranges)
+        if read is None:
+            return None
+        operands, windows = read
         results = [
             _named(*pair, name, axis) for pair in zip(issue.writes, opcode.results, strict=True)
         ]
@@ -370,24 +361,24 @@ class _Untiling:
             opcode,
             name=f"{opcode.name} over {axis}",
             binding=tuple(bound.items()),
-            operands=tuple(operands),
+            operands=operands,
             results=tuple(results),
         )
         if self.known(made) != made or self.windows.setdefault(made.name, windows) != windows:
             return None
         return made
 
-    def adds(self, step: Instruction) -> bool:
-        """Whether it adds a sum to its state, and nothing else."""
-        (output,) = step.outputs
-        if len(step.states) != 1 or step.states[0].initial != 0.0:
-            return False
-        state = step.states[0].input
-        if not isinstance(output, Map) or output.function != "add":
-            return False
+    def accumulates(self, step: Instruction) -> bool:
+        """Whether it folds, combines that with its state, and nothing else."""
         fold = _only_fold(step)
-        added = isinstance(fold, Dot) or (fold is not None and fold.function == "sum")
-        return added and state in output.arguments and fold in output.arguments
+        if fold is None or len(step.states) != 1:
+            return False
+        state, (output,) = step.states[0], step.outputs
+        how = FOLDS["sum" if isinstance(fold, Dot) else fold.function]
+        combined = isinstance(output, Map) and output.function == how.combine
+        return (
+            combined and state.initial == how.neutral and {state.input, fold} <= {*output.children}
+        )
 
     def contraction(self, issue: Issue) -> Instruction | None:
         """What an issue means, if that is one sum of products and nothing else that needs loops of
@@ -659,6 +650,29 @@ def _ranges(operand: Operand) -> set[str]:
 def _based(operands: Sequence[Operand], name: str) -> bool:
     """Whether a position is counted from the start of a range."""
     return any(t.base == name for o in operands for d in o.dimensions for t in d.terms)
+
+
+def _with_range(
+    issue: Issue, opcode: Opcode, name: str, ranges: Mapping[str, Axis]
+) -> tuple[tuple[tuple[Axis, ...], ...], Windows] | None:
+    """The axes of the dimensions of what an issue reads, with those that move with a range of which
+    it takes one position, and what is read in windows then; None if positions count from where a
+    range starts."""
+    windows: Windows = {}
+    operands: list[tuple[Axis, ...]] = []
+    for place, (operand, axes) in enumerate(zip(issue.reads, opcode.operands, strict=True)):
+        names = list(axes)
+        for d, dimension in enumerate(operand.dimensions):
+            if name not in (term.range for term in dimension.terms):
+                continue
+            if any(term.base or term.range not in ranges for term in dimension.terms):
+                return None
+            index = Affine(tuple((ranges[t.range], t.stride) for t in dimension.terms))
+            names[d] = index.plain or f"{d} of operand {place}"
+            if index.plain is None:
+                windows[place, names[d]] = index
+        operands.append(tuple(names))
+    return tuple(operands), windows
 
 
 def _named(operand: Operand, axes: Sequence[Axis], name: str, axis: Axis) -> tuple[Axis, ...]:

@@ -134,3 +134,24 @@ def test_what_jumps_reads_what_is_rounded(tmp_path: Path) -> None:
     found = assert_as_onnxruntime(model, inputs, tmp_path)
 
     agree_everywhere(found, CACHE, inputs=named(found, inputs))
+
+
+def test_parts_of_a_tensor_are_computed_of_one_another_without_loops(tmp_path: Path) -> None:
+    """Channels beside those that they follow from: windows go from one region to another."""
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("MaxPool", "a", "b", kernel_shape=[5, 5], pads=[2] * 4),
+        node("Conv", "b v c", "d", group=40, pads=[1] * 4),
+        node("Relu", "d", "e"),
+        node("Concat", "a b e", "f", axis=1),
+        node("Conv", "f u", "y"),
+    ]
+    weights = {
+        "w": random(40, 8, 1, 1), "v": random(40, 1, 3, 3), "c": random(40),
+        "u": random(6, 120, 1, 1),
+    }  # fmt: skip
+    model = made(nodes, {"x": (1, 8, 14, 14)}, ["y"], weights)
+
+    found = whole_issues(model, (1, 8, 14, 14), tmp_path)
+    assert not any(isinstance(item, Loop) for item in found)
+    assert len(found) == 4
