@@ -14,6 +14,7 @@ from infinisa.isa.language import (
     Affine,
     Axis,
     Cast,
+    Dot,
     Gather,
     Map,
     Node,
@@ -374,6 +375,10 @@ class Rows(Emitter):
                 case Gather(table, index, axis):
                     visit(index, moves)
                     visit(table, {**moves, axis: dict.fromkeys(index.axes)})
+                case Dot(_, _, over) | Reduce(_, _, over):  # a fold that has no place yet
+                    moves = {**{a: {} for a in over}, **moves}
+                    for child in node.children:
+                        visit(child, moves)
                 case _:
                     for child in node.children:
                         visit(child, moves)

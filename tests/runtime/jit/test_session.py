@@ -64,6 +64,13 @@ def attend(q: "s d", k: "t d", v: "t e"):
 
 
 @instruction(unit="matrix")
+def branches(q: "d", k: "t g e d", v: "t s r g e"):
+    scores = L.dot(q, k, "d")
+    e = L.exp(scores - L.max(scores, "t"))
+    return L.dot(e / L.sum(e, "t"), v, "t")
+
+
+@instruction(unit="matrix")
 def conv(x: "h w c", k: "r u c o"):
     windows = L.view(x, {"h": "2*p + r - 1", "w": "q + u - 1"})
     return L.dot(windows, k, "r u c")
@@ -134,6 +141,9 @@ CASES: list[tuple[str, Instruction, dict[str, int], dict[str, int], dict[str, An
      {"types": {"a": "f64", "b": "f64"}, "results": ["f64"]}),
     ("matmul gelu", matmul_gelu, {"m": 20, "n": 50, "k": 33}, {"m": 8}, {}),
     ("attention", attend, {"s": 21, "t": 40, "d": 16, "e": 24}, {"s": 8}, {}),
+    ("scores wanted before they have a place", branches,
+     {"d": 9, "t": 2, "s": 56, "r": 56, "g": 32, "e": 4}, {},
+     {"order": {"out0": "s r g e"}}),
     ("convolution", conv, {"p": 5, "q": 9, "r": 3, "u": 3, "c": 6, "o": 20}, {"p": 2, "q": 4},
      {"fill": {"x": 0.0}}),
     ("pool", pool, {"p": 4, "q": 5, "r": 2, "u": 2, "c": 19}, {"p": 3}, {}),
