@@ -58,11 +58,10 @@ class Tiles:
         plain = not others and term.range == self.loop.range and abs(term.stride) == 1
         return places[0] if plain else None
 
-    def whole(self, extent: int, base: str) -> tuple[list[Issue], dict[str, Buffer]] | None:
+    def whole(self, extent: int) -> tuple[list[Issue], dict[str, Buffer]] | None:
         """The issues, to be run one after the other over all turns, and what tiles became.
 
         extent  most positions of the range that the loop divides
-        base    what positions in a whole tensor are counted from
         """
         between = self.between()
         if between is None:
@@ -82,29 +81,28 @@ class Tiles:
             made[name] = Buffer(name, OUTSIDE, tuple(shape), buffer.dtype)
         if any(self.based(o) and o.buffer not in made for o in self.operands):
             return None
-        return [self.moved(issue, base) for issue in self.issues], made
+        old, new = self.loop.range, self.loop.parent
+        return [rebased(issue, old, new) for issue in self.issues], made
 
     def based(self, operand: Operand) -> bool:
         """Whether it counts positions from the start of a turn."""
         return any(t.base == self.loop.range for d in operand.dimensions for t in d.terms)
 
-    def moved(self, issue: Issue, base: str) -> Issue:
-        """The issue on whole tensors."""
 
-        def part(operand: Operand) -> Operand:
-            if not self.based(operand):
-                return operand
-            return replace(operand, dimensions=tuple(map(counted, operand.dimensions)))
+def rebased(issue: Issue, old: str, new: str) -> Issue:
+    """The issue with positions counted from the start of another range."""
 
-        def counted(dimension: Dimension) -> Dimension:
-            terms = tuple(
-                replace(term, base=base) if term.base == self.loop.range else term
-                for term in dimension.terms
-            )
-            return replace(dimension, terms=terms)
+    def part(operand: Operand) -> Operand:
+        if not any(t.base == old for d in operand.dimensions for t in d.terms):
+            return operand
+        return replace(operand, dimensions=tuple(map(counted, operand.dimensions)))
 
-        reads, writes = tuple(map(part, issue.reads)), tuple(map(part, issue.writes))
-        return replace(issue, reads=reads, writes=writes)
+    def counted(dimension: Dimension) -> Dimension:
+        terms = tuple(replace(t, base=new) if t.base == old else t for t in dimension.terms)
+        return replace(dimension, terms=terms)
+
+    reads, writes = tuple(map(part, issue.reads)), tuple(map(part, issue.writes))
+    return replace(issue, reads=reads, writes=writes)
 
 
 OUTSIDE = "outside"

@@ -51,7 +51,7 @@ from infinisa.isa.program import (
     statements,
 )
 
-from .fission import Tiles
+from .fission import Tiles, rebased
 from .fused import elementwise, fused
 from .shares import Shares, narrowed
 
@@ -120,7 +120,7 @@ class _Untiling:
     """
     fusions  names of opcodes that mean more than their instruction
     merged   how often a buffer is read less than in the program, by name
-    widened  names of tiles that are whole tensors now
+    widened  names of tiles that are whole tensors now, or have one place
     """
 
     given: Program
@@ -136,7 +136,6 @@ class _Untiling:
     lengths: dict[str, int] = field(default_factory=dict)
     bounds: dict[str, int] = field(default_factory=dict)
     folding: dict[int, list[Node]] = field(default_factory=dict)
-    rotors: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.library, self.windows = self.meanings.library, self.meanings.windows
@@ -144,7 +143,6 @@ class _Untiling:
         stages = (stage for section in self.given.sections for stage in section.stages)
         self.uses = Counter(o.buffer for stage in stages for o in _operands(stage.body))
         self.shares = Shares(self.buffers, threads=1, lanes=1)
-        self.rotors = {buffer.rotor for buffer in self.given.buffers if buffer.slots > 1}
 
     def program(self) -> Program:
         sections = tuple(map(self.section, self.given.sections, self.given.likes))
@@ -200,7 +198,7 @@ class _Untiling:
         loop = replace(loop, body=body)
         if loop.ahead or loop.spread:
             return [loop]
-        if 0 < length <= loop.step and (items := self.single(loop)):
+        if 0 < length <= loop.step and (items := self.single(loop, inside)):
             return items
         issues = [item for item in body if isinstance(item, Issue)]
         if len(issues) < len(body):
@@ -229,15 +227,15 @@ class _Untiling:
         if not any(map(self.sums, issues)):
             return []
         alone = {name for name, count in uses.items() if count == self.uses[name]}
-        base = "" if loop.parent in self.zero else loop.parent
-        made = Tiles(loop, issues, self.buffers, alone).whole(self.bounds[loop.parent], base)
+        tiles = Tiles(loop, issues, self.buffers, alone)
+        made = tiles.whole(self.bounds[loop.parent])
         if made is None:
             return []
         issues, buffers = made
         before = {name: self.buffers[name] for name in buffers}
         self.buffers.update(buffers)
         found: list[Statement] = []
-        for issue in issues:
+        for issue in (_from_zero(issue, self.zero) for issue in issues):
             one = self.over_all(loop, issue) if self.alone_as_well(loop, issue) else None
             if one is None:
                 self.buffers.update(before)
@@ -264,15 +262,17 @@ class _Untiling:
             return loop
         return replace(loop, step=COLUMNS)
 
-    def single(self, loop: Loop) -> list[Statement]:
-        """What a loop of one turn does, without the loop; nothing where something counts by it."""
-        inner = list(statements(loop.body))
-        issues = [item for item in inner if isinstance(item, Issue)]
-        operands = [operand for issue in issues for operand in (*issue.reads, *issue.writes)]
-        ahead = any(isinstance(item, Loop) and item.ahead for item in inner)
-        if loop.range in self.rotors or ahead or _based(operands, loop.range):
+    def single(self, loop: Loop, uses: Counter[str]) -> list[Statement]:
+        """What a loop of one turn does, without the loop; nothing if it is done ahead of it."""
+        turned = [name for name in uses if self.buffers[name].rotor == loop.range]
+        ahead = any(isinstance(item, Loop) and item.ahead for item in statements(loop.body))
+        if ahead or any(uses[name] < self.uses[name] for name in turned):
             return []
-        return [_inside(item, loop.range, loop.parent) for item in loop.body]
+        for name in turned:
+            self.buffers[name] = replace(self.buffers[name], slots=1, rotor="")
+        self.widened.update(turned)
+        inside = (_inside(item, loop.range, loop.parent) for item in loop.body)
+        return [_counted(item, self.zero) for item in inside]
 
     # -- one loop around one issue
 
@@ -703,27 +703,32 @@ def _agree(*bindings: Sequence[tuple[Axis, tuple[Axis, ...]]]) -> bool:
 
 def _counted(item: Statement, zero: Collection[str]) -> Statement:
     """A statement whose positions count from 0 instead of from the start of a range that is 0."""
-    if isinstance(item, Loop):
-        return replace(item, body=tuple(_counted(inner, zero) for inner in item.body))
+    if isinstance(item, Issue):
+        return _from_zero(item, zero)
+    return replace(item, body=tuple(_counted(inner, zero) for inner in item.body))
+
+
+def _from_zero(issue: Issue, zero: Collection[str]) -> Issue:
+    """The same of an issue. Of a term that runs backwards the last position counts, so it stays."""
+
+    def based(operand: Operand) -> bool:
+        return any(term.base in zero for d in operand.dimensions for term in d.terms)
 
     def term(given: Term) -> Term:
         counted = given.base in zero and given.stride > 0
         return Term(given.range, "", given.stride) if counted else given
 
     def part(operand: Operand) -> Operand:
-        if not _from_zero(operand, zero):
+        if not based(operand):
             return operand
         pairs = ((tuple(map(term, d.terms)), d.offset) for d in operand.dimensions)
         dimensions = tuple(Dimension(terms, offset) for terms, offset in pairs)
         return Operand(operand.buffer, dimensions, operand.fill)
 
-    if not any(_from_zero(operand, zero) for operand in (*item.reads, *item.writes)):
-        return item
-    return replace(item, reads=tuple(map(part, item.reads)), writes=tuple(map(part, item.writes)))
-
-
-def _from_zero(operand: Operand, zero: Collection[str]) -> bool:
-    return any(term.base in zero for d in operand.dimensions for term in d.terms)
+    reads, writes = issue.reads, issue.writes
+    if not any(map(based, (*reads, *writes))):
+        return issue
+    return replace(issue, reads=tuple(map(part, reads)), writes=tuple(map(part, writes)))
 
 
 def _elsewhere(item: Statement, names: Mapping[str, str]) -> Statement:
@@ -743,9 +748,9 @@ def _moved(item: Issue, names: Mapping[str, str]) -> Issue:
 
 
 def _inside(item: Statement, old: str, new: str) -> Statement:
-    """A statement in another range."""
+    """A statement in another range, from whose start it counts positions."""
     if isinstance(item, Issue):
-        return _renamed(item, old, new)
+        return rebased(_renamed(item, old, new), old, new)
     body = tuple(_inside(inner, old, new) for inner in item.body)
     return replace(item, parent=new if item.parent == old else item.parent, body=body)
 

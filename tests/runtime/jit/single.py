@@ -144,7 +144,9 @@ def extent_of(
 def arrays_for(program: Program, seed: int = 0) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     found = {}
-    for buffer in program.of_kind("input"):
+    for buffer in program.buffers:
+        if buffer.kind not in ("input", "weight"):
+            continue
         if DTYPES[buffer.dtype].wide in ("f32", "f64"):
             made: Array = rng.standard_normal(buffer.shape)
         else:

@@ -16,12 +16,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 
 from infinisa.isa import language as L
-from infinisa.isa.assembly import parse_text
 from infinisa.isa.dtypes import DTYPES
 from infinisa.isa.errors import CompileError, ProgramError
 from infinisa.isa.instruction import Instruction, instruction, step_of
 from infinisa.isa.language import Node
-from infinisa.isa.program import Buffer, Issue, Loop, Program, statements
+from infinisa.isa.program import Buffer, Program
 from infinisa.runtime.interpreter import interpret
 from infinisa.runtime.jit import compile_program
 from infinisa.runtime.jit.code.ir import Module
@@ -35,7 +34,6 @@ from infinisa.runtime.jit.expressions.rows import Rows
 from infinisa.runtime.jit.kernels import kernel
 from infinisa.runtime.jit.kernels.kernel import Kernel
 from infinisa.runtime.jit.program.program import emit
-from infinisa.runtime.jit.rewriting.untiled import Meanings, untiled
 from tests.runtime.jit import single
 
 TARGETS = {
@@ -97,18 +95,6 @@ def with_weights(program: Program, names: set[str]) -> Program:
     return replace(program, buffers=tuple(map(kind, program.buffers)))
 
 
-def arrays_for(program: Program) -> dict[str, Any]:
-    kinds = {buffer.name: buffer.kind for buffer in program.buffers}
-    inputs = replace(
-        program,
-        buffers=tuple(
-            replace(b, kind="input") if kinds[b.name] == "weight" else b for b in program.buffers
-        ),
-    )
-    found: dict[str, Any] = single.arrays_for(inputs)
-    return found
-
-
 def check(
     program: Program,
     meaning: Instruction,
@@ -117,7 +103,7 @@ def check(
     parameters: Mapping[str, int] | None = None,
     cache: bool = True,
 ) -> None:
-    arrays, library = arrays_for(program), {meaning.name: meaning}
+    arrays, library = single.arrays_for(program), {meaning.name: meaning}
     wanted = interpret(program, library, arrays, parameters)
     with processor(target):
         code = compile_program(program, library, backend, cache=cache, **single.BACKENDS[backend])
@@ -402,9 +388,10 @@ def convolution(stride: int, shift: int) -> Instruction:
 @pytest.mark.parametrize(("stride", "side"), [(1, 3), (2, 3), (2, 1)])
 def test_tiles_have_rows_of_several_lines_of_an_image(stride: int, side: int, way: str) -> None:
     """Lines of seven, of which the tiles would leave registers empty. Where a window is one
-    position, rows of 256 channels share sets of a cache and are copied."""
+    position, rows of 256 channels share sets of a cache and are copied for many panels."""
     meaning, fill = convolution(stride, side // 2), {"x": 0.0} if side > 1 else None
-    sizes = {"p": 5, "q": 7, "r": side, "u": side, "c": 24 if fill else 256, "o": 150}
+    channels = {"c": 24, "o": 150} if fill else {"c": 256, "o": 550}
+    sizes = {"p": 5, "q": 7, "r": side, "u": side, **channels}
     program = with_weights(single.program_of(meaning, sizes, fill=fill), {"k"})
     target = TARGETS.get(way, Target.host())
 
@@ -535,389 +522,6 @@ def test_an_index_ends_where_its_range_does(name: str, how: str, way: str) -> No
     check(program, meaning, TARGETS.get(way, Target.host()), backend, {a: sizes[a] for a in most})
 
 
-# ---------------------------------------------------------------- loops undone
-
-PLACES = """program convolution for host
-opcode adding = matmul.step "{meaning}" on matrix
-    bind m = q
-    bind k = c
-    bind n = o
-    read (c q)
-    read (o c . .)
-    write (. q o)
-    outputs 0
-buffer y: output f32 [5, 9, 33] in dram
-buffer x: input f32 [17, 11, 10] in dram
-buffer w: weight f32 [33, 17, 3, 2] in dram
-section all
-    axis c = 17
-    axis p = 5
-    axis q = 9
-    axis r = 3
-    axis u = 2
-    axis o = 33
-    stage only
-        for p1 in p step 1:
-            for q1 in q step 4:
-                for o1 in o step 16:
-                    for r1 in r step 1:
-                        for u1 in u step 1:
-                            y[p1, q1, o1] = {issue}
-"""
-ADDING = (
-    "adding(x[c, r1+2*p1-1, u1+q1-1] fill 0.0, w[o1, c, r1, u1]) on matrix "
-    "over r=r1, u=u1, p=p1, q=q1, o=o1, c fresh r1, u1"
-)
-
-
-def issues(program: Program) -> list[Issue | Loop]:
-    stages = [stage for section in program.sections for stage in section.stages]
-    return [item for stage in stages for item in statements(stage.body)]
-
-
-@pytest.mark.parametrize("backend", single.BACKENDS)
-def test_places_of_windows_in_loops_are_one_sum(backend: str) -> None:
-    step, _ = step_of(matmul)
-    text = PLACES.replace("{meaning}", step.meaning).replace("(c q)", "(c . q)")
-    text = text.replace("{issue}", ADDING)
-    program, library = parse_text(text, "convolution"), {"matmul": matmul}
-    arrays = arrays_for(program)
-    wanted = interpret(program, library, arrays)
-
-    assert len(issues(untiled(program, Meanings(library)))) == 1
-    found = compile_program(program, library, backend, **single.BACKENDS[backend]).run(arrays)
-    single.near(found.outputs["y"], wanted.outputs["y"], 1e-5, backend)
-
-
-PIECES = """program pieces for host
-opcode adding = matmul_bias.step "{step}" on matrix
-    bind m = m
-    bind k = k
-    bind n = n
-    read (m k)
-    read (k n)
-    write (m n)
-    outputs 0
-opcode ending = matmul_bias.finish "{finish}" on matrix
-    bind m = m
-    bind n = n
-    read (m n)
-    read (n)
-    write (m n)
-    outputs 0
-buffer y: output f32 [20, 90] in dram
-buffer a: input f32 [20, 70] in dram
-buffer b: weight f32 [70, 90] in dram
-buffer c: weight f32 [90] in dram
-buffer total: temporary f32 [16, 32] in cache place 0 pitch 2048 slots 2 rotor n1
-section all
-    axis m = 20
-    axis k = 70
-    axis n = 90
-    stage only
-        alive total 0 to 2
-        for m1 in m step 16:
-            for n1 in n step 32:
-                for k1 in k step 16:
-                    total[m1-m1, n1-n1] = {issue}
-                y[m1, n1] = ending(total[m1-m1, n1-n1], c[n1]) on matrix over m=m1, n=n1
-"""
-ACCUMULATING = "adding(a[m1, k1], b[k1, n1]) on matrix over m=m1, n=n1, k=k1 fresh k1"
-
-
-@instruction(unit="matrix")
-def matmul_bias(a: "m k", b: "k n", c: "n"):
-    return L.dot(a, b, "k") + c
-
-
-def test_steps_and_what_finishes_them_are_one_issue() -> None:
-    step, finish = step_of(matmul_bias)
-    assert finish is not None
-    text = PIECES.replace("{step}", step.meaning).replace("{finish}", finish.meaning)
-    text = text.replace("{issue}", ACCUMULATING)
-    program, library = parse_text(text, "pieces"), {"matmul_bias": matmul_bias}
-    arrays = arrays_for(program)
-    wanted = interpret(program, library, arrays).outputs["y"]
-
-    (issue,) = issues(untiled(program, Meanings(library)))
-    assert isinstance(issue, Issue)
-    assert [read.buffer for read in issue.reads] == ["a", "b", "c"]
-    for backend, more in single.BACKENDS.items():
-        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
-        single.near(found, wanted, 1e-5, backend)
-
-
-CLIPPED = """opcode behind = clipped "{clipped}" on vector
-    bind m = m
-    bind n = n
-    read (m n)
-    write (m n)
-    outputs 0
-buffer y: output"""
-TILE = """buffer u: temporary f32 [16, 8] in cache place 1 address 4096 pitch 512 slots 2 rotor n2
-"""
-IN_A_LOOP = """                for n2 in n1 step 8:
-                    u[m1-m1, n2-n2] = ending(total[m1-m1, n2-n1], c[n2]) on matrix over m=m1, n=n2
-                    y[m1, n2] = behind(u[m1-m1, n2-n2]) on vector over m=m1, n=n2
-"""
-
-
-def test_what_finishes_sums_and_more_is_not_what_finishes_them_alone() -> None:
-    step, finish = step_of(matmul_bias)
-    assert finish is not None
-    plain, _, _ = PIECES.rpartition("                y[m1, n1]")
-    text = (plain + IN_A_LOOP).replace("buffer y: output", CLIPPED)
-    text = text.replace("section all", TILE + "section all").replace("{clipped}", clipped.meaning)
-    text = text.replace("{step}", step.meaning).replace("{finish}", finish.meaning)
-    text = text.replace("alive total 0 to 2", "alive total 0 to 3\n        alive u 1 to 3")
-    program = parse_text(text.replace("{issue}", ACCUMULATING), "pieces")
-    library = {"matmul_bias": matmul_bias, "clipped": clipped}
-    arrays = arrays_for(program)
-    wanted = interpret(program, library, arrays).outputs["y"]
-
-    for backend, more in single.BACKENDS.items():
-        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
-        single.near(found, wanted, 1e-5, backend)
-
-
-ROW_BY_ROW = """program rows for host
-opcode product = matmul "{matmul}" on matrix
-    bind m =
-    bind k = k
-    bind n = n
-    read (. k)
-    read (k n)
-    write (. n)
-    outputs 0
-opcode behind = clipped "{clipped}" on vector
-    bind m =
-    bind n = n
-    read (. n)
-    write (. n)
-    outputs 0
-buffer y: output f32 [20, 90] in dram
-buffer a: input f32 [20, 70] in dram
-buffer b: weight f32 [70, 90] in dram
-buffer tile: temporary f32 [1, 90] in cache place 0 pitch 512 slots 2 rotor m1
-section all
-    axis m = 20
-    axis k = 70
-    axis n = 90
-    stage only
-        alive tile 0 to 2
-        for m1 in m step 1:
-            tile[m1-m1, n] = product(a[m1, k], b[k, n]) on matrix over m=m1, k, n
-            y[m1, n] = behind(tile[m1-m1, n]) on vector over m=m1, n
-"""
-
-
-def test_a_row_and_what_follows_it_are_each_a_row() -> None:
-    text = ROW_BY_ROW.replace("{matmul}", matmul.meaning).replace("{clipped}", clipped.meaning)
-    program, library = parse_text(text, "rows"), {"matmul": matmul, "clipped": clipped}
-    arrays = arrays_for(program)
-    wanted = interpret(program, library, arrays).outputs["y"]
-
-    for backend, more in single.BACKENDS.items():
-        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
-        single.near(found, wanted, 1e-5, backend)
-
-
-ROWS = """program rows for host
-opcode adding = matmul_bias.step "{step}" on matrix
-    bind m = q
-    bind k = c
-    bind n = o
-    read (. q c)
-    read (. c o)
-    write (. q o)
-    outputs 0
-opcode ending = matmul_bias.finish "{finish}" on matrix
-    bind m = p q
-    bind n = o
-    read (p q o)
-    read (o)
-    write (p q o)
-    outputs 0
-buffer y: output f32 [6, 9, 33] in dram
-buffer x: input f32 [11, 9, 17] in dram
-buffer w: weight f32 [3, 17, 33] in dram
-buffer b: weight f32 [33] in dram
-buffer total: temporary f32 [1, 9, 33] in cache place 0 pitch 1216
-section all
-    axis c = 17
-    axis p = 6
-    axis q = 9
-    axis r = 3
-    axis o = 33
-    stage only
-        alive total 0 to 2
-        for p1 in p step 1:
-            for r1 in r step 1:
-                total[p1-p1, q, o] = {issue}
-            y[p1-p, q, o] = ending(total[p1-p1, q, o], b[o]) on matrix over p=p1, q, o
-"""
-WINDOWED = (
-    "adding(x[r1-r+2*(p1-p)-1, q, c] fill 0.0, w[r1, c, o]) on matrix "
-    "over r=r1, p=p1, q, o, c fresh r1"
-)
-
-
-def test_rows_of_windows_that_a_finish_knows_are_one_issue() -> None:
-    """The step reads one row of what the finish calls p; ranges that begin at 0 count from it."""
-    step, finish = step_of(matmul_bias)
-    assert finish is not None
-    text = ROWS.replace("{step}", step.meaning).replace("{finish}", finish.meaning)
-    program = parse_text(text.replace("{issue}", WINDOWED), "rows")
-    library = {"matmul_bias": matmul_bias}
-    arrays = arrays_for(program)
-    wanted = interpret(program, library, arrays).outputs["y"]
-
-    assert len(issues(untiled(program, Meanings(library)))) == 1
-    for backend, more in single.BACKENDS.items():
-        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
-        single.near(found, wanted, 1e-5, backend)
-
-
-BEHIND = """program behind for host
-opcode product = matmul_bias "{matmul_bias}" on matrix
-    bind m = m
-    bind k = k
-    bind n = n
-    read (m k)
-    read (k n)
-    read (n)
-    write (n m)
-    outputs 0
-opcode adding = added "{added}" on vector
-    bind m = p
-    bind n = q
-    read (p q)
-    read (q p)
-    write (p q)
-    outputs 0
-opcode ending = clipped "{clipped}" on vector
-    bind m = p
-    bind n = q
-    read (p q)
-    write (p q)
-    outputs 0
-buffer y: output f32 [20, 90] in dram
-{more}buffer a: input f32 [20, 70] in dram
-buffer b: weight f32 [70, 90] in dram
-buffer c: weight f32 [90] in dram
-buffer r: input f32 [20, 90] in dram
-buffer t: temporary f32 [32, 16] in cache place 0 pitch 2048
-buffer u: temporary f32 [16, 32] in cache place 1 address 2048 pitch 2048
-section all
-    axis m = 20
-    axis k = 70
-    axis n = 90
-    stage only
-        alive t 0 to 2
-        alive u 1 to {end}
-        for m1 in m step 16:
-            for n1 in n step 32:
-                t[n1-n1, m1-m1] = product(a[m1, k], b[k, n1], c[n1]) on matrix over m=m1, n=n1, k
-                for m2 in m1 step 4:
-                    u[m2-m1, n1-n1] = adding(r[m2, n1], t[n1-n1, m2-m1]) on vector over p=m2, q=n1
-                {issue}
-"""
-ENDING = "y[m1, n1] = ending(u[m1-m1, n1-n1]) on vector over p=m1, q=n1"
-
-
-@instruction(unit="vector")
-def added(a: "m n", b: "m n"):
-    return a + b
-
-
-@instruction(unit="vector")
-def clipped(a: "m n"):
-    return L.maximum(a, 0.0)
-
-
-def behind(more: str = "", issue: str = "") -> tuple[Program, dict[str, Instruction]]:
-    """A product, what is added to it, and what follows that."""
-    library = {each.name: each for each in (matmul_bias, added, clipped)}
-    text = BEHIND.replace("{more}", more).replace("{issue}", ENDING + issue)
-    text = text.replace("{end}", "4" if issue else "3")
-    for name, each in library.items():
-        text = text.replace(f'"{{{name}}}"', f'"{each.meaning}"')
-    return parse_text(text, "behind"), library
-
-
-def test_what_follows_a_product_number_by_number_is_one_issue_with_it() -> None:
-    """Whatever tiles it comes in, and in whatever order the memory between them has the axes."""
-    program, library = behind()
-    arrays = arrays_for(program)
-    wanted = interpret(program, library, arrays).outputs["y"]
-
-    (issue,) = issues(untiled(program, Meanings(library)))
-    assert isinstance(issue, Issue)
-    assert [read.buffer for read in issue.reads] == ["a", "b", "c", "r"]
-    for backend, more in single.BACKENDS.items():
-        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
-        single.near(found, wanted, 1e-5, backend)
-
-
-ONE_ROW = """program row for host
-opcode product = matmul_bias "{matmul_bias}" on matrix
-    bind m = q
-    bind k = k
-    bind n = n
-    read (. q k)
-    read (k n)
-    read (n)
-    write (n . q)
-    outputs 0
-opcode adding = added3 "{added3}" on vector
-    bind p = p
-    bind q = q
-    bind n = o
-    read (p q o)
-    read (o p q)
-    write (p q o)
-    outputs 0
-buffer y: output f32 [6, 9, 33] in dram
-buffer a: input f32 [12, 9, 17] in dram
-buffer b: weight f32 [17, 33] in dram
-buffer c: weight f32 [33] in dram
-buffer r: input f32 [6, 9, 33] in dram
-buffer t: temporary f32 [33, 1, 9] in cache place 0 pitch 1216
-section all
-    axis k = 17
-    axis p = 6
-    axis q = 9
-    axis n = 33
-    stage only
-        alive t 0 to 2
-        for p1 in p step 1:
-            t[n, p1-p1, q] = product(a[2*p1+1, q, k], b[k, n], c[n]) on matrix over q, n, k, p=p1
-            y[p1, q, n] = adding(r[p1, q, n], t[n, p1-p1, q]) on vector over p=p1, q, o=n
-"""
-
-
-@instruction(unit="vector")
-def added3(a: "p q n", b: "p q n"):
-    return a + b
-
-
-def test_a_product_of_one_row_takes_the_name_that_what_follows_it_has_for_rows() -> None:
-    library = {each.name: each for each in (matmul_bias, added3)}
-    text = ONE_ROW
-    for name, each in library.items():
-        text = text.replace(f'"{{{name}}}"', f'"{each.meaning}"')
-    program = parse_text(text, "row")
-    arrays = arrays_for(program)
-    wanted = interpret(program, library, arrays).outputs["y"]
-
-    (issue,) = issues(untiled(program, Meanings(library)))
-    assert isinstance(issue, Issue)
-    assert [read.buffer for read in issue.reads] == ["a", "b", "c", "r"]
-    for backend, more in single.BACKENDS.items():
-        found = compile_program(program, library, backend, **more).run(arrays).outputs["y"]
-        single.near(found, wanted, 1e-5, backend)
-
-
 @pytest.mark.parametrize("target", sorted(TARGETS))
 @pytest.mark.parametrize("steps", [7, 70, 1500])
 def test_tiles_store_what_follows_a_sum_behind_its_last_piece(steps: int, target: str) -> None:
@@ -927,46 +531,6 @@ def test_tiles_store_what_follows_a_sum_behind_its_last_piece(steps: int, target
     with processor(TARGETS[target]):
         code = compile_program(program, {"followed": followed}, "vector")
     assert code.plan.scratch < 29 * 75 * 4
-
-
-def test_what_others_read_too_stays_in_memory() -> None:
-    again = "\n                z[m1, n1] = ending(u[m1-m1, n1-n1]) on vector over p=m1, q=n1"
-    program, library = behind("buffer z: output f32 [20, 90] in dram\n", again)
-    arrays = arrays_for(program)
-    wanted = interpret(program, library, arrays).outputs
-
-    left = [item for item in issues(untiled(program, Meanings(library))) if isinstance(item, Issue)]
-    assert [issue.writes[0].buffer for issue in left] == ["u", "y", "z"]
-    found = compile_program(program, library, "vector").run(arrays).outputs
-    for name in "yz":
-        single.near(found[name], wanted[name], 1e-5, name)
-
-
-def test_tiles_that_read_what_others_wrote_stay_in_order() -> None:
-    """Each tile reads rows above its own of the buffer that it writes."""
-    text = """program chain for host
-opcode product = matmul "{meaning}" on matrix
-    bind m = m
-    bind k = k
-    bind n = n
-    read (m k)
-    read (k n)
-    write (m n)
-    outputs 0
-buffer y: output f32 [12, 8] in dram
-buffer b: weight f32 [8, 8] in dram
-section all
-    axis m = 12
-    axis k = 8
-    axis n = 8
-    stage only
-        for m1 in m step 1:
-            y[m1, n] = product(y[m1-1, k] fill 1.0, b[k, n]) on matrix over m=m1, k, n
-"""
-    program = parse_text(text.replace("{meaning}", matmul.meaning), "chain")
-    library = {"matmul": matmul}
-
-    assert any(isinstance(item, Loop) for item in issues(untiled(program, Meanings(library))))
 
 
 # ---------------------------------------------------------------- long sums
@@ -983,7 +547,7 @@ def test_a_long_sum_is_added_up_in_pieces(
     """All 4,096 steps in one chain are off by 1.4e-6, at the root mean square."""
     sizes = {"m": m, "k": 4096, "n": 80}
     program = single.program_of(matmul, sizes, order={"b": order.split()})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     with processor(TARGETS[target]):
         made = compile_program(with_weights(program, weights), {"matmul": matmul}, backend)
     found = made.run(arrays).outputs["out0"]
@@ -997,7 +561,7 @@ def test_a_long_sum_is_added_up_in_pieces(
 def test_a_sum_over_several_axes_is_added_up_in_pieces(weights: set[str]) -> None:
     sizes = {"s": 13, "h": 16, "w": 200, "d": 80}
     program = single.program_of(joined, sizes, order={"a": ("w", "s", "h")})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     made = compile_program(with_weights(program, weights), {"joined": joined})
     found = made.run(arrays).outputs["out0"]
     wanted = np.einsum("wsh,hwd->sd", *(arrays[name].astype(float) for name in "ab"))
@@ -1010,7 +574,7 @@ def test_a_sum_over_several_axes_is_added_up_in_pieces(weights: set[str]) -> Non
 
 def test_a_weight_is_kept_in_panels_only() -> None:
     program = with_weights(single.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     made = compile_program(program, {"matmul": matmul})
     kept = made.session(arrays)
 
@@ -1021,7 +585,7 @@ def test_a_weight_is_kept_in_panels_only() -> None:
 
 def test_a_weight_given_later_is_packed_again() -> None:
     program = with_weights(single.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     kept = compile_program(program, {"matmul": matmul}).session(arrays)
     kept.run({})
     other = arrays["b"] * 2 + 1
@@ -1040,7 +604,7 @@ def test_rows_of_different_numbers_share_one_layout() -> None:
     made = compile_program(program, library, "parallel", threads=2, worth=1)
 
     assert len(made.plan.packed) == 1
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     found = made.run(arrays).outputs["out0"]
     np.testing.assert_allclose(found, arrays["a"] @ arrays["b"], rtol=1e-4, atol=1e-4)
 
@@ -1054,7 +618,7 @@ def test_panels_are_as_narrow_as_the_heads_of_a_weight(wide: int, columns: int |
         made = compile_program(program, {"largest": largest})
 
     assert [layout.width for _, layout in made.plan.packed] == ([columns] if columns else [])
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     if Target.host().lanes == 16:
         found = made.run(arrays).outputs["out0"]
         wanted = np.einsum("sd,dhw->shw", arrays["a"], arrays["b"]).max(2)
@@ -1064,7 +628,7 @@ def test_panels_are_as_narrow_as_the_heads_of_a_weight(wide: int, columns: int |
 def test_weights_in_panels_are_one_run_of_memory() -> None:
     """What lies behind a weight is what is needed next."""
     program = with_weights(single.program_of(matmul, {"m": 7, "k": 65, "n": 130}), {"a", "b"})
-    made = compile_program(program, {"matmul": matmul}).session(arrays_for(program))
+    made = compile_program(program, {"matmul": matmul}).session(single.arrays_for(program))
     places = [memory.ctypes.data for memory in made.panels.values()]
     ends = [
         place + -(-memory.nbytes // 64) * 64
@@ -1108,7 +672,7 @@ def rounded_rows(a: Any) -> Any:
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 64, 200), (2, 96, 17), (7, 2048, 64), (70, 33, 65)])
 def test_weights_in_fewer_bits(form: str, target: str, m: int, k: int, n: int) -> None:
     program = with_weights(single.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     made = compile_program(program, {"matmul": matmul}, weights=form, target=target)
     kept = made.session(arrays)
     expected = rounded(form, arrays["b"])
@@ -1129,7 +693,7 @@ def test_pieces_of_weights_in_fewer_bits(form: str, backend: str) -> None:
     step, _ = step_of(matmul)
     whole = single.program_of(step, {"m": 5, "k": 128, "n": 256}, {"k": 64, "n": 128})
     program = with_weights(whole, {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     more = single.BACKENDS[backend]
     made = compile_program(program, {"matmul": matmul}, backend, weights=form, **more)
 
@@ -1144,7 +708,7 @@ def test_pieces_of_weights_in_fewer_bits(form: str, backend: str) -> None:
 def test_weights_in_groups_meet_numbers_of_two_bytes(form: str, target: str) -> None:
     """Rows are in steps of their largest number; nothing else is rounded but the result."""
     program = with_weights(single.program_of(matmul, {"m": 2, "k": 384, "n": 70}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     arrays["a"][0] *= 1e5
     made = compile_program(program, {"matmul": matmul}, weights=form, target=target)
     step = np.abs(arrays["a"].astype(np.float64)).max(1, keepdims=True) / (127 << 8)
@@ -1158,7 +722,7 @@ def test_weights_in_groups_meet_numbers_of_two_bytes(form: str, target: str) -> 
 
 def test_a_column_of_zeros_stays_zero_in_fewer_bits() -> None:
     program = with_weights(single.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     arrays["b"][:, 3] = 0
     for form in ("int8", "int4/32"):
         found = compile_program(program, {"matmul": matmul}, weights=form).run(arrays)
@@ -1170,7 +734,7 @@ def test_a_column_of_zeros_stays_zero_in_fewer_bits() -> None:
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e30])
 def test_what_a_format_cannot_hold_is_refused(form: str, number: float) -> None:
     program = with_weights(single.program_of(matmul, {"m": 1, "k": 64, "n": 20}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     arrays["b"][5, 5] = number
     made = compile_program(program, {"matmul": matmul}, weights=form)
     if number == 1e30 and form == "int8":
@@ -1198,7 +762,7 @@ INTEGERS = ("int8", "int8/32", "int4/32", "int4/64")
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 128, 200), (13, 64, 17), (7, 2048, 64), (9, 33, 70)])
 def test_both_sides_in_integers(form: str, target: str, m: int, k: int, n: int) -> None:
     program = with_weights(single.program_of(matmul, {"m": m, "k": k, "n": n}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     how: Any = {"weights": form, "activations": "int8", "target": target}
     made = compile_program(program, {"matmul": matmul}, **how)
 
@@ -1213,7 +777,7 @@ def test_sums_of_integers_are_equal_bit_for_bit(form: str) -> None:
     """With and without the instruction that adds four products, and in registers of any width;
     without one that multiplies and adds, sums of groups are rounded twice."""
     program = with_weights(single.program_of(matmul, {"m": 11, "k": 256, "n": 150}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     arrays["a"] = np.maximum(arrays["a"], -0.1)
     how: Any = {"weights": form, "activations": "int8"}
 
@@ -1231,7 +795,7 @@ def test_sums_of_integers_are_equal_bit_for_bit(form: str) -> None:
 
 def test_a_row_that_is_not_finite_is_not_a_number() -> None:
     program = with_weights(single.program_of(matmul, {"m": 5, "k": 64, "n": 20}), {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     arrays["a"][1, 3], arrays["a"][2, 9], arrays["a"][4] = np.nan, -np.inf, 0
     made = compile_program(program, {"matmul": matmul}, weights="int8", activations="int8")
 
@@ -1248,7 +812,7 @@ def test_pieces_of_sums_of_integers(backend: str) -> None:
     step, _ = step_of(matmul)
     whole = single.program_of(step, {"m": 5, "k": 128, "n": 256}, {"k": 64, "n": 128})
     program = with_weights(whole, {"b"})
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     how: Any = {"weights": "int8", "activations": "int8", **single.BACKENDS[backend]}
     made = compile_program(program, {"matmul": matmul}, backend, **how)
 
@@ -1264,7 +828,7 @@ def test_a_piece_of_k_has_zero_in_the_middle(form: str) -> None:
     program = with_weights(single.program_of(matmul, {"m": 5, "k": 64, "n": 40}), {"b"})
     buffers = [replace(b, shape=(128, 40)) if b.name == "b" else b for b in program.buffers]
     program = replace(program, buffers=tuple(buffers))
-    arrays = arrays_for(program)
+    arrays = single.arrays_for(program)
     arrays["a"] = np.maximum(arrays["a"], -0.1)
     how: Any = {"weights": form, "activations": "int8"}
     made = compile_program(program, {"matmul": matmul}, **how)

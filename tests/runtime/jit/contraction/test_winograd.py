@@ -25,7 +25,7 @@ from infinisa.runtime.jit.contraction.roles import Sides
 from infinisa.runtime.jit.contraction.winograd import Window
 from infinisa.runtime.jit.program.program import emit
 from tests.runtime.jit import single
-from tests.runtime.jit.test_contractions import TARGETS, arrays_for, processor, with_weights
+from tests.runtime.jit.test_contractions import TARGETS, processor, with_weights
 
 
 def convolution(shift: int, *, followed: bool, images: bool) -> Instruction:
@@ -107,7 +107,7 @@ def test_any_windows(data: some.DataObject) -> None:
 
     with preferred(data.draw(some.integers(1, 2))):
         parameters = {axis: sizes[axis] for axis in longest}
-        check(program, meaning, arrays_for(program), target, backend, parameters)
+        check(program, meaning, single.arrays_for(program), target, backend, parameters)
 
 
 SIZES = {"p": 9, "q": 11, "r": 3, "u": 3, "c": 12, "o": 20}
@@ -127,7 +127,7 @@ def test_numbers_without_bounds_are_where_a_plain_sum_has_them(backend: str) -> 
         code = compile_program(program, library, backend, cache=False, **more)
     assert any(chosen)
     for (name, place), number in product(PLACES, (np.inf, -np.inf, np.nan, 3e38, 1e30)):
-        arrays = arrays_for(program)
+        arrays = single.arrays_for(program)
         arrays[name][place] = number
         with np.errstate(all="ignore"):
             wanted = interpret(program, library, arrays).outputs["out0"]
@@ -143,7 +143,7 @@ def test_threads_have_the_patches_of_one(divided: str, number: int) -> None:
     meaning = convolution(1, followed=True, images=False)
     sizes = SIZES | {divided: 48}
     program = with_weights(single.program_of(meaning, sizes, fill={"x": 0.0}), {"k"})
-    arrays, library = arrays_for(program), single.of(meaning)
+    arrays, library = single.arrays_for(program), single.of(meaning)
     with preferred(number):
         one, several = (
             compile_program(program, library, backend, cache=False, **single.BACKENDS[backend])
