@@ -48,17 +48,17 @@ opcode last = softmax "{softmax}" on vector
     read (r k)
     write (r k)
     outputs 0
-buffer y: output f32 [40, 64] in dram
-buffer z: output f32 [40, 64] in dram
-buffer x: input f32 [40, 64] in dram
-buffer a: weight f32 [64, 128] in dram
-buffer b: weight f32 [128, 64] in dram
-buffer t: temporary f32 [40, 128] in dram
-buffer u: temporary f32 [40, 64] in dram
+buffer y: output f32 [40, 128] in dram
+buffer z: output f32 [40, 128] in dram
+buffer x: input f32 [40, 128] in dram
+buffer a: weight f32 [128, 256] in dram
+buffer b: weight f32 [256, 128] in dram
+buffer t: temporary f32 [40, 256] in dram
+buffer u: temporary f32 [40, 128] in dram
 section all
-    axis k = 64
+    axis k = 128
     axis m = rows most 40
-    axis n = 128
+    axis n = 256
     axis r = 1 from rows - 1 end 40
     stage only
         t[m, n] = first(x[m, k], a[k, n]) on matrix over m, k, n
