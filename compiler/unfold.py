@@ -227,7 +227,7 @@ class Unfolded:
     def groups(self, few: Sequence[Group], calls: Sequence[Call]) -> list[Group]:
         """The groups of all calls. Raises Unlike."""
         at = {group.first: n for n, group in enumerate(few)}
-        first = min(begin for begin in at if begin >= self.begins[FRONT - 2])
+        first = min((begin for begin in at if begin >= self.begins[FRONT - 2]), default=-1)
         try:
             begin, middle, end = (at[first + n * self.period] for n in range(3))
         except KeyError:

@@ -584,7 +584,7 @@ def concat(tensors: Sequence[Tensor], dim: int) -> Tensor:
         new = dimension(len(parts))
         found = [dims[d] for d in range(rank)]
         found[dim] = (*new, *found[dim])
-        return made(given, found, kind, lambda names, nodes: language.stack(nodes, *names(new)))
+        return made(given, found, kind, lambda names, nodes: _stacked(names, nodes, names(new)))
     labels: list[list[Hashable]] = [
         [d if d != dim else ("part", k) for d in range(rank)] for k in range(len(parts))
     ]
@@ -594,6 +594,16 @@ def concat(tensors: Sequence[Tensor], dim: int) -> Tensor:
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
     placed = [_placed(x, dim, new, start, kind) for x, start in zip(given, starts, strict=True)]
     return made(placed, found, kind, lambda names, nodes: _selected(names, nodes, new, starts))
+
+
+def _stacked(names: Names, nodes: Sequence[Node], axes: Sequence[Axis]) -> Node:
+    """Nodes along axes of which the last one varies fastest: others may have cut the dimension."""
+    outer, *inner = axes
+    if inner:
+        size = len(nodes) // names.sizes[outer]
+        runs = [nodes[start : start + size] for start in range(0, len(nodes), size)]
+        nodes = [_stacked(names, run, inner) for run in runs]
+    return language.stack(nodes, outer)
 
 
 def _placed(part: Tensor, dim: int, new: Dim, start: int, kind: str) -> Tensor:

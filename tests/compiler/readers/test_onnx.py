@@ -420,6 +420,25 @@ def test_what_a_value_does_not_depend_on_is_counted_once(name: str, tmp_path: Pa
     assert len(instructions(done)) < 20
 
 
+def test_parts_may_be_cut_into_groups_again(tmp_path: Path) -> None:
+    """Six joined, of which three at a time are a group."""
+    nodes = [
+        node("Split", "x", "a b", axis=1, num_outputs=2),
+        node("Tanh", "a", "t"),
+        node("Exp", "b", "e"),
+        node("Concat", "t e x x", "c", axis=1),
+        node("Concat", "t e a b t e", "d", axis=1),
+        node("Add", "c d", "s"),
+        node("Reshape", "s groups"),
+    ]
+    weights = {"groups": np.array([2, 2, 9])}
+    model = made(nodes, {"x": (2, 6)}, weights=weights)
+    given = {"x": random(2, 6)}
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, CACHE, inputs=named(found, given))
+
+
 def test_digits_of_several_sums_are_those_of_one_number(tmp_path: Path) -> None:
     """Some digits show only where a row ends, which others reach in steps of two."""
     weights = {"parts": np.array([20, 4, 2]), "channel": np.array(1)}
