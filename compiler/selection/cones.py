@@ -28,7 +28,7 @@ BOUNDARIES = (Input, Opaque, Scan, Update)
 MOST_INNER = 48
 MOST_CUTS = 400
 MOST_TERMS = 4
-"""Sums of more terms than this are grouped as one term and the rest only."""
+"""Sums of more terms than this are grouped as one term and the rest, as it is, only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +121,16 @@ class Cones:
             for group in self._groupings(node):
                 ways.append((self._below(group), group))
                 for part in group.children:
-                    if part not in self.around.users:
-                        self.sums[part] = self.sums.get(node, node)
+                    self._part_of(self.sums.get(node, node), part)
             self.arguments_of[node] = ways
         return self.arguments_of[node]
+
+    def _part_of(self, whole: Node, part: Node) -> None:
+        """What is no value of the graph is a part of a sum, and so are the sums that it is of."""
+        if part not in self.around.users:
+            self.sums[part] = whole
+            for inner in part.children:
+                self._part_of(whole, inner)
 
     def _below(self, node: Node) -> tuple[Node, ...]:
         if node not in self.below:
@@ -150,7 +156,7 @@ class Cones:
         if not (isinstance(node, Map) and node.function == "add"):
             return
         terms = list(self._terms(node, top=True))
-        if len(terms) < 3:
+        if len(terms) < 3 or (len(terms) > MOST_TERMS and node in self.sums):
             return
         sizes = range(1, len(terms) // 2 + 1 if len(terms) <= MOST_TERMS else 2)
         known = {frozenset(node.arguments)}
