@@ -28,6 +28,7 @@ from ..equality.local import Local, carried, leaves_first, localised
 from ..equality.surroundings import Surroundings
 from ..selection.choice import stored
 from ..selection.cones import seen_through
+from ..selection.joins import whole_axes
 from ..selection.match import Match
 from ..selection.recurrences import is_recurrence
 
@@ -68,6 +69,11 @@ class Calls:
         self.maker = {r: m for m in self.matches for r in m.roots if r is not None}
 
     @cached_property
+    def whole(self) -> Mapping[Axis, int]:
+        """The sizes of axes that have all of their positions at any time."""
+        return whole_axes(self.around.extents.values())
+
+    @cached_property
     def readers(self) -> dict[Node, set[Match | None]]:
         """Who reads each value that a call yields; None: something that is no call."""
         found: dict[Node, set[Match | None]] = {node: set() for node in self.maker}
@@ -79,7 +85,7 @@ class Calls:
         others = list(self.roots)
         for node in walk(self.roots):
             if isinstance(node, Opaque | Scan):
-                others += node.children if isinstance(node, Opaque) else stored(node) or ()
+                others += node.children if isinstance(node, Opaque) else self.parts(node)
         for root in others:
             for node in self.stores(root):
                 found[node].add(None)
@@ -105,7 +111,11 @@ class Calls:
             if node in self.maker:
                 yield node
             elif not isinstance(node, Opaque | Scan):
-                waiting += stored(node) or ()
+                waiting += self.parts(node)
+
+    def parts(self, node: Node) -> tuple[Node, ...]:
+        """What must be there for a value that no call yields."""
+        return stored(node, self.whole) or ()
 
     def carry(self, node: Node) -> Mapping[Axis, Axis | None]:
         """What becomes of an operand's axes; those that only an instruction knows are alike."""

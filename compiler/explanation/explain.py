@@ -21,6 +21,7 @@ from ..graph import Graph, Model
 from ..selection.choice import ANY, Selection, Trust, stored, unit_for
 from ..selection.cover import canonical_graph, canonical_names, cover_and_report
 from ..selection.coverage import Coverage, Made, Share, total_of
+from ..selection.joins import whole_axes
 from ..selection.match import Match, Meaning
 from ..selection.uncovered import Uncovered, refusal, shallow
 from .misses import Miss, Misses
@@ -344,7 +345,7 @@ class Scene:
             return f"computed by {node.operator}, which its operator names"
         if self.failure is not None:
             return "not covered: nothing computes what it needs"
-        if stored(node) is not None or is_number(node):
+        if stored(node, whole_axes(self.graph.extents)) is not None or is_number(node):
             return "no computation: its readers see through it"
         return "not needed: what others compute makes it superfluous"
 

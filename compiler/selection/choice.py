@@ -43,6 +43,7 @@ from ..equality.canonical import is_number
 from ..equality.laws import must_hold
 from ..graph import Layers
 from ..schedule.cost import SPILL, chip_capacity
+from .joins import joined
 from .match import Finder, Match
 from .prices import BELIEVED, CALL, CALLS, DRAM, Forecast, Load, Work, even, excess
 from .recurrences import invariants, is_recurrence
@@ -114,6 +115,7 @@ class Choosing:
 
     sizes     the most positions of each axis; `usual`: how many are expected
     run_time  axes whose length a parameter changes
+    fixed     the sizes of axes that have all of their positions at any time
     layers    what was left out of the graph
     """
 
@@ -122,6 +124,7 @@ class Choosing:
     sizes: Mapping[Axis, int]
     usual: Mapping[Axis, int]
     run_time: frozenset[Axis] = frozenset()
+    fixed: Mapping[Axis, int] = field(default_factory=dict)
     trust: Trust = ANY
     layers: Layers = field(default_factory=Layers)
 
@@ -445,7 +448,8 @@ class Selection:
                 waiting.pop()
 
     def options(self, node: Node) -> list[Choice]:
-        found = [] if (plain := stored(node)) is None else [Choice(None, plain)]
+        plain = stored(node, self.choosing.fixed)
+        found = [] if plain is None else [Choice(None, plain)]
         if isinstance(node, Opaque):
             instruction = self.choosing.library.get(node.operator)
             known = instruction is not None and instruction.opaque
@@ -644,17 +648,20 @@ def _outer(scan: Scan) -> tuple[Node, ...]:
     return tuple(x for x in every if not is_number(x))
 
 
-def stored(node: Node) -> tuple[Node, ...] | None:
-    """What must be there for a value that is no computation; None for one that is."""
+def stored(node: Node, sizes: Mapping[Axis, int]) -> tuple[Node, ...] | None:
+    """What must be there for a value that is no computation; None for one that is. `sizes`: of axes
+    that have all of their positions at any time."""
     match node:
         case Input():
             return ()
         case View(x, _, _) | Cast(x, _):
             return (x,)
         case Stack(xs, _):
-            return tuple(x for x in xs)
+            return tuple(xs)
         case Update(x, value, _):
             return (x, value)
         case Scan():
             return _outer(node)
+    if parts := joined(node, sizes):
+        return tuple(part.value for part in parts)
     return () if is_number(node) else None

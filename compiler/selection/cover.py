@@ -23,6 +23,8 @@ from ..graph import Graph, Model, usual_lengths
 from .choice import ANY, ROUNDS, Choosing, Selection, Trust
 from .coverage import Coverage
 from .draft import Drafting, Runs
+from .joins import whole_axes
+from .layouts import layouts
 from .lower import lower
 from .match import Finder, Match, Meaning
 from .split import faster, possible
@@ -83,7 +85,8 @@ def cover_and_report(
     form = form or canonical_graph(graph)
     choosing = choosing_in(model, graph, machine, library, trust)
     names = canonical_names(graph, form)
-    layouts = {new: old.axes for old, new in reversed([*form.made.items()])}
+    orders = layouts(form.made, graph.sizes())
+    in_memory = {new: orders[old] for old, new in reversed([*form.made.items()])}
 
     selected: dict[tuple[Node, ...], list[tuple[Node, Match | None]]] = {}
     selections: list[Selection] = []
@@ -98,7 +101,7 @@ def cover_and_report(
         return selected[key]
 
     def drafting(runs: Mapping[Match, Runs]) -> Drafting:
-        return Drafting(model, graph, choosing, select, names, layouts, dict(known), runs)
+        return Drafting(model, graph, choosing, select, names, in_memory, dict(known), runs)
 
     known: dict[object, Opcode] = {} if opcodes is None else opcodes
     with uncollected():
@@ -120,7 +123,8 @@ def settled(
 
     def within(roots: Sequence[Node], axis: Axis) -> Selection:
         sizes, usual = ({**some, axis: 1} for some in (choosing.sizes, choosing.usual))
-        once = replace(choosing, sizes=sizes, usual=usual)
+        fixed = {each: size for each, size in choosing.fixed.items() if each != axis}
+        once = replace(choosing, sizes=sizes, usual=usual, fixed=fixed)
         return settled(graph, roots, once, finder, rounds)
 
     found = finder(choosing.usable(), around)
@@ -136,7 +140,16 @@ def choosing_in(
     """What choices in a graph depend on."""
     run_time = frozenset(e.axis for e in graph.extents if e.length.terms)
     usual = usual_lengths(graph.extents, model.parameters)
-    return Choosing(machine, library, graph.sizes(), usual, run_time, trust, graph.layers)
+    return Choosing(
+        machine,
+        library,
+        graph.sizes(),
+        usual,
+        run_time,
+        whole_axes(graph.extents),
+        trust,
+        graph.layers,
+    )
 
 
 def _lowered(

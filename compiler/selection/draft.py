@@ -138,7 +138,7 @@ class Drafting:
         choosing: Choosing,
         select: Select,
         names: Mapping[Node, str],
-        layouts: Mapping[Node, tuple[Axis, ...]],
+        layouts: dict[Node, tuple[Axis, ...]],
         opcodes: dict[object, Opcode] | None = None,
         runs: Mapping[Match, Runs] | None = None,
     ) -> None:

@@ -24,6 +24,7 @@ from infinisa.isa.language import (
     Cast,
     Dot,
     Input,
+    Map,
     Node,
     Opaque,
     Recurrence,
@@ -47,12 +48,11 @@ from .choice import combiner, stored, unit_for
 from .coverage import Coverage
 from .draft import Binding, Drafting, Order, Place, Read, Work, indexed, plain_index
 from .indices import Digits, at_position, digits, inverted, itself, reach, substituted
+from .joins import Part, joined
+from .layouts import FEW, layout
 from .match import Match
 from .recurrences import invariants
 from .uncovered import shallow
-
-FEW = 8
-"""Positions of an axis that a contraction needs to be more than a product with a vector."""
 
 
 def lower(drafting: Drafting, roots: Sequence[Node]) -> tuple[Covered, Coverage]:
@@ -118,14 +118,15 @@ class Scope:
     def _count_readers(self) -> None:
         """How many calls read each value, through views too, and what for."""
         counted: set[Match | None] = set()
+        fixed = self.all.choosing.fixed
         for node, match in self.order.items():
             if match is not None:
                 leaves = match.leaves
             elif isinstance(node, Opaque):
                 leaves = node.arguments
             else:
-                leaves = (stored(node) or ()) if isinstance(node, Scan) else ()
-            read = [value for leaf in leaves for value in _storage(leaf)]
+                leaves = (stored(node, fixed) or ()) if isinstance(node, Scan) else ()
+            read = [value for leaf in leaves for value in self.storage(leaf)]
             for value in dict.fromkeys(read):
                 self.users.setdefault(value, []).append(node)
             if match is None or match not in counted:
@@ -146,6 +147,10 @@ class Scope:
                 self.homes[node] = Place(access)
                 for number, x in enumerate(xs):
                     self.want(x, at_position(access, axis, number))
+            case Map() if node not in self.homes and (parts := self.parts(node)):
+                self.homes[node] = Place(access)
+                for part in parts:
+                    self.want(part.value, substituted(access, part.axes))
             case Cast(x, _) if node not in self.homes and self.made(x):
                 self.homes[node] = Place(access)
                 self.want(x, access)
@@ -166,12 +171,32 @@ class Scope:
         """Whether a value is written by a call, so that it can be written elsewhere."""
         if self.order.get(node) is not None or isinstance(node, Opaque | Scan):
             return True
-        return isinstance(node, Stack) and node not in self.homes
+        return (isinstance(node, Stack) or bool(self.parts(node))) and node not in self.homes
+
+    def parts(self, node: Node) -> tuple[Part, ...]:
+        """What a value is joined of that nothing computes."""
+        plain = isinstance(node, Map) and self.order.get(node, node) is None
+        return joined(node, self.all.choosing.fixed) if plain else ()
+
+    def storage(self, node: Node) -> set[Node]:
+        """The values that reading a value reads: through views, casts, stacks and joins."""
+        found, waiting = {node}, [node]
+        while waiting:
+            match value := waiting.pop():
+                case View(x, _, _) | Cast(x, _):
+                    more: tuple[Node, ...] = (x,)
+                case Stack(xs, _):
+                    more = xs
+                case _:
+                    more = tuple(part.value for part in self.parts(value))
+            found.update(more)
+            waiting += more
+        return found
 
     def store(self, node: Node) -> None:
         """Give a value that is no computation, and that no index can describe, a tensor."""
         if node in self.moves and self.order[node] is None:
-            self.readers.update(_storage(node))
+            self.readers.update(self.storage(node))
         wanted = self.readers[node]
         if self.order[node] is not None or node in self.homes or not wanted:
             return
@@ -179,7 +204,7 @@ class Scope:
             case View(_, index, _) if any(i.divide != 1 or i.modulo for _, i in index):
                 self.flatten(node)
                 return
-            case Stack():
+            case Stack() | Map() if self.made(node):
                 pass
             case Cast(x, to) if self.made(x) or not (is_float(to) and is_float(x.dtype)):
                 pass  # else it is read as it is, without the rounding
@@ -224,7 +249,7 @@ class Scope:
 
     def layout(self, node: Node) -> tuple[Axis, ...]:
         """The order of a value's axes in memory: as the model has it, if it has this value."""
-        found = self.all.layouts.get(node, node.axes)
+        found = layout(node, self.all.layouts, self.all.sizes)
         return found if set(found) == set(node.axes) else node.axes
 
     def label(self, node: Node, otherwise: str = "") -> str:
@@ -294,7 +319,7 @@ class Scope:
         """Where a value is, in terms of its axes."""
         if node in self.homes:
             place = self.homes[node]
-            if isinstance(node, Stack | Cast | View | Update):
+            if isinstance(node, Stack | Cast | View | Update) or self.parts(node):
                 writers = self.all.writers.get(place.access.tensor, ())
                 return Place(place.access, frozenset(writers))
             return place
@@ -942,22 +967,6 @@ def _ends(index: Index, extent: int, axis: Axis, size: int, outside: tuple[bool,
     if stride < 0:
         before, behind = extent - 1 - before, extent - 1 - behind
     return (not outside[0] or before < 0) and (not outside[1] or behind >= extent)
-
-
-def _storage(node: Node) -> set[Node]:
-    """The values that reading a value reads: through views, casts and stacks."""
-    found, waiting = {node}, [node]
-    while waiting:
-        match waiting.pop():
-            case View(x, _, _) | Cast(x, _):
-                more: tuple[Node, ...] = (x,)
-            case Stack(xs, _):
-                more = xs
-            case _:
-                more = ()
-        found.update(more)
-        waiting += more
-    return found
 
 
 def _fill(definition: Instruction, operand: str) -> float | None:

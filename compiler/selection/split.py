@@ -17,7 +17,7 @@ from math import inf
 from infinisa.isa.instruction import Instruction
 from infinisa.isa.language import Axis, Position, Size, everything
 from infinisa.isa.machine import Machine
-from infinisa.isa.program import Count, Parameter
+from infinisa.isa.program import Parameter
 
 from ..calls import Call, Covered
 from ..schedule.cost import Target, spread_step
@@ -58,7 +58,7 @@ def _runs(match: Match, call: Call, drafting: Drafting) -> Runs | None:
     reduced = {law[1]} if law else definition.reduced
     axes = [a for ours in sorted(reduced - _computed(step)) for a in match.binding[ours]]
     best = max(axes, key=lambda axis: sizes[axis], default=None)
-    if best is None or not _fixed(drafting, best):
+    if best is None or best not in drafting.choosing.fixed:
         return None
     count = next((n for n in range(cores, 1, -1) if sizes[best] % n == 0), 1)
     return Runs(best, count) if count > 1 else None
@@ -68,11 +68,6 @@ def _computed(definition: Instruction) -> set[Axis]:
     """Axes whose positions or lengths are computed with: those of a run are others."""
     nodes = everything(definition.outputs)
     return {node.axis for node in nodes if isinstance(node, Position | Size)}
-
-
-def _fixed(drafting: Drafting, axis: Axis) -> bool:
-    extent = drafting.extents[axis]
-    return not extent.length.terms and extent.start == Count()
 
 
 def faster(
