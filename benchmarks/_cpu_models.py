@@ -131,9 +131,11 @@ class Decoder:
     peer: _onnx.Decoder
 
     @staticmethod
-    def of(folder: Path, prompt: int, **options: Any) -> Decoder:
+    def of(folder: Path, prompt: int, cache_type: str = "", **options: Any) -> Decoder:
         """`options` are those of `compile_program`; the peer has one thread."""
-        model = read_model_folder(folder, prompt=prompt, tokens=TOKENS + 1, text=False)
+        model = read_model_folder(
+            folder, prompt=prompt, tokens=TOKENS + 1, cache_type=cache_type, text=False
+        )
         compiled = api.load(model).compile(host.probe())
         made = compile_program(compiled.program, compiled.library, **options)
         words = json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"]
@@ -227,14 +229,14 @@ LLAMA_CPP = {
     "int4/32": ("Q4_0", "int8", 1.85),
 }  # fmt: skip
 """Formats of our weights: (llama.cpp's, that of our activations, of its speed). With Q8_0 and Q4_0
-it rounds activations to int8 too, in groups of 32; it keeps keys and values in f16."""
+it rounds activations to int8 too, in groups of 32; both keep keys and values in f16."""
 
 
 def decode_beside_llama_cpp(folder: Path, prompt: int, form: str) -> Contest:
     """The same tokens by llama.cpp, which does not see ours; errors are those of one of them."""
     theirs, activations, ratio = LLAMA_CPP[form]
     weights = "" if form == "f32" else form
-    made = Decoder.of(folder, prompt, weights=weights, activations=activations)
+    made = Decoder.of(folder, prompt, "f16", weights=weights, activations=activations)
     following = made.following()
     mine = made.session.run({}, made.parameters).outputs["decode/logits"].copy()
     file = folder / f"{theirs}.gguf"

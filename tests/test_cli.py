@@ -408,6 +408,10 @@ def test_print_after_shows_a_pass(capsys: pytest.CaptureFixture[str], tmp_path: 
         (["run", "--batch", "2", "p.iasm"], "program p.iasm: is compiled already, --batch is"),
         (["run", "--tokens", "2", "p.iasm"], "program p.iasm: is compiled already, --tokens (see"),
         (["run", "--batch", "2", "m.onnx"], "model 'm.onnx': an .onnx file has sizes, not batch"),
+        (
+            ["run", "--cache-type", "f16", "p.iasm"],
+            "program p.iasm: is compiled already, --cache-type is",
+        ),
         (["run", "--batch", "2", "--prompt", "a"], "program 'python_lm': takes no text"),
         (["list", "machines", "--plugin", "no.py"], "plugin 'no.py': must be a .py file"),
         (["compile", "--machine", "edge", "-o", "p.txt"], "program p.txt: the name must end in"),

@@ -28,9 +28,9 @@ class Cache:
 """Exactly 64 tokens. It ends before a line break, which the tokenizer joins to the next line."""
 
 
-def python_lm(tokens: int = 64, batch: int = 1) -> Model:
+def python_lm(tokens: int = 64, batch: int = 1, cache_type: str = "") -> Model:
     """A language model of 3.5 million parameters that writes Python."""
-    model = read_model_folder(PYTHON_LM, tokens=tokens, batch=batch)
+    model = read_model_folder(PYTHON_LM, tokens=tokens, batch=batch, cache_type=cache_type)
     return replace(model, example=PROMPT if batch == 1 else "")
 
 

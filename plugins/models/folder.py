@@ -25,6 +25,7 @@ def read_model_folder(
     tokens: int = 64,
     context: int | None = None,
     batch: int = 1,
+    cache_type: str = "",
     text: bool = True,
     tokenizers: Mapping[str, Read] = READERS,
     library: Mapping[str, Instruction] = ENCODERS,
@@ -41,9 +42,17 @@ def read_model_folder(
     if lac.is_folder(folder):
         if batch != 1:
             raise ModelError(f"model {path}: works on one text at a time, not {batch}")
+        if cache_type:
+            raise ModelError(f"model {path}: keeps no keys and values")
         return read_lac(folder)
     with_text = text and batch == 1 and any((folder / name).is_file() for name in TOKENIZER_FILES)
     tokenizer = codec(load_tokenizer(folder, tokenizers), library) if with_text else None
     return read_folder(
-        folder, prompt=prompt, tokens=tokens, context=context, batch=batch, codec=tokenizer
+        folder,
+        prompt=prompt,
+        tokens=tokens,
+        context=context,
+        batch=batch,
+        cache_type=cache_type,
+        codec=tokenizer,
     )

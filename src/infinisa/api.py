@@ -123,21 +123,23 @@ def load(
     sizes: Mapping[str, int] | None = None,
     tokens: int | None = None,
     batch: int | None = None,
+    cache_type: str | None = None,
 ) -> Loaded:
     """A model: an .onnx file, a Hugging Face folder, a registered name (default: the small
     language model that InfinISA ships), or one made with `infinisa.compiler.builder`.
 
-    plugins  plain .py files to load besides those installed
-    sizes    of dimensions that an .onnx file leaves open
-    tokens   how many tokens a language model generates
-    batch    how many sequences it works on at a time: several are of ids, without text
+    plugins     plain .py files to load besides those installed
+    sizes       of dimensions that an .onnx file leaves open
+    tokens      how many tokens a language model generates
+    batch       how many sequences it works on at a time: several are of ids, without text
+    cache_type  in which it keeps keys and values: "f32", "f16" or "bf16" (default: as it has them)
     """
     registry = load_plugins(plugins)
     if isinstance(source, Model):
         return Loaded(source, registry)
     name = str(source or DEFAULT_MODEL)
     path = Path(name)
-    given = {"tokens": tokens, "batch": batch}
+    given = {"tokens": tokens, "batch": batch, "cache_type": cache_type}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name in registry.models:
         return Loaded(_registered(name, registry.models[name], options), registry)

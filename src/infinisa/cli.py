@@ -190,7 +190,7 @@ def _together(options: argparse.Namespace) -> int:
         for name, cores in zip(names, counts, strict=True):
             own = {"model": name, "machine": part(target, cores)}
             if _is_program(name):  # what is said of models is said of those beside it
-                own |= {"tokens": None, "batch": None, "size": []}
+                own |= {"tokens": None, "batch": None, "cache_type": None, "size": []}
             compiled.append(_compiled(argparse.Namespace(**(vars(options) | own)), meter))
         try:
             report, status = (
@@ -358,6 +358,7 @@ def _load(options: argparse.Namespace) -> api.Loaded:
         sizes=_settings(options.size),
         tokens=options.tokens,
         batch=options.batch,
+        cache_type=options.cache_type,
     )
 
 
@@ -372,6 +373,7 @@ def _compiled(options: argparse.Namespace, meter: api.Progress) -> api.Compiled:
             "--require or --error-budget": _trust(options) != Trust(),
             "--tokens (see --set)": options.tokens,
             "--batch": options.batch,
+            "--cache-type": options.cache_type,
             "--size": options.size,
         }
         if found := [name for name, value in given.items() if value]:
@@ -456,6 +458,11 @@ def _model(verb: argparse.ArgumentParser, program: bool = False) -> None:
         type=_positive,
         metavar="N",
         help="sequences at a time; several are of ids, without text (default: 1)",
+    )
+    verb.add_argument(
+        "--cache-type",
+        choices=("f32", "f16", "bf16"),
+        help="keep keys and values in this type (default: as the model has them)",
     )
     _size(verb)
 

@@ -38,6 +38,7 @@ def read_folder(
     tokens: int = 64,
     context: int | None = None,
     batch: int = 1,
+    cache_type: str = "",
     codec: Codec | None = None,
 ) -> Model:
     """The model of a folder; the options are those of `Options`.
@@ -51,7 +52,7 @@ def read_folder(
     kind = config.word("model_type")
     if kind not in ARCHITECTURES:
         raise config.error("model_type", f"one of {', '.join(ARCHITECTURES)}")
-    options = Options(prompt, tokens, context, batch, codec)
+    options = Options(prompt, tokens, context, batch, cache_type, codec)
     reading = Folder(config, open_checkpoint(folder), options, Builder(folder.resolve().name))
     ARCHITECTURES[kind](reading)
     return reading.builder.model()

@@ -22,6 +22,8 @@ def read(folder: Folder) -> None:
     config, b = folder.config, folder.builder
     config.require("position_embedding_type", "absolute", "absolute")
     config.require("is_decoder", False, False)
+    if folder.options.cache_type:
+        raise ModelError(f"{config.file.parent}: an encoder keeps no keys and values")
     width = config.divided("hidden_size", "num_attention_heads")
     folder.sizes.update(
         d=config.count("hidden_size"),

@@ -29,26 +29,33 @@ ACTIVATIONS: Mapping[str, Callable[[Node], Node]] = {
 
 DEFAULT_CONTEXT = 1024
 
+CACHE_TYPES = ("f32", "f16", "bf16")
+
 
 @dataclass(frozen=True)
 class Options:
     """What the caller chooses.
 
-    prompt   how many tokens a prompt has, where nothing else says so
-    tokens   how many tokens are generated
-    context  positions that the caches have (None: as many as the model allows, at most 1024 or
-             what prompt and tokens need)
-    batch    how many sequences, equally long, are worked on at a time
-    codec    the tokenizer, if there is one and the batch is of one
+    prompt      how many tokens a prompt has, where nothing else says so
+    tokens      how many tokens are generated
+    context     positions that the caches have (None: as many as the model allows, at most 1024 or
+                what prompt and tokens need)
+    batch       how many sequences, equally long, are worked on at a time
+    cache_type  in which keys and values are kept: "f32", "f16" or "bf16" ("": as the model has it)
+    codec       the tokenizer, if there is one and the batch is of one
     """
 
     prompt: int = 64
     tokens: int = 64
     context: int | None = None
     batch: int = 1
+    cache_type: str = ""
     codec: Codec | None = None
 
     def __post_init__(self) -> None:
+        if self.cache_type not in ("", *CACHE_TYPES):
+            known = ", ".join(CACHE_TYPES)
+            raise ModelError(f"cache type must be one of {known}, not {self.cache_type!r}")
         if self.batch < 1:
             raise ModelError(f"batch must be at least 1, not {self.batch}")
         if self.batch > 1 and self.codec:
@@ -111,9 +118,9 @@ class Folder:
         return axes, [sizes[axis] for axis in axes.split()]
 
     def cache(self, name: str, axes: str, context: int, dtype: str = "f32") -> Input:
-        """What every sequence keeps of its positions t."""
+        """What every sequence keeps of its positions t, in this type if nobody chose one."""
         axes, shape = self.each(axes, t=context)
-        return self.builder.kept(name, f"{axes}: {dtype}", shape)
+        return self.builder.kept(name, f"{axes}: {self.options.cache_type or dtype}", shape)
 
     def named(self, name: str, node: Node) -> Node:
         return self.builder.name(name, node)

@@ -17,6 +17,7 @@ from infinisa.compiler.reference import Values, evaluate_model
 from infinisa.isa.errors import ModelError
 from infinisa.isa.language import Map, Position, walk
 from infinisa.isa.program import Count, Repeat
+from tests.compiler.everywhere import MACHINES, agree_everywhere
 
 Array = NDArray[Any]
 IDS = [5, 17, 3, 9, 11, 2, 8]
@@ -221,6 +222,35 @@ def test_a_batch_computes_what_its_sequences_do_alone(
     for name, array in (values.outputs | values.kept).items():
         expected = np.stack([{**each.outputs, **each.kept}[name] for each in alone])
         np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_keys_and_values_may_be_kept_in_fewer_bits(
+    config: dict[str, Any], kind: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path, config)
+    model = read_folder(folder, prompt=len(IDS), tokens=4, cache_type=kind)
+    expected, found = run(read_folder(folder), 4), run(model, 4)
+
+    for name, kept in model.kept.items():
+        assert kept.input.dtype == ("i32" if name == "ids" else kind)
+        size = np.abs(expected.kept[name]).max()
+        np.testing.assert_allclose(
+            found.kept[name].astype(np.float32), expected.kept[name], rtol=0, atol=2e-2 * size
+        )
+    ids = np.resize(np.array(IDS, np.int32), model.inputs["prompt_ids"][1])
+    done = agree_everywhere(model, MACHINES["tiny"], inputs={"prompt_ids": ids}, tolerance=2e-2)
+    caches = [b for b in done.program.buffers if b.name in model.kept and b.name != "ids"]
+    assert caches
+    assert {b.dtype for b in caches} == {kind}
+
+
+def test_an_unknown_type_of_caches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cache type must be one of f32, f16, bf16, not 'int8'"):
+        read_folder(write(tmp_path, LLAMA), cache_type="int8")
+    with pytest.raises(ModelError, match="an encoder keeps no keys and values"):
+        read_folder(write(tmp_path, BERT), cache_type="f16")
 
 
 def test_a_batch_works_on_the_tokens_of_all_its_sequences(tmp_path: Path) -> None:
