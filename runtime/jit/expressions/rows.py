@@ -59,6 +59,9 @@ UNROLLED, AT_A_TIME = 49, 100
 """Folds of up to so many positions, such as those of a window, are computed without loops; so many
 positions of vectors side by side."""
 
+OVERLAPPING = 8
+"""Windows that are folded together, since they read the same."""
+
 IN_REGISTERS = 8
 """Rows of up to so many vectors are computed without loops, and what several passes over them want
 stays in registers: half as many where there are few."""
@@ -565,22 +568,92 @@ class Rows(Emitter):
         vector = self.folded_along(node, place, env)
         outer = self.order(kept, place, vector if vector in kept else None)
 
-        def body(at: Env) -> None:
-            value = self.folded(node, vector, at)
-            if place is None:
-                self.memo[node, tuple(at.get(axis) for axis in node.axes), ""] = value
-            else:
-                value = finish(value, at)
-                self.store(saturate(self.f, value, node.dtype, place.dtype), place, at)
-
         if place is None:
-            body(env)
+            value = self.folded(node, vector, env)
+            self.memo[node, tuple(env.get(axis) for axis in node.axes), ""] = value
             return
+
+        def put(value: Value, at: Env) -> None:
+            made = finish(value, at)
+            self.store(saturate(self.f, made, node.dtype, place.dtype), place, at)
+
+        def body(at: Env) -> None:
+            put(self.folded(node, vector, at), at)
+
         across = vector if vector in kept else None
         few = self.positions(node) if across else 0
         copies = max(1, min(self.side_by_side(across), AT_A_TIME // few)) if across and few else 1
         with self.scope():
-            self.nest(outer, across, [node.x], env, body, copies)
+            if across and few and (sliding := self.sliding(node, outer[:-1])):
+                self.fold_overlapping(node, outer, sliding, env, put)
+            else:
+                self.nest(outer, across, [node.x], env, body, copies)
+
+    def sliding(self, node: Reduce, axes: Sequence[Axis]) -> Axis | None:
+        """The last of these axes, if windows that a fold reads move along it and overlap."""
+        if not axes or not isinstance(self.frame.length(axes[-1]), int):
+            return None
+        views = (view for view in self.inlined([node.x]) if isinstance(view, View))
+        for index in (index for view in views for _, index in view.index):
+            strides, bounds = dict(index.terms), self.frame.bounds
+            reach = sum(abs(strides.get(a, 0)) * (bounds.get(a, 1) - 1) for a in node.over)
+            if 0 < abs(strides.get(axes[-1], 0)) <= reach:
+                return axes[-1]
+        return None
+
+    def fold_overlapping(
+        self,
+        node: Reduce,
+        axes: Sequence[Axis],
+        sliding: Axis,
+        env: Env,
+        put: Callable[[Value, Env], None],
+    ) -> None:
+        """Folds of windows by vectors along the last of these axes, those of some positions
+        together: what several read is read once."""
+        f, frame = self.f, self.frame
+        *others, across = (axis for axis in axes if axis != sliding)
+        first, length = frame.firsts.get(sliding, 0), frame.length(sliding)
+        assert isinstance(length, int)
+        size = -(-length // -(-length // OVERLAPPING))
+
+        def several(at: Env, start: Number, count: int) -> None:
+            places = [Index(f.add(start, number)) for number in range(count)]
+            each = [{**at, sliding: place} for place in places]
+            for value, here in zip(self.folded_together(node, sliding, each), each, strict=True):
+                put(value, here)
+
+        def part(at: Env, start: Number, count: int) -> None:
+            with self.scope():
+                self.nest([across], across, [node.x], at, lambda at: several(at, start, count))
+
+        def line(at: Env) -> None:
+            full = length // size * size
+            f.loop(first, f.add(first, full), size, lambda start, _: part(at, start, size))
+            if full < length:
+                part(at, f.add(first, full), length - full)
+
+        self.nest(others, None, [], env, line)
+
+    def folded_together(self, node: Reduce, sliding: Axis, envs: Sequence[Env]) -> list[Value]:
+        """The folds at neighbours along an axis, step by step in the order of what they read."""
+        fold = self.fold_of(node)
+        views = (view for view in self.inlined([node.x]) if isinstance(view, View))
+        indices = [index for view in views for _, index in view.index if sliding in index.axes]
+        lengths = [self.frame.length(axis) for axis in node.over]
+        steps = itertools.product(*(range(n) for n in lengths if isinstance(n, int)))
+
+        def reads(turn: tuple[int, tuple[int, ...]]) -> list[object]:
+            at = {sliding: turn[0], **dict(zip(node.over, turn[1], strict=True))}
+            place = [sum(stride * at.get(axis, 0) for axis, stride in i.terms) for i in indices]
+            apart = {axis for index in indices for axis in index.axes}
+            return [[at[axis] for axis in node.over if axis not in apart], place, turn[0]]
+
+        found = [fold.initial(self.width) for _ in envs]
+        for each, step in sorted(itertools.product(range(len(envs)), steps), key=reads):
+            at = dict(zip(node.over, step, strict=True))
+            found[each] = self.folded_in(node, fold, at, envs[each], found[each])
+        return [carried[-1] for carried in found]
 
     def folded_along(self, node: Reduce, place: Place | None, env: Env) -> Axis | None:
         """The axis along which vectors fold."""
@@ -609,22 +682,25 @@ class Rows(Emitter):
         self, node: Reduce, over: Sequence[Axis], env: Env, carried: list[Value]
     ) -> Value:
         """A fold over axes of few positions without loops, behind what was folded before."""
-        fold, frame = self.fold_of(node), self.frame
-        products = isinstance(node.x, Map) and node.x.function == "multiply"
-        ranges = []
-        for axis in over:
-            first, length = frame.firsts.get(axis, 0), frame.length(axis)
-            assert isinstance(length, int), axis
-            ranges.append([Index(self.f.add(first, position)) for position in range(length)])
-        for places in itertools.product(*ranges):
-            at = {**env, **dict(zip(over, places, strict=True))}
-            if products and fold.function == "sum" and fold.kind in FLOATS:
-                given = [convert(self.f, self.value(x, at), fold.kind) for x in node.x.children]
-                a, b = (self.f.splat(value, self.width) for value in given)
-                carried = [multiply_add(self.f, a, b, carried[0])]
-            else:
-                carried = self.fold_in(node.x, fold, at, carried)
+        fold = self.fold_of(node)
+        lengths = [self.frame.length(axis) for axis in over]
+        for step in itertools.product(*(range(n) for n in lengths if isinstance(n, int))):
+            carried = self.folded_in(node, fold, dict(zip(over, step, strict=True)), env, carried)
         return carried[-1]
+
+    def folded_in(
+        self, node: Reduce, fold: Fold, step: Mapping[Axis, int], env: Env, carried: list[Value]
+    ) -> list[Value]:
+        """A fold of one more position, counted from where its axes begin."""
+        f, firsts = self.f, self.frame.firsts
+        places = {axis: Index(f.add(firsts.get(axis, 0), n)) for axis, n in step.items()}
+        at = {**env, **places}
+        products = isinstance(node.x, Map) and node.x.function == "multiply"
+        if not (products and fold.function == "sum" and fold.kind in FLOATS):
+            return self.fold_in(node.x, fold, at, carried)
+        given = [convert(f, self.value(x, at), fold.kind) for x in node.x.children]
+        a, b = (f.splat(value, self.width) for value in given)
+        return [multiply_add(f, a, b, carried[0])]
 
     def fold_of(self, node: Reduce) -> Fold:
         kind = register(node.x.dtype if node.function == "argmax" else node.dtype)

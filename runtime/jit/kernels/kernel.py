@@ -47,6 +47,9 @@ READ = 2
 LINES = 4
 """Lines of memory that are folded at a time."""
 
+MANY_TAPS = 25
+"""Windows of so many positions are copied with what is around them: the border is tested once."""
+
 FEW_TAPS = 16
 """The side of a fold that is copied has no more than this part of the other's numbers."""
 
@@ -217,7 +220,9 @@ class Kernel(Passes):
         beside = None if along in moved else along
 
         def whole() -> None:
-            if windows and beside:
+            if windows and beside and self.positions(node) >= MANY_TAPS:
+                self.fold_beside_copies(windows, node, place, env, finish)
+            elif windows and beside:
                 self.fold_along(beside, windows, node, place, env, finish)
             elif not windows and along is not None and self.by_lines(node, along):
                 self.fold_lines(along, node, place, env)
@@ -274,6 +279,22 @@ class Kernel(Passes):
 
         with self.scope():
             self.loops(apart, env, each)
+
+    def fold_beside_copies(
+        self,
+        windows: Sequence[View],
+        node: Reduce,
+        place: Place,
+        env: Env,
+        finish: Finishing,
+    ) -> None:
+        """A fold of windows by vectors that lie beside them, over copies of all that they reach."""
+        before = dict(self.aliases)
+        with self.scratch(), self.scope():
+            copies = {view: padded(self, view, view.dtype, env, None) for view in windows}
+            self.aliases |= {view: (copy, {}) for view, copy in copies.items() if copy != view}
+            self.reduce(node, place, env, finish)
+        self.aliases = before
 
     def fold_along(
         self,
