@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import numpy as np
@@ -15,40 +14,42 @@ MARK = 0xA5
 
 
 class Margins:
-    """Memory that sessions asked for, while they have it: where it begins, and its size."""
+    """What is around the memory that a session asks for while it is made."""
 
     def __init__(self) -> None:
-        self.made: list[tuple[weakref.ref[Bytes], int, int]] = []
+        self.around: list[tuple[str, Bytes]] = []
 
     def allocate(self, size: int) -> Bytes:
         """Zeros at an aligned address with slack behind, and a page of marks on either side."""
-        size += SLACK
-        raw = np.zeros(size + 3 * ALIGNMENT, np.uint8)
+        raw = np.zeros(size + SLACK + 3 * ALIGNMENT, np.uint8)
         start = ALIGNMENT + -raw.ctypes.data % ALIGNMENT
-        raw[:start] = raw[start + size :] = MARK
-        self.made.append((weakref.ref(raw), start, size))
-        return raw[start : start + size]
+        end = start + size + SLACK
+        found = [("in front of", raw[:start]), ("behind", raw[end:])]
+        for name, margin in found:
+            margin[:] = MARK
+            self.around.append((f"{name} {size} bytes", margin))
+        return raw[start:end]
 
     def check(self) -> None:
-        """AssertionError, once, if anything around memory was written."""
-        made, self.made = self.made, []
-        for known, start, size in made:
-            raw = known()
-            if raw is None:
-                continue
-            for name, part in (("before", raw[:start]), ("behind", raw[start + size :])):
-                wrong = np.flatnonzero(part != MARK)
-                assert not wrong.size, f"{wrong.size} bytes {name} {size} were written: {wrong[:8]}"
-            self.made.append((known, start, size))
+        for name, margin in self.around:
+            wrong = np.flatnonzero(margin != MARK)
+            assert not wrong.size, f"{wrong.size} bytes {name} were written, at {wrong[:8]}"
 
 
 def around_sessions(patch: Any) -> None:
     """All sessions that are made from now on look at what is around their memory."""
-    margins, section = Margins(), Session._section
+    make, section = Session.__init__, Session._section
+    current = [Margins()]
+
+    def made(session: Session, *given: Any) -> None:
+        current[0] = session.margins = Margins()  # type: ignore[attr-defined]  # ours alone
+        make(session, *given)
+        current[0] = Margins()
 
     def checked(session: Session, name: str) -> None:
         section(session, name)
-        margins.check()
+        session.margins.check()  # type: ignore[attr-defined]  # as above
 
-    patch.setattr("infinisa.runtime.jit.session._bytes", margins.allocate)
+    patch.setattr("infinisa.runtime.jit.session._bytes", lambda size: current[0].allocate(size))
+    patch.setattr(Session, "__init__", made)
     patch.setattr(Session, "_section", checked)
