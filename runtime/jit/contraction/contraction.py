@@ -37,8 +37,9 @@ from ..code.processor import Target
 from ..expressions.expression import Env, Frame, Index, Place, rooted
 from ..expressions.masks import Horizon
 from ..expressions.rows import CUT, Rows
+from .dots import Dots, dots_kernel
 from .finish import Following
-from .microkernels import dots_kernel, spread_kernel, turn_kernel
+from .microkernels import spread_kernel, turn_kernel
 from .packing import Packing, panel_columns, pieces, spaced, vector_lanes, well_laid
 from .padding import padded
 from .panels import PIECE, Panels, cover
@@ -647,7 +648,7 @@ class Contractions(Rows):
         return name
 
     def micro_dots(self, kind: str, x: str, s: str, rows: int) -> str:
-        return dots_kernel(self.f.module, kind, (x, s), self.target.lanes, rows)
+        return dots_kernel(self.f.module, Dots(kind, (x, s), self.target.lanes, rows))
 
 
 @dataclass(frozen=True)

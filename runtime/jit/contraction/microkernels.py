@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
 
-from ..code.functions import REORDERED, STORED, convert, multiply_add, widen
+from ..code.functions import STORED, convert, multiply_add, widen
 from ..code.ir import BYTES, FLOATS, Function, Module, Number, Value, constant, number
 from ..code.processor import LINE
 
@@ -400,75 +400,6 @@ def spread_kernel(module: Module, kind: str, dtype: str, lanes: int, rows: int) 
     many = f.whole(p["steps"], deep)
     f.loop(0, many, deep, lambda i, _: steps(i, deep))
     f.loop(many, p["steps"], 1, lambda i, _: steps(i, 1))
-    f.done()
-    return name
-
-
-DOTS = [("x", "ptr noalias"), ("xn", "i64"), ("s", "ptr noalias"), ("sm", "i64"),
-        ("c", "ptr noalias"), ("cm", "i64"), ("steps", "i64"), ("columns", "i64"),
-        ("more", "i64")]  # fmt: skip
-
-
-def dots_kernel(module: Module, kind: str, types: tuple[str, str], lanes: int, rows: int) -> str:
-    """Numbers of the result for a few rows; k is contiguous in both sides.
-
-    Memory is read in the order in which it lies, one row of X after the other.
-    """
-    # long: a kernel is one piece
-    name = f"dots_{kind}_{types[0]}_{types[1]}_{lanes}_{rows}"
-    f = kernel(module, name, DOTS)
-    if f is None:
-        return name
-    p = f.parameters
-    kinds = STORED[types[0]], STORED[types[1]]
-    lefts = [f.at(p["s"], f.multiply(p["sm"], r), kinds[1]) for r in range(rows)]
-    heads = [f.at(p["c"], f.multiply(p["cm"], r), kind) for r in range(rows)]
-    turns = max(1, 8 // rows) if lanes > 1 else 1
-    full, big = f.whole(p["steps"], lanes), f.whole(p["steps"], lanes * turns)
-    again = f.compare("ne", p["more"], constant("i64", 0))
-    left = lane_count(f, f.subtract(p["steps"], full), lanes)
-    ragged = f.compare("slt", number(full), p["steps"])
-    add = REORDERED if kind in FLOATS else "add"
-
-    def read(pointer: Value, index: Number, side: int, mask: Value | None) -> Value:
-        raw = f.load(f.at(pointer, index, kinds[side]), kinds[side], lanes, mask)
-        return convert(f, widen(f, raw, types[side]), kind)
-
-    def column(number_: Value, _: list[Value]) -> None:
-        right = f.at(p["x"], f.multiply(p["xn"], number_), kinds[0])
-
-        def step(index: Number, sums: list[Value], mask: Value | None = None) -> list[Value]:
-            x = read(right, index, 0, mask)
-            return [
-                multiply_add(f, read(s, index, 1, mask), x, total)
-                for s, total in zip(lefts, sums, strict=True)
-            ]
-
-        def many(index: Value, sums: list[Value]) -> list[Value]:
-            found: list[Value] = []
-            for turn in range(turns):
-                part = sums[turn * rows : (turn + 1) * rows]
-                found += step(f.add(index, turn * lanes), part)
-            return found
-
-        sums = f.loop(0, big, lanes * turns, many, [constant(kind, 0, lanes)] * rows * turns)
-        parts = [sums[turn * rows : (turn + 1) * rows] for turn in range(turns)]
-        while len(parts) > 1:
-            last = parts.pop()
-            parts[0] = [f.binary(add, a, b) for a, b in zip(parts[0], last, strict=True)]
-        sums = f.loop(big, full, lanes, step, parts[0]) if turns > 1 else parts[0]
-        if lanes > 1:
-            mask = f.compare("slt", f.lane_numbers("i32", lanes), left)
-            found = sums
-            sums = f.either(ragged, lambda: step(full, found, mask), lambda: found)
-        for head, value in zip(heads, sums, strict=True):
-            while value.width > 1:
-                value = f.binary(add, *f.halves(value))
-            at = f.at(head, number_, kind)
-            before = f.select(again, f.load(at, kind), constant(kind, 0))
-            f.store(f.binary(add, value, before), at)
-
-    f.loop(0, p["columns"], 1, column)
     f.done()
     return name
 

@@ -200,6 +200,22 @@ def test_some_rows_meet_long_ones_of_a_table(rows: int, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
+@pytest.mark.parametrize(("rows", "k", "n"), [(1, 64, 12), (1, 150, 7), (2, 64, 5), (3, 37, 3)])
+def test_sums_of_columns_are_folded_together(
+    rows: int, k: int, n: int, dtype: str, target: str
+) -> None:
+    """As scores of a query with keys are: whole numbers of columns at once, and some left."""
+    sizes, types = {"m": rows, "k": k, "n": n}, dict.fromkeys("ab", dtype)
+    results = ["i32" if dtype == "i8" else "f32"]
+    program = single.program_of(matmul, sizes, order={"b": "nk"}, types=types, results=results)
+
+    check(program, matmul, TARGETS[target])
+    module = emit(program, single.of(matmul), TARGETS[target], 1).module
+    assert "@dots_" in module.text
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
 def test_few_rows_go_through_panels_of_a_weight_side_by_side(rows: int, target: str) -> None:
     """Thirteen panels and a part of one; what follows the sums sees the columns of all of them."""
