@@ -326,7 +326,8 @@ def composed(outer: Affine, inner: Mapping[Axis, Affine]) -> Affine | None:
 
 def view_of_view(node: Node, facts: Facts) -> Node | None:
     """view(view(x, a=2*b), b=c+1)  →  view(x, a=2*c+2), unless others read the inner one: the
-    halves of a row, which are views of one view, stay parts of one value"""
+    halves of a row, which are views of one view, stay parts of one value; so does the beginning of
+    a row that is counted in other digits"""
     match node:
         case View(View(x, inner, None) as one, outer, fill) if one not in facts.shared:
             known = dict(outer)
@@ -339,6 +340,9 @@ def view_of_view(node: Node, facts: Facts) -> Node | None:
             for axis, i in outer:
                 if axis not in hidden:
                     index[axis] = i
+            sizes = facts.sizes
+            if any(i and 0 < i.modulo < sizes.get(axis, 0) for axis, i in index.items()):
+                return None
             found = tuple((axis, i) for axis, i in index.items() if i is not None)
             return View(x, found, fill) if len(found) == len(index) else None
     return None

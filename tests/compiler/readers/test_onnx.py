@@ -439,6 +439,25 @@ def test_parts_may_be_cut_into_groups_again(tmp_path: Path) -> None:
     agree_everywhere(found, CACHE, inputs=named(found, given))
 
 
+@pytest.mark.parametrize("kind", ["Tanh", "IsInf"])
+def test_beginnings_of_rows_are_counted_in_other_digits(kind: str, tmp_path: Path) -> None:
+    """Of a value that is wanted whole too: five of seven, eight times, are five rows of eight."""
+    nodes = [
+        node(kind, "x", "v"),
+        node("Split", "v parts", "a b", axis=1),
+        node("Reshape", "a anew", "r"),
+        node("Cast", "v", "y", to=onnx.TensorProto.FLOAT),
+        node("Cast", "r", "z", to=onnx.TensorProto.FLOAT),
+    ]
+    weights = {"parts": np.array([5, 2]), "anew": np.array([5, 8])}
+    model = made(nodes, {"x": (8, 7)}, ["y", "z"], weights)
+    given = {"x": random(8, 7)}
+    given["x"][::3, ::2] = np.inf
+    found = assert_as_onnxruntime(model, given, tmp_path)
+
+    agree_everywhere(found, MACHINES["tiny"], inputs=named(found, given))
+
+
 def test_digits_of_several_sums_are_those_of_one_number(tmp_path: Path) -> None:
     """Some digits show only where a row ends, which others reach in steps of two."""
     weights = {"parts": np.array([20, 4, 2]), "channel": np.array(1)}
