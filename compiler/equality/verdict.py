@@ -22,13 +22,15 @@ PROVED = "proved"
 class Verdict:
     """On a cone and what an instruction computes of the same inputs, with the numbers found.
 
-    lengths  short, to evaluate both; `sizes`: of the model, where they are known
+    sample   the cone where its axes have `lengths`, at which both are evaluated
+    sizes    of the model, where they are known
     types    of the inputs in the model
     points   at how many both are equal
     """
 
     cone: Node
     other: Node
+    sample: Node
     lengths: Mapping[Axis, int]
     sizes: Mapping[Axis, int]
     types: Mapping[str, str]
@@ -43,7 +45,8 @@ class Verdict:
 
     @property
     def precision(self) -> Precision:
-        return known_error(self.cone, self.other, (*self.lengths.items(),), (*self.types.items(),))
+        lengths, types = (*self.lengths.items(),), (*self.types.items(),)
+        return known_error(self.sample, self.other, lengths, types)
 
     @property
     def stable(self) -> bool:

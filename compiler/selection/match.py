@@ -443,7 +443,8 @@ class Meaning:
         self, question: Question, types: Sequence[str], root: Node, answer: Answer
     ) -> Verdict:
         """What is to be judged: numbers rounded to a narrow type are taken for what they were."""
-        local = with_literals(question, root).local if question.narrow else question.local
+        asked = with_literals(question, root) if question.narrow else question
+        local, sample, lengths = asked.local, asked.local.root, question.few
         numbers: dict[Node, Node] = {
             n: Constant(answer.immediates[n.name])
             for n in immediates_in(root)
@@ -452,7 +453,10 @@ class Meaning:
         (other,) = substitute([root], numbers) if numbers else (root,)
         given = {leaf.name: kind for leaf, kind in zip(local.leaves, types, strict=True)}
         sizes = {a: n for a, n in question.sizes.items() if a not in question.run_time}
-        return Verdict(local.root, other, question.few, sizes, given, answer.points)
+        if asked.sample is not None and asked.sample.tells(other):
+            short = asked.sample.question
+            sample, lengths = short.local.root, short.few
+        return Verdict(local.root, other, sample, lengths, sizes, given, answer.points)
 
     def yielded(
         self,

@@ -301,7 +301,7 @@ class Asked:
             }
             points += answer.points
         verdicts = tuple(
-            Verdict(root, other, question.few, self.sizes, self.types, points)
+            Verdict(root, other, root, question.few, self.sizes, self.types, points)
             for root, other, question in zip(
                 self.family.roots, with_numbers(written, known), self.questions, strict=True
             )

@@ -171,7 +171,7 @@ def matched(number: int, scale: float) -> Match:
     q, k, v = leaves
     root = formulas.attend(formulas.attention_scores(q, k, "e", 0.5), v, "t")
     numbers = {"scale": scale}
-    verdict = Verdict(root, root, {}, {}, {}, 0)
+    verdict = Verdict(root, root, root, {}, {}, {}, 0)
     return Match(made, (root,), tuple(leaves), binding, (), numbers, frozenset([root]), verdict)
 
 

@@ -174,10 +174,13 @@ def close(a: float, b: float) -> bool:
 
 
 def shorter(
-    groups: Sequence[Sequence[Axis]], sizes: Mapping[Axis, int], constants: Iterable[float]
+    groups: Sequence[Sequence[Axis]],
+    sizes: Mapping[Axis, int],
+    constants: Iterable[float],
+    least: int,
 ) -> dict[Axis, int] | None:
-    """Short lengths for the axes of some groups: equally long groups stay equally long, others do
-    not become so. None if nothing gets shorter, or not without that."""
+    """Short lengths for the axes of some groups, from `least` on: equally long groups stay equally
+    long, others do not become so. None if nothing gets shorter, or not without that."""
     taken = _lengths_of(constants)
     found: dict[Axis, int] = {}
     lengths: dict[int, int] = {}
@@ -185,7 +188,7 @@ def shorter(
         for axis in some:
             if axis not in found:
                 known = lengths.get(sizes[axis], 0)
-                free = (n for n in itertools.count(3) if n not in {*taken, *lengths.values()})
+                free = (n for n in itertools.count(least) if n not in {*taken, *lengths.values()})
                 found[axis] = min(known or next(free), sizes[axis])
         length = prod(found[axis] for axis in some)
         if lengths.setdefault(prod(sizes[axis] for axis in some), length) != length:

@@ -46,6 +46,12 @@ from .traits import (
 MANY = 1 << 12
 """If the numbers tried times the points are more, they are tried at fewer points first."""
 
+LONG = 4 * MANY
+"""Rows of more numbers are taken shorter to find out how far off a computation is."""
+
+LEAST = 3
+"""Positions of an axis that is taken shorter."""
+
 NEAR = 0.05
 """Computations this close are near misses."""
 
@@ -112,6 +118,12 @@ class Question:
         """The same in a model whose long axes are short, where numbers are lengths; None if it
         cannot be."""
         return shortened(self)
+
+    @cached_property
+    def sample(self) -> Short | None:
+        """The same in a model whose rows are as long as errors need to show; None if they are not
+        much longer, or cannot be."""
+        return shortened(self, MANY) if prod(self.few.values()) > LONG else None
 
     @cached_property
     def brief(self) -> Question:
@@ -353,15 +365,18 @@ class Short:
         return not any(is_rounded(c, t, ()) for c in self.numbers for t in taken)
 
 
-def shortened(question: Question) -> Short | None:
-    """A question whose axes are short where they are long because a number may be their length.
+def shortened(question: Question, positions: int = 1) -> Short | None:
+    """A question whose axes are short where they are long because a number may be their length:
+    they have about so many positions together, but never less than three each.
     Those that are as long as each other stay so; None where that is not possible, where positions
     are computed with, or where a number may be several lengths."""
     local, sizes = question.local, question.sizes
     groups = numbered(local, sizes, question.constants, question.run_time)
     if any(local.roles[axis].indexed for some in groups for axis in some):
         return None
-    short = shorter(groups, sizes, question.constants)
+    axes = {axis for some in groups for axis in some}
+    least = max(LEAST, round(positions ** (1 / max(1, len(axes)))))
+    short = shorter(groups, sizes, question.constants, least)
     if short is None:
         return None
     long = {prod(sizes[a] for a in some): prod(short[a] for a in some) for some in groups}

@@ -501,6 +501,21 @@ def test_a_number_may_be_a_long_axis_s_length_by_chance() -> None:
     assert same(asked, here(sum(X, "n") * 8191.0, asked), [])[0] is None
 
 
+def test_errors_are_looked_for_in_rows_of_some_thousand() -> None:
+    """A normalization over an image: what an instruction does to the numbers shows in a part."""
+    x = Input("x", ("m", "s", "t"))
+    sizes = {**SIZES, "m": 64, "s": 300, "t": 200}
+    asked = question(x * rsqrt(sum(x * x, "s t") * (1.0 / 60_000) + 1e-5), sizes=sizes)
+    short = question(x * rsqrt(sum(x * x, "s t") * (1.0 / 6_000) + 1e-5), sizes=sizes | {"s": 30})
+
+    assert short.sample is None
+    assert asked.sample is not None
+    _, *found = asked.sample.question.few.values()
+    assert 2_000 < math.prod(found) < 10_000
+    assert asked.sample.numbers == (1 / 60_000,)
+    assert not asked.sample.tells(here(x * (1.0 / 60_000), asked))
+
+
 def test_axes_as_long_as_each_other_stay_so() -> None:
     """8192 may be the length of n, and of s and t together."""
     product = dot(Input("one", ("m", "s", "t")), Input("two", ("n", "s", "t")), "s t")

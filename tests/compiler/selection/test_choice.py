@@ -184,7 +184,7 @@ def matched(made: Instruction, roots: Sequence[Node | None], leaves: Sequence[No
     binding = {"m": ("s",), "n": ("d",)}
     inner = frozenset(node for node in roots if node is not None)
     x = Input("x", ("m",))
-    verdict = Verdict(x, x, {}, {}, {}, 0)
+    verdict = Verdict(x, x, x, {}, {}, {}, 0)
     return Match(made, tuple(roots), tuple(leaves), binding, (), {}, inner, verdict)
 
 
